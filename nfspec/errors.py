@@ -1,0 +1,67 @@
+"""Every error that nfspec raises on purpose, and how one is printed.
+
+Bad input of any kind ends in one of these, with all that is wrong in one go; the command line
+prints the message and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class NfspecError(Exception):
+    """Base of the errors a user can act on."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a spec.
+
+    Attributes:
+        code: Short stable identifier, such as `SPEC-UNKNOWN-KEY`.
+        path: Dotted path of the field, such as `stages.group_width[1]`; empty for the whole file.
+        message: What is wrong, what was expected, and what to do.
+        file: The file as the user named it; empty when the spec did not come from a file.
+        line: 1-based; 0 when unknown.
+        column: 1-based, in characters; 0 when unknown.
+    """
+
+    code: str
+    path: str
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        head = ": ".join(part for part in (place, self.path) if part)
+        return f"{head}: {self.message} [{self.code}]" if head else f"{self.message} [{self.code}]"
+
+
+class SpecError(NfspecError):
+    """A spec that cannot be read or cannot work. `problems` lists everything found."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class WeightError(NfspecError):
+    """Weights that do not fit the plan, or a file that does not hold weights."""
+
+
+class BackendError(NfspecError):
+    """A framework that is not installed, or not the one Keras already runs on."""
+
+
+class InputError(NfspecError):
+    """An argument or input file (image, size, seed) that cannot be used."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean "…"?` for the known word nearest to `word`, or an empty string."""
+    near = difflib.get_close_matches(word[:100], list(known), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""

@@ -1,0 +1,388 @@
+"""The language nfspec/1: the tables and fields of a spec file, typed and strict.
+
+Nothing here has a default: what a file does not say, its `extends` says, so that a resolved spec
+states every convention. The JSON Schema for editors is generated from these models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+
+from nfspec.activations import DEEPMIND_GAMMA
+
+SCHEMA = "nfspec/1"
+MAX_STAGES = 16
+MAX_BLOCKS = 2_000  # in the whole network; the largest published has 200
+SCALAR_COLUMNS = ("stride", "expansion", "group_width", "kernel", "alpha", "attention")
+
+Kind = Literal[
+    "identity", "celu", "elu", "gelu_tanh", "gelu_erf", "leaky_relu", "log_sigmoid", "relu",
+    "relu6", "selu", "sigmoid", "silu", "soft_sign", "softplus", "tanh",
+]  # fmt: skip
+assert set(Kind.__args__) == set(DEEPMIND_GAMMA)  # type: ignore[attr-defined]
+Roles = Literal["kernel", "gain", "bias", "skip_gain", "head"]
+PaddingMode = Literal["same", "symmetric"]
+Rounding = Literal["floor", "nearest"]
+
+
+def _tag(value: Any) -> str:
+    """Which member of a union a value is meant to be, so that an error speaks of that one only."""
+    if isinstance(value, str):
+        return "word"
+    return "list" if isinstance(value, list | tuple) else "number"
+
+
+def _column_tag(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "scalar"
+
+
+T = TypeVar("T")
+N = TypeVar("N")
+W = TypeVar("W")
+
+Listed = Annotated[tuple[T, ...], Tag("list"), Field(min_length=1, max_length=MAX_BLOCKS)]
+Column = Annotated[Annotated[T, Tag("scalar")] | Listed[T], Discriminator(_column_tag)]
+NumberOr = Annotated[Annotated[N, Tag("number")] | Annotated[W, Tag("word")], Discriminator(_tag)]
+
+Channels = Annotated[int, Field(ge=1, le=65_536)]
+Pixels = Annotated[int, Field(ge=16, le=8_192)]
+KernelSize = Annotated[int, Field(ge=1, le=31)]
+Stride = Annotated[int, Field(ge=1, le=8)]
+Factor = Annotated[float, Field(gt=0, le=1_000)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6)]
+Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
+BlockBetas = Column[Finite]  # of one stage: a number, or one for each block
+Beta = Annotated[
+    Annotated[Literal["auto"], Tag("word")]
+    | Annotated[Finite, Tag("number")]
+    | Annotated[tuple[BlockBetas, ...], Tag("list"), Field(max_length=MAX_STAGES)],
+    Discriminator(_tag),
+]
+Gamma = NumberOr[Factor, Literal["deepmind", "exact"]]
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys are errors, types are not coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Input(Table):
+    """The image and how it is prepared for evaluation."""
+
+    channels: Annotated[Channels, Field(description="Channels of the image.")]
+    train: Annotated[Pixels, Field(description="Side of the training images, px.")]
+    test: Annotated[Pixels, Field(description="Side of the evaluation images, px.")]
+    mean: Annotated[tuple[Finite, ...], Field(description="Subtracted, of pixels in 0..1.")]
+    std: Annotated[tuple[Factor, ...], Field(description="Divided by, after the mean.")]
+    resize: Annotated[
+        Literal["squash", "center"],
+        Field(description="squash: whole image to a square; center: shorter side, then crop."),
+    ]
+    margin: Annotated[int, Field(ge=0, le=1_024, description="px cropped off after resizing.")]
+    crop: Annotated[
+        float, Field(gt=0, le=1, description="Fraction kept of the resized side; 1 with a margin.")
+    ]
+
+
+class Stem(Table):
+    """The convs before the first block; activations between them, none after the last."""
+
+    width: Annotated[
+        tuple[Channels, ...],
+        Field(min_length=1, max_length=16, description="Output channels of each conv."),
+    ]
+    kernel: Annotated[Column[KernelSize], Field(description="Kernel side of each conv.")]
+    stride: Annotated[Column[Stride], Field(description="Stride of each conv.")]
+    padding: Annotated[
+        Literal["same", "symmetric", "valid"],
+        Field(description="same: TF's rule, the extra pixel at the end; symmetric: PyTorch's."),
+    ]
+    pool: Annotated[
+        Literal["none", "max"], Field(description="max: 3x3 max pool of stride 2 after the stem.")
+    ]
+
+
+class Stages(Table):
+    """One column for each property, one entry for each stage; a single value serves all stages."""
+
+    depth: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=MAX_BLOCKS)], ...],
+        Field(min_length=1, max_length=MAX_STAGES, description="Blocks in each stage."),
+    ]
+    width: Annotated[
+        tuple[Channels, ...],
+        Field(min_length=1, max_length=MAX_STAGES, description="Output channels, before rounding."),
+    ]
+    width_factor: Annotated[Factor, Field(description="Multiplies every width.")]
+    stride: Annotated[Column[Stride], Field(description="Stride of each stage's first block.")]
+    expansion: Annotated[
+        Column[Factor], Field(description="Bottleneck width over block.mid_from's width.")
+    ]
+    group_width: Annotated[
+        Column[NumberOr[Channels, Literal["none"]]],
+        Field(description="Channels in each group of the kxk convs; none: one group."),
+    ]
+    kernel: Annotated[Column[KernelSize], Field(description="Kernel side of the grouped convs.")]
+    alpha: Annotated[Column[Finite], Field(description="Scale of the residual branch.")]
+    beta: Annotated[
+        Beta,
+        Field(description="auto: 1/expected std; or a number, one a stage, or a list a stage."),
+    ]
+    attention: Annotated[
+        Column[Literal["se", "eca", "none"]], Field(description="Channel attention of the blocks.")
+    ]
+
+    @property
+    def count(self) -> int:
+        return len(self.depth)
+
+    def column(self, name: str) -> tuple[Any, ...]:
+        """A column at full length, a single value repeated for every stage."""
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * self.count
+
+
+class BlockTable(Table):
+    """The wiring of a block: 1x1 conv0, kxk conv1 (and conv1b), 1x1 conv2, and the shortcut."""
+
+    convs: Annotated[Literal[1, 2], Field(description="kxk convs in a block.")]
+    mid_from: Annotated[
+        Literal["out", "in"], Field(description="The width that expansion multiplies.")
+    ]
+    first_expansion: Annotated[
+        NumberOr[Factor, Literal["same"]],
+        Field(description="Expansion of the network's first block; same: its stage's."),
+    ]
+    shortcut: Annotated[
+        Literal["avg_pool", "strided_conv"],
+        Field(description="How a shortcut downsamples: 2x2 average pool then 1x1 conv, or one 1x1 conv."),
+    ]
+    shortcut_input: Annotated[
+        Literal["activated", "raw"], Field(description="What a projection shortcut reads.")
+    ]
+    skip_gain: Annotated[bool, Field(description="A learned scalar on the residual branch.")]
+    skip_gain_init: Annotated[Finite, Field(description="Its initial value.")]
+    conv2_gain_init: Annotated[Finite, Field(description="Initial gain of the last conv.")]
+
+
+class RoundingTable(Table):
+    """How derived widths become whole numbers."""
+
+    channels: Annotated[
+        Rounding,
+        Field(description="floor: down to a multiple; nearest: to one, never below 90 %."),
+    ]
+    divisor: Annotated[int, Field(ge=1, le=1_024, description="The multiple.")]
+    groups: Annotated[
+        Literal["floor", "exact"],
+        Field(description="floor: bottleneck width down to whole groups; exact: else an error."),
+    ]
+
+
+class WS(Table):
+    """Scaled weight standardisation."""
+
+    eps: Annotated[float, Field(gt=0, le=1)]
+    eps_rule: Annotated[
+        Literal["max", "add", "add_to_std"],
+        Field(description="max: max(fan_in*var, eps); add: var + eps; add_to_std: std + eps."),
+    ]
+    ddof: Annotated[Literal[0, 1], Field(description="0: biased variance; 1: unbiased.")]
+    dtype: Annotated[
+        Literal["float32", "compute"],
+        Field(description="Where statistics are computed under mixed precision."),
+    ]
+
+
+class ActivationTable(Table):
+    """The nonlinearity and its variance-preserving gamma."""
+
+    kind: Kind
+    slope: Annotated[float, Field(ge=0, le=1, description="Of leaky_relu, for x < 0.")]
+    gamma: Annotated[
+        Gamma, Field(description="deepmind: the original's digits; exact: by quadrature.")
+    ]
+    gamma_at: Annotated[
+        Literal["activation", "weight"],
+        Field(description="activation: multiplies its output; weight: every conv's kernel."),
+    ]
+    beta_at: Annotated[
+        Literal["after", "before"],
+        Field(description="after: beta*f(x), the original code; before: f(beta*x), the paper."),
+    ]
+
+
+class Conv(Table):
+    """What all convs share."""
+
+    padding: Annotated[PaddingMode, Field(description="Of every conv and pool but the stem's.")]
+    init_scale: Annotated[Factor, Field(description="Initial kernel variance times fan-in.")]
+
+
+class Attention(Table):
+    """Where channel attention sits, and its gain."""
+
+    position: Annotated[
+        Literal["last", "mid"], Field(description="last: after conv2; mid: after the kxk convs.")
+    ]
+    gain: Annotated[Factor, Field(description="Multiplies the gated output.")]
+
+
+class SE(Table):
+    """Squeeze-and-excitation."""
+
+    ratio: Annotated[Factor, Field(description="Hidden over input channels.")]
+    rounding: Rounding
+    divisor: Annotated[int, Field(ge=1, le=1_024)]
+    activation: Annotated[Kind, Field(description="Between the two dense layers.")]
+    gamma: Annotated[Gamma, Field(description="Multiplies that activation.")]
+    init: Literal["normal", "truncated_normal"]
+
+
+class EcaTable(Table):
+    """Efficient channel attention."""
+
+    kernel: Annotated[
+        NumberOr[Annotated[int, Field(ge=1, le=63)], Literal["auto"]],
+        Field(description="Taps, odd; auto: from the channels, at least 3."),
+    ]
+
+
+class Drop(Table):
+    """Stochastic depth."""
+
+    rate: Fraction
+    schedule: Annotated[
+        Literal["exclusive", "inclusive"],
+        Field(description="Block i of n: rate*i/n, or rate*i/(n-1), which reaches rate."),
+    ]
+    rescale: Annotated[bool, Field(description="Divide kept residuals by 1 - rate.")]
+
+
+class Head(Table):
+    """Final conv, pooling and classifier."""
+
+    classes: Annotated[int, Field(ge=1, le=1_000_000)]
+    conv: Annotated[
+        Literal["none", "ratio", "width"],
+        Field(description="The final 1x1 conv: none, conv_ratio times the last stage, conv_width."),
+    ]
+    conv_ratio: Factor
+    conv_width: Annotated[int, Field(ge=0, le=65_536)]
+    dropout: Fraction
+    init_std: Annotated[NotNegative, Field(description="Of the classifier's kernel.")]
+
+
+class AGC(Table):
+    """Adaptive gradient clipping, which does not change the graph."""
+
+    enabled: bool
+    clipping: Annotated[Factor, Field(description="lambda: largest ratio of norms.")]
+    eps: Annotated[float, Field(gt=0, le=1, description="Least parameter norm.")]
+    unit: Annotated[
+        Literal["squeeze", "timm", "tensor"],
+        Field(description="What one norm is taken over: DeepMind's rule, timm's, the tensor."),
+    ]
+    exclude: Annotated[
+        tuple[str, ...], Field(max_length=1_000, description="Names never clipped; * matches.")
+    ]
+    roles: Annotated[dict[Roles, Factor], Field(description="lambda of a role.")]
+    names: Annotated[dict[str, Factor], Field(description="lambda by name; * matches.")]
+
+
+class Recipe(Table):
+    """The published training recipe, which does not change the graph."""
+
+    optimizer: Literal["sgd"]
+    momentum: Fraction
+    nesterov: bool
+    weight_decay: NotNegative
+    weight_decay_exclude: tuple[Roles, ...]
+    learning_rate: Factor
+    learning_rate_images: Annotated[
+        int, Field(ge=0, le=1_000_000, description="Batch it is for; scales linearly; 0: as it is.")
+    ]
+    batch: Annotated[int, Field(ge=1, le=1_000_000)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    images: Annotated[int, Field(ge=1, description="Images in an epoch.")]
+    schedule: Literal["cosine"]
+    warmup_epochs: NotNegative
+    final_learning_rate: NotNegative
+    ema_decay: Annotated[float, Field(ge=0, lt=1, description="0: no average.")]
+    ema_warm: Annotated[bool, Field(description="Decay min(decay, (1+t)/(10+t)).")]
+    label_smoothing: Fraction
+    sam_rho: Annotated[NotNegative, Field(description="Sharpness-aware minimisation; 0: off.")]
+    precision: Literal["float32", "bfloat16"]
+    mixup_alpha: NotNegative
+    cutmix_alpha: NotNegative
+    randaugment_layers: Annotated[int, Field(ge=0, le=100)]
+    randaugment_magnitude: NotNegative
+    mix_before_augment: bool
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was written: file, line and column (1-based)."""
+
+    file: str
+    line: int
+    column: int
+
+
+class Spec(Table):
+    """A whole network, with nothing left to defaults. Made by `nfspec.load`."""
+
+    schema_: Literal["nfspec/1"] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/-]{0,79}$")]
+    source: Annotated[str, Field(max_length=500, description="Where the numbers are from.")]
+    family: Annotated[
+        Literal["nfnet", "nf_regnet", "nf_resnet"],
+        Field(description="Whose module names DeepMind weight files use."),
+    ]
+    input: Input
+    stem: Stem
+    stages: Stages
+    block: BlockTable
+    rounding: RoundingTable
+    ws: WS
+    activation: ActivationTable
+    conv: Conv
+    attention: Attention
+    se: SE
+    eca: EcaTable
+    stochastic_depth: Drop
+    head: Head
+    agc: AGC
+    recipe: Recipe | None = None
+
+    _origins: Mapping[tuple[str | int, ...], Origin] = PrivateAttr(default_factory=dict)
+
+    def origin(self, path: tuple[str | int, ...]) -> Origin | None:
+        """Where the value at a path, or the nearest table around it, was written."""
+        for n in range(len(path), 0, -1):
+            if (found := self._origins.get(path[:n])) is not None:
+                return found
+        return None
+
+    def canonical(self) -> str:
+        """The network's meaning as canonical JSON: every column at full length, keys sorted.
+
+        What does not change the graph is left out: name, source, agc and recipe.
+        """
+        data = self.model_dump(by_alias=True, exclude={"name", "source", "agc", "recipe"})
+        for column in SCALAR_COLUMNS:
+            data["stages"][column] = self.stages.column(column)
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical form, hexadecimal."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
