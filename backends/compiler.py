@@ -1,0 +1,138 @@
+"""Plan to Keras functional model: one layer for each operation, in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from nfspec import plan as p
+from nfspec.backends import layers
+from nfspec.backends.layers.base import NFLayer
+from nfspec.errors import InputError, WeightError
+from nfspec.initialise import Params, init
+from nfspec.resolver import resolve
+from nfspec.spec import Spec
+from nfspec.weights import check
+
+
+def layer_of(op: p.Op, data_format: str, dtype: Any) -> keras.layers.Layer:
+    """The Keras layer of an operation, not yet built.
+
+    Args:
+        op: Of a plan.
+        data_format: `channels_last` or `channels_first`.
+        dtype: A Keras dtype policy.
+    """
+    name = op.name.replace(".", "_")
+    common: dict[str, Any] = {"name": name, "dtype": dtype, "canonical": op.name}
+    image = {**common, "data_format": data_format}
+    match op:
+        case p.WSConv():
+            return layers.WSConv2D(
+                op.out_channels,
+                op.kernel,
+                strides=op.stride,
+                groups=op.groups,
+                padding=op.padding,
+                eps=op.eps,
+                eps_rule=op.eps_rule,
+                ddof=op.ddof,
+                gamma=op.gamma,
+                init_scale=op.kernel_init.value**2 * op.fan_in,
+                gain_init=op.gain_init,
+                ws_dtype=op.dtype,
+                **image,
+            )
+        case p.Activation():
+            return layers.ScaledActivation(
+                op.kind,
+                gamma=op.gamma,
+                beta=op.beta,
+                beta_at=op.beta_at,
+                slope=op.slope,
+                **common,
+            )
+        case p.Pool():
+            return layers.SpatialPool(
+                op.kind, op.window, strides=op.stride, padding=op.padding, **image
+            )
+        case p.SqueezeExcite():
+            return layers.SqueezeExcite(
+                op.hidden,
+                gain=op.gain,
+                kind=op.activation,
+                gamma=op.gamma,
+                slope=op.slope,
+                init=op.init,
+                **image,
+            )
+        case p.ECA():
+            return layers.EfficientChannelAttention(op.kernel, gain=op.gain, **image)
+        case p.StochasticDepth():
+            return layers.StochasticDepth(op.rate, rescale=op.rescale, **common)
+        case p.Residual():
+            common["canonical"] = op.block
+            return layers.Residual(
+                op.alpha, skip_gain=op.skip_gain, skip_gain_init=op.skip_gain_init, **common
+            )
+        case p.GlobalPool():
+            return layers.SpatialMean(**image)
+        case p.Dropout():
+            return keras.layers.Dropout(op.rate, name=name, dtype=dtype)
+        case p.Dense():
+            return layers.Classifier(op.out_features, init_std=op.init_std, **common)
+    raise TypeError(f"no layer for {type(op).__name__}")
+
+
+def _head_policy(policy: keras.DTypePolicy) -> keras.DTypePolicy:
+    """float32 for pooling and classifier where the rest computes in less."""
+    narrow = policy.compute_dtype in ("float16", "bfloat16")
+    return keras.DTypePolicy("float32") if narrow else policy
+
+
+def build(
+    spec: Spec,
+    params: Params | None,
+    *,
+    taps: bool,
+    data_format: str,
+    dtype: str | None,
+) -> keras.Model:
+    """See `nfspec.compile`; Keras already runs on the wanted framework."""
+    if data_format not in ("channels_last", "channels_first"):
+        raise InputError(
+            f'data_format: expected "channels_last" or "channels_first"; found {data_format!r}'
+        )
+    plan = resolve(spec)
+    params = init(plan) if params is None else check(plan, params)
+    policy = keras.DTypePolicy(dtype) if dtype else keras.config.dtype_policy()
+    head = _head_policy(policy)
+
+    sides = (None, None)
+    shape = (*sides, plan.channels) if data_format == "channels_last" else (plan.channels, *sides)
+    values = {p.INPUT: keras.Input(shape, name="image", dtype="float32")}
+    for op in plan.ops:
+        at_head = isinstance(op, p.GlobalPool | p.Dropout | p.Dense)
+        layer = layer_of(op, data_format, head if at_head else policy)
+        if isinstance(layer, NFLayer):
+            prefix = f"{layer.canonical}."
+            layer.given = {q.name.removeprefix(prefix): params[q.name] for q in op.parameters}
+        inputs = [values[name] for name in op.inputs]
+        values[op.name] = layer(inputs if len(inputs) > 1 else inputs[0])
+    tapped = {tap: values[name] for tap, name in plan.taps.items()}
+    name = "".join(c if c.isalnum() else "_" for c in plan.name)
+    return keras.Model(values[p.INPUT], tapped if taps else tapped["logits"], name=name)
+
+
+def params_of(model: keras.Model) -> Params:
+    """See `nfspec.params_of`."""
+    found = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, NFLayer):
+            for name, variable in layer.canonical_variables.items():
+                found[name] = np.array(keras.ops.convert_to_numpy(variable), np.float32)
+    if not found:
+        raise WeightError(f"{model.name}: no layer of this model was made by nfspec")
+    return found

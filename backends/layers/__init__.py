@@ -1,0 +1,23 @@
+"""Keras layers of Normalizer-Free Networks, one kind a file, usable on their own.
+
+Importing this package registers them, so that `keras.saving.load_model` finds them.
+"""
+
+from nfspec.backends.layers.activation import ScaledActivation
+from nfspec.backends.layers.attention import EfficientChannelAttention, SqueezeExcite
+from nfspec.backends.layers.classifier import Classifier
+from nfspec.backends.layers.pooling import SpatialMean, SpatialPool
+from nfspec.backends.layers.residual import Residual, StochasticDepth
+from nfspec.backends.layers.ws_conv import WSConv2D
+
+__all__ = [
+    "Classifier",
+    "EfficientChannelAttention",
+    "Residual",
+    "ScaledActivation",
+    "SpatialMean",
+    "SpatialPool",
+    "SqueezeExcite",
+    "StochasticDepth",
+    "WSConv2D",
+]

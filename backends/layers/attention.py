@@ -1,0 +1,134 @@
+"""Channel attention: squeeze-and-excitation (arXiv:1709.01507) and ECA (arXiv:1910.03151)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from nfspec.activations import DEEPMIND_SLOPE
+from nfspec.backends.layers.activation import activation
+from nfspec.backends.layers.base import (
+    NFLayer,
+    Shape,
+    channel_axis,
+    over_image,
+    serialisable,
+    spatial_axes,
+)
+
+
+@serialisable
+class SqueezeExcite(NFLayer):
+    """`gain · sigmoid(fc1(f(fc0(mean_hw(x))))) · x`.
+
+    Parameters: fc0.kernel (C, hidden), fc0.bias, fc1.kernel (hidden, C), fc1.bias.
+
+    Args:
+        hidden: Width between the dense layers.
+        gain: 2 in NFNets, since a sigmoid halves on average.
+        kind, gamma, slope: The activation f between the dense layers, and its scale.
+        init: Of the kernels, std 1/sqrt(fan-in): `normal`, or `truncated_normal` cut at two std.
+        data_format: `channels_last` or `channels_first`.
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        *,
+        gain: float = 2.0,
+        kind: str = "relu",
+        gamma: float = 1.0,
+        slope: float = DEEPMIND_SLOPE,
+        init: str = "truncated_normal",
+        data_format: str = "channels_last",
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.gain = gain
+        self.kind = kind
+        self.gamma = gamma
+        self.slope = slope
+        self.init = init
+        self.data_format = data_format
+        self.function = activation(kind, slope)
+
+    def build(self, input_shape: Shape) -> None:
+        channels = input_shape[channel_axis(self.data_format)]
+
+        def initializer(fan_in: int) -> keras.initializers.Initializer:
+            if self.init == "normal":
+                return keras.initializers.RandomNormal(0.0, fan_in**-0.5)
+            return keras.initializers.TruncatedNormal(0.0, fan_in**-0.5)
+
+        hidden = self.hidden
+        self.w0 = self.add_parameter("fc0.kernel", (channels, hidden), initializer(channels))
+        self.b0 = self.add_parameter("fc0.bias", (hidden,), "zeros")
+        self.w1 = self.add_parameter("fc1.kernel", (hidden, channels), initializer(hidden))
+        self.b1 = self.add_parameter("fc1.bias", (channels,), "zeros")
+
+    def call(self, x: Any) -> Any:
+        mean = ops.mean(x, axis=spatial_axes(self.data_format))
+        hidden = self.function(ops.matmul(mean, self.w0) + self.b0) * self.gamma
+        gate = ops.sigmoid(ops.matmul(hidden, self.w1) + self.b1) * self.gain
+        return x * over_image(gate, self.data_format)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "hidden": self.hidden,
+            "gain": self.gain,
+            "kind": self.kind,
+            "gamma": self.gamma,
+            "slope": self.slope,
+            "init": self.init,
+            "data_format": self.data_format,
+        }
+
+
+@serialisable
+class EfficientChannelAttention(NFLayer):
+    """`gain · sigmoid(kernel ⋆ mean_hw(x)) · x`, the kernel sliding over zero-padded channels.
+
+    Parameter: kernel (kernel_size,).
+
+    Args:
+        kernel_size: Taps, odd.
+        gain: 2 in NFNets.
+        data_format: `channels_last` or `channels_first`.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int,
+        *,
+        gain: float = 2.0,
+        data_format: str = "channels_last",
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.kernel_size = kernel_size
+        self.gain = gain
+        self.data_format = data_format
+
+    def build(self, input_shape: Shape) -> None:
+        bound = self.kernel_size**-0.5
+        initializer = keras.initializers.RandomUniform(-bound, bound)
+        self.kernel = self.add_parameter("kernel", (self.kernel_size,), initializer)
+
+    def call(self, x: Any) -> Any:
+        mean = ops.expand_dims(ops.mean(x, axis=spatial_axes(self.data_format)), 2)
+        kernel = ops.reshape(self.kernel, (self.kernel_size, 1, 1))
+        mixed = ops.conv(mean, kernel, 1, "same", "channels_last")
+        gate = ops.sigmoid(ops.squeeze(mixed, 2)) * self.gain
+        return x * over_image(gate, self.data_format)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "gain": self.gain,
+            "data_format": self.data_format,
+        }

@@ -1,0 +1,40 @@
+"""The classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from nfspec.backends.layers.base import NFLayer, Shape, serialisable
+
+
+@serialisable
+class Classifier(NFLayer):
+    """A dense layer, (N, I) to (N, classes). Parameters: kernel (I, classes), bias (classes,).
+
+    Args:
+        classes: Outputs.
+        init_std: Of the initial kernel; 0 for zeros.
+    """
+
+    def __init__(self, classes: int, *, init_std: float = 0.01, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.init_std = init_std
+
+    def build(self, input_shape: Shape) -> None:
+        shape = (input_shape[-1], self.classes)
+        initializer = keras.initializers.RandomNormal(0.0, self.init_std)
+        self.kernel = self.add_parameter("kernel", shape, initializer)
+        self.bias = self.add_parameter("bias", shape[1:], "zeros")
+
+    def call(self, x: Any) -> Any:
+        return ops.matmul(x, self.kernel) + self.bias
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape[:-1], self.classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "classes": self.classes, "init_std": self.init_std}

@@ -1,0 +1,154 @@
+"""Convolution with scaled weight standardisation (Brock et al. 2021, arXiv:2101.08692, eq. 6)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from nfspec.backends.layers.base import (
+    NFLayer,
+    Shape,
+    channel_axis,
+    output_image,
+    serialisable,
+    spatial_padding,
+)
+
+
+@serialisable
+class WSConv2D(NFLayer):
+    """A conv whose kernel has mean 0 and norm `gamma · gain` over each output channel's fan-in.
+
+    Parameters: kernel (k, k, I/groups, O), gain (O,), bias (O,). All statistics are in float32
+    whatever the compute dtype, unless `ws_dtype` is `compute`.
+
+    Args:
+        filters: Output channels.
+        kernel_size: Side of the kernel, odd.
+        strides: In both directions.
+        groups: Groups of channels.
+        padding: `same` (an odd pixel goes after), `symmetric` or `valid`.
+        eps: Guards the division.
+        eps_rule: `max`: 1/sqrt(max(N·var, eps)); `add`: 1/sqrt(N·(var + eps)); `add_to_std`:
+            1/(sqrt(N)·(sqrt(var) + eps)); N is the fan-in.
+        ddof: 0 for the biased variance, 1 for the unbiased.
+        gamma: Multiplies the kernel.
+        init_scale: Variance of the initial kernel times N.
+        gain_init: Initial gain.
+        ws_dtype: `float32` or `compute`.
+        data_format: `channels_last` or `channels_first`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        groups: int = 1,
+        padding: str = "same",
+        eps: float = 1e-4,
+        eps_rule: str = "max",
+        ddof: int = 0,
+        gamma: float = 1.0,
+        init_scale: float = 1.0,
+        gain_init: float = 1.0,
+        ws_dtype: str = "float32",
+        data_format: str = "channels_last",
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.groups = groups
+        self.padding = padding
+        self.eps = eps
+        self.eps_rule = eps_rule
+        self.ddof = ddof
+        self.gamma = gamma
+        self.init_scale = init_scale
+        self.gain_init = gain_init
+        self.ws_dtype = ws_dtype
+        self.data_format = data_format
+
+    def build(self, input_shape: Shape) -> None:
+        inputs = input_shape[channel_axis(self.data_format)]
+        if inputs is None or inputs % self.groups or self.filters % self.groups:
+            raise ValueError(
+                f"{self.name}: groups={self.groups} must divide the input channels and the filters; "
+                f"received input shape {input_shape}, filters={self.filters}"
+            )
+        shape = (self.kernel_size, self.kernel_size, inputs // self.groups, self.filters)
+        self.fan_in = math.prod(shape[:3])
+        # Autocast would hand `call` bfloat16 copies, and the statistics with them.
+        autocast = self.ws_dtype == "compute"
+        self.kernel = self.add_parameter(
+            "kernel",
+            shape,
+            keras.initializers.VarianceScaling(self.init_scale, "fan_in", "untruncated_normal"),
+            autocast=autocast,
+        )
+        gain = keras.initializers.Constant(self.gain_init)
+        self.gain = self.add_parameter("gain", shape[3:], gain, autocast=autocast)
+        self.bias = self.add_parameter("bias", shape[3:], "zeros")
+
+    def standardised_kernel(self) -> Any:
+        """The kernel that convolves, (k, k, I/groups, O)."""
+        kernel = ops.convert_to_tensor(self.kernel)
+        n = self.fan_in
+        centred = kernel - ops.mean(kernel, axis=(0, 1, 2))
+        # The mean's rounding error is the same for every weight of a channel, and the activations
+        # that meet it have a mean of their own, so it would add up over the taps and not average
+        # out over the image. Exactly, this second mean is zero, and so is its gradient.
+        centred = centred - ops.stop_gradient(ops.mean(centred, axis=(0, 1, 2)))
+        variance = ops.sum(ops.square(centred), axis=(0, 1, 2)) / (n - self.ddof)
+        if self.eps_rule == "max":
+            scale = ops.rsqrt(ops.maximum(n * variance, self.eps))
+        elif self.eps_rule == "add":
+            scale = ops.rsqrt(n * (variance + self.eps))
+        else:
+            scale = n**-0.5 / (ops.sqrt(variance) + self.eps)
+        return centred * (scale * ops.convert_to_tensor(self.gain) * self.gamma)
+
+    def call(self, x: Any) -> Any:
+        kernel = ops.cast(self.standardised_kernel(), self.compute_dtype)
+        x, padding = spatial_padding(
+            x, self.kernel_size, self.strides, self.padding, self.data_format, 0.0
+        )
+        out = ops.conv(x, kernel, self.strides, padding, self.data_format)
+        bias = ops.convert_to_tensor(self.bias)
+        if self.data_format == "channels_first":
+            bias = ops.reshape(bias, (1, -1, 1, 1))
+        return out + bias
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return output_image(
+            input_shape,
+            self.filters,
+            self.kernel_size,
+            self.strides,
+            self.padding,
+            self.data_format,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "groups": self.groups,
+            "padding": self.padding,
+            "eps": self.eps,
+            "eps_rule": self.eps_rule,
+            "ddof": self.ddof,
+            "gamma": self.gamma,
+            "init_scale": self.init_scale,
+            "gain_init": self.gain_init,
+            "ws_dtype": self.ws_dtype,
+            "data_format": self.data_format,
+        }

@@ -1,0 +1,102 @@
+"""The parent's side: start a worker, ask it things, and notice when it crashes or hangs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+from nfspec.errors import NfspecError
+
+TIMEOUT = 1_800.0  # seconds; the largest networks take minutes to build and compile
+
+
+class WorkerError(NfspecError):
+    """A worker answered with an error, died, or did not answer in time."""
+
+
+class Worker:
+    """A process that runs one framework. A context manager: leaving it ends the process.
+
+    Args:
+        backend: `jax`, `torch` or `tensorflow`.
+    """
+
+    def __init__(self, backend: str):
+        self.backend = backend
+        ours, theirs = socket.socketpair()
+        self._home = tempfile.TemporaryDirectory(prefix="nfspec-")
+        self._log = tempfile.TemporaryFile(mode="w+b")
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "KERAS_HOME": self._home.name,  # the user's keras.json could change dtypes and layouts
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
+        command = [sys.executable, "-m", "nfspec.conformance.worker", str(theirs.fileno()), backend]
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stderr=self._log,
+        )
+        theirs.close()
+        self._pipe = Connection(ours.detach())
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pipe.close()
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+        self._home.cleanup()
+
+    def send(self, op: str, **arguments: Any) -> None:
+        """Send a request without waiting. The reply must be received before the next one."""
+        try:
+            self._pipe.send({"op": op, **arguments})
+        except OSError:
+            raise self._died() from None
+
+    def receive(self, timeout: float = TIMEOUT) -> Any:
+        """Wait for the reply to the last request.
+
+        Raises:
+            WorkerError: With the worker's traceback, its exit status and last output, or the time.
+        """
+        try:
+            if not self._pipe.poll(timeout):
+                self.process.kill()
+                raise WorkerError(f"{self.backend}: no answer after {timeout:.0f} s")
+            reply = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._died() from None
+        if "error" in reply:
+            raise WorkerError(f"{self.backend}: {reply['error'].rstrip()}")
+        return reply["result"]
+
+    def ask(self, op: str, **arguments: Any) -> Any:
+        """Send a request and wait for its reply."""
+        self.send(op, **arguments)
+        return self.receive()
+
+    def _died(self) -> WorkerError:
+        status = self.process.wait()
+        self._log.seek(0)
+        tail = self._log.read()[-2_000:].decode(errors="replace").strip()
+        return WorkerError(f"{self.backend}: the worker died with status {status}\n{tail}")

@@ -1,0 +1,64 @@
+"""An image file as a network's input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfspec.errors import InputError
+from nfspec.spec import Input
+
+
+def sample_photo() -> Path:
+    """The photograph that comes with matplotlib (Grace Hopper, public domain).
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import cbook
+    except ModuleNotFoundError:
+        message = "no image given, and matplotlib, whose sample photo stands in, is not installed; "
+        raise InputError(message + "use --image FILE, or run: pip install matplotlib") from None
+    return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+
+
+def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
+    """Read, resize and normalise an image as a spec's `[input]` says.
+
+    Resizing is bicubic with antialiasing, as timm's; the original's evaluation is without.
+
+    Args:
+        path: Any format that Pillow reads.
+        how: `spec.input`.
+        size: Side of the result, px.
+
+    Returns:
+        (1, size, size, channels), float32, NHWC.
+
+    Raises:
+        InputError: Not a readable image, or a number of channels that an image does not have.
+    """
+    from PIL import Image
+
+    if how.channels not in (1, 3):
+        raise InputError(f"images have 1 or 3 channels, this network's have {how.channels}")
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB" if how.channels == 3 else "L")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not an image that can be read ({error})") from None
+    side = round(size / how.crop) + how.margin
+    if how.resize == "squash":
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    else:
+        scale = side / min(image.size)
+        width, height = (max(side, round(n * scale)) for n in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)), np.float64) / 255.0
+    pixels = pixels.reshape(size, size, how.channels)
+    normalised = (pixels - np.asarray(how.mean)) / np.asarray(how.std)
+    return normalised[None].astype(np.float32)

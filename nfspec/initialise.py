@@ -1,0 +1,56 @@
+"""Initial weights, the same bits in every framework.
+
+Each parameter has a counter-based generator of its own, keyed by seed and canonical name, so the
+order of drawing does not matter and a tensor can be drawn alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfspec.errors import InputError
+from nfspec.plan import Parameter, Plan
+
+Params = dict[str, NDArray[np.float32]]
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """The random stream of one parameter: Philox keyed by sha256 of seed and name."""
+    if seed < 0:
+        raise InputError(f"seed must be at least 0; found {seed}")
+    key = hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16]
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+
+
+def draw(parameter: Parameter, seed: int) -> NDArray[np.float32]:
+    """Draw one parameter: float32 array of `parameter.shape`, from float64 draws rounded once."""
+    init, shape = parameter.init, parameter.shape
+    if init.kind == "constant":
+        return np.full(shape, init.value, np.float32)
+    rng = generator(seed, parameter.name)
+    if init.kind == "uniform":
+        return rng.uniform(-init.value, init.value, shape).astype(np.float32)
+    z = rng.standard_normal(shape)
+    if init.kind == "truncated_normal":
+        while (beyond := np.abs(z) > 2.0).any():
+            z[beyond] = rng.standard_normal(int(beyond.sum()))
+    return np.asarray(init.value * z, np.float32)
+
+
+def init(plan: Plan, seed: int = 0) -> Params:
+    """Draw all parameters of a plan as training starts from them.
+
+    Args:
+        plan: The network.
+        seed: At least 0.
+
+    Returns:
+        Canonical name to float32 array, in order of execution. Kernels HWIO, dense kernels IO.
+
+    Raises:
+        InputError: A negative seed.
+    """
+    return {name: draw(parameter, seed) for name, parameter in plan.parameters.items()}

@@ -1,0 +1,105 @@
+"""A whole plan in float64, and what float32 rounding may do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nfspec.errors import InputError
+from nfspec.initialise import Params
+from nfspec.plan import (
+    ECA,
+    INPUT,
+    Activation,
+    Dense,
+    Dropout,
+    GlobalPool,
+    Op,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    WSConv,
+)
+from nfspec.reference import operations as ops
+from nfspec.reference.rounding import Rounding
+
+Array = NDArray[np.float64]
+
+
+def _run(op: Op, inputs: list[Array], values: list[Array], rounding: Rounding | None) -> Array:
+    """One operation. `values` are its parameters, in the order of `op.parameters`."""
+    x = inputs[0]
+    match op:
+        case WSConv():
+            kernel = ops.standardise(op, values[0], values[1])
+            if rounding:
+                kernel = rounding.kernel(kernel)
+            out = ops.conv(x, kernel, op.stride, op.groups, op.padding)
+            if rounding:
+                out = rounding.conv(out, x, kernel, op.groups)
+            return out + values[2]
+        case Activation():
+            return ops.activation(op, x)
+        case Pool():
+            return ops.pool(op, x)
+        case SqueezeExcite():
+            return ops.squeeze_excite(op, x, *values)
+        case ECA():
+            return ops.eca(op, x, *values)
+        case Residual():
+            gain = float(values[0]) if values else 1.0
+            return op.alpha * gain * x + inputs[1]
+        case GlobalPool():
+            out = x.mean(axis=(1, 2))
+            return rounding.mean(out, x.shape[1] * x.shape[2]) if rounding else out
+        case Dense():
+            out = x @ values[0]
+            return (rounding.dense(out, x, values[0]) if rounding else out) + values[1]
+        case StochasticDepth() | Dropout():
+            return x  # the reference evaluates; it does not train
+    raise TypeError(f"no reference for {type(op).__name__}")
+
+
+def forward(
+    plan: Plan,
+    params: Params,
+    x: ArrayLike,
+    taps: Mapping[str, str] | None = None,
+    rounding: Rounding | None = None,
+) -> dict[str, Array]:
+    """Evaluate a plan in float64.
+
+    Args:
+        plan: The network.
+        params: Canonical name to array; kernels HWIO, dense kernels IO.
+        x: Images, (N, H, W, channels).
+        taps: Names to return, and the operation behind each; `plan.taps` if not given.
+        rounding: Perturb every operation as float32 rounding would; exact if not given.
+
+    Returns:
+        Tap name to float64 array.
+
+    Raises:
+        InputError: `x` is not a batch of such images.
+        KeyError: A parameter is missing.
+    """
+    image = np.asarray(x, np.float64)
+    if image.ndim != 4 or image.shape[3] != plan.channels:
+        expected = f"(N, H, W, {plan.channels})"
+        raise InputError(f"images: expected an array of shape {expected}; found {image.shape}")
+    taps = plan.taps if taps is None else taps
+    kept = set(taps.values())
+    last_use = {name: i for i, op in enumerate(plan.ops) for name in op.inputs}
+    values: dict[str, Array] = {INPUT: image}
+    for i, op in enumerate(plan.ops):
+        own = [np.asarray(params[p.name], np.float64) for p in op.parameters]
+        out = _run(op, [values[name] for name in op.inputs], own, rounding)
+        values[op.name] = rounding.output(out) if rounding else out
+        for name in op.inputs:
+            if last_use[name] == i and name not in kept:
+                values.pop(name, None)
+    return {tap: values[name] for tap, name in taps.items()}

@@ -1,0 +1,44 @@
+"""The golden figures of the original implementation; tests/data/README.md says how they were made."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import nfspec
+
+DATA = Path(__file__).parent / "data"
+NETWORKS = ("nfnet_tiny", "nfnet_tiny_odd", "nf_regnet_tiny", "nf_resnet_tiny")
+
+
+class Golden:
+    """One network: spec, plan, parameters and figures, all by canonical name."""
+
+    def __init__(self, network: str):
+        with np.load(DATA / f"{network}.npz") as file:
+            self.figures = {key: file[key] for key in file.files}
+        self.spec = nfspec.load(DATA / f"{network}.toml")
+        self.plan = nfspec.resolve(self.spec)
+        self.params = self.named("param")
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.figures[key]
+
+    def named(self, prefix: str) -> dict[str, np.ndarray]:
+        """The figures `<prefix>/<module>|<name>` by canonical name."""
+        tree: dict[str, dict[str, np.ndarray]] = {}
+        for key, value in self.figures.items():
+            if key.startswith(f"{prefix}/"):
+                module, name = key.removeprefix(f"{prefix}/").split("|")
+                tree.setdefault(module, {})[name] = value
+        names = nfspec.weights.deepmind.names(self.plan)
+        return {canonical: tree[module][name] for canonical, (module, name) in names.items()}
+
+
+golden = cache(Golden)
+
+
+def relative(found: object, exact: np.ndarray) -> float:
+    """Relative L2 norm of a difference."""
+    gap = np.linalg.norm(np.asarray(found, np.float64) - exact)
+    return float(gap / np.linalg.norm(exact))
