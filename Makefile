@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format schema clean
+.PHONY: help demo test bench lint format schema clean
+BACKENDS := torch tensorflow jax
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/## //'
@@ -31,10 +32,16 @@ demo: $(BIN)/.installed-demo
 ## make test       the tests, without those marked slow
 test: $(BIN)/.installed-test
 	$(BIN)/python -m pytest
+	@# Keras runs on one framework in a process, so these run once for each.
+	for backend in $(BACKENDS); do \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/backends || exit 1; \
+	done
 
-## make test-slow  the tests marked slow
-test-slow: $(BIN)/.installed-test
-	$(BIN)/python -m pytest -m slow
+## make bench      forward pass against timm's, in each framework
+bench: $(BIN)/.installed-test
+	for backend in $(BACKENDS); do \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks --benchmark-only || exit 1; \
+	done
 
 ## make lint       formatting, lint and types
 lint: $(BIN)/.installed-test

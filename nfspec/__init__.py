@@ -5,48 +5,71 @@
     params = nfspec.init(plan, seed=0)
     model = nfspec.compile(spec, backend="jax", params=params)
 
-Importing nfspec imports no framework; `compile` does.
+Importing nfspec costs next to nothing: a name is imported when it is first used (PEP 562), and only
+`compile` and `params_of` import a framework.
 """
 
-from nfspec import reference, signal, weights
-from nfspec.compilation import compile, params_of
-from nfspec.counting import Count, count
-from nfspec.errors import (
-    BackendError,
-    InputError,
-    NfspecError,
-    Problem,
-    SpecError,
-    WeightError,
-)
-from nfspec.initialise import init
-from nfspec.loader import dialects, load, variants
-from nfspec.plan import Parameter, Plan
-from nfspec.resolver import resolve
-from nfspec.spec import Spec
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nfspec import reference, signal, weights
+    from nfspec.compilation import compile, params_of
+    from nfspec.counting import Count, count
+    from nfspec.errors import (
+        BackendError,
+        InputError,
+        NfspecError,
+        Problem,
+        SpecError,
+        WeightError,
+    )
+    from nfspec.initialise import init
+    from nfspec.loader import dialects, load, variants
+    from nfspec.plan import Parameter, Plan
+    from nfspec.resolver import resolve
+    from nfspec.spec import Spec
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BackendError",
-    "Count",
-    "InputError",
-    "NfspecError",
-    "Parameter",
-    "Plan",
-    "Problem",
-    "Spec",
-    "SpecError",
-    "WeightError",
-    "compile",
-    "count",
-    "dialects",
-    "init",
-    "load",
-    "params_of",
-    "reference",
-    "resolve",
-    "signal",
-    "variants",
-    "weights",
+_HOMES = {
+    "compilation": ["compile", "params_of"],
+    "counting": ["Count", "count"],
+    "errors": [
+        "BackendError",
+        "InputError",
+        "NfspecError",
+        "Problem",
+        "SpecError",
+        "WeightError",
+    ],
+    "initialise": ["init"],
+    "loader": ["dialects", "load", "variants"],
+    "plan": ["Parameter", "Plan"],
+    "resolver": ["resolve"],
+    "spec": ["Spec"],
+}
+_MODULES = ["reference", "signal", "weights"]
+
+__all__ = [  # noqa: PLE0604
+    "__version__",
+    *_MODULES,
+    *(name for names in _HOMES.values() for name in names),
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"nfspec.{name}")
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"nfspec.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'nfspec' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,15 +1,16 @@
-"""From a name or a file to a `Spec`: reading, `extends`, merging, and errors that say where.
+"""From a name or a file to a `Spec`: `extends`, merging, and errors that say where.
 
 A file may extend one parent, a built-in spec by name or a file by path. Tables merge, everything
-else replaces. Files from strangers end in a Spec or a SpecError, quickly: size, line shape, nesting
-and totals are limited.
+else replaces. Whatever is in the files, and whoever wrote them, ends in a Spec or a SpecError.
 """
 
 from __future__ import annotations
 
-import tomllib
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,164 +18,150 @@ from pydantic import ValidationError
 
 from nfspec import resolver
 from nfspec.errors import Problem, SpecError, suggest
-from nfspec.positions import positions
-from nfspec.spec import SCHEMA, Origin, Spec
-from nfspec.validation import problems_of, shown
+from nfspec.reading import MAX_BYTES, Layer, read_layer
+from nfspec.spec import NOT_INHERITED, SCHEMA, Origin, Spec
+from nfspec.validation import Finding, Key, field_count, findings, found_text, printable, quoted
+
+__all__ = ["VARIANTS", "Layer", "dialects", "layers", "load", "merge", "read_layer", "variants"]
 
 VARIANTS = Path(__file__).parent / "variants"
-MAX_BYTES = 65_536
-MAX_DOTS_IN_LINE = 256  # tomllib takes time quadratic in the parts of a dotted key
-MAX_NESTING = 8
-MAX_EXTENDS = 16
-
-Key = tuple[str | int, ...]
+MAX_EXTENDS = 16  # files in a chain, the first one included
+MAX_PROBLEMS = 100
+MAX_MISSING = 20
 
 
-@dataclass
-class Layer:
-    """One file of an `extends` chain: how errors name it, what it says, and where."""
-
-    label: str
-    directory: Path | None  # None for a built-in spec
-    data: dict[str, Any]
-    places: dict[Key, tuple[int, int]]
-
-    def problem(self, code: str, path: Key, message: str) -> Problem:
-        line, column = (1, 1)
-        for n in range(len(path), 0, -1):
-            if path[:n] in self.places:
-                line, column = self.places[path[:n]]
-                break
-        return Problem(code, shown(path), message, self.label, line, column)
+@cache
+def _builtin() -> dict[str, Path]:
+    """Name to file of what comes with nfspec; a dialect's name is without its folder."""
+    files = (p.relative_to(VARIANTS) for p in VARIANTS.rglob("*.toml"))
+    return {p.with_suffix("").as_posix().removeprefix("dialects/"): VARIANTS / p for p in files}
 
 
-def _builtin(folder: Path) -> dict[str, Path]:
-    return {str(p.relative_to(folder).with_suffix("")): p for p in sorted(folder.rglob("*.toml"))}
+def _natural(name: str) -> tuple[bool, str, str, int]:
+    letters, digits, rest = re.split(r"(\d+|$)", name, maxsplit=1)
+    return not name.startswith("nfnet-"), letters, rest, int(digits or 0)
 
 
 def dialects() -> tuple[str, ...]:
     """Names of the base specs that fix one implementation's conventions."""
-    return tuple(_builtin(VARIANTS / "dialects"))
-
-
-def _family_order(name: str) -> tuple[bool, str, int, str]:
-    stem = name.removeprefix("timm/")
-    letters = stem.rstrip("+paper").rstrip("0123456789+")
-    digits = "".join(c for c in stem.removeprefix(letters) if c.isdigit())
-    return name.startswith("timm/"), letters, int(digits or 0), stem
+    return tuple(sorted(n for n, path in _builtin().items() if path.parent.name == "dialects"))
 
 
 def variants() -> tuple[str, ...]:
     """Names of the built-in networks, as `load` takes them."""
-    names = _builtin(VARIANTS)
-    return tuple(sorted((n for n in names if not n.startswith("dialects/")), key=_family_order))
+    return tuple(sorted(_builtin().keys() - set(dialects()), key=_natural))
 
 
-def _builtin_path(name: str) -> Path | None:
-    if name in dialects():
-        return VARIANTS / "dialects" / f"{name}.toml"
-    return VARIANTS / f"{name}.toml" if name in variants() else None
+def _unknown_name(name: str) -> str:
+    hint = suggest(name, (*variants(), *dialects())) or "; a file's path ends in .toml"
+    return f"no built-in spec {quoted(name)}{hint}"
 
 
-def _fail(code: str, message: str, label: str = "", line: int = 0, column: int = 0) -> SpecError:
-    return SpecError([Problem(code, "", message, label, line, column)])
+def _bad_extends(layer: Layer, message: str) -> SpecError:
+    return SpecError([layer.problem("SPEC-EXTENDS", ("extends",), message)])
 
 
-def _text(path: Path, label: str) -> str:
+def _parent_file(layer: Layer, name: str, root: Path) -> Path:
+    """The file that a layer extends by path; all of a chain are in the folder `root`."""
+    if layer.directory is None:
+        raise _bad_extends(layer, "a built-in spec extends built-in specs only")
+    if Path(name).is_absolute():
+        raise _bad_extends(layer, f"{quoted(name)} is not a path relative to this file")
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise _fail("SPEC-READ", f"cannot be read: {error.strerror}", label) from None
-    if len(raw) > MAX_BYTES:
-        raise _fail("SPEC-LIMIT", f"longer than {MAX_BYTES} bytes, no spec needs that", label)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        column = error.start - raw.rfind(b"\n", 0, error.start)
-        raise _fail("SPEC-READ", "not UTF-8 text", label, line, column) from None
-    for number, line_text in enumerate(text.split("\n"), 1):
-        if line_text.count(".") > MAX_DOTS_IN_LINE:
-            message = f"more than {MAX_DOTS_IN_LINE} dots in one line; break the line up"
-            raise _fail("SPEC-LIMIT", message, label, number, 1)
-    return text
+        path = (layer.directory / name).resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a null byte
+        raise _bad_extends(layer, f"{quoted(name)} is not a path that can be followed") from None
+    if not path.is_relative_to(root.resolve()):
+        message = f"{quoted(name)} is outside the folder of the spec that was loaded"
+        raise _bad_extends(layer, message)
+    if not found:
+        hint = suggest(name.removesuffix(".toml"), (*variants(), *dialects()))
+        raise _bad_extends(layer, f"no file {quoted(name)} beside this one{hint}")
+    return root / path.relative_to(root.resolve())
 
 
-def _parse(text: str, label: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        # Python 3.11 puts the place into the message alone; `lineno` and `colno` come with 3.14.
-        message, _, place = str(error).rpartition(" (at ")
-        numbers = [int(word) for word in place.strip(")").replace(",", "").split() if word.isdigit()]
-        line, column = numbers if len(numbers) == 2 else (text.count("\n") + 1, 1)
-        message = message or str(error)
-        raise _fail("SPEC-TOML", f"not TOML: {message[0].lower()}{message[1:]}", label, line, column) from None
-    except ValueError:
-        raise _fail("SPEC-LIMIT", "a number with more digits than can be read", label) from None
-    except RecursionError:
-        raise _fail("SPEC-LIMIT", f"nested more than {MAX_NESTING} deep", label) from None
-
-
-def _nesting(value: Any) -> int:
-    deepest, stack = 0, [(value, 0)]
-    while stack:
-        item, depth = stack.pop()
-        deepest = max(deepest, depth)
-        if isinstance(item, dict):
-            stack += [(v, depth + 1) for v in item.values()]
-        elif isinstance(item, list):
-            stack += [(v, depth + 1) for v in item]
-    return deepest
-
-
-def read_layer(path: Path, label: str, *, builtin: bool) -> Layer:
-    """Read one file, without its parents.
-
-    Raises:
-        SpecError: Unreadable, too large, not TOML, or of another schema version.
-    """
-    text = _text(path, label)
-    data = _parse(text, label)
-    if _nesting(data) > MAX_NESTING:
-        raise _fail("SPEC-LIMIT", f"nested more than {MAX_NESTING} deep", label)
-    layer = Layer(label, None if builtin else path.parent, data, positions(text))
-    version = data.get("schema")
-    if version is None:
-        message = f'missing; the first line of a spec is schema = "{SCHEMA}"'
-        raise SpecError([layer.problem("SPEC-SCHEMA", ("schema",), message)])
-    if version != SCHEMA:
-        message = f'found {version!r}, and this release reads "{SCHEMA}" only'
-        raise SpecError([layer.problem("SPEC-SCHEMA", ("schema",), message)])
-    return layer
-
-
-def _parent(layer: Layer, root: Path | None) -> tuple[Path, str, bool] | None:
-    """The file that a layer extends, its label, and whether it is built in."""
+def _parent(layer: Layer, root: Path) -> str | Path | None:
+    """What a layer extends: a built-in spec's name, a file's path, or nothing."""
     name = layer.data.get("extends")
-    if name is None:
-        return None
-
-    def fail(message: str) -> SpecError:
-        return SpecError([layer.problem("SPEC-EXTENDS", ("extends",), message)])
-
+    if name is None or (isinstance(name, str) and name in _builtin()):
+        return name
     if not isinstance(name, str):
-        raise fail("expected the name of a built-in spec, or the path of a .toml file")
-    if (builtin := _builtin_path(name)) is not None:
-        return builtin, f"{name}.toml", True
+        message = "expected the name of a built-in spec or the path of a .toml file"
+        raise _bad_extends(layer, f"{message}; found {found_text(name)}")
     if not name.endswith(".toml"):
-        raise fail(f'no built-in spec "{name[:100]}"{suggest(name, (*variants(), *dialects()))}')
-    if layer.directory is None or root is None:
-        raise fail("a built-in spec extends built-in specs only")
-    if Path(name).is_absolute() or "\0" in name:
-        raise fail(f'"{name[:100]}" is not a path relative to this file')
-    path = (layer.directory / name).resolve()
-    if not path.is_relative_to(root):
-        raise fail(f'"{name[:100]}" is outside the folder of the spec that was loaded')
-    if not path.is_file():
-        raise fail(f'no file "{name[:100]}" beside this one')
-    return path, str(path.relative_to(root)), False
+        raise _bad_extends(layer, _unknown_name(name))
+    return _parent_file(layer, name, root)
+
+
+def _open(target: str | Path) -> Layer:
+    if isinstance(target, str):
+        return read_layer(_builtin()[target], f"{target}.toml", builtin=True)
+    return read_layer(target, printable(str(target)), builtin=False)
+
+
+def _chain(source: str | Path) -> tuple[list[Layer], list[Problem]]:
+    """A spec and what it extends, the base first, as far as can be read; and what hinders it."""
+    first = str(source) if str(source) in _builtin() else Path(source)
+    if isinstance(first, Path) and first.suffix != ".toml":
+        raise SpecError([Problem("SPEC-NAME", "", _unknown_name(str(source)))])
+    targets, chain = [first], [_open(first)]
+    problems: list[Problem] = []
+    try:
+        while (target := _parent(chain[-1], Path(source).parent)) is not None:
+            if target in targets:
+                message = "a spec cannot extend itself, nor one that extends it"
+                raise _bad_extends(chain[-1], message)
+            if len(chain) == MAX_EXTENDS:
+                raise _bad_extends(chain[-1], f"a chain of more than {MAX_EXTENDS} specs")
+            layer = _open(target)
+            if layer.directory and sum(each.size for each in (*chain, layer)) > MAX_BYTES:
+                message = f"longer than {MAX_BYTES} bytes with what extends it"
+                raise SpecError([Problem("SPEC-LIMIT", "", message, layer.label)])
+            targets.append(target)
+            chain.append(layer)
+    except SpecError as error:
+        problems += error.problems
+    message = f'missing; the first line of a spec is schema = "{SCHEMA}"'
+    unversioned = (layer for layer in chain if "schema" not in layer.data)
+    problems += (layer.problem("SPEC-SCHEMA", ("schema",), message) for layer in unversioned)
+    return chain[::-1], problems
+
+
+def _leaves(table: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[Key, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def merge(chain: list[Layer]) -> tuple[dict[str, Any], dict[Key, Layer]]:
+    """Merge a chain, base first: the flat meaning, and which layer each value or table is from.
+
+    `name` and `source` are never inherited; `extends` is used up.
+    """
+    merged: dict[Any, Any] = {"schema": SCHEMA}
+    owner: dict[Key, Layer] = {}
+    for layer in chain:
+        for path, value in _leaves(layer.data):
+            if path[0] == "extends" or (path[0] in NOT_INHERITED and layer is not chain[-1]):
+                continue
+            tables = path if value == {} else path[:-1]
+            inner = merged
+            for n, key in enumerate(tables, 1):
+                if not isinstance(inner.get(key), dict):
+                    inner[key] = {}
+                inner = inner[key]
+                owner[path[:n]] = layer
+            if value != {}:
+                inner[path[-1]] = _frozen(value)
+                owner[path] = layer
+    return merged, owner
 
 
 def layers(source: str | Path) -> list[Layer]:
@@ -183,81 +170,71 @@ def layers(source: str | Path) -> list[Layer]:
     Raises:
         SpecError: As `load`, for anything found before the fields are looked at.
     """
-    builtin = _builtin_path(source) if isinstance(source, str) else None
-    path = builtin or Path(source)
-    if builtin is None and path.suffix != ".toml":
-        known = (*variants(), *dialects())
-        message = f'no built-in spec "{source}"{suggest(str(source), known)}'
-        raise _fail("SPEC-NAME", f"{message}; a file's path ends in .toml")
-    label = f"{source}.toml" if builtin else str(source)
-    found = [read_layer(path, label, builtin=builtin is not None)]
-    seen = {path.resolve()}
-    root = None if builtin else path.resolve().parent
-    while (parent := _parent(found[-1], root)) is not None:
-        path, label, is_builtin = parent
-        if path in seen or len(found) >= MAX_EXTENDS:
-            message = "extends itself" if path in seen else f"more than {MAX_EXTENDS} deep"
-            raise SpecError([found[-1].problem("SPEC-EXTENDS", ("extends",), message)])
-        seen.add(path)
-        found.append(read_layer(path, label, builtin=is_builtin))
-    return found[::-1]
+    chain, problems = _chain(source)
+    if problems:
+        raise SpecError(problems)
+    return chain
 
 
-def _leaves(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, (*path, key))
-        if value or not path:
-            return
-    yield path, value
+def _written(path: Key, owner: dict[Key, Layer]) -> Key:
+    """The path that was written: of the value, or of the nearest array or table around it."""
+    return next((path[:n] for n in range(len(path), 0, -1) if path[:n] in owner), ())
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def _without(table: dict[str, Any], path: Key) -> dict[str, Any]:
+    """Copy a table but for the value at a path."""
+    if len(path) == 1:
+        return {key: value for key, value in table.items() if key != path[0]}
+    return {k: _without(v, path[1:]) if k == path[0] else v for k, v in table.items()}
 
 
-def merge(chain: list[Layer]) -> tuple[dict[str, Any], dict[Key, Layer]]:
-    """Merge a chain, base first: the flat meaning, and which layer each leaf is from.
+def _missing(found: list[Finding], chain: list[Layer]) -> list[Problem]:
+    own = [f for f in found if f.path[0] in NOT_INHERITED]
+    inherited = [f for f in found if f not in own]
+    count = sum(field_count(f.path) for f in inherited)
+    if "extends" in chain[0].data:  # a parent that could not be read, which may have them
+        inherited = []
+    elif count > MAX_MISSING:
+        message = f'{count} fields are missing; start from a base, such as extends = "deepmind"'
+        inherited = [Finding("SPEC-MISSING", (), message)]
+    return [chain[-1].problem(*finding) for finding in own + inherited]
 
-    `name` and `source` are never inherited; `extends` is used up.
+
+def _check(
+    chain: list[Layer], problems: list[Problem], stand_ins: frozenset[Key] = frozenset()
+) -> Spec | None:
+    """Add what is wrong with the fields of a chain to `problems`.
+
+    A bad value is reported and left out, and the rest looked at with what the parent says in its
+    place, so that one mistake does not hide another. `stand_ins` are the paths of such values.
     """
-    merged: dict[str, Any] = {}
-    owner: dict[Key, Layer] = {}
-    for layer in chain:
-        for path, value in _leaves(layer.data):
-            if path[0] == "extends" or (path[0] in ("name", "source") and layer is not chain[-1]):
-                continue
-            table = merged
-            for n, key in enumerate(path[:-1], 1):
-                if not isinstance(table.get(key), dict):
-                    table[key] = {}
-                table = table[key]
-                owner[path[:n]] = layer
-            if isinstance(value, dict) and isinstance(table.get(path[-1]), dict):
-                continue
-            table[path[-1]] = _frozen(value)
-            owner[path] = layer
-    return merged, owner
-
-
-def _written(path: Key, owner: dict[Key, Layer], leaf: Layer) -> tuple[Layer, Key]:
-    """The layer that wrote a path, or the nearest value or table around it, and that path."""
-    for n in range(len(path), 0, -1):
-        if (layer := owner.get(path[:n])) is not None:
-            return layer, path[:n]
-    return leaf, ()
-
-
-def _without(chain: list[Layer], layer: Layer, path: Key) -> list[Layer]:
-    """The chain with the value at a path left out of a layer, so that an inherited one shows."""
-
-    def copy(table: dict[str, Any], rest: Key) -> dict[str, Any]:
-        if len(rest) == 1:
-            return {k: v for k, v in table.items() if k != rest[0]}
-        return {k: copy(v, rest[1:]) if k == rest[0] else v for k, v in table.items()}
-
-    smaller = replace(layer, data=copy(layer.data, path))
-    return [smaller if other.label == layer.label else other for other in chain]
+    merged, owner = merge(chain)
+    try:
+        spec = Spec.model_validate(merged)
+    except ValidationError as error:
+        found = list(islice(findings(error, merged), MAX_PROBLEMS))
+        total = error.error_count()
+    else:
+        spec._origins.update(_origins(chain, owner))
+        try:
+            resolver.resolve(spec, stand_ins)
+        except SpecError as error:
+            problems += error.problems
+        return spec
+    bad = {f: _written(f.path, owner) for f in found if f.code != "SPEC-MISSING"}
+    problems += (owner[at].problem(*f) for f, at in bad.items() if at not in stand_ins)
+    if total > MAX_PROBLEMS:
+        message = f"{total} problems, of which {MAX_PROBLEMS} are listed"
+        problems.append(chain[-1].problem("SPEC-LIMIT", (), message))
+        return None
+    if not bad:
+        problems += _missing([f for f in found if f.path not in stand_ins], chain)
+        return None
+    rest = list(chain)
+    for at in set(bad.values()):
+        n = chain.index(owner[at])
+        rest[n] = replace(rest[n], data=_without(rest[n].data, at))
+    return _check(rest, problems, stand_ins | set(bad.values()))
 
 
 def load(source: str | Path) -> Spec:
@@ -272,44 +249,13 @@ def load(source: str | Path) -> Spec:
     Raises:
         SpecError: With everything that is wrong at once.
     """
-    chain = layers(source)
-    leaf = chain[-1]
-    problems: list[Problem] = []
-    bad: set[Key] = set()
-    # A bad value is reported and left out, and the rest checked with what the parent says instead,
-    # so that one mistake does not hide another.
-    for _ in range(64):
-        merged, owner = merge(chain)
-        try:
-            spec = Spec.model_validate(merged)
-        except ValidationError as error:
-            found = [(path, p) for path, p in problems_of(error, merged) if path not in bad]
-            bad.update(path for path, _ in found)
-            for path, problem in found:
-                layer, at = _written(path, owner, leaf)
-                problems.append(layer.problem(problem.code, path, problem.message))
-                if problem.code != "SPEC-MISSING":
-                    newest = next(other for other in chain if other.label == layer.label)
-                    chain = _without(chain, newest, at)
-            if all(problem.code == "SPEC-MISSING" for _, problem in found):
-                raise SpecError(_ordered(problems, leaf)) from None
-            continue
-        break
-    else:
-        raise SpecError(_ordered(problems, leaf))
-    spec._origins.update(_origins(chain, owner))
-    try:
-        resolver.resolve(spec)
-    except SpecError as error:
-        problems += error.problems
-    if problems:
-        raise SpecError(_ordered(problems, leaf))
+    chain, problems = _chain(source)
+    spec = _check(chain, problems)
+    if spec is None or problems:
+        ranks = {layer.label: n for n, layer in enumerate(reversed(chain))}
+        places = {p: (ranks.get(p.file, len(ranks)), p.line, p.column) for p in problems}
+        raise SpecError(sorted(places, key=lambda p: places[p]))
     return spec
-
-
-def _ordered(problems: list[Problem], leaf: Layer) -> list[Problem]:
-    """In the order of the file that was loaded, then its parents'."""
-    return sorted(dict.fromkeys(problems), key=lambda p: (p.file != leaf.label, p.file, p.line, p.column))
 
 
 def _origins(chain: list[Layer], owner: dict[Key, Layer]) -> dict[Key, Origin]:
@@ -317,5 +263,5 @@ def _origins(chain: list[Layer], owner: dict[Key, Layer]) -> dict[Key, Origin]:
         place: Origin(layer.label, line, column)
         for layer in chain
         for place, (line, column) in layer.places.items()
-        if _written(place, owner, chain[-1])[0].label == layer.label
+        if owner.get(_written(place, owner)) is layer
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from bisect import bisect
 
 Path = tuple[str | int, ...]
 
@@ -20,17 +21,20 @@ _STRING = re.compile(
     r"|'[^'\n]*'",
     re.DOTALL,
 )
-_ATOM = re.compile(r"[^,\]}#\n]+")
+_ATOM = re.compile(r"[^,\]}#\n]+")  # a number, a boolean, a date
 
 
 class _Scanner:
+    """Walks a valid text once; `found` maps paths to offsets."""
+
     def __init__(self, text: str):
         self.text = text
         self.at = 0
         self.found: dict[Path, int] = {}
-        self.tables: dict[Path, int] = {}  # arrays of tables: how many so far
+        self.counts: dict[Path, int] = {}  # arrays of tables: how many tables so far
 
     def match(self, pattern: re.Pattern[str]) -> str:
+        """Step over what matches here, and return it."""
         m = pattern.match(self.text, self.at)
         if m is None:
             return ""
@@ -38,36 +42,50 @@ class _Scanner:
         return m.group()
 
     def take(self, literal: str) -> bool:
-        found = self.text.startswith(literal, self.at)
-        self.at += len(literal) * found
-        return found
+        """Step over a literal if it is here."""
+        here = self.text.startswith(literal, self.at)
+        self.at += len(literal) * here
+        return here
 
     def document(self) -> dict[Path, int]:
         table: Path = ()
-        while self.match(_BLANK) is not None and self.at < len(self.text):
-            start = self.at
-            if self.take("[["):
-                path = self.key()
-                index = self.tables.get(path, -1) + 1
-                self.tables[path] = index
-                table = (*path, index)
-                self.found.setdefault(path, start)
-                self.found[table] = start
-                self.at = self.text.index("]]", self.at) + 2
-            elif self.take("["):
-                table = self.key()
-                self.found[table] = start
-                self.at = self.text.index("]", self.at) + 1
+        self.match(_BLANK)
+        while self.at < len(self.text):
+            if self.text[self.at] == "[":
+                table = self.header()
             else:
                 self.pair(table)
+            self.match(_BLANK)
         return self.found
 
+    def header(self) -> Path:
+        """Read `[a.b]` or `[[a.b]]`, and return the path of the table it opens."""
+        start = self.at
+        closing = "]]" if self.take("[[") else "]"
+        self.take("[")
+        *around, last = self.key()
+        self.take(closing)
+        path: Path = ()
+        for part in around:
+            path = (*path, part)
+            self.found.setdefault(path, start)
+            if path in self.counts:  # a header below an array of tables means its last table
+                path = (*path, self.counts[path] - 1)
+        path = (*path, last)
+        if closing == "]]":
+            self.found.setdefault(path, start)
+            index = self.counts.get(path, 0)
+            self.counts[path] = index + 1
+            path = (*path, index)
+        self.found[path] = start
+        return path
+
     def key(self) -> tuple[str, ...]:
-        parts = []
+        parts: list[str] = []
         while True:
             self.match(_SPACE)
-            if self.text[self.at] in "\"'":
-                parts.append(next(iter(tomllib.loads(f"{self.match(_STRING)} = 0"))))
+            if quoted := self.match(_STRING):
+                parts.extend(tomllib.loads(f"{quoted} = 0"))
             else:
                 parts.append(self.match(_BARE_KEY))
             self.match(_SPACE)
@@ -75,43 +93,47 @@ class _Scanner:
                 return tuple(parts)
 
     def pair(self, table: Path) -> None:
-        self.match(_SPACE)
         start = self.at
-        key = self.key()
-        for n in range(1, len(key) + 1):
-            self.found.setdefault((*table, *key[:n]), start)
+        path = table
+        for part in self.key():
+            path = (*path, part)
+            self.found.setdefault(path, start)
         self.take("=")
         self.match(_SPACE)
-        self.value((*table, *key))
+        self.value(path)
 
     def value(self, path: Path) -> None:
         if self.take("["):
             index = 0
-            while self.match(_BLANK) is not None and not self.take("]"):
+            self.match(_BLANK)
+            while not self.take("]"):
                 self.found[(*path, index)] = self.at
                 self.value((*path, index))
                 index += 1
-                self.match(_BLANK)
-                self.take(",")
+                self.separator()
         elif self.take("{"):
-            while self.match(_BLANK) is not None and not self.take("}"):
+            self.match(_BLANK)
+            while not self.take("}"):
                 self.pair(path)
-                self.match(_BLANK)
-                self.take(",")
+                self.separator()
         elif not self.match(_STRING):
             self.match(_ATOM)
+
+    def separator(self) -> None:
+        self.match(_BLANK)
+        self.take(",")
+        self.match(_BLANK)
 
 
 def positions(text: str) -> dict[Path, tuple[int, int]]:
     """Map every path of a valid TOML text to (line, column), both from 1.
 
-    A key's position is where it is written, a table's its header, an array element's the element.
+    A key's position is where it is written, a table's its header (of a table that has none, the
+    first key or header below it), an array element's the element.
     """
-    starts = [0] + [m.end() for m in re.finditer("\n", text)]
+    starts = [0, *(m.end() for m in re.finditer("\n", text))]
     found = {}
-    line = 0
-    for path, offset in sorted(_Scanner(text).document().items(), key=lambda item: item[1]):
-        while line + 1 < len(starts) and starts[line + 1] <= offset:
-            line += 1
-        found[path] = (line + 1, offset - starts[line] + 1)
+    for path, offset in _Scanner(text).document().items():
+        line = bisect(starts, offset)
+        found[path] = (line, offset - starts[line - 1] + 1)
     return found

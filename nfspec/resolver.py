@@ -1,16 +1,18 @@
 """Spec to Plan: the only place that computes widths, groups, betas, rates and wiring.
 
 Sources: Brock et al. 2021 (arXiv:2102.06171 §4, arXiv:2101.08692 §3) and the code they came with,
-deepmind-research/nfnets/{nfnet,nf_regnet,nf_resnet,base}.py; timm/models/nfnet.py where a field says so.
+deepmind-research/nfnets/{nfnet,nf_regnet,nf_resnet,base}.py; timm/models/nfnet.py where a field
+says so.
 """
 
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 from nfspec.activations import DEEPMIND_GAMMA, DEEPMIND_SLOPE, exact_gamma
-from nfspec.errors import Problem, SpecError
+from nfspec.checks import Problems, check, stage_path
 from nfspec.plan import (
     ECA,
     INPUT,
@@ -21,6 +23,7 @@ from nfspec.plan import (
     GlobalPool,
     Init,
     Op,
+    Padding,
     Plan,
     Pool,
     Residual,
@@ -28,96 +31,45 @@ from nfspec.plan import (
     StochasticDepth,
     WSConv,
 )
-from nfspec.spec import MAX_BLOCKS, SCALAR_COLUMNS, Spec
-from nfspec.validation import shown
+from nfspec.spec import SCALAR_COLUMNS, Spec
+from nfspec.validation import Key
 
 MAX_PARAMETERS = 10**11
-Key = tuple[str | int, ...]
+WIDTHS_COME_FROM: tuple[Key, ...] = (
+    ("stages", "width"),
+    ("stages", "group_width"),
+    ("stages", "expansion"),
+    ("stages", "kernel"),
+    ("stages", "width_factor"),
+    ("block", "first_expansion"),
+    ("block", "mid_from"),
+    ("stem", "width"),
+    ("rounding", "divisor"),
+    ("rounding", "groups"),
+)
 
 
-class _Problems:
-    """Collects what is wrong, each with the place it was written at."""
-
-    def __init__(self, spec: Spec):
-        self.spec = spec
-        self.found: list[Problem] = []
-
-    def add(self, code: str, path: Key, message: str) -> None:
-        origin = self.spec.origin(path)
-        place = (origin.file, origin.line, origin.column) if origin else ("", 0, 0)
-        self.found.append(Problem(code, shown(path), message, *place))
-
-    def stop(self) -> None:
-        if self.found:
-            raise SpecError(dict.fromkeys(self.found))
-
-
-def resolve(spec: Spec) -> Plan:
+def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
     """Work out what a spec means.
 
+    Args:
+        spec: The spec.
+        stand_ins: Paths that say nothing of the author's intent, so that nothing is said of them.
+
     Raises:
-        SpecError: The fields are well formed but no network can be made of them; every reason found.
+        SpecError: The fields are well formed but no network can be made of them; has every reason.
     """
-    problems = _Problems(spec)
-    _check_columns(spec, problems)
-    problems.stop()
+    problems = Problems(spec, stand_ins)
+    check(spec, problems)
     plan = _Builder(spec, problems).build()
     problems.stop()
     total = sum(p.size for p in plan.parameters.values())
     if total > MAX_PARAMETERS:
         message = f"{total:.1e} parameters in all, more than the limit of {MAX_PARAMETERS:.0e}"
-        problems.add("SPEC-LIMIT", ("stages", "width"), message)
+        causes = (*WIDTHS_COME_FROM, ("stages",), ("se",), ("head",))
+        problems.add("SPEC-LIMIT", ("stages", "width"), message, *causes)
         problems.stop()
     return plan
-
-
-def _check_columns(spec: Spec, problems: _Problems) -> None:
-    """Lists of one table are of one length; odd kernels; totals within the limits."""
-    stages, n = spec.stages, spec.stages.count
-
-    def length(path: Key, value: Any, expected: int, of: str) -> None:
-        if isinstance(value, tuple) and len(value) != expected:
-            message = f"has {len(value)} entries, but {of} has {expected}"
-            problems.add("SPEC-LENGTH", path, message)
-
-    for name in ("width", *SCALAR_COLUMNS):
-        length(("stages", name), getattr(stages, name), n, "stages.depth")
-    length(("stages", "beta"), stages.beta, n, "stages.depth")
-    if isinstance(stages.beta, tuple):
-        for s, (betas, depth) in enumerate(zip(stages.beta, stages.depth, strict=False)):
-            length(("stages", "beta", s), betas, depth, f"the stage (stages.depth[{s}])")
-    for name in ("kernel", "stride"):
-        length(("stem", name), getattr(spec.stem, name), len(spec.stem.width), "stem.width")
-    for name in ("mean", "std"):
-        length(("input", name), getattr(spec.input, name), spec.input.channels, "the image")
-    for table, kernels in (("stem", spec.stem.kernel), ("stages", stages.kernel)):
-        for k in kernels if isinstance(kernels, tuple) else (kernels,):
-            if k % 2 == 0:
-                problems.add("SPEC-KERNEL", (table, "kernel"), f"must be odd; found {k}")
-    if spec.eca.kernel != "auto" and spec.eca.kernel % 2 == 0:
-        problems.add("SPEC-KERNEL", ("eca", "kernel"), f"must be odd; found {spec.eca.kernel}")
-    if sum(stages.depth) > MAX_BLOCKS:
-        message = f"{sum(stages.depth)} blocks in all, more than the limit of {MAX_BLOCKS}"
-        problems.add("SPEC-LIMIT", ("stages", "depth"), message)
-    if spec.block.shortcut == "avg_pool":
-        for s, stride in enumerate(stages.column("stride")):
-            if stride > 2:
-                message = f'an average-pool shortcut halves; {stride} needs block.shortcut = "strided_conv"'
-                problems.add("SPEC-STRIDE", ("stages", "stride", s), message)
-    activation = spec.activation
-    if (
-        activation.kind == "leaky_relu"
-        and activation.gamma == "deepmind"
-        and activation.slope != DEEPMIND_SLOPE
-    ):
-        message = (
-            f'the "deepmind" table is for a slope of {DEEPMIND_SLOPE}, this one is '
-            f'{activation.slope}; use gamma = "exact"'
-        )
-        problems.add("SPEC-GAMMA", ("activation", "gamma"), message)
-    if spec.head.conv == "width" and spec.head.conv_width == 0:
-        message = 'must be at least 1 where head.conv = "width"; for no final conv: head.conv = "none"'
-        problems.add("SPEC-VALUE", ("head", "conv_width"), message)
 
 
 def nearest_multiple(value: float, divisor: int, least: float) -> int:
@@ -141,10 +93,16 @@ def _gamma(value: float | str, kind: str, slope: float) -> float:
     return exact_gamma(kind, slope) if value == "exact" else float(value)
 
 
+def _eca_taps(channels: int) -> int:
+    """Wang et al. 2020 (arXiv:1910.03151) §3.2; from even to odd as timm/layers/eca.py does it."""
+    half = int(abs(math.log2(channels) + 1) / 2)
+    return max(half if half % 2 else half + 1, 3)
+
+
 class _Builder:
     """Appends operations; each method returns the name of the operation whose output it leaves."""
 
-    def __init__(self, spec: Spec, problems: _Problems):
+    def __init__(self, spec: Spec, problems: Problems):
         self.spec = spec
         self.problems = problems
         self.ops: list[Op] = []
@@ -170,7 +128,7 @@ class _Builder:
             train_size=spec.input.train,
             test_size=spec.input.test,
             ops=tuple(self.ops),
-            taps=self.taps,
+            taps=MappingProxyType(self.taps),
             blocks=tuple(self.blocks),
         )
 
@@ -188,7 +146,7 @@ class _Builder:
         kernel: int = 1,
         stride: int = 1,
         groups: int = 1,
-        padding: str | None = None,
+        padding: Padding | None = None,
         gain_init: float = 1.0,
     ) -> str:
         spec = self.spec
@@ -198,7 +156,7 @@ class _Builder:
                 f"{name} would have one weight for each output (fan-in 1), which weight "
                 "standardisation turns into zero; use more channels or a larger kernel"
             )
-            self.problems.add("SPEC-FAN-IN", path, message)
+            self.problems.add("SPEC-FAN-IN", path, message, *WIDTHS_COME_FROM)
         return self._add(
             WSConv(
                 name,
@@ -244,11 +202,7 @@ class _Builder:
                 init=spec.se.init,
             )
             return self._add(op), max(1, hidden)
-        taps = spec.eca.kernel
-        if taps == "auto":
-            # Wang et al. 2020 §3.2, with timm's even-to-odd step (timm/layers/eca.py).
-            half = int(abs(math.log2(channels) + 1) / 2)
-            taps = max(half if half % 2 else half + 1, 3)
+        taps = _eca_taps(channels) if spec.eca.kernel == "auto" else spec.eca.kernel
         op = ECA(f"{name}.eca", (at,), channels=channels, kernel=taps, gain=spec.attention.gain)
         return self._add(op), taps
 
@@ -283,8 +237,12 @@ class _Builder:
             width = stages.width[s] * stages.width_factor
             out = _rounded(width, rounding.channels, rounding.divisor, 0.9)
             if out < 1:
-                message = f"{stages.width[s]} becomes {out} channels after rounding"
-                self.problems.add("SPEC-WIDTH", ("stages", "width", s), message)
+                message = (
+                    f"{stages.width[s]}, times stages.width_factor and rounded down to a multiple "
+                    f"of {rounding.divisor}, is 0 channels"
+                )
+                path = ("stages", "width", s)
+                self.problems.add("SPEC-WIDTH", path, message, *WIDTHS_COME_FROM)
                 out = max(1, stages.width[s])
             for b in range(depth):
                 values = {name: values[s] for name, values in column.items()}
@@ -300,33 +258,43 @@ class _Builder:
         beta = self.spec.stages.beta
         if beta == "auto":
             return 1.0 / math.sqrt(variance)
-        if isinstance(beta, tuple):
-            beta = beta[s]
-        return float(beta[b] if isinstance(beta, tuple) else beta)
+        of_stage = beta[s] if isinstance(beta, tuple) else beta
+        return of_stage[b] if isinstance(of_stage, tuple) else of_stage
 
-    def _mid(self, where: tuple[int, int], channels: tuple[int, int], values: Any) -> tuple[int, int, int]:
-        """The bottleneck: width asked for, width used, groups."""
+    def _asked(self, where: tuple[int, int], channels: tuple[int, int], values: Any) -> int:
+        """The bottleneck's width, before it is cut to whole groups."""
         spec, (s, b) = self.spec, where
-        expansion = values["expansion"]
+        expansion, path = values["expansion"], stage_path(spec, "expansion", s)
         if where == (0, 0) and spec.block.first_expansion != "same":
-            expansion = spec.block.first_expansion
+            expansion, path = spec.block.first_expansion, ("block", "first_expansion")
         base = channels[1] if spec.block.mid_from == "out" else channels[0]
         asked = _rounded(base * expansion, spec.rounding.channels, spec.rounding.divisor, 0.9)
-        group_width = values["group_width"]
-        if group_width == "none":
-            group_width = max(1, asked)
+        if asked < 1:
+            message = f"{expansion} of {base} channels is no bottleneck (stage {s}, block {b})"
+            self.problems.add("SPEC-WIDTH", path, message, *WIDTHS_COME_FROM)
+            return base
+        return asked
+
+    def _mid(
+        self, where: tuple[int, int], channels: tuple[int, int], values: Any
+    ) -> tuple[int, int, int]:
+        """The bottleneck: width asked for, width used, groups."""
+        spec, (s, b) = self.spec, where
+        asked = self._asked(where, channels, values)
+        group_width = asked if values["group_width"] == "none" else values["group_width"]
         groups = asked // group_width
-        path = ("stages", "group_width", s)
+        path = stage_path(spec, "group_width", s)
+        place = f"the bottleneck of {asked} (stage {s}, block {b})"
         if groups == 0:
-            message = f"{group_width} is wider than the bottleneck of {asked} (stage {s}, block {b})"
-            self.problems.add("SPEC-GROUPS", path, message)
+            message = f"{group_width} is wider than {place}"
+            self.problems.add("SPEC-GROUPS", path, message, *WIDTHS_COME_FROM)
             return asked, group_width, 1
         if groups * group_width != asked and spec.rounding.groups == "exact":
             message = (
-                f"{group_width} does not divide the bottleneck of {asked} (stage {s}, block {b}); "
-                f'change it, or set rounding.groups = "floor" for {groups * group_width}'
+                f"{group_width} does not divide {place}; change it, or set "
+                f'rounding.groups = "floor" for {groups * group_width}'
             )
-            self.problems.add("SPEC-GROUPS", path, message)
+            self.problems.add("SPEC-GROUPS", path, message, *WIDTHS_COME_FROM)
         return asked, groups * group_width, groups
 
     def _drop_rate(self) -> float:
@@ -335,7 +303,12 @@ class _Builder:
         return drop.rate * i / n if drop.schedule == "exclusive" else drop.rate * i / max(1, n - 1)
 
     def _block(
-        self, x: str, where: tuple[int, int], channels: tuple[int, int], variance: float, values: Any
+        self,
+        x: str,
+        where: tuple[int, int],
+        channels: tuple[int, int],
+        variance: float,
+        values: Any,
     ) -> str:
         spec, (s, b) = self.spec, where
         name = f"stages.{s}.blocks.{b}"
@@ -356,7 +329,7 @@ class _Builder:
                 f"{name}.conv{conv}",
                 out,
                 (mid, mid),
-                path=("stages", "group_width", s),
+                path=stage_path(spec, "group_width", s),
                 kernel=kernel,
                 stride=step,
                 groups=groups,
@@ -437,8 +410,8 @@ class _Builder:
             width = head.conv_width if head.conv == "width" else int(head.conv_ratio * channels)
             path = ("head", f"conv_{head.conv}")
             if width < 1:
-                message = f"makes the final conv {width} channels wide"
-                self.problems.add("SPEC-WIDTH", path, message)
+                message = 'leaves the final conv no channels; for no such conv, head.conv = "none"'
+                self.problems.add("SPEC-WIDTH", path, message, ("head", "conv"))
                 width = 1
             at = self._conv("final_conv", at, (channels, width), path=path)
             channels = width

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +18,7 @@ from nfspec.activations import DEEPMIND_GAMMA
 SCHEMA = "nfspec/1"
 MAX_STAGES = 16
 MAX_BLOCKS = 2_000  # in the whole network; the largest published has 200
+NOT_INHERITED = ("name", "source")  # every file states its own
 SCALAR_COLUMNS = ("stride", "expansion", "group_width", "kernel", "alpha", "attention")
 
 Kind = Literal[
@@ -153,7 +153,7 @@ class Stages(Table):
 class BlockTable(Table):
     """The wiring of a block: 1x1 conv0, kxk conv1 (and conv1b), 1x1 conv2, and the shortcut."""
 
-    convs: Annotated[Literal[1, 2], Field(description="kxk convs in a block.")]
+    convs: Annotated[int, Field(ge=1, le=2, description="kxk convs in a block.")]
     mid_from: Annotated[
         Literal["out", "in"], Field(description="The width that expansion multiplies.")
     ]
@@ -163,7 +163,9 @@ class BlockTable(Table):
     ]
     shortcut: Annotated[
         Literal["avg_pool", "strided_conv"],
-        Field(description="How a shortcut downsamples: 2x2 average pool then 1x1 conv, or one 1x1 conv."),
+        Field(
+            description="How a shortcut downsamples: 2x2 average pool and 1x1 conv, or one conv."
+        ),
     ]
     shortcut_input: Annotated[
         Literal["activated", "raw"], Field(description="What a projection shortcut reads.")
@@ -190,12 +192,14 @@ class RoundingTable(Table):
 class WS(Table):
     """Scaled weight standardisation."""
 
-    eps: Annotated[float, Field(gt=0, le=1)]
+    eps: Annotated[
+        float, Field(gt=0, le=1, description="Keeps the scale finite where weights are alike.")
+    ]
     eps_rule: Annotated[
         Literal["max", "add", "add_to_std"],
         Field(description="max: max(fan_in*var, eps); add: var + eps; add_to_std: std + eps."),
     ]
-    ddof: Annotated[Literal[0, 1], Field(description="0: biased variance; 1: unbiased.")]
+    ddof: Annotated[int, Field(ge=0, le=1, description="0: biased variance; 1: unbiased.")]
     dtype: Annotated[
         Literal["float32", "compute"],
         Field(description="Where statistics are computed under mixed precision."),
@@ -205,7 +209,7 @@ class WS(Table):
 class ActivationTable(Table):
     """The nonlinearity and its variance-preserving gamma."""
 
-    kind: Kind
+    kind: Annotated[Kind, Field(description="f; gelu_tanh is the approximation, gelu_erf exact.")]
     slope: Annotated[float, Field(ge=0, le=1, description="Of leaky_relu, for x < 0.")]
     gamma: Annotated[
         Gamma, Field(description="deepmind: the original's digits; exact: by quadrature.")
@@ -240,11 +244,14 @@ class SE(Table):
     """Squeeze-and-excitation."""
 
     ratio: Annotated[Factor, Field(description="Hidden over input channels.")]
-    rounding: Rounding
-    divisor: Annotated[int, Field(ge=1, le=1_024)]
+    rounding: Annotated[Rounding, Field(description="Of the hidden width: down, or to nearest.")]
+    divisor: Annotated[int, Field(ge=1, le=1_024, description="To a multiple of this.")]
     activation: Annotated[Kind, Field(description="Between the two dense layers.")]
     gamma: Annotated[Gamma, Field(description="Multiplies that activation.")]
-    init: Literal["normal", "truncated_normal"]
+    init: Annotated[
+        Literal["normal", "truncated_normal"],
+        Field(description="Of the kernels, of standard deviation 1/sqrt(fan_in)."),
+    ]
 
 
 class EcaTable(Table):
@@ -259,7 +266,7 @@ class EcaTable(Table):
 class Drop(Table):
     """Stochastic depth."""
 
-    rate: Fraction
+    rate: Annotated[Fraction, Field(description="Chance of dropping a residual, rising by block.")]
     schedule: Annotated[
         Literal["exclusive", "inclusive"],
         Field(description="Block i of n: rate*i/n, or rate*i/(n-1), which reaches rate."),
@@ -270,21 +277,21 @@ class Drop(Table):
 class Head(Table):
     """Final conv, pooling and classifier."""
 
-    classes: Annotated[int, Field(ge=1, le=1_000_000)]
+    classes: Annotated[int, Field(ge=1, le=1_000_000, description="Outputs of the classifier.")]
     conv: Annotated[
         Literal["none", "ratio", "width"],
         Field(description="The final 1x1 conv: none, conv_ratio times the last stage, conv_width."),
     ]
-    conv_ratio: Factor
-    conv_width: Annotated[int, Field(ge=0, le=65_536)]
-    dropout: Fraction
+    conv_ratio: Annotated[Factor, Field(description='Used where conv = "ratio".')]
+    conv_width: Annotated[int, Field(ge=0, le=65_536, description='Used where conv = "width".')]
+    dropout: Annotated[Fraction, Field(description="Before the classifier.")]
     init_std: Annotated[NotNegative, Field(description="Of the classifier's kernel.")]
 
 
 class AGC(Table):
     """Adaptive gradient clipping, which does not change the graph."""
 
-    enabled: bool
+    enabled: Annotated[bool, Field(description="Whether the recipe clips.")]
     clipping: Annotated[Factor, Field(description="lambda: largest ratio of norms.")]
     eps: Annotated[float, Field(gt=0, le=1, description="Least parameter norm.")]
     unit: Annotated[
@@ -301,31 +308,39 @@ class AGC(Table):
 class Recipe(Table):
     """The published training recipe, which does not change the graph."""
 
-    optimizer: Literal["sgd"]
-    momentum: Fraction
-    nesterov: bool
-    weight_decay: NotNegative
-    weight_decay_exclude: tuple[Roles, ...]
-    learning_rate: Factor
+    optimizer: Annotated[Literal["sgd"], Field(description="SGD with momentum.")]
+    momentum: Annotated[Fraction, Field(description="Of the optimiser.")]
+    nesterov: Annotated[bool, Field(description="Nesterov's momentum.")]
+    weight_decay: Annotated[NotNegative, Field(description="Added to gradients, times the weight.")]
+    weight_decay_exclude: Annotated[
+        tuple[Roles, ...], Field(description="Roles that do not decay.")
+    ]
+    learning_rate: Annotated[Factor, Field(description="The highest, reached after warmup.")]
     learning_rate_images: Annotated[
         int, Field(ge=0, le=1_000_000, description="Batch it is for; scales linearly; 0: as it is.")
     ]
-    batch: Annotated[int, Field(ge=1, le=1_000_000)]
-    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    batch: Annotated[int, Field(ge=1, le=1_000_000, description="Images in a step.")]
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="Of training, warmup included.")]
     images: Annotated[int, Field(ge=1, description="Images in an epoch.")]
-    schedule: Literal["cosine"]
-    warmup_epochs: NotNegative
-    final_learning_rate: NotNegative
+    schedule: Annotated[Literal["cosine"], Field(description="Of the learning rate.")]
+    warmup_epochs: Annotated[NotNegative, Field(description="Of a linear rise from zero.")]
+    final_learning_rate: Annotated[NotNegative, Field(description="What the schedule ends at.")]
     ema_decay: Annotated[float, Field(ge=0, lt=1, description="0: no average.")]
     ema_warm: Annotated[bool, Field(description="Decay min(decay, (1+t)/(10+t)).")]
-    label_smoothing: Fraction
+    label_smoothing: Annotated[Fraction, Field(description="Weight of the uniform target.")]
     sam_rho: Annotated[NotNegative, Field(description="Sharpness-aware minimisation; 0: off.")]
-    precision: Literal["float32", "bfloat16"]
-    mixup_alpha: NotNegative
-    cutmix_alpha: NotNegative
-    randaugment_layers: Annotated[int, Field(ge=0, le=100)]
-    randaugment_magnitude: NotNegative
-    mix_before_augment: bool
+    precision: Annotated[
+        Literal["float32", "bfloat16"], Field(description="Of the forward and backward pass.")
+    ]
+    mixup_alpha: Annotated[NotNegative, Field(description="Of mixup's Beta draw; 0: off.")]
+    cutmix_alpha: Annotated[NotNegative, Field(description="Of CutMix's Beta draw; 0: off.")]
+    randaugment_layers: Annotated[
+        int, Field(ge=0, le=100, description="RandAugment operations for an image; 0: off.")
+    ]
+    randaugment_magnitude: Annotated[
+        NotNegative, Field(description="Their strength; 10 is the nominal top.")
+    ]
+    mix_before_augment: Annotated[bool, Field(description="mixup and CutMix before RandAugment.")]
 
 
 @dataclass(frozen=True)
@@ -340,8 +355,11 @@ class Origin:
 class Spec(Table):
     """A whole network, with nothing left to defaults. Made by `nfspec.load`."""
 
-    schema_: Literal["nfspec/1"] = Field(alias="schema")
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/-]{0,79}$")]
+    schema_: Literal["nfspec/1"] = Field(alias="schema", description="Version of the language.")
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/-]{0,79}$", description="Name of the network."),
+    ]
     source: Annotated[str, Field(max_length=500, description="Where the numbers are from.")]
     family: Annotated[
         Literal["nfnet", "nf_regnet", "nf_resnet"],
@@ -363,7 +381,7 @@ class Spec(Table):
     agc: AGC
     recipe: Recipe | None = None
 
-    _origins: Mapping[tuple[str | int, ...], Origin] = PrivateAttr(default_factory=dict)
+    _origins: dict[tuple[str | int, ...], Origin] = PrivateAttr(default_factory=dict)
 
     def origin(self, path: tuple[str | int, ...]) -> Origin | None:
         """Where the value at a path, or the nearest table around it, was written."""

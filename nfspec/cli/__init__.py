@@ -1,0 +1,83 @@
+"""The command line, `nfspec`.
+
+Results go to stdout, what is wrong to stderr. Exit status: 0; 1 where `diff` finds a difference;
+2 for anything that cannot be used; 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import nfspec
+from nfspec.cli.check import check
+from nfspec.cli.compare import compare
+from nfspec.cli.convert import convert
+from nfspec.cli.diff import diff
+from nfspec.cli.listing import list_specs
+from nfspec.cli.new import new
+from nfspec.cli.show import show
+from nfspec.errors import NfspecError
+
+
+class _Commands(TyperGroup):
+    """Commands whose expected errors end in a message and an exit status, not in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NfspecError as error:
+            typer.echo(str(error), err=True)
+        except BrokenPipeError:
+            raise  # typer ends quietly
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"{place}{error.strerror or error}", err=True)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+        raise typer.Exit(2)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nfspec {nfspec.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Normalizer-Free Networks, written down once and the same in every framework."""
+
+
+app.command("list")(list_specs)
+app.command()(show)
+app.command()(check)
+app.command()(diff)
+app.command()(new)
+app.command()(compare)
+app.command()(convert)
+
+
+def main() -> None:
+    """Run the command line. File names and sources need not fit the terminal's encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    app()

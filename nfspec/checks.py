@@ -1,0 +1,123 @@
+"""What one field says about another: rules of a spec that hold before any width is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nfspec.activations import DEEPMIND_SLOPE
+from nfspec.errors import Problem, SpecError
+from nfspec.spec import MAX_BLOCKS, SCALAR_COLUMNS, Spec
+from nfspec.validation import Key, entries, shown
+
+
+class Problems:
+    """Collects what is wrong with a spec, each with the place it was written at.
+
+    Values at the paths `stand_ins` are not the author's, whose own could not be used; what follows
+    from them is a reason to stop, and not worth telling.
+    """
+
+    def __init__(self, spec: Spec, stand_ins: frozenset[Key]):
+        self.spec = spec
+        self.stand_ins = stand_ins
+        self.found: dict[tuple[str, Key], Problem | None] = {}
+
+    def add(self, code: str, path: Key, message: str, *causes: Key) -> None:
+        """Note a problem, once for each code and path.
+
+        Its place is where the path's value was written. Where that is inherited, it is where the
+        loaded file wrote the first of `causes`, for that is what its author can change.
+        """
+        origins = [self.spec.origin(p) for p in (path, *causes)]
+        loaded = self.spec.origin(("name",))
+        own = (o for o in origins if o and loaded and o.file == loaded.file)
+        origin = next(own, origins[0])
+        place = (origin.file, origin.line, origin.column) if origin else ("", 0, 0)
+        from_stand_in = any(p[: len(s)] == s for s in self.stand_ins for p in (path, *causes))
+        problem = None if from_stand_in else Problem(code, shown(path), message, *place)
+        self.found.setdefault((code, path), problem)
+
+    def stop(self) -> None:
+        """Raise a SpecError if there are problems."""
+        if self.found:
+            raise SpecError(filter(None, self.found.values()))
+
+
+def stage_path(spec: Spec, column: str, stage: int) -> Key:
+    """Path of what a column says of a stage: its entry, or the one value that serves all."""
+    path = ("stages", column)
+    return (*path, stage) if isinstance(getattr(spec.stages, column), tuple) else path
+
+
+def check(spec: Spec, problems: Problems) -> None:
+    """Lists of one table are of one length, kernels are odd, fields agree.
+
+    Raises:
+        SpecError: No telling how many blocks of what kind there are, or there are too many.
+    """
+    _check_kernels(spec, problems)
+    _check_agreement(spec, problems)
+    _check_lengths(spec, problems)
+    blocks = sum(spec.stages.depth)
+    if blocks > MAX_BLOCKS:
+        message = f"{blocks} blocks in all, more than the limit of {MAX_BLOCKS}"
+        problems.add("SPEC-LIMIT", ("stages", "depth"), message)
+    if any(code in ("SPEC-LENGTH", "SPEC-LIMIT") for code, _ in problems.found):
+        problems.stop()
+
+
+def _check_lengths(spec: Spec, problems: Problems) -> None:
+    def length(path: Key, value: Any, expected: int, rule: str, *causes: Key) -> None:
+        if isinstance(value, tuple) and len(value) != expected:
+            message = f"has {entries(len(value))}, but {rule} {expected}"
+            problems.add("SPEC-LENGTH", path, message, *causes)
+
+    stages, depth = spec.stages, ("stages", "depth")
+    for name in ("width", *SCALAR_COLUMNS, "beta"):
+        path = ("stages", name)
+        length(path, getattr(stages, name), stages.count, "the length of stages.depth is", depth)
+    if isinstance(stages.beta, tuple):
+        for s, (betas, blocks) in enumerate(zip(stages.beta, stages.depth, strict=False)):
+            length(("stages", "beta", s), betas, blocks, f"stages.depth[{s}] is", depth)
+    for name in ("kernel", "stride"):
+        path, width = ("stem", name), ("stem", "width")
+        value = getattr(spec.stem, name)
+        length(path, value, len(spec.stem.width), "the length of stem.width is", width)
+    for name in ("mean", "std"):
+        path, channels = ("input", name), ("input", "channels")
+        length(path, getattr(spec.input, name), spec.input.channels, "input.channels is", channels)
+
+
+def _check_kernels(spec: Spec, problems: Problems) -> None:
+    kernels: dict[Key, Any] = {
+        ("stem", "kernel"): spec.stem.kernel,
+        ("stages", "kernel"): spec.stages.kernel,
+        ("eca", "kernel"): spec.eca.kernel,
+    }
+    for path, value in kernels.items():
+        sides = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+        for i, side in sides:
+            if side != "auto" and side % 2 == 0:
+                where = path if i is None else (*path, i)
+                problems.add("SPEC-KERNEL", where, f"must be odd; found {side}")
+
+
+def _check_agreement(spec: Spec, problems: Problems) -> None:
+    activation = spec.activation
+    if spec.block.shortcut == "avg_pool":
+        for s, stride in enumerate(spec.stages.column("stride")):
+            if stride > 2:
+                message = (
+                    f"at most 2 where an average pool makes the shortcut; found {stride}; "
+                    'block.shortcut = "strided_conv" takes any'
+                )
+                path = stage_path(spec, "stride", s)
+                problems.add("SPEC-STRIDE", path, message, ("block", "shortcut"))
+    table_has_none = activation.kind == "leaky_relu" and activation.slope != DEEPMIND_SLOPE
+    if table_has_none and activation.gamma == "deepmind":
+        message = (
+            f'the "deepmind" table has leaky_relu of slope {DEEPMIND_SLOPE}, this one is of '
+            f'{activation.slope}; use gamma = "exact"'
+        )
+        causes = ("activation", "slope"), ("activation", "kind")
+        problems.add("SPEC-GAMMA", ("activation", "gamma"), message, *causes)

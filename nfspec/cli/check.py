@@ -1,0 +1,62 @@
+"""`nfspec check`: whether spec files say something that works."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from nfspec.cli.text import compact, print_json
+from nfspec.counting import count
+from nfspec.errors import InputError, NfspecError, Problem, SpecError
+from nfspec.loader import load
+from nfspec.resolver import resolve
+
+
+def _report(file: str) -> tuple[dict[str, Any], NfspecError | None]:
+    """What is known of one file, and what is wrong with it."""
+    try:
+        plan = resolve(load(file))
+        counted = count(plan)
+    except SpecError as error:
+        problems = [asdict(problem) for problem in error.problems]
+        return {"file": file, "ok": False, "problems": problems}, error
+    except InputError as error:
+        problems = [asdict(Problem("INPUT", "input.test", str(error), file))]
+        return {"file": file, "ok": False, "problems": problems}, error
+    return {
+        "file": file,
+        "ok": True,
+        "name": plan.name,
+        "digest": plan.digest,
+        "parameters": counted.parameters,
+        "macs": counted.macs,
+        "size": plan.test_size,
+    }, None
+
+
+def check(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Spec files, or names.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check that specs load and resolve.
+
+    Everything that is wrong with one that does not goes to stderr; the exit status is 2 then.
+    """
+    reports = [_report(file) for file in files]
+    if as_json:
+        print_json([report for report, _ in reports])
+    for report, error in reports:
+        if error is None and not as_json:
+            parameters, macs = compact(report["parameters"]), compact(report["macs"])
+            typer.echo(
+                f"{report['file']}: ok, {report['name']}, {parameters} parameters, "
+                f"{macs}MACs at {report['size']} px"
+            )
+        elif isinstance(error, SpecError):
+            typer.echo(str(error), err=True)
+        elif error is not None:
+            typer.echo(f"{report['file']}: {error}", err=True)
+    if any(error for _, error in reports):
+        raise typer.Exit(2)

@@ -1,0 +1,112 @@
+"""`nfspec convert`: weights between nfspec's own files and those of DeepMind and timm."""
+
+from __future__ import annotations
+
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nfspec import weights
+from nfspec.cli.text import compact
+from nfspec.errors import InputError
+from nfspec.loader import load
+from nfspec.resolver import resolve
+
+
+class Kind(StrEnum):
+    """Whose names and layout a weight file has."""
+
+    NFSPEC = "nfspec"
+    DEEPMIND = "deepmind"
+    TIMM = "timm"
+
+
+SUFFIXES = {
+    Kind.NFSPEC: (".safetensors",),
+    Kind.DEEPMIND: (".npz",),
+    Kind.TIMM: (".safetensors", ".pth", ".pt"),
+}
+READERS = {
+    Kind.NFSPEC: weights.load,
+    Kind.DEEPMIND: weights.from_deepmind,
+    Kind.TIMM: weights.from_timm,
+}
+WRITERS = {
+    Kind.NFSPEC: weights.save,
+    Kind.DEEPMIND: weights.to_deepmind,
+    Kind.TIMM: weights.to_timm_file,
+}
+
+
+def _by_suffix(path: Path, option: str) -> Kind:
+    """The first kind of file with such a name: nfspec's before timm's."""
+    for kind, suffixes in SUFFIXES.items():
+        if path.suffix in suffixes:
+            return kind
+    kinds = ", ".join(Kind)
+    raise InputError(f"{path}: its name does not say what it is; give {option}, one of {kinds}")
+
+
+def _kind_of_input(path: Path) -> Kind:
+    kind = _by_suffix(path, "--from")
+    return Kind.TIMM if kind is Kind.NFSPEC and not _is_ours(path) else kind
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a safetensors file says that nfspec wrote it. A damaged one says nothing."""
+    from safetensors import SafetensorError, safe_open
+
+    from nfspec.weights.store import FORMAT
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except SafetensorError:
+        return False
+
+
+def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    if target.suffix not in SUFFIXES[kind]:
+        expected = " or ".join(SUFFIXES[kind])
+        raise InputError(f"{target}: the name of a file for {kind} ends in {expected}")
+    if target.exists() and target.samefile(source):
+        raise InputError(f"{target} is the input; give the output another name")
+    if target.exists() and not force:
+        raise InputError(f"{target} exists, and is left as it is; --force replaces it")
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The weights to read.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    variant: Annotated[
+        str, typer.Option(metavar="SPEC", help="Name or path of the network they belong to.")
+    ],
+    source_kind: Annotated[
+        Kind | None, typer.Option("--from", help="What IN is; else its name and content say.")
+    ] = None,
+    target_kind: Annotated[
+        Kind | None, typer.Option("--to", help="What OUT shall be; else its name says.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Convert weights. By name, .npz is DeepMind's, .pth and .pt are timm's.
+
+    A .safetensors is nfspec's or timm's: as IN, the file itself says; as OUT, it is nfspec's
+    unless --to is timm.
+    """
+    to = target_kind or _by_suffix(target, "--to")
+    _check_paths(source, target, to, force)
+    plan = resolve(load(variant))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        params = READERS[source_kind or _kind_of_input(source)](source, plan)
+    for warning in caught:
+        typer.echo(f"warning: {warning.message}", err=True)
+    WRITERS[to](target, plan, params)
+    total = compact(sum(array.size for array in params.values()))
+    typer.echo(f"wrote {target}: {len(params)} tensors, {total} parameters, {to}")

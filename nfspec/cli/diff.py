@@ -1,0 +1,82 @@
+"""`nfspec diff`: the fields that two specs do not agree on."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict
+from itertools import zip_longest
+from typing import Annotated, Any
+
+import typer
+
+from nfspec.cli.text import WIDTH, bold, compact, print_json, print_lines, table
+from nfspec.counting import Count, count
+from nfspec.differences import Difference, differences, read
+from nfspec.resolver import resolve
+from nfspec.spec import Spec
+from nfspec.template import path_text, value_text
+
+
+def _table(a: str, b: str, found: list[Difference]) -> list[str]:
+    """Lines of 80 columns, long values folded."""
+
+    def shown(value: Any) -> str:
+        return "-" if value is None else value_text(value)
+
+    rows = [("field", a, b)] + [(path_text(d.path), shown(d.a), shown(d.b)) for d in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if sum(widths) + 4 > WIDTH:
+        room = max(20, (WIDTH - widths[0] - 4) // 2)
+        folded = [[textwrap.wrap(cell, room) for cell in row[1:]] for row in rows]
+        rows = [
+            (row[0] if n == 0 else "", left, right)
+            for row, cells in zip(rows, folded, strict=True)
+            for n, (left, right) in enumerate(zip_longest(*cells, fillvalue=""))
+        ]
+    header, *lines = table(rows, "<<<")
+    return [bold(header), *lines]
+
+
+def _sum(a: Count, b: Count) -> str:
+    """How much larger the second network is."""
+
+    def change(old: int, new: int) -> str:
+        sign = "-" if new < old else "+"
+        return f"{compact(old)} to {compact(new)} ({sign}{compact(abs(new - old))})"
+
+    return (
+        f"parameters {change(a.parameters, b.parameters)}\n"
+        f"MACs {change(a.macs, b.macs)}, at {a.size[0]} px and {b.size[0]} px"
+    )
+
+
+def _json(a: str, b: str, found: list[Difference], counts: list[Count]) -> dict[str, Any]:
+    return {
+        "a": a,
+        "b": b,
+        "equal": not found,
+        "fields": [{**asdict(d), "path": path_text(d.path)} for d in found],
+        "parameters": [c.parameters for c in counts],
+        "macs": [c.macs for c in counts],
+        "size": [c.size[0] for c in counts],
+    }
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="Name, path of a .toml file, or dialect.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show where two specs differ; exit status 1 if they do."""
+    (fields_a, spec_a), (fields_b, spec_b) = read(a), read(b)
+    found = differences(fields_a, fields_b)
+    specs: list[Spec] = [spec_a, spec_b] if spec_a and spec_b else []
+    counts = [count(resolve(spec)) for spec in specs]
+    if as_json:
+        print_json(_json(a, b, found, counts))
+    elif not found:
+        print_lines([f"{a} and {b} agree in every field"])
+    else:
+        print_lines(_table(a, b, found) + ([_sum(*counts)] if counts else []))
+    if found:
+        raise typer.Exit(1)

@@ -1,0 +1,76 @@
+"""`nfspec new`: a commented spec file to start from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from nfspec.errors import InputError
+from nfspec.loader import dialects, load, variants
+from nfspec.spec import Spec
+from nfspec.template import starting_spec
+
+
+def _checked_name(name: str) -> str:
+    try:
+        field: TypeAdapter[str] = TypeAdapter(Annotated[str, Spec.model_fields["name"]])
+        return field.validate_python(name)
+    except ValidationError:
+        raise InputError(
+            f'"{name}" cannot be the name of a spec: expected up to 80 letters, digits and '
+            ". _ + / -, of which the first is a letter or digit"
+        ) from None
+
+
+def _extends(base: str, folder: Path) -> str:
+    """How a file in a folder names its base."""
+    if base in variants():
+        return base
+    path = Path(base).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{base} is not in the folder of the new spec or below it, from where a spec could "
+            "extend it; copy it there, or give --output in its folder"
+        )
+    return path.relative_to(folder.resolve()).as_posix()
+
+
+def _target(name: str, output: Path | None) -> Path:
+    file = output or Path(name.rpartition("/")[2] + ".toml")
+    if file.suffix != ".toml":
+        raise InputError(f"{file}: the name of a spec's file ends in .toml; give it with --output")
+    if not file.parent.is_dir():
+        raise InputError(f"{file}: there is no folder {file.parent}; make it first")
+    if file.exists():
+        raise InputError(f"{file} exists, and is left as it is; give another with --output")
+    return file
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new spec's name.")],
+    base: Annotated[
+        str, typer.Option("--from", metavar="SPEC", help="Name or path of the spec to extend.")
+    ] = "nfnet-f0",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to; NAME.toml here if not given.")
+    ] = None,
+) -> None:
+    """Write a commented spec to start from."""
+    file = _target(_checked_name(name), output)
+    if base in dialects():
+        raise InputError(
+            f'"{base}" is a base spec, not a network: it has no stages; extend a network of '
+            "nfspec list"
+        )
+    text = starting_spec(name, _extends(base, file.parent), load(base))
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    typer.echo(f"wrote {file}; edit it, then run: nfspec check {file}")

@@ -1,0 +1,127 @@
+"""`nfspec show`: what a spec means, block by block, or where each of its values comes from."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict
+from itertools import chain
+from typing import Annotated, Any
+
+import typer
+
+from nfspec.cli.blocks import block_table
+from nfspec.cli.text import WIDTH, bold, compact, print_json, print_lines
+from nfspec.counting import Count, count
+from nfspec.differences import spec_fields
+from nfspec.errors import InputError
+from nfspec.loader import load
+from nfspec.plan import Activation, Plan, WSConv
+from nfspec.resolver import resolve
+from nfspec.spec import Spec
+from nfspec.template import path_text, resolved
+from nfspec.validation import printable
+
+WS_SCALE = {
+    "max": "1 / sqrt(max(N * var, {eps:g}))",
+    "add": "1 / sqrt(N * (var + {eps:g}))",
+    "add_to_std": "1 / (sqrt(N) * (std + {eps:g}))",
+}
+
+
+def _activation(spec: Spec, plan: Plan) -> str:
+    act = spec.activation
+    carrier = Activation if act.gamma_at == "activation" else WSConv
+    gamma = next(op.gamma for op in plan.ops if isinstance(op, carrier))
+    source = f" ({act.gamma})" if isinstance(act.gamma, str) else ""
+    slope = f" of slope {act.slope:g}" if act.kind == "leaky_relu" else ""
+    return f"{act.kind}{slope}, gamma {gamma:.6g}{source} on the {act.gamma_at}, beta {act.beta_at}"
+
+
+def _agc(spec: Spec) -> str:
+    agc = spec.agc
+    if not agc.enabled:
+        return "off"
+    lambdas = [f"{name} {value:g}" for name, value in (*agc.roles.items(), *agc.names.items())]
+    excluded = [f"not {' '.join(agc.exclude)}"] if agc.exclude else []
+    parts = [f"lambda {agc.clipping:g}", *lambdas, f"eps {agc.eps:g}", f"unit {agc.unit}"]
+    return ", ".join(parts + excluded)
+
+
+def _headline(spec: Spec, plan: Plan, counted: Count) -> list[str]:
+    size = "{} x {} px".format(*counted.size)
+    scale = WS_SCALE[spec.ws.eps_rule].format(eps=spec.ws.eps)
+    facts = {
+        "source": spec.source,
+        "digest": plan.digest[:16],
+        "parameters": compact(counted.parameters),
+        "MACs": f"{compact(counted.macs)} at {size}",
+        "activations": f"{counted.activation_bytes / 1e6:.1f} MB at {size}, one image, float32",
+        "image": f"train {plan.train_size} px, test {plan.test_size} px, {plan.channels} channels",
+        "activation": _activation(spec, plan),
+        "ws": f"{scale}, N = fan-in, ddof {spec.ws.ddof}, {spec.ws.dtype}",
+        "agc": _agc(spec),
+    }
+    wrap = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 13, break_on_hyphens=False)
+    lines = [wrap.wrap(f"{name:<11}  {printable(fact)}") for name, fact in facts.items()]
+    return [bold(plan.name), *chain.from_iterable(lines)]
+
+
+def _meaning(spec: Spec, plan: Plan, counted: Count) -> dict[str, Any]:
+    """All that is derived, for programs."""
+    return {
+        "name": plan.name,
+        "source": spec.source,
+        "family": plan.family,
+        "digest": plan.digest,
+        "channels": plan.channels,
+        "train_size": plan.train_size,
+        "test_size": plan.test_size,
+        "counts": asdict(counted),
+        "blocks": [asdict(block) for block in plan.blocks],
+        "taps": dict(plan.taps),
+        "ops": [{"op": type(op).__name__, **asdict(op)} for op in plan.ops],
+        "parameters": [asdict(parameter) for parameter in plan.parameters.values()],
+    }
+
+
+def _origins(spec: Spec) -> dict[str, Any]:
+    found = {}
+    for path, value in spec_fields(spec).items():
+        origin = spec.origin(path)
+        found[path_text(path)] = {"value": value, **(asdict(origin) if origin else {})}
+    return {"name": spec.name, "digest": spec.digest, "fields": found}
+
+
+def show(
+    variant: Annotated[
+        str, typer.Argument(metavar="VARIANT", help="Name, or path of a .toml file.")
+    ],
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Image side in px to count at; else the test size.")
+    ] = None,
+    origins: Annotated[
+        bool, typer.Option("--resolved", help="Every field, and the file and line it is from.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the numbers a spec stands for, block by block.
+
+    Of each block: channels in, in the middle and out, groups, kernel, stride, alpha, beta, the
+    expected standard deviation of its input at initialisation, hidden channels of SE or taps of
+    ECA, stochastic depth's rate, parameters and multiply-accumulates.
+    """
+    spec = load(variant)
+    if origins:
+        if size is not None:
+            raise InputError("--size is for the table of blocks; --resolved counts nothing")
+        if as_json:
+            print_json(_origins(spec))
+        else:
+            print_lines(resolved(spec))
+        return
+    plan = resolve(spec)
+    counted = count(plan, size)
+    if as_json:
+        print_json(_meaning(spec, plan, counted))
+    else:
+        print_lines([*_headline(spec, plan, counted), "", *block_table(plan, counted)])

@@ -1,0 +1,49 @@
+"""How the commands print: compact numbers and plain tables, without colour and for 80 columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+WIDTH = 80
+UNITS = ("", " k", " M", " G", " T")
+
+
+def compact(number: int) -> str:
+    """A count at three significant digits: 736, 3.25 M, 12.4 G."""
+    if number < 1000:
+        return str(number)
+    value, unit = float(number), 0
+    while value >= 999.5 and unit + 1 < len(UNITS):
+        value, unit = value / 1000, unit + 1
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f}{UNITS[unit]}"
+
+
+def table(rows: Sequence[Sequence[str]], align: str, gap: str = "  ") -> list[str]:
+    """Rows of cells as aligned lines; `align` has a `<` or `>` for each column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        gap.join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def bold(line: str) -> str:
+    """A heading: bold on a terminal, plain elsewhere."""
+    return typer.style(line, bold=True)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines in one go, so that a reader who leaves early is noticed once."""
+    typer.echo("\n".join(lines))
+
+
+def print_json(data: Any) -> None:
+    """Print data as indented ASCII JSON, keys in the order given."""
+    typer.echo(json.dumps(data, indent=2))

@@ -1,0 +1,139 @@
+"""DeepMind's names for weights, and the pickles that their weights come in.
+
+Source: deepmind-research/nfnets/{nfnet,nf_regnet,nf_resnet,base,utils}.py and Haiku's naming of
+modules. A file is {module: {name: array}}; kernels are HWIO and IO there too.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfspec.errors import WeightError
+from nfspec.plan import ECA, Plan, Residual
+from nfspec.weights.arrays import as_float32, owned
+from nfspec.weights.checking import Float32, Found, check, printable, require
+from nfspec.weights.files import replacing
+from nfspec.weights.unpickle import read_pickle
+
+# Family: root module, name of a stem conv, name of a block.
+FAMILIES = {
+    "nfnet": ("NFNet", "stem_conv{}", "nf_block"),
+    "nf_regnet": ("NF_RegNet", "initial_conv", "nf_block"),
+    "nf_resnet": ("NF_ResNet", "initial_conv", "nf_res_block"),
+}
+CONVS = ("conv0", "conv1", "conv1b", "conv2", "conv_shortcut")
+LINEAR = {"kernel": "w", "bias": "b"}
+OTHER = {"kernel": "w", "gain": "gain", "bias": "bias", "skip_gain": "skip_gain"}
+
+
+def _stem(plan: Plan) -> list[str]:
+    return [op.name for op in plan.ops if op.name.startswith("stem.conv")]
+
+
+def _refuse(plan: Plan) -> None:
+    """Raise for what the original code has no names for."""
+    reasons = []
+    if any(isinstance(op, ECA) for op in plan.ops):
+        reasons.append("has ECA")
+    if not all(op.skip_gain for op in plan.ops if isinstance(op, Residual)):
+        reasons.append("has no skip gains")
+    if plan.family != "nfnet" and len(_stem(plan)) > 1:
+        reasons.append(
+            f"has {len(_stem(plan))} stem convs, where {FAMILIES[plan.family][0]} has one"
+        )
+    if reasons:
+        message = f"{plan.name} {' and '.join(reasons)}"
+        raise WeightError(f"{message}; DeepMind's code cannot express that")
+
+
+def names(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Canonical name to (Haiku module, name).
+
+    Raises:
+        WeightError: The original code has no names for such a network.
+    """
+    _refuse(plan)
+    root, stem, block = FAMILIES[plan.family]
+    modules = {"final_conv": f"{root}/~/final_conv", "head.fc": f"{root}/~/linear"}
+    for i, name in enumerate(_stem(plan)):
+        modules[name] = f"{root}/~/{stem.format(i)}"
+    for n, row in enumerate(plan.blocks):
+        module = f"{root}/~/{block}_{n}" if n else f"{root}/~/{block}"
+        modules[row.name] = module
+        modules |= {f"{row.name}.{conv}": f"{module}/~/{conv}" for conv in CONVS}
+        modules[f"{row.name}.se.fc0"] = f"{module}/~/squeeze_excite/~/linear"
+        modules[f"{row.name}.se.fc1"] = f"{module}/~/squeeze_excite/~/linear_1"
+    found = {}
+    for name in plan.parameters:
+        layer, _, leaf = name.rpartition(".")
+        linear = layer.rpartition(".")[2].startswith("fc")
+        found[name] = (modules[layer], (LINEAR if linear else OTHER)[leaf])
+    return found
+
+
+def _flat(tree: Any, source: str) -> dict[str, Any]:
+    """{module: {name: value}} as {"module/name": value}."""
+    where = f"{source}: " if source else ""
+    if not isinstance(tree, Mapping):
+        message = f"expected {{module: {{name: array}}}}, found {type(tree).__name__}"
+        raise WeightError(f"{where}{message}")
+    found: dict[str, Any] = {}
+    for module, arrays in tree.items():
+        if not isinstance(arrays, Mapping):
+            what = f"{printable(str(module))}: expected {{name: array}}"
+            raise WeightError(f"{where}{what}, found {type(arrays).__name__}")
+        found |= {f"{module}/{name}": value for name, value in arrays.items()}
+    return found
+
+
+def from_deepmind(
+    source: str | Path | Mapping[str, Mapping[str, Any]], plan: Plan
+) -> dict[str, Float32]:
+    """Weights of the original implementation as canonical ones.
+
+    Args:
+        source: A file of DeepMind's (a pickle, although its name ends in .npz), of which only
+            arrays are taken, or {module: {name: array}} of NumPy or jax arrays.
+        plan: The network.
+
+    Returns:
+        Canonical name to float32 array, in the plan's order, sharing no memory with `source`.
+
+    Raises:
+        WeightError: The file holds something else, the tensors are not this network's, a value is
+            none of float32's, or the original has no names for such a network.
+    """
+    keys = {name: "/".join(place) for name, place in names(plan).items()}
+    path = Path(source) if isinstance(source, str | Path) else None
+    label = str(path) if path else ""
+    tree = read_pickle(path) if path else source
+    found: dict[str, Found] = {name: as_float32(v) for name, v in _flat(tree, label).items()}
+    expected = {keys[name]: parameter.shape for name, parameter in plan.parameters.items()}
+    require(expected, found, plan.name, label)
+    return {name: owned(np.asarray(found[key])) for name, key in keys.items()}
+
+
+def to_deepmind(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
+    """Save weights as the original implementation's loader reads them: a pickle of NumPy arrays.
+
+    Args:
+        path: Where to; an older file there is kept until the new one is whole.
+        plan: The network.
+        params: Canonical name to float32 array.
+
+    Raises:
+        WeightError: The weights are not the plan's, the original has no names for such a network,
+            or the file cannot be written.
+    """
+    places = names(plan)
+    tree: dict[str, dict[str, Float32]] = {}
+    for name, array in check(plan, params).items():
+        module, leaf = places[name]
+        tree.setdefault(module, {})[leaf] = np.asarray(array, order="C")
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        pickle.dump(tree, file, protocol=4)

@@ -1,0 +1,159 @@
+"""Compiled models: taps, training, layouts, precision, saving, and errors."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+from golden import golden, relative
+
+import nfspec
+from nfspec.backends.layers import StochasticDepth, WSConv2D
+from nfspec.conformance.trial import trial_params
+
+OTHER = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}
+
+
+def numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def test_taps_are_the_plans_and_close_to_the_oracles(backend):
+    g = golden("nfnet_tiny_odd")
+    exact = nfspec.reference.forward(g.plan, g.params, g["x"])
+    found = nfspec.compile(g.spec, backend, g.params, taps=True)(g["x"])
+    assert set(found) == set(exact) == set(g.plan.taps)
+    assert {tap for tap in exact if relative(numpy(found[tap]), exact[tap]) > 3e-6} == set()
+
+
+def test_parameters_go_in_and_come_out_unchanged(backend):
+    g = golden("nf_regnet_tiny")
+    found = nfspec.params_of(nfspec.compile(g.spec, backend, g.params))
+    assert set(found) == set(g.params)
+    assert all(np.array_equal(found[name], value) for name, value in g.params.items())
+
+
+def test_without_parameters_a_model_starts_as_init_draws(backend):
+    g = golden("nfnet_tiny")
+    found = nfspec.params_of(nfspec.compile(g.spec, backend))
+    exact = nfspec.init(g.plan)
+    assert all(found[name].tobytes() == value.tobytes() for name, value in exact.items())
+
+
+def test_parameters_that_do_not_fit_are_refused(backend):
+    g = golden("nfnet_tiny")
+    params = {**g.params, "final_conv.gain": g.params["final_conv.gain"][:-1]}
+    with pytest.raises(nfspec.WeightError, match=r"final_conv\.gain.*\(95,\).*\(96,\)"):
+        nfspec.compile(g.spec, backend, params)
+
+
+def test_another_backend_in_the_same_process_is_refused(backend):
+    with pytest.raises(nfspec.BackendError, match=f"already runs on {backend}.*new process"):
+        nfspec.compile(golden("nfnet_tiny").spec, OTHER[backend])
+
+
+@pytest.mark.parametrize("network", ["nfnet_tiny_odd", "nf_resnet_tiny"])
+def test_channels_first_is_the_same_network(network, backend):
+    g = golden(network)
+    model = nfspec.compile(g.spec, backend, g.params, data_format="channels_first")
+    logits = numpy(model(np.ascontiguousarray(g["x"].transpose(0, 3, 1, 2))))
+    assert relative(logits, g["logits"]) <= 3e-6
+
+
+def test_a_data_format_that_does_not_exist_is_refused(backend):
+    with pytest.raises(nfspec.InputError, match='expected "channels_last"'):
+        nfspec.compile(golden("nfnet_tiny").spec, backend, data_format="nchw")
+
+
+def test_mixed_bfloat16_standardises_in_float32(backend):
+    g = golden("nfnet_tiny")
+    model = nfspec.compile(g.spec, backend, g.params, dtype="mixed_bfloat16")
+    whole = nfspec.compile(g.spec, backend, g.params)
+    for layer, other in zip(model.layers, whole.layers, strict=True):
+        if isinstance(layer, WSConv2D):
+            kernel = layer.standardised_kernel()
+            assert keras.backend.standardize_dtype(kernel.dtype) == "float32"
+            assert np.array_equal(numpy(kernel), numpy(other.standardised_kernel()))
+            assert layer.compute_dtype == "bfloat16"
+    logits = model(g["x"])
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+    # bfloat16 rounds to 2^-9; some 60 operations that do so independently, logits of norm 1 from a
+    # pool of norm 18: within 18 times sqrt(60) of them, and no closer than float32 would be.
+    assert 2**-16 < relative(numpy(logits), g["logits"]) < 18 * 60**0.5 * 2**-9
+
+
+def test_ws_dtype_compute_standardises_in_bfloat16():
+    layer = WSConv2D(4, 3, ws_dtype="compute", dtype="mixed_bfloat16")
+    layer.build((None, 8, 8, 4))
+    seen = []
+    standardised = layer.standardised_kernel
+    layer.standardised_kernel = lambda: seen.append(standardised()) or seen[0]
+    layer(np.zeros((1, 8, 8, 4), np.float32))
+    assert keras.backend.standardize_dtype(seen[0].dtype) == "bfloat16"
+
+
+def test_a_saved_model_comes_back_the_same(backend, tmp_path):
+    g = golden("nf_regnet_tiny")
+    model = nfspec.compile(g.spec, backend, g.params, taps=True)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    again = keras.saving.load_model(path)
+    before, after = model(g["x"]), again(g["x"])
+    assert set(after) == set(before)
+    assert all(np.array_equal(numpy(after[tap]), numpy(before[tap])) for tap in before)
+    found = nfspec.params_of(again)
+    assert all(np.array_equal(found[name], value) for name, value in g.params.items())
+
+
+def test_a_model_with_every_kind_of_layer_can_be_saved(backend, tmp_path):
+    spec = nfspec.load("timm/test_nfnet")
+    spec = spec.model_copy(
+        update={
+            "stages": spec.stages.model_copy(update={"attention": ("eca", "se", "eca", "none")}),
+            "stochastic_depth": spec.stochastic_depth.model_copy(update={"rate": 0.1}),
+            "head": spec.head.model_copy(update={"dropout": 0.2}),
+            "stem": spec.stem.model_copy(update={"pool": "max"}),
+        }
+    )
+    params = trial_params(nfspec.resolve(spec), 0)
+    model = nfspec.compile(spec, backend, params)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    x = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+    assert np.array_equal(numpy(keras.saving.load_model(path)(x)), numpy(model(x)))
+
+
+@pytest.mark.parametrize(("rescale", "kept"), [(False, 1.0), (True, 1.0 / 0.75)])
+def test_stochastic_depth_drops_whole_images(rescale, kept):
+    layer = StochasticDepth(0.25, rescale=rescale, seed=1)
+    x = np.ones((4000, 2, 2, 3), np.float32)
+    assert np.array_equal(numpy(layer(x, training=False)), x)
+    found = numpy(layer(x, training=True)).reshape(4000, -1)
+    assert (found == found[:, :1]).all()
+    assert set(np.unique(found)) == {np.float32(0.0), np.float32(kept)}
+    # A binomial's standard deviation: sqrt(0.25 * 0.75 / 4000) = 0.0068; six of them.
+    assert abs((found[:, 0] == 0).mean() - 0.25) < 0.041
+
+
+def test_training_mode_is_random_and_evaluation_is_not(backend):
+    spec = nfspec.load("timm/test_nfnet")
+    drop = spec.stochastic_depth.model_copy(update={"rate": 0.5})
+    spec = spec.model_copy(update={"stochastic_depth": drop})
+    model = nfspec.compile(spec, backend, trial_params(nfspec.resolve(spec), 0))
+    x = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype(np.float32)
+    calls = [numpy(model(x, training=training)) for training in (False, False, True, True)]
+    assert np.array_equal(calls[0], calls[1])
+    assert not np.array_equal(calls[2], calls[3])
+
+
+def test_fit_reduces_the_loss(backend):
+    g = golden("nf_regnet_tiny")
+    model = nfspec.compile(g.spec, backend)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    history = model.fit(g["x"], g["labels"], epochs=3, verbose=0).history["loss"]
+    assert history[2] < history[0] == pytest.approx(np.log(10), rel=1e-5)  # a head of zeros
+
+
+def test_the_process_runs_on_the_backend_asked_for(backend):
+    assert keras.backend.backend() == backend == os.environ["KERAS_BACKEND"]

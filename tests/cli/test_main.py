@@ -1,0 +1,119 @@
+"""The command line as a whole: exit statuses, errors on stderr, and what it imports."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import nfspec
+from nfspec.cli import app
+from nfspec.cli.show import show
+
+FRAMEWORKS = ("keras", "torch", "jax", "tensorflow")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def python(code, **options):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **options
+    )
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"nfspec {nfspec.__version__}\n")
+
+
+def test_help_names_every_command():
+    result = run("--help")
+    assert result.exit_code == 0
+    for command in ("list", "show", "check", "diff", "new", "convert"):
+        assert f"\n  {command} " in result.stdout
+    assert "..." not in result.stdout.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("frobnicate",), ("show",), ("show", "nfnet-f0", "--size", 0)]
+)
+def test_bad_usage_exits_with_2(arguments):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error: " in result.stderr
+
+
+def test_an_error_of_ours_is_a_message_on_stderr_and_exit_status_2():
+    result = run("show", "nfnet-f00")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "nfnet-f00" in result.stderr
+    assert result.stderr.endswith("[SPEC-NAME]\n")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (OSError(28, "No space left on device", "out"), 2, "out: No space left on device\n"),
+        (OSError("odd"), 2, "odd\n"),
+    ],
+)
+def test_what_may_happen_to_any_command(monkeypatch, raised, status, message):
+    def interrupted(source):
+        raise raised
+
+    monkeypatch.setitem(show.__globals__, "load", interrupted)
+    result = run("show", "nfnet-f0")
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", message)
+
+
+def test_a_mistake_of_our_own_is_not_hidden(monkeypatch):
+    def broken(source):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(show.__globals__, "load", broken)
+    assert isinstance(run("show", "nfnet-f0").exception, ZeroDivisionError)
+
+
+def test_nothing_imports_a_framework():
+    code = f"""
+import sys
+import nfspec
+imported = [name for name in {FRAMEWORKS} if name in sys.modules]
+assert not imported, imported
+assert "typer" not in sys.modules and "rich" not in sys.modules
+from nfspec.cli import main
+sys.argv = ["nfspec", "list"]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+imported = [name for name in {FRAMEWORKS} if name in sys.modules]
+assert not imported, imported
+assert "rich" not in sys.modules
+"""
+    result = python(code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "  nfnet-f0 " in result.stdout
+
+
+def test_a_reader_who_leaves_early_is_no_error():
+    code = "import sys; sys.argv[1:] = ['list']; from nfspec.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_a_terminal_that_lacks_a_character_gets_the_rest():
+    code = (
+        "import sys; sys.argv[1:] = ['show', 'nf-regnet-b1']; from nfspec.cli import main; main()"
+    )
+    result = python(code, env={**os.environ, "PYTHONIOENCODING": "cp437"}, encoding="cp437")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "nf-regnet-b1\nsource       arXiv:2101.08692 ?5; " in result.stdout

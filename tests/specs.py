@@ -1,0 +1,26 @@
+"""Spec files for tests, written into the current folder, which a test makes one of its own."""
+
+from pathlib import Path
+
+from nfspec.errors import SpecError
+from nfspec.loader import load
+
+# Four lines, so that what a test adds begins on line 5.
+HEAD = 'schema = "nfspec/1"\nname = "x"\nsource = "own"\nextends = "nfnet-f0"\n'
+
+
+def write(text: str | bytes, file: str = "x.toml") -> str:
+    """Write a file as it is, line ends included, and return its name."""
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def complaints(source: str | Path) -> list[str]:
+    """What loading a spec says, a line for each problem; none if it loads."""
+    try:
+        load(source)
+    except SpecError as error:
+        return str(error).split("\n")
+    return []

@@ -1,0 +1,45 @@
+"""The door to the frameworks: what it says when it cannot open."""
+
+import subprocess
+import sys
+
+import pytest
+
+import nfspec
+from nfspec import compilation
+
+
+def test_a_backend_that_does_not_exist_is_refused_with_a_suggestion():
+    spec = nfspec.load("timm/test_nfnet")
+    message = 'no backend "tensroflow"; expected one of jax, torch, tensorflow; did you mean "tensorflow"?'
+    with pytest.raises(nfspec.BackendError) as error:
+        nfspec.compile(spec, "tensroflow")
+    assert str(error.value) == message
+
+
+def test_a_missing_framework_is_named_with_the_command_that_adds_it(monkeypatch):
+    real = compilation.importlib.util.find_spec
+    monkeypatch.setattr(
+        compilation.importlib.util, "find_spec", lambda n: None if n == "jax" else real(n)
+    )
+    assert compilation.missing("jax") == 'jax not installed; run: pip install "nfspec[jax]"'
+    assert compilation.missing("torch") is None
+    with pytest.raises(nfspec.BackendError, match=r'jax: jax not installed; run: pip install'):
+        nfspec.compile(nfspec.load("timm/test_nfnet"), "jax")
+
+
+def test_an_environment_variable_or_a_keras_json_does_not_override_the_call(tmp_path):
+    program = """
+import nfspec
+model = nfspec.compile(nfspec.load("timm/test_nfnet"), "torch")
+import keras
+print(keras.backend.backend())
+"""
+    (tmp_path / "keras.json").write_text('{"backend": "tensorflow"}')
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["torch"], done.stderr
