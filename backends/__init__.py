@@ -1,1 +1,1 @@
-"""The Plan as Keras 3 layers. Importing a module of this package imports Keras, and thereby one framework."""
+"""The Plan as Keras 3 layers. Importing a module of this package imports Keras and a framework."""

@@ -15,9 +15,9 @@ Outputs = dict[str, NDArray[Any]]
 
 
 def forward_function(model: keras.Model) -> Callable[[NDArray[np.float32]], Outputs]:
-    """Evaluate a model with a dict of outputs: jitted on JAX, a graph on TensorFlow, eager on PyTorch.
+    """Evaluate a model that has a dict of outputs, as is usual in its framework.
 
-    The function returned takes images in the model's layout and gives NumPy arrays.
+    Jitted on JAX, a graph on TensorFlow, eager on PyTorch. The function returned takes images in the model's layout and gives NumPy arrays.
     """
     backend = keras.backend.backend()
     if backend == "jax":
@@ -54,7 +54,9 @@ def facts() -> dict[str, str]:
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
-        device = tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else "cpu"
+        device = (
+            tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else "cpu"
+        )
     else:
         import torch
 

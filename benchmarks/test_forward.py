@@ -8,11 +8,11 @@ Compare the rows of a run with one another, by their ratio, and never with anoth
 import numpy as np
 import pytest
 import torch
-from torchvision_standin import import_timm
+from nfspec.conformance.trial import trial_params
 
 import nfspec
 from nfspec.compilation import BACKENDS
-from nfspec.conformance.trial import trial_params
+from torchvision_standin import import_timm
 
 pytestmark = pytest.mark.benchmark(group="forward, NFNet-F0, 4 x 192 px", warmup=True, min_rounds=5)
 
@@ -31,7 +31,6 @@ def test_timm_eager(benchmark, images):
 
 def test_nfspec(benchmark, images):
     import keras
-
     from nfspec.backends.running import forward_function
 
     backend = keras.backend.backend()

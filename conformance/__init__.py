@@ -1,1 +1,1 @@
-"""Proof that the frameworks run the same network: cases, workers and the comparison with the oracle."""
+"""Proof that the frameworks run the same network: workers, and the comparison with the oracle."""

@@ -31,7 +31,7 @@ class Worker:
         self.backend = backend
         ours, theirs = socket.socketpair()
         self._home = tempfile.TemporaryDirectory(prefix="nfspec-")
-        self._log = tempfile.TemporaryFile(mode="w+b")
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the worker is)
         environment = {
             **os.environ,
             "KERAS_BACKEND": backend,

@@ -1,7 +1,7 @@
 """The child's side: one process for each framework, answering requests over an inherited pipe.
 
-Started by `nfspec.conformance.pool`. A request is a dict with an `op` of the table below; the reply a
-dict with `result`, or with `error`, the traceback as text.
+Started by `nfspec.conformance.pool`. A request is a dict with an `op` of the table below; the reply
+a dict with `result`, or with `error`, the traceback as text.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from nfspec.conformance.trial import params_digest, trial_params
+
 from nfspec import weights
 from nfspec.compilation import compile, select
-from nfspec.conformance.trial import params_digest, trial_params
 from nfspec.resolver import resolve
 from nfspec.spec import Spec
 
@@ -71,8 +72,12 @@ def main(descriptor: int, backend: str) -> None:
             return
         try:
             session = session or Session(backend)
-            operation = {"facts": session.facts, "build": session.build, "run": session.run}
-            reply = {"result": operation[request.pop("op")](**request)}
+            operations: dict[str, Callable[..., Any]] = {
+                "facts": session.facts,
+                "build": session.build,
+                "run": session.run,
+            }
+            reply = {"result": operations[request.pop("op")](**request)}
         except Exception:  # whatever went wrong belongs to this request, and is shown with it
             reply = {"error": traceback.format_exc()}
         pipe.send(reply)

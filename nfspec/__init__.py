@@ -53,7 +53,7 @@ _HOMES = {
 }
 _MODULES = ["reference", "signal", "weights"]
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "__version__",
     *_MODULES,
     *(name for names in _HOMES.values() for name in names),

@@ -74,7 +74,9 @@ def shapes(plan: Plan, height: int, width: int) -> dict[str, Shape]:
             kernel = op.kernel if isinstance(op, WSConv) else op.window
             h, w = (output_side(side, kernel, op.stride, op.padding) for side in shape[:2])
             if h < 1 or w < 1:
-                raise InputError(f"image of {height}x{width} px: nothing is left of it at {op.name}")
+                raise InputError(
+                    f"image of {height}x{width} px: nothing is left of it at {op.name}"
+                )
             shape = (h, w, op.out_channels if isinstance(op, WSConv) else shape[2])
         elif isinstance(op, GlobalPool):
             shape = shape[2:]
@@ -122,5 +124,11 @@ def count(plan: Plan, size: int | tuple[int, int] | None = None) -> Count:
             old.macs + _macs(op, shape),
             old.activation_bytes + 4 * elements,
         )
-    sums = [sum(getattr(r, f) for r in rows.values()) for f in ("parameters", "macs", "activation_bytes")]
-    return Count((height, width), *sums, tuple(rows.values()))
+    sections = tuple(rows.values())
+    return Count(
+        (height, width),
+        parameters=sum(row.parameters for row in sections),
+        macs=sum(row.macs for row in sections),
+        activation_bytes=sum(row.activation_bytes for row in sections),
+        blocks=sections,
+    )

@@ -61,4 +61,4 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
     pixels = np.asarray(image.crop((left, top, left + size, top + size)), np.float64) / 255.0
     pixels = pixels.reshape(size, size, how.channels)
     normalised = (pixels - np.asarray(how.mean)) / np.asarray(how.std)
-    return normalised[None].astype(np.float32)
+    return np.asarray(normalised[None], np.float32)

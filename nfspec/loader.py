@@ -67,17 +67,18 @@ def _parent_file(layer: Layer, name: str, root: Path) -> Path:
         raise _bad_extends(layer, "a built-in spec extends built-in specs only")
     if Path(name).is_absolute():
         raise _bad_extends(layer, f"{quoted(name)} is not a path relative to this file")
+    hint = suggest(name.removesuffix(".toml"), (*variants(), *dialects()))
+    missing = _bad_extends(layer, f"no file {quoted(name)} beside this one{hint}")
     try:
         path = (layer.directory / name).resolve()
         found = path.is_file()
     except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a null byte
-        raise _bad_extends(layer, f"{quoted(name)} is not a path that can be followed") from None
+        raise missing from None
     if not path.is_relative_to(root.resolve()):
         message = f"{quoted(name)} is outside the folder of the spec that was loaded"
         raise _bad_extends(layer, message)
     if not found:
-        hint = suggest(name.removesuffix(".toml"), (*variants(), *dialects()))
-        raise _bad_extends(layer, f"no file {quoted(name)} beside this one{hint}")
+        raise missing
     return root / path.relative_to(root.resolve())
 
 

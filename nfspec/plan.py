@@ -1,9 +1,9 @@
 """The Plan: what a spec means, as a flat, frozen list of operations with concrete numbers.
 
-Every reader (reference, counting, signal, backends, weights) walks `Plan.ops` in order. An operation
-names the operations it reads, so a reader is one loop over the list with one case for each kind of
-operation, and a new kind of block is a change to the resolver alone. No reader computes a channel
-count, a beta or a rate.
+Every reader (reference, counting, signal, backends, weights) walks `Plan.ops` in order. An
+operation names the operations it reads, so a reader is one loop over the list with one case for
+each kind of operation, and a new kind of block is a change to the resolver alone. No reader
+computes a channel count, a beta or a rate.
 
 Layouts: images and activations NHWC, kernels HWIO, dense kernels IO.
 """
@@ -66,11 +66,12 @@ class Op:
 
 @dataclass(frozen=True)
 class WSConv(Op):
-    """Convolution whose kernel is standardised on the fly (Brock et al. 2021, arXiv:2101.08692, eq. 6).
+    """Convolution whose kernel is standardised on the fly (arXiv:2101.08692, eq. 6).
 
     With N = kernel² · in_channels / groups, the mean m and variance v over each output channel's N
     weights (v divided by N - ddof), the kernel used is `gain · gamma · (w - m) · s`, where s is
-    `max`: 1/sqrt(max(N·v, eps)); `add`: 1/sqrt(N·(v + eps)); `add_to_std`: 1/(sqrt(N)·(sqrt(v) + eps)).
+    `max`: 1/sqrt(max(N·v, eps)); `add`: 1/sqrt(N·(v + eps)); `add_to_std`:
+    1/(sqrt(N)·(sqrt(v) + eps)).
     """
 
     in_channels: int
@@ -175,7 +176,7 @@ class StochasticDepth(Op):
 
 @dataclass(frozen=True)
 class Residual(Op):
-    """`alpha · skip_gain · inputs[0] + inputs[1]`; skip_gain, a scalar, only where it is learned."""
+    """`alpha · skip_gain · inputs[0] + inputs[1]`; skip_gain is a scalar, where it is learned."""
 
     block: str
     alpha: float
@@ -224,8 +225,8 @@ class Dense(Op):
 class Block:
     """The derived numbers of one residual block, as `nfspec show` prints them.
 
-    `residual` names the operation whose output is the residual branch before stochastic depth, skip
-    gain and alpha. `expected_variance` is that of the block's input at initialisation.
+    `residual` names the operation whose output is the residual branch before stochastic depth,
+    skip gain and alpha. `expected_variance` is that of the block's input at initialisation.
     """
 
     name: str
@@ -280,7 +281,7 @@ class Plan:
         return MappingProxyType({p.name: p for op in self.ops for p in op.parameters})
 
     def section(self, op: Op) -> str:
-        """Where an operation belongs: `stem`, a block's name such as `stages.0.blocks.1`, or `head`."""
+        """Where an operation belongs: `stem`, a block such as `stages.0.blocks.1`, or `head`."""
         first, _, rest = op.name.partition(".")
         if first == "stages":
             return ".".join(op.name.split(".")[:4])

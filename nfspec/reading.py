@@ -39,7 +39,7 @@ class Layer:
 
     label: str
     directory: Path | None  # what paths in it are relative to; None for a built-in spec
-    size: int  # characters
+    size: int  # bytes
     data: dict[str, Any]
     places: dict[Key, tuple[int, int]]
 
@@ -112,7 +112,8 @@ def read_layer(path: Path, label: str, *, builtin: bool) -> Layer:
     """
     text = _text(path, label)
     data = _parse(text, label)
-    layer = Layer(label, None if builtin else path.parent, len(text), data, positions(text))
+    directory = None if builtin else path.parent
+    layer = Layer(label, directory, len(text.encode()), data, positions(text))
     deep = next((place for place in layer.places if len(place) > MAX_NESTING), None)
     if deep:
         message = f"nested more than {MAX_NESTING} deep"

@@ -25,7 +25,8 @@ class Signal:
         expected_variance: What the plan expects at initialisation with every skip gain at 1.
         avg_sq_mean: Mean over channels of the squared channel mean.
         avg_var: Mean over channels of the channel variance.
-        res_avg_var: avg_var of the residual branch before stochastic depth and gains; None at the stem.
+        res_avg_var: avg_var of the residual branch before stochastic depth and gains; None at the
+            stem.
     """
 
     tap: str
@@ -36,7 +37,7 @@ class Signal:
 
 
 def expected_variance(plan: Plan) -> dict[str, float]:
-    """Expected variance of the output of the stem and of each block, for unit-variance residuals."""
+    """Expected variance of the outputs of stem and blocks, for residuals of unit variance."""
     found = {"stem": 1.0}
     for block in plan.blocks:
         start = 1.0 if block.index == 0 else block.expected_variance

@@ -1,7 +1,8 @@
 """The language nfspec/1: the tables and fields of a spec file, typed and strict.
 
-Nothing here has a default: what a file does not say, its `extends` says, so that a resolved spec
-states every convention. The JSON Schema for editors is generated from these models.
+Nothing that a network is made of has a default: what a file does not say, its `extends` says, so
+that a resolved spec states every convention. The JSON Schema for editors is generated from these
+models.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from nfspec.activations import DEEPMIND_GAMMA
 SCHEMA = "nfspec/1"
 MAX_STAGES = 16
 MAX_BLOCKS = 2_000  # in the whole network; the largest published has 200
-NOT_INHERITED = ("name", "source")  # every file states its own
+NOT_INHERITED = ("name", "source")  # each file speaks for itself
 SCALAR_COLUMNS = ("stride", "expansion", "group_width", "kernel", "alpha", "attention")
 
 Kind = Literal[
@@ -360,7 +361,7 @@ class Spec(Table):
         str,
         Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/-]{0,79}$", description="Name of the network."),
     ]
-    source: Annotated[str, Field(max_length=500, description="Where the numbers are from.")]
+    source: Annotated[str, Field(max_length=500, description="Where the numbers are from.")] = ""
     family: Annotated[
         Literal["nfnet", "nf_regnet", "nf_resnet"],
         Field(description="Whose module names DeepMind weight files use."),

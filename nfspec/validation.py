@@ -161,7 +161,7 @@ def _told(error: ErrorDetails, path: Key) -> tuple[str, str]:
     if kind == "extra_forbidden" or error["loc"][-1] == "[key]":
         return "SPEC-UNKNOWN-KEY", _unknown(path)
     if kind == "missing" and path[-1] in NOT_INHERITED:
-        return "SPEC-MISSING", "missing; every spec states its own"
+        return "SPEC-MISSING", "missing; every spec has one of its own"
     if kind == "missing":
         return "SPEC-MISSING", "missing; give it here or in a spec that this one extends"
     if kind in LIMITS:

@@ -1,4 +1,4 @@
-"""The golden figures of the original implementation; tests/data/README.md says how they were made."""
+"""The golden figures of the original implementation; data/README.md says how they were made."""
 
 from functools import cache
 from pathlib import Path

@@ -7,7 +7,8 @@ import pytest
 
 from nfspec.activations import DEEPMIND_GAMMA, apply, exact_gamma
 
-# 1/sqrt(Var f(z)) by adaptive quadrature (scipy.integrate.quad), to ten decimals; relu is sqrt(2 / (1 - 1/pi)).
+# 1/sqrt(Var f(z)) by adaptive quadrature (scipy.integrate.quad), to ten decimals; that of relu is
+# sqrt(2 / (1 - 1/pi)).
 EXACT = {
     "identity": 1.0,
     "celu": 1.2708434179,

@@ -1,6 +1,7 @@
 """Fields that do not agree, each with the whole line it is told in and the place it is told for."""
 
 import pytest
+
 from specs import HEAD, complaints, write
 
 LENGTH, GROUPS = "[SPEC-LENGTH]", "[SPEC-GROUPS]"

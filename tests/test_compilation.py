@@ -24,7 +24,7 @@ def test_a_missing_framework_is_named_with_the_command_that_adds_it(monkeypatch)
     )
     assert compilation.missing("jax") == 'jax not installed; run: pip install "nfspec[jax]"'
     assert compilation.missing("torch") is None
-    with pytest.raises(nfspec.BackendError, match=r'jax: jax not installed; run: pip install'):
+    with pytest.raises(nfspec.BackendError, match=r"jax: jax not installed; run: pip install"):
         nfspec.compile(nfspec.load("timm/test_nfnet"), "jax")
 
 

@@ -16,7 +16,11 @@ def test_sections_add_up_and_end_where_the_network_does(plan):
     assert names == ["stem", *(block.name for block in plan.blocks), "head"]
     for field in ("parameters", "macs", "activation_bytes"):
         assert sum(getattr(row, field) for row in counted.blocks) == getattr(counted, field)
-    assert [row.shape for row in counted.blocks][:3] == [(64, 64, 128), (64, 64, 256), (32, 32, 512)]
+    assert [row.shape for row in counted.blocks][:3] == [
+        (64, 64, 128),
+        (64, 64, 256),
+        (32, 32, 512),
+    ]
     assert counted.blocks[-1].shape == (1000,)
 
 
@@ -28,8 +32,8 @@ def test_a_block_counted_by_hand(plan):
     se = 2 * 256 * 128
     assert row.parameters == weights + gains_and_biases + se + 128 + 256 + 1
     assert row.macs == 64 * 64 * weights + se
-    # act0, conv0, act1, conv1, act1b, conv1b, act2; conv_shortcut, conv2, se, add. The first block is
-    # never dropped.
+    # act0, conv0, act1, conv1, act1b, conv1b, act2; conv_shortcut, conv2, se, add. The first block
+    # is never dropped.
     assert row.activation_bytes == 4 * 64 * 64 * (7 * 128 + 4 * 256)
 
 

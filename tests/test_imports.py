@@ -48,7 +48,10 @@ def imported(path: Path) -> set[str]:
 
 
 def test_imports_run_one_way():
-    lower = {"nfspec": ("nfspec.backends", "nfspec.conformance"), "backends": ("nfspec.conformance",)}
+    lower = {
+        "nfspec": ("nfspec.backends", "nfspec.conformance"),
+        "backends": ("nfspec.conformance",),
+    }
     # The doors: where a command or a call opens the next room, inside a function.
     doors = {
         ("nfspec/compilation.py", "nfspec.backends"),

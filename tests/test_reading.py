@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
-from specs import HEAD, complaints, write
 
 from nfspec.reading import MAX_BYTES, read_layer
+from specs import HEAD, complaints, write
 
 DEEP = "nested more than 8 deep [SPEC-LIMIT]"
 TWICE = "not TOML: a key or table is written twice [SPEC-TOML]"
@@ -144,9 +144,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_ends_within_a_second(name):
     source = write((HEAD + HOSTILE[name])[:MAX_BYTES])
-    start = time.perf_counter()
+    start = time.process_time()
     lines = complaints(source)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert len(lines) <= 101
     assert max(map(len, lines), default=0) < 1_000
 
@@ -158,9 +158,9 @@ def test_a_hostile_chain_ends_within_a_second(size):
         text = f"head.classes = 0\nagc.roles.gain = {-n}\n[agc.names]\nworst = {-n}\n{names}"
         parent = "nfnet-f0" if n == 13 else f"{n + 1}.toml"
         write(HEAD.replace("nfnet-f0", parent) + text, f"{n}.toml")
-    start = time.perf_counter()
+    start = time.process_time()
     lines = complaints("0.toml")
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert lines[3:] == ["1.toml: longer than 65536 bytes with what extends it [SPEC-LIMIT]"] * (
         size > 10_000
     )

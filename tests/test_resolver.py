@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 import pytest
-from specs import HEAD, write
 
 from nfspec.activations import DEEPMIND_GAMMA, exact_gamma
 from nfspec.loader import load, variants
@@ -21,6 +20,7 @@ from nfspec.plan import (
     WSConv,
 )
 from nfspec.resolver import nearest_multiple, resolve
+from specs import HEAD, write
 
 
 def planned(name):

@@ -5,10 +5,10 @@ import tomllib
 
 import jsonschema
 import pytest
-from specs import HEAD, complaints, write
 
 from nfspec import schema
 from nfspec.loader import VARIANTS
+from specs import HEAD, complaints, write
 
 SCHEMA = json.loads(schema.FILE.read_text(encoding="utf-8"))
 BUILT_IN = sorted(VARIANTS.rglob("*.toml"))

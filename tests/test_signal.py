@@ -17,8 +17,8 @@ def test_a_wide_network_at_initialisation_has_the_variance_that_beta_assumes():
     """With skip gains of 1 and no attention, residuals have unit variance.
 
     1x1 convs and independent pixels, so that no border dims the signal, and images of 512 channels,
-    so that no pixel is much brighter than another. What is left is chance: sqrt(2/800) = 5 % for the
-    variance of one channel over 800 pixels, and less for the mean of 512 of them.
+    so that no pixel is much brighter than another. What is left is chance: sqrt(2/800) = 5 % for
+    the variance of one channel over 800 pixels, and less for the mean of 512 of them.
     """
     spec = nfspec.load("nf-resnet-50")
     shape = {"depth": (4,), "width": (512,), "stride": 1, "expansion": 1.0, "kernel": 1}

@@ -1,9 +1,9 @@
 """Single mistakes in a field, each with the whole line it is told in."""
 
 import pytest
-from specs import HEAD, complaints, write
 
 from nfspec.validation import found_text, printable, shown
+from specs import HEAD, complaints, write
 
 KINDS = (
     '"identity", "celu", "elu", "gelu_tanh", "gelu_erf", "leaky_relu", "log_sigmoid", "relu", '

@@ -80,6 +80,7 @@ def test_the_networks_are_those_that_were_counted_in_a_natural_order():
 def test_parameters_are_exactly_as_published(name):
     spec = load(name)
     assert spec.name == name
+    assert spec.source
     assert count(resolve(spec)).parameters == {**DEEPMIND, **TIMM}[name]["params"]
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import keras
 from keras import ops
-
-from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.layers.activation import activation
 from nfspec.backends.layers.base import (
     NFLayer,
@@ -17,6 +15,8 @@ from nfspec.backends.layers.base import (
     serialisable,
     spatial_axes,
 )
+
+from nfspec.activations import DEEPMIND_SLOPE
 
 
 @serialisable

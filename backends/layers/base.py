@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-Shape = tuple[int | None, ...]
+Shape = tuple[Any, ...]  # of int, and None for a side that is not known
 
 
 def serialisable(cls: type[keras.layers.Layer]) -> Any:
@@ -17,7 +17,7 @@ def serialisable(cls: type[keras.layers.Layer]) -> Any:
     return keras.saving.register_keras_serializable(package="nfspec")(cls)
 
 
-class NFLayer(keras.layers.Layer):
+class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """A layer that knows the canonical names of its parameters.
 
     Args:
@@ -86,7 +86,7 @@ def spatial_padding(
     return x, "valid"
 
 
-def output_side(side: int | None, kernel: int, stride: int, padding: str) -> int | None:
+def output_side(side: Any, kernel: int, stride: int, padding: str) -> Any:
     """Output height or width, px, of a conv or pool; None if the input's is not known."""
     if side is None:
         return None

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 from keras import ops
-
 from nfspec.backends.layers.base import NFLayer, Shape, serialisable
 
 

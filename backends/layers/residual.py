@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 from keras import ops
-
 from nfspec.backends.layers.base import NFLayer, Shape, serialisable
 
 
@@ -79,7 +78,7 @@ class Residual(NFLayer):
             branch = branch * self.scale
         return branch * self.alpha + shortcut
 
-    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         return input_shape[0]
 
     def get_config(self) -> dict[str, Any]:

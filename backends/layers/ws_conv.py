@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 from keras import ops
-
 from nfspec.backends.layers.base import (
     NFLayer,
     Shape,
@@ -79,7 +78,7 @@ class WSConv2D(NFLayer):
         inputs = input_shape[channel_axis(self.data_format)]
         if inputs is None or inputs % self.groups or self.filters % self.groups:
             raise ValueError(
-                f"{self.name}: groups={self.groups} must divide the input channels and the filters; "
+                f"{self.name}: groups={self.groups} must divide input channels and filters; "
                 f"received input shape {input_shape}, filters={self.filters}"
             )
         shape = (self.kernel_size, self.kernel_size, inputs // self.groups, self.filters)

@@ -12,7 +12,7 @@ import typer
 from nfspec.cli.text import compact, print_json, print_lines, table
 from nfspec.compilation import BACKENDS
 from nfspec.counting import count
-from nfspec.errors import BackendError, InputError
+from nfspec.errors import BackendError
 from nfspec.images import prepare, sample_photo
 from nfspec.loader import load
 from nfspec.resolver import resolve
@@ -109,7 +109,8 @@ def compare(
         str | None, typer.Option(help="An image file; matplotlib's sample photo if not given.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, max=8192, help="Side in px; the spec's test size if not given.")
+        int | None,
+        typer.Option(min=1, max=8192, help="Side in px; the spec's test size if not given."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="A .safetensors file; seeded weights if not given.")
@@ -118,10 +119,11 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Of the weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run a network on every framework and measure the distance to the float64 reference.
+    """Compare the frameworks with the reference.
 
-    Each framework runs in a process of its own, with the same weights and image. Exit status 1 if
-    one of them is further away, at any tap, than float32 rounding explains.
+    Runs one network on one image in each framework, and in float64 NumPy, and prints how far apart
+    they are, block by block. Each framework runs in a process of its own, with the same weights and
+    image. Exit status 1 if one of them is further away, at any tap, than float32 rounding explains.
     """
     from nfspec.conformance.compare import compare as run_comparison
 
@@ -165,7 +167,11 @@ def compare(
                 "",
                 *(table(_rows(result), "<" + ">" * (len(result.ran) + 1)) if result.ran else []),
                 "",
-                *(table(_time_rows(result), "<" + ">" * (len(result.ran) + 1)) if result.ran else []),
+                *(
+                    table(_time_rows(result), "<" + ">" * (len(result.ran) + 1))
+                    if result.ran
+                    else []
+                ),
                 "",
                 verdict(result),
             ]

@@ -35,7 +35,7 @@ def windows(x: Array, kernel: int, stride: int, padding: Padding, fill: float) -
     around = [(0, 0), *(pads(side, kernel, stride, padding) for side in x.shape[1:3]), (0, 0)]
     if any(sum(pair) for pair in around):
         x = np.pad(x, around, constant_values=fill)
-    view: Array = sliding_window_view(x, (kernel, kernel), axis=(1, 2))
+    view = sliding_window_view(x, (kernel, kernel), axis=(1, 2))
     return view[:, ::stride, ::stride]
 
 
@@ -81,7 +81,9 @@ def pool(op: Pool, x: Array) -> Array:
     return total / inside.sum(axis=(4, 5))
 
 
-def squeeze_excite(op: SqueezeExcite, x: Array, w0: Array, b0: Array, w1: Array, b1: Array) -> Array:
+def squeeze_excite(
+    op: SqueezeExcite, x: Array, w0: Array, b0: Array, w1: Array, b1: Array
+) -> Array:
     hidden = op.gamma * apply(op.activation, x.mean(axis=(1, 2)) @ w0 + b0, op.slope)
     gate = apply("sigmoid", hidden @ w1 + b1)
     return op.gain * gate[:, None, None, :] * x

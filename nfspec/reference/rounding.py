@@ -42,7 +42,9 @@ class Rounding:
     def conv(self, out: Array, x: Array, kernel: Array, groups: int) -> Array:
         """Of a conv's accumulation: Σt² is the mean square input by the kernel's squares."""
         squares = (x.reshape(-1, groups, kernel.shape[2]) ** 2).mean(axis=(0, 2))
-        per_channel = np.repeat(squares, kernel.shape[3] // groups) * (kernel**2).sum(axis=(0, 1, 2))
+        per_channel = np.repeat(squares, kernel.shape[3] // groups) * (kernel**2).sum(
+            axis=(0, 1, 2)
+        )
         n = kernel[..., 0].size
         return out + np.sqrt(per_channel) * math.sqrt(n / 6.0) * self._noise(out.shape)
 

@@ -157,7 +157,9 @@ def _take(parts: list[int], opcode: pickletools.OpcodeInfo) -> list[int]:
     kinds = opcode.stack_before
     start = len(parts) - len(kinds)
     if pickletools.markobject in kinds:
-        mark = len(parts) - 1 - parts[::-1].index(0)
+        mark = len(parts) - 1
+        while parts[mark]:
+            mark -= 1
         start = mark - kinds.index(pickletools.markobject)
     taken = parts[start:]
     del parts[start:]

@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-
 from nfspec.backends.layers.base import NFLayer
 
 

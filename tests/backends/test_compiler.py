@@ -5,11 +5,11 @@ import os
 import keras
 import numpy as np
 import pytest
-from golden import golden, relative
-
-import nfspec
 from nfspec.backends.layers import StochasticDepth, WSConv2D
 from nfspec.conformance.trial import trial_params
+
+import nfspec
+from golden import golden, relative
 
 OTHER = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}
 

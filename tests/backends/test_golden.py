@@ -7,9 +7,9 @@ The bounds are a small multiple of what the original itself is off by when run i
 import keras
 import numpy as np
 import pytest
-from golden import NETWORKS, golden, relative
 
 import nfspec
+from golden import NETWORKS, golden, relative
 
 from .gradients import loss_gradients
 

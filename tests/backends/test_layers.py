@@ -5,9 +5,9 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from nfspec.backends.compiler import layer_of
 
 from nfspec.activations import DEEPMIND_GAMMA, apply
-from nfspec.backends.compiler import layer_of
 from nfspec.plan import ECA, Activation, Init, Pool, SqueezeExcite, WSConv
 from nfspec.reference import operations as ops
 
@@ -30,9 +30,9 @@ def run(op, x, params, data_format="channels_last"):
 
 
 def conv_bound(op, x, kernel, gain, bias):
-    """Worst case of any order of summation: γ_n = n·u of Σ|x||ŵ|, and as much again for ŵ itself.
+    """Worst case of any order of summation: n·u of Σ|x||ŵ|, and as much again for ŵ itself.
 
-    A weight of ŵ is off by γ_N·(|w| + mean|w|)·s from the mean, the variance and the products
+    A weight of ŵ is off by N·u·(|w| + mean|w|)·s from the mean, the variance and the products
     (Higham 2002, §3.1 and §4.2); `spread` is that, per weight.
     """
     standard = ops.standardise(op, kernel, gain)
@@ -107,7 +107,7 @@ def test_squeeze_excite(data_format):
     exact = ops.squeeze_excite(
         op, x.astype(np.float64), *(v.astype(np.float64) for v in params.values())
     )
-    # The gate's argument is a sum of under 64 terms of size 10 at most; sigmoid halves, gain doubles.
+    # The gate's argument sums under 64 terms of size 10 at most; sigmoid's slope is 1/4, gain is 2.
     bound = U * np.abs(x) * (2 * 0.25 * 64 * 10 + 8)
     assert (np.abs(run(op, x, params, data_format) - exact) <= bound).all()
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from golden import relative
-from torchvision_standin import import_timm
+from nfspec.conformance.trial import trial_params
 
 import nfspec
-from nfspec.conformance.trial import trial_params
+from golden import relative
+from torchvision_standin import import_timm
 
 # An odd size where padding rules part ways, and one that the stem halves evenly.
 CASES = [

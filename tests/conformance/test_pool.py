@@ -4,7 +4,6 @@ import os
 import signal
 
 import pytest
-
 from nfspec.conformance.pool import Worker, WorkerError
 
 

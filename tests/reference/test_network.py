@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from golden import NETWORKS, golden, relative
 
 import nfspec
+from golden import NETWORKS, golden, relative
 from nfspec.reference.rounding import Rounding
 
 

@@ -1,6 +1,7 @@
-"""The oracle's operations against loops that follow the definitions, on shapes that show mistakes."""
+"""The oracle's operations against loops that follow the definitions, on shapes that tell."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +9,11 @@ import pytest
 from nfspec.plan import ECA, Init, Pool, SqueezeExcite, WSConv
 from nfspec.reference import operations as ops
 
-
-def ws_conv(**changes):
-    fields = dict(
-        name="c", inputs=("x",), in_channels=6, out_channels=4, kernel=3, stride=1, groups=2,
-        padding="same", eps=1e-4, eps_rule="max", ddof=0, dtype="float32", gamma=1.0,
-        kernel_init=Init("normal", 1.0), gain_init=1.0,
-    )  # fmt: skip
-    return WSConv(**{**fields, **changes})
+CONV = WSConv(
+    "c", ("x",), in_channels=6, out_channels=4, kernel=3, stride=1, groups=2, padding="same",
+    eps=1e-4, eps_rule="max", ddof=0, dtype="float32", gamma=1.0, kernel_init=Init("normal", 1.0),
+    gain_init=1.0,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -54,7 +52,7 @@ def test_conv_is_a_grouped_cross_correlation(padding, stride, size):
 def test_a_standardised_kernel_has_mean_zero_and_norm_gain_times_gamma():
     kernel = np.random.default_rng(1).standard_normal((3, 3, 3, 4)) + 5.0
     gain = np.array([1.0, 0.5, 2.0, -1.0])
-    found = ops.standardise(ws_conv(gamma=1.7), kernel, gain)
+    found = ops.standardise(replace(CONV, gamma=1.7), kernel, gain)
     assert np.abs(found.sum(axis=(0, 1, 2))).max() < 1e-13
     assert np.sqrt((found**2).sum(axis=(0, 1, 2))) == pytest.approx(1.7 * np.abs(gain), rel=1e-13)
 
@@ -71,7 +69,7 @@ def test_a_standardised_kernel_has_mean_zero_and_norm_gain_times_gamma():
 @pytest.mark.parametrize("scale", [1.0, 1e-3])  # at 1e-3, eps decides
 def test_rules_of_eps(rule, ddof, divisor, scale):
     kernel = scale * np.random.default_rng(2).standard_normal((3, 3, 3, 4))
-    op = ws_conv(eps_rule=rule, ddof=ddof, eps=1e-2)
+    op = replace(CONV, eps_rule=rule, ddof=ddof, eps=1e-2)
     found = ops.standardise(op, kernel, np.ones(4))
     for o in range(4):
         w = kernel[..., o]
@@ -80,7 +78,7 @@ def test_rules_of_eps(rule, ddof, divisor, scale):
 
 
 def test_a_constant_kernel_becomes_zero():
-    assert not ops.standardise(ws_conv(), np.full((3, 3, 3, 4), 0.5), np.ones(4)).any()
+    assert not ops.standardise(CONV, np.full((3, 3, 3, 4), 0.5), np.ones(4)).any()
 
 
 def test_an_average_does_not_count_padding_and_a_maximum_does_not_see_it():
@@ -96,9 +94,7 @@ def test_an_average_does_not_count_padding_and_a_maximum_does_not_see_it():
 def test_squeeze_excite_gates_channels():
     rng = np.random.default_rng(3)
     op = SqueezeExcite("se", ("x",), 4, 3, 2.0, "relu", 0.01, 1.5, "normal")
-    x, w0, b0, w1, b1 = (
-        rng.standard_normal(s) for s in ((2, 3, 5, 4), (4, 3), (3,), (3, 4), (4,))
-    )
+    x, w0, b0, w1, b1 = (rng.standard_normal(s) for s in ((2, 3, 5, 4), (4, 3), (3,), (3, 4), (4,)))
     found = ops.squeeze_excite(op, x, w0, b0, w1, b1)
     for n in range(2):
         hidden = 1.5 * np.maximum(x[n].mean(axis=(0, 1)) @ w0 + b0, 0.0)

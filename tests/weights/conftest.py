@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from golden import DATA
 
 import nfspec
+from golden import DATA
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import NETWORKS, golden
 
 import nfspec
+from golden import NETWORKS, golden
 from nfspec.weights import from_deepmind, load, save, to_deepmind
 from nfspec.weights.deepmind import names
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from torchvision_standin import timm
 
 import nfspec
 from nfspec.weights import from_timm, load, save, to_timm, to_timm_file
 from nfspec.weights.timm import names, timm_shapes
+from torchvision_standin import timm
 
 VARIANTS = [name for name in nfspec.variants() if name.startswith("timm/")]
 SMALL = ["test_nfnet", "nf_regnet_b1", "nf_ecaresnet26"]
