@@ -17,7 +17,8 @@ Outputs = dict[str, NDArray[Any]]
 def forward_function(model: keras.Model) -> Callable[[NDArray[np.float32]], Outputs]:
     """Evaluate a model that has a dict of outputs, as is usual in its framework.
 
-    Jitted on JAX, a graph on TensorFlow, eager on PyTorch. The function returned takes images in the model's layout and gives NumPy arrays.
+    Jitted on JAX, a graph on TensorFlow, eager on PyTorch. The function returned takes images in
+    the model's layout and gives NumPy arrays.
     """
     backend = keras.backend.backend()
     if backend == "jax":

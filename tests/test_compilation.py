@@ -11,7 +11,8 @@ from nfspec import compilation
 
 def test_a_backend_that_does_not_exist_is_refused_with_a_suggestion():
     spec = nfspec.load("timm/test_nfnet")
-    message = 'no backend "tensroflow"; expected one of jax, torch, tensorflow; did you mean "tensorflow"?'
+    known = "expected one of jax, torch, tensorflow"
+    message = f'no backend "tensroflow"; {known}; did you mean "tensorflow"?'
     with pytest.raises(nfspec.BackendError) as error:
         nfspec.compile(spec, "tensroflow")
     assert str(error.value) == message
