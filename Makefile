@@ -27,6 +27,7 @@ $(BIN)/.installed-test: $(BIN)/.installed-demo
 
 ## make demo       NFNet-F0 on JAX, PyTorch and TensorFlow against the float64 reference
 demo: $(BIN)/.installed-demo
+	$(BIN)/nfspec show nfnet-f0 --size 256
 	$(BIN)/nfspec compare nfnet-f0 --size 256
 
 ## make test       the tests, without those marked slow

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from nfspec.backends import layers
-from nfspec.backends.layers.base import NFLayer
 
 from nfspec import plan as p
+from nfspec.backends import layers
+from nfspec.backends.layers.base import NFLayer
 from nfspec.errors import InputError, WeightError
 from nfspec.initialise import Params, init
 from nfspec.resolver import resolve

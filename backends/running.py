@@ -44,6 +44,28 @@ def forward_function(model: keras.Model) -> Callable[[NDArray[np.float32]], Outp
     return forward
 
 
+def full_float32() -> None:
+    """Keep accelerators from rounding the inputs of float32 convs and products to less.
+
+    NVIDIA's TF32 keeps 10 bits and is on by default for convs in PyTorch and for all in
+    TensorFlow; JAX's default on TPU is bfloat16.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    else:
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def facts() -> dict[str, str]:
     """Versions and device of this process."""
     backend = keras.backend.backend()

@@ -8,11 +8,12 @@ Compare the rows of a run with one another, by their ratio, and never with anoth
 import numpy as np
 import pytest
 import torch
-from nfspec.conformance.trial import trial_params
 
 import nfspec
 from nfspec.compilation import BACKENDS
-from torchvision_standin import import_timm
+from nfspec.conformance.trial import trial_params
+
+from torchvision_standin import timm
 
 pytestmark = pytest.mark.benchmark(group="forward, NFNet-F0, 4 x 192 px", warmup=True, min_rounds=5)
 
@@ -23,7 +24,7 @@ def images() -> np.ndarray:
 
 
 def test_timm_eager(benchmark, images):
-    model = import_timm().create_model("dm_nfnet_f0").eval()
+    model = timm.create_model("dm_nfnet_f0").eval()
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     with torch.inference_mode():
         benchmark(model, x)
@@ -31,6 +32,7 @@ def test_timm_eager(benchmark, images):
 
 def test_nfspec(benchmark, images):
     import keras
+
     from nfspec.backends.running import forward_function
 
     backend = keras.backend.backend()

@@ -13,12 +13,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
-from nfspec.conformance.pool import Worker, WorkerError
-from nfspec.conformance.trial import params_digest, trial_params
 from numpy.typing import NDArray
 
 from nfspec import reference, weights
 from nfspec.compilation import missing
+from nfspec.conformance.pool import Worker, WorkerError
+from nfspec.conformance.trial import params_digest, trial_params
 from nfspec.errors import NfspecError
 from nfspec.reference.rounding import Rounding
 from nfspec.resolver import resolve

@@ -40,7 +40,9 @@ class Worker:
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
-        command = [sys.executable, "-m", "nfspec.conformance.worker", str(theirs.fileno()), backend]
+        module = "nfspec.conformance.worker"
+        # -P: what lies in the present folder must not stand in for a framework.
+        command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), backend]
         self.process = subprocess.Popen(
             command,
             env=environment,

@@ -12,13 +12,11 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
-
-from nfspec.conformance.trial import params_digest, trial_params
 
 from nfspec import weights
 from nfspec.compilation import compile, select
+from nfspec.conformance.trial import params_digest, trial_params
 from nfspec.resolver import resolve
 from nfspec.spec import Spec
 
@@ -28,6 +26,9 @@ class Session:
 
     def __init__(self, backend: Any):
         select(backend)
+        from nfspec.backends.running import full_float32
+
+        full_float32()
         self.backend = backend
         self.forward: Callable[[Any], dict[str, Any]] | None = None
 
@@ -84,5 +85,4 @@ def main(descriptor: int, backend: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.path = [entry for entry in sys.path if Path(entry) != Path.cwd()]
     main(int(sys.argv[1]), sys.argv[2])

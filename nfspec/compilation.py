@@ -23,7 +23,7 @@ def missing(backend: str) -> str | None:
     absent = [name for name in ("keras", backend) if importlib.util.find_spec(name) is None]
     if not absent:
         return None
-    return f'{" and ".join(absent)} not installed; run: pip install "nfspec[{backend}]"'
+    return f"{' and '.join(absent)} not installed; run: pip install {' '.join(absent)}"
 
 
 def select(backend: str) -> None:

@@ -10,6 +10,7 @@ from nfspec.errors import SpecError
 from nfspec.loader import VARIANTS, layers, load, merge
 from nfspec.resolver import resolve
 from nfspec.spec import Origin, Spec
+
 from specs import HEAD, complaints, write
 
 ROOT = 'schema = "nfspec/1"\nname = "x"\nsource = "own"\n'

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nfspec.reading import MAX_BYTES, read_layer
+
 from specs import HEAD, complaints, write
 
 DEEP = "nested more than 8 deep [SPEC-LIMIT]"

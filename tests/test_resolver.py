@@ -20,6 +20,7 @@ from nfspec.plan import (
     WSConv,
 )
 from nfspec.resolver import nearest_multiple, resolve
+
 from specs import HEAD, write
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from nfspec import schema
 from nfspec.loader import VARIANTS
+
 from specs import HEAD, complaints, write
 
 SCHEMA = json.loads(schema.FILE.read_text(encoding="utf-8"))

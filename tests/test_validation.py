@@ -3,6 +3,7 @@
 import pytest
 
 from nfspec.validation import found_text, printable, shown
+
 from specs import HEAD, complaints, write
 
 KINDS = (

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from keras import ops
-from nfspec.backends.layers.base import NFLayer, serialisable
 
 from nfspec.activations import DEEPMIND_SLOPE
+from nfspec.backends.layers.base import NFLayer, serialisable
 
 
 def activation(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:

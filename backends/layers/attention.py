@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 from keras import ops
+
+from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.layers.activation import activation
 from nfspec.backends.layers.base import (
     NFLayer,
@@ -15,8 +17,6 @@ from nfspec.backends.layers.base import (
     serialisable,
     spatial_axes,
 )
-
-from nfspec.activations import DEEPMIND_SLOPE
 
 
 @serialisable

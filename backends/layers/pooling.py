@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras import ops
+
 from nfspec.backends.layers.base import (
     NFLayer,
     Shape,

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 from keras import ops
+
 from nfspec.backends.layers.base import (
     NFLayer,
     Shape,

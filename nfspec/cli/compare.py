@@ -82,7 +82,7 @@ def verdict(result: Comparison) -> str:
             )
     worst = max(run.distance["logits"] for run in result.ran)
     names = ", ".join(run.backend for run in result.ran)
-    return f"THE SAME NETWORK on {names}: logits within {worst:.1e} of the float64 reference"
+    return f"THE SAME NETWORK on {names}: logits within {worst:.1e}"
 
 
 def _about(run: Run) -> str:

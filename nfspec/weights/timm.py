@@ -93,7 +93,7 @@ def _torch() -> Any:
     try:
         import torch
     except ImportError:
-        message = 'torch files need PyTorch, which is not installed; pip install "nfspec[torch]"'
+        message = "torch files need PyTorch, which is not installed; run: pip install torch"
         raise BackendError(message) from None
     return torch
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+
 from nfspec.backends.layers.base import NFLayer
 
 

@@ -5,10 +5,11 @@ import os
 import keras
 import numpy as np
 import pytest
+
+import nfspec
 from nfspec.backends.layers import StochasticDepth, WSConv2D
 from nfspec.conformance.trial import trial_params
 
-import nfspec
 from golden import golden, relative
 
 OTHER = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}

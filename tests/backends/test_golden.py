@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import nfspec
-from golden import NETWORKS, golden, relative
 
 from .gradients import loss_gradients
+from golden import NETWORKS, golden, relative
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from nfspec.backends.compiler import layer_of
 
 from nfspec.activations import DEEPMIND_GAMMA, apply
+from nfspec.backends.compiler import layer_of
 from nfspec.plan import ECA, Activation, Init, Pool, SqueezeExcite, WSConv
 from nfspec.reference import operations as ops
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from nfspec.conformance.trial import trial_params
 
 import nfspec
+from nfspec.conformance.trial import trial_params
+
 from golden import relative
-from torchvision_standin import import_timm
+from torchvision_standin import timm
 
 # An odd size where padding rules part ways, and one that the stem halves evenly.
 CASES = [
@@ -27,7 +28,7 @@ def test_logits_are_timms(name, size, backend):
     spec = nfspec.load(f"timm/{name}")
     plan = nfspec.resolve(spec)
     params = trial_params(plan, 0)
-    theirs = import_timm().create_model(name).eval()
+    theirs = timm.create_model(name).eval()
     state = nfspec.weights.to_timm(plan, params)
     theirs.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     x = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype(np.float32)

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from nfspec.conformance.trial import params_digest, trial_params
 
 import nfspec
 from nfspec.compilation import BACKENDS
+from nfspec.conformance.trial import params_digest, trial_params
 
 SAVE = """
 import sys

@@ -1,9 +1,9 @@
 """Trial weights: seeded, and away from every initial value that hides mistakes."""
 
 import numpy as np
-from nfspec.conformance.trial import params_digest, trial_params
 
 import nfspec
+from nfspec.conformance.trial import params_digest, trial_params
 
 
 def test_no_parameter_is_at_its_initial_value():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import nfspec
-from golden import NETWORKS, golden, relative
 from nfspec.reference.rounding import Rounding
+
+from golden import NETWORKS, golden, relative
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import nfspec
+
 from golden import DATA
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import nfspec
-from golden import NETWORKS, golden
 from nfspec.weights import from_deepmind, load, save, to_deepmind
 from nfspec.weights.deepmind import names
+
+from golden import NETWORKS, golden
 
 
 def original(network):
