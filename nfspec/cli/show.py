@@ -53,8 +53,8 @@ def _headline(spec: Spec, plan: Plan, counted: Count) -> list[str]:
     facts = {
         "source": spec.source,
         "digest": plan.digest[:16],
-        "parameters": compact(counted.parameters),
-        "MACs": f"{compact(counted.macs)} at {size}",
+        "parameters": f"{counted.parameters:,}",
+        "MACs": f"{counted.macs:,} at {size}",
         "activations": f"{counted.activation_bytes / 1e6:.1f} MB at {size}, one image, float32",
         "image": f"train {plan.train_size} px, test {plan.test_size} px, {plan.channels} channels",
         "activation": _activation(spec, plan),
@@ -62,7 +62,7 @@ def _headline(spec: Spec, plan: Plan, counted: Count) -> list[str]:
         "agc": _agc(spec),
     }
     wrap = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 13, break_on_hyphens=False)
-    lines = [wrap.wrap(f"{name:<11}  {printable(fact)}") for name, fact in facts.items()]
+    lines = [wrap.wrap(f"{name:<11}  {printable(fact)}") for name, fact in facts.items() if fact]
     return [bold(plan.name), *chain.from_iterable(lines)]
 
 
