@@ -14,21 +14,21 @@ from nfspec.initialise import Params, generator
 from nfspec.plan import Plan
 
 
-def trial_params(plan: Plan, seed: int) -> Params:
+def trial_params(plan: Plan, seed: int, kernel_mean: float = 0.25) -> Params:
     """Draw weights from a seed, the same bits in every process.
 
-    Kernels at fan-in scale with a mean of a quarter of their std; gains 1 ± 0.1; biases ± 0.1; skip
-    gains 0.6 ± 0.1; the classifier at fan-in scale.
+    Kernels and classifier at fan-in scale; gains 1 ± 0.1; biases ± 0.1; skip gains 0.6 ± 0.1.
 
     Args:
         plan: The network.
         seed: At least 0.
+        kernel_mean: Of conv kernels, in units of their std; standardisation must remove it.
     """
     params = {}
     for name, parameter in plan.parameters.items():
         z = generator(seed, f"trial/{name}").standard_normal(parameter.shape)
         if parameter.role == "kernel":
-            value = parameter.init.value * (z + 0.25)
+            value = parameter.init.value * (z + kernel_mean)
         elif parameter.role == "head":
             value = parameter.shape[0] ** -0.5 * z
         else:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.cli.blocks import block_table
-from nfspec.cli.text import WIDTH, bold, compact, print_json, print_lines
+from nfspec.cli.text import WIDTH, bold, print_json, print_lines
 from nfspec.counting import Count, count
 from nfspec.differences import spec_fields
 from nfspec.errors import InputError
