@@ -20,5 +20,7 @@ def test_every_data_file_is_listed():
     patterns = SETUP["package-data"]["nfspec"]
     listed = {path for pattern in patterns for path in (ROOT / "nfspec").glob(pattern)}
     files = {path for path in (ROOT / "nfspec").rglob("[!.]*.*") if path.is_file()}
-    caches = {path for path in files if any(part.startswith(".") for part in path.parts)}
+    caches = {
+        path for path in files if any(p.startswith(".") for p in path.relative_to(ROOT).parts)
+    }
     assert listed == {path for path in files - caches if path.suffix not in (".py", ".pyc")}

@@ -54,7 +54,7 @@ class _Finder(MetaPathFinder, Loader):
 @contextmanager
 def _standin() -> Iterator[None]:
     finder = _Finder()
-    sys.meta_path.append(finder)
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
@@ -67,7 +67,7 @@ def _import_timm() -> ModuleType:
     """Import timm, with the real torchvision if there is one."""
     try:
         importlib.import_module(NAME)
-    except ImportError:
+    except (ImportError, RuntimeError):  # none, or one built for another torch
         with _standin():
             return importlib.import_module("timm")
     return importlib.import_module("timm")
