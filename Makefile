@@ -30,7 +30,7 @@ demo: $(BIN)/.installed-demo
 	$(BIN)/nfspec show nfnet-f0 --size 256
 	$(BIN)/nfspec compare nfnet-f0 --size 256
 
-## make test       the tests, without those marked slow
+## make test       the tests
 test: $(BIN)/.installed-test
 	$(BIN)/python -m pytest
 	@# Keras runs on one framework in a process, so these run once for each.
