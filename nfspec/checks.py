@@ -6,7 +6,8 @@ from typing import Any
 
 from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.errors import Problem, SpecError
-from nfspec.spec import MAX_BLOCKS, SCALAR_COLUMNS, Spec
+from nfspec.fields import MAX_BLOCKS
+from nfspec.spec import SCALAR_COLUMNS, Spec
 from nfspec.validation import Key, entries, shown
 
 

@@ -11,7 +11,8 @@ import math
 from types import MappingProxyType
 from typing import Any
 
-from nfspec.activations import DEEPMIND_GAMMA, DEEPMIND_SLOPE, exact_gamma
+from nfspec.activations import DEEPMIND_SLOPE
+from nfspec.arithmetic import eca_taps, gamma_of, rounded
 from nfspec.checks import Problems, check, stage_path
 from nfspec.plan import (
     ECA,
@@ -72,33 +73,6 @@ def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
     return plan
 
 
-def nearest_multiple(value: float, divisor: int, least: float) -> int:
-    """The multiple of `divisor` nearest to `value`, one more where that is below `least` of it.
-
-    Halves go up, and the result is never less than `divisor` (timm/layers/helpers.py).
-    """
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < least * value else rounded
-
-
-def _rounded(value: float, rounding: str, divisor: int, least: float) -> int:
-    if rounding == "nearest":
-        return nearest_multiple(value, divisor, least)
-    return int(value) // divisor * divisor
-
-
-def _gamma(value: float | str, kind: str, slope: float) -> float:
-    if value == "deepmind":
-        return DEEPMIND_GAMMA[kind]
-    return exact_gamma(kind, slope) if value == "exact" else float(value)
-
-
-def _eca_taps(channels: int) -> int:
-    """Wang et al. 2020 (arXiv:1910.03151) §3.2; from even to odd as timm/layers/eca.py does it."""
-    half = int(abs(math.log2(channels) + 1) / 2)
-    return max(half if half % 2 else half + 1, 3)
-
-
 class _Builder:
     """Appends operations; each method returns the name of the operation whose output it leaves."""
 
@@ -109,7 +83,7 @@ class _Builder:
         self.blocks: list[Block] = []
         self.taps: dict[str, str] = {}
         act = spec.activation
-        gamma = _gamma(act.gamma, act.kind, act.slope)
+        gamma = gamma_of(act.gamma, act.kind, act.slope)
         self.act_gamma, self.weight_gamma = (
             (gamma, 1.0) if act.gamma_at == "activation" else (1.0, gamma)
         )
@@ -189,7 +163,7 @@ class _Builder:
         if kind == "none":
             return at, 0
         if kind == "se":
-            hidden = _rounded(channels * spec.se.ratio, spec.se.rounding, spec.se.divisor, 0.0)
+            hidden = rounded(channels * spec.se.ratio, spec.se.rounding, spec.se.divisor, 0.0)
             op: Op = SqueezeExcite(
                 f"{name}.se",
                 (at,),
@@ -198,11 +172,11 @@ class _Builder:
                 gain=spec.attention.gain,
                 activation=spec.se.activation,
                 slope=DEEPMIND_SLOPE,
-                gamma=_gamma(spec.se.gamma, spec.se.activation, DEEPMIND_SLOPE),
+                gamma=gamma_of(spec.se.gamma, spec.se.activation, DEEPMIND_SLOPE),
                 init=spec.se.init,
             )
             return self._add(op), max(1, hidden)
-        taps = _eca_taps(channels) if spec.eca.kernel == "auto" else spec.eca.kernel
+        taps = eca_taps(channels) if spec.eca.kernel == "auto" else spec.eca.kernel
         op = ECA(f"{name}.eca", (at,), channels=channels, kernel=taps, gain=spec.attention.gain)
         return self._add(op), taps
 
@@ -235,7 +209,7 @@ class _Builder:
         variance = 1.0  # expected variance of the block's input at initialisation
         for s, depth in enumerate(stages.depth):
             width = stages.width[s] * stages.width_factor
-            out = _rounded(width, rounding.channels, rounding.divisor, 0.9)
+            out = rounded(width, rounding.channels, rounding.divisor, 0.9)
             if out < 1:
                 message = (
                     f"{stages.width[s]}, times stages.width_factor and rounded down to a multiple "
@@ -268,7 +242,7 @@ class _Builder:
         if where == (0, 0) and spec.block.first_expansion != "same":
             expansion, path = spec.block.first_expansion, ("block", "first_expansion")
         base = channels[1] if spec.block.mid_from == "out" else channels[0]
-        asked = _rounded(base * expansion, spec.rounding.channels, spec.rounding.divisor, 0.9)
+        asked = rounded(base * expansion, spec.rounding.channels, spec.rounding.divisor, 0.9)
         if asked < 1:
             message = f"{expansion} of {base} channels is no bottleneck (stage {s}, block {b})"
             self.problems.add("SPEC-WIDTH", path, message, *WIDTHS_COME_FROM)

@@ -10,69 +10,35 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from pydantic import Field, PrivateAttr
 
-from nfspec.activations import DEEPMIND_GAMMA
+from nfspec.fields import (
+    MAX_BLOCKS,
+    MAX_STAGES,
+    Beta,
+    Channels,
+    Column,
+    Factor,
+    Finite,
+    Fraction,
+    Gamma,
+    KernelSize,
+    Kind,
+    NotNegative,
+    NumberOr,
+    PaddingMode,
+    Pixels,
+    Rounding,
+    Stride,
+    Table,
+)
+from nfspec.training import AGC, Recipe
 
 SCHEMA = "nfspec/1"
-MAX_STAGES = 16
-MAX_BLOCKS = 2_000  # in the whole network; the largest published has 200
 NOT_INHERITED = ("name", "source")  # each file speaks for itself
 SCALAR_COLUMNS = ("stride", "expansion", "group_width", "kernel", "alpha", "attention")
-
-Kind = Literal[
-    "identity", "celu", "elu", "gelu_tanh", "gelu_erf", "leaky_relu", "log_sigmoid", "relu",
-    "relu6", "selu", "sigmoid", "silu", "soft_sign", "softplus", "tanh",
-]  # fmt: skip
-assert set(Kind.__args__) == set(DEEPMIND_GAMMA)  # type: ignore[attr-defined]
-Roles = Literal["kernel", "gain", "bias", "skip_gain", "head"]
-PaddingMode = Literal["same", "symmetric"]
-Rounding = Literal["floor", "nearest"]
-
-
-def _tag(value: Any) -> str:
-    """Which member of a union a value is meant to be, so that an error speaks of that one only."""
-    if isinstance(value, str):
-        return "word"
-    return "list" if isinstance(value, list | tuple) else "number"
-
-
-def _column_tag(value: Any) -> str:
-    return "list" if isinstance(value, list | tuple) else "scalar"
-
-
-T = TypeVar("T")
-N = TypeVar("N")
-W = TypeVar("W")
-
-Listed = Annotated[tuple[T, ...], Tag("list"), Field(min_length=1, max_length=MAX_BLOCKS)]
-Column = Annotated[Annotated[T, Tag("scalar")] | Listed[T], Discriminator(_column_tag)]
-NumberOr = Annotated[Annotated[N, Tag("number")] | Annotated[W, Tag("word")], Discriminator(_tag)]
-
-Channels = Annotated[int, Field(ge=1, le=65_536)]
-Pixels = Annotated[int, Field(ge=16, le=8_192)]
-KernelSize = Annotated[int, Field(ge=1, le=31)]
-Stride = Annotated[int, Field(ge=1, le=8)]
-Factor = Annotated[float, Field(gt=0, le=1_000)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0, le=1e6)]
-Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
-BlockBetas = Column[Finite]  # of one stage: a number, or one for each block
-Beta = Annotated[
-    Annotated[Literal["auto"], Tag("word")]
-    | Annotated[Finite, Tag("number")]
-    | Annotated[tuple[BlockBetas, ...], Tag("list"), Field(max_length=MAX_STAGES)],
-    Discriminator(_tag),
-]
-Gamma = NumberOr[Factor, Literal["deepmind", "exact"]]
-
-
-class Table(BaseModel):
-    """A TOML table: unknown keys are errors, types are not coerced, nothing changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Input(Table):
@@ -287,61 +253,6 @@ class Head(Table):
     conv_width: Annotated[int, Field(ge=0, le=65_536, description='Used where conv = "width".')]
     dropout: Annotated[Fraction, Field(description="Before the classifier.")]
     init_std: Annotated[NotNegative, Field(description="Of the classifier's kernel.")]
-
-
-class AGC(Table):
-    """Adaptive gradient clipping, which does not change the graph."""
-
-    enabled: Annotated[bool, Field(description="Whether the recipe clips.")]
-    clipping: Annotated[Factor, Field(description="lambda: largest ratio of norms.")]
-    eps: Annotated[float, Field(gt=0, le=1, description="Least parameter norm.")]
-    unit: Annotated[
-        Literal["squeeze", "timm", "tensor"],
-        Field(description="What one norm is taken over: DeepMind's rule, timm's, the tensor."),
-    ]
-    exclude: Annotated[
-        tuple[str, ...], Field(max_length=1_000, description="Names never clipped; * matches.")
-    ]
-    roles: Annotated[dict[Roles, Factor], Field(description="lambda of a role.")]
-    names: Annotated[dict[str, Factor], Field(description="lambda by name; * matches.")]
-
-
-class Recipe(Table):
-    """The published training recipe, which does not change the graph."""
-
-    optimizer: Annotated[Literal["sgd"], Field(description="SGD with momentum.")]
-    momentum: Annotated[Fraction, Field(description="Of the optimiser.")]
-    nesterov: Annotated[bool, Field(description="Nesterov's momentum.")]
-    weight_decay: Annotated[NotNegative, Field(description="Added to gradients, times the weight.")]
-    weight_decay_exclude: Annotated[
-        tuple[Roles, ...], Field(description="Roles that do not decay.")
-    ]
-    learning_rate: Annotated[Factor, Field(description="The highest, reached after warmup.")]
-    learning_rate_images: Annotated[
-        int, Field(ge=0, le=1_000_000, description="Batch it is for; scales linearly; 0: as it is.")
-    ]
-    batch: Annotated[int, Field(ge=1, le=1_000_000, description="Images in a step.")]
-    epochs: Annotated[int, Field(ge=1, le=100_000, description="Of training, warmup included.")]
-    images: Annotated[int, Field(ge=1, description="Images in an epoch.")]
-    schedule: Annotated[Literal["cosine"], Field(description="Of the learning rate.")]
-    warmup_epochs: Annotated[NotNegative, Field(description="Of a linear rise from zero.")]
-    final_learning_rate: Annotated[NotNegative, Field(description="What the schedule ends at.")]
-    ema_decay: Annotated[float, Field(ge=0, lt=1, description="0: no average.")]
-    ema_warm: Annotated[bool, Field(description="Decay min(decay, (1+t)/(10+t)).")]
-    label_smoothing: Annotated[Fraction, Field(description="Weight of the uniform target.")]
-    sam_rho: Annotated[NotNegative, Field(description="Sharpness-aware minimisation; 0: off.")]
-    precision: Annotated[
-        Literal["float32", "bfloat16"], Field(description="Of the forward and backward pass.")
-    ]
-    mixup_alpha: Annotated[NotNegative, Field(description="Of mixup's Beta draw; 0: off.")]
-    cutmix_alpha: Annotated[NotNegative, Field(description="Of CutMix's Beta draw; 0: off.")]
-    randaugment_layers: Annotated[
-        int, Field(ge=0, le=100, description="RandAugment operations for an image; 0: off.")
-    ]
-    randaugment_magnitude: Annotated[
-        NotNegative, Field(description="Their strength; 10 is the nominal top.")
-    ]
-    mix_before_augment: Annotated[bool, Field(description="mixup and CutMix before RandAugment.")]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nfspec.differences import spec_fields
-from nfspec.spec import SCHEMA, Spec, Table
+from nfspec.fields import Table
+from nfspec.spec import SCHEMA, Spec
 
 WIDTH = 80
 SCHEMA_FILE = Path(__file__).parent / "nfspec.schema.json"

@@ -19,7 +19,7 @@ from nfspec.plan import (
     StochasticDepth,
     WSConv,
 )
-from nfspec.resolver import nearest_multiple, resolve
+from nfspec.resolver import resolve
 
 from specs import HEAD, write
 
@@ -187,12 +187,6 @@ def test_the_regnets_bottleneck_comes_from_the_blocks_input():
     assert [b.mid_channels for b in deepmind[:3]] == [32, 80, 168]
     assert [b.requested_mid_channels for b in deepmind[:3]] == [36, 81, 175]
     assert [(b.mid_channels, b.groups) for b in timm[:3]] == [(40, 5), (88, 11), (184, 23)]
-
-
-def test_nearest_multiples_go_up_at_half_and_never_below_a_tenth():
-    pairs = {36: 40, 35.5: 32, 4: 8, 1: 8, 0: 8, 11.9: 16, 11: 16, 12: 16, 175.5: 176, 81: 80}
-    assert {value: nearest_multiple(value, 8, 0.9) for value in pairs} == pairs
-    assert nearest_multiple(11, 8, 0.0) == 8
 
 
 # attention
