@@ -9,6 +9,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from nfspec.counting import output_side
+from nfspec.plan import Padding
+
 Shape = tuple[Any, ...]  # of int, and None for a side that is not known
 
 
@@ -86,23 +89,14 @@ def spatial_padding(
     return x, "valid"
 
 
-def output_side(side: Any, kernel: int, stride: int, padding: str) -> Any:
-    """Output height or width, px, of a conv or pool; None if the input's is not known."""
-    if side is None:
-        return None
-    if padding == "same":
-        return -(-side // stride)
-    pad = (stride + kernel - 2) // 2 if padding == "symmetric" else 0
-    return (side + 2 * pad - kernel) // stride + 1
-
-
 def output_image(
-    input_shape: Shape, channels: int | None, kernel: int, stride: int, padding: str, fmt: str
+    input_shape: Shape, channels: int | None, kernel: int, stride: int, padding: Padding, fmt: str
 ) -> Shape:
     """Output shape of a conv or pool; `channels` None keeps the input's."""
     shape = list(input_shape)
     for axis in spatial_axes(fmt):
-        shape[axis] = output_side(shape[axis], kernel, stride, padding)
+        if shape[axis] is not None:
+            shape[axis] = output_side(shape[axis], kernel, stride, padding)
     if channels is not None:
         shape[channel_axis(fmt)] = channels
     return tuple(shape)

@@ -14,6 +14,7 @@ from nfspec.backends.layers.base import (
     spatial_axes,
     spatial_padding,
 )
+from nfspec.plan import Padding
 
 
 @serialisable
@@ -34,7 +35,7 @@ class SpatialPool(NFLayer):
         window: int,
         *,
         strides: int,
-        padding: str = "same",
+        padding: Padding = "same",
         data_format: str = "channels_last",
         **kwargs: Any,
     ):

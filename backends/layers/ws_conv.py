@@ -16,6 +16,7 @@ from nfspec.backends.layers.base import (
     serialisable,
     spatial_padding,
 )
+from nfspec.plan import Padding
 
 
 @serialisable
@@ -49,7 +50,7 @@ class WSConv2D(NFLayer):
         *,
         strides: int = 1,
         groups: int = 1,
-        padding: str = "same",
+        padding: Padding = "same",
         eps: float = 1e-4,
         eps_rule: str = "max",
         ddof: int = 0,

@@ -39,3 +39,14 @@ def test_logits_are_timms(name, size, backend):
     model = nfspec.compile(spec, backend, params)
     logits = model.predict_on_batch(x)
     assert relative(logits, expected.astype(np.float64)) <= 2e-6
+
+
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_kernels_with_a_mean_stay_near_the_reference(name, size, backend):
+    """The same networks where standardisation has a mean to remove, against the exact result."""
+    spec = nfspec.load(f"timm/{name}")
+    plan = nfspec.resolve(spec)
+    params = trial_params(plan, 0)
+    x = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype(np.float32)
+    exact = nfspec.reference.forward(plan, params, x)["logits"]
+    assert relative(nfspec.compile(spec, backend, params).predict_on_batch(x), exact) <= 2e-6
