@@ -16,6 +16,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Literal
 
+from nfspec.training import AGC, Recipe
+
 Role = Literal["kernel", "gain", "bias", "skip_gain", "head"]
 Padding = Literal["same", "symmetric", "valid"]
 
@@ -262,6 +264,8 @@ class Plan:
         ops: Operations in order of execution.
         taps: Tap name to operation name: stem, each block, pool, logits.
         blocks: One row for each residual block.
+        agc: How training clips gradients; `nfspec.clipping` says what that is for a parameter.
+        recipe: The published training recipe, if there is one.
     """
 
     name: str
@@ -274,6 +278,8 @@ class Plan:
     ops: tuple[Op, ...]
     taps: Mapping[str, str]
     blocks: tuple[Block, ...]
+    agc: AGC
+    recipe: Recipe | None
 
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:

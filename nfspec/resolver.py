@@ -104,6 +104,8 @@ class _Builder:
             ops=tuple(self.ops),
             taps=MappingProxyType(self.taps),
             blocks=tuple(self.blocks),
+            agc=spec.agc,
+            recipe=spec.recipe,
         )
 
     def _add(self, op: Op) -> str:

@@ -64,10 +64,14 @@ class SqueezeExcite(NFLayer):
             return keras.initializers.TruncatedNormal(0.0, fan_in**-0.5)
 
         hidden = self.hidden
-        self.w0 = self.add_parameter("fc0.kernel", (channels, hidden), initializer(channels))
-        self.b0 = self.add_parameter("fc0.bias", (hidden,), "zeros")
-        self.w1 = self.add_parameter("fc1.kernel", (hidden, channels), initializer(hidden))
-        self.b1 = self.add_parameter("fc1.bias", (channels,), "zeros")
+        self.w0 = self.add_parameter(
+            "fc0.kernel", "kernel", (channels, hidden), initializer(channels)
+        )
+        self.b0 = self.add_parameter("fc0.bias", "bias", (hidden,), "zeros")
+        self.w1 = self.add_parameter(
+            "fc1.kernel", "kernel", (hidden, channels), initializer(hidden)
+        )
+        self.b1 = self.add_parameter("fc1.bias", "bias", (channels,), "zeros")
 
     def call(self, x: Any) -> Any:
         mean = ops.mean(x, axis=spatial_axes(self.data_format))
@@ -116,7 +120,7 @@ class EfficientChannelAttention(NFLayer):
     def build(self, input_shape: Shape) -> None:
         bound = self.kernel_size**-0.5
         initializer = keras.initializers.RandomUniform(-bound, bound)
-        self.kernel = self.add_parameter("kernel", (self.kernel_size,), initializer)
+        self.kernel = self.add_parameter("kernel", "kernel", (self.kernel_size,), initializer)
 
     def call(self, x: Any) -> Any:
         mean = ops.expand_dims(ops.mean(x, axis=spatial_axes(self.data_format)), 2)

@@ -10,7 +10,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from nfspec.counting import output_side
-from nfspec.plan import Padding
+from nfspec.plan import Padding, Role
 
 Shape = tuple[Any, ...]  # of int, and None for a side that is not known
 
@@ -35,9 +35,15 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         self._named: dict[str, keras.Variable] = {}
 
     def add_parameter(
-        self, local: str, shape: tuple[int, ...], initializer: Any, *, autocast: bool = True
+        self,
+        local: str,
+        role: Role,
+        shape: tuple[int, ...],
+        initializer: Any,
+        *,
+        autocast: bool = True,
     ) -> keras.Variable:
-        """Add a trainable variable known as `<canonical>.<local>`."""
+        """Add a trainable variable known as `<canonical>.<local>`, which plays a role in training."""
         value = self.given.pop(local, None)
         if value is not None:
             initializer = lambda shape, dtype=None: ops.convert_to_tensor(value, dtype)  # noqa: E731
@@ -45,14 +51,15 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         variable = self.add_weight(
             shape=shape, initializer=initializer, name=name, autocast=autocast
         )
+        variable.canonical = f"{self.canonical or self.name}.{local}"
+        variable.role = role
         self._named[local] = variable
         return variable
 
     @property
     def canonical_variables(self) -> dict[str, keras.Variable]:
         """Canonical name to variable, once built."""
-        prefix = self.canonical or self.name
-        return {f"{prefix}.{local}": variable for local, variable in self._named.items()}
+        return {variable.canonical: variable for variable in self._named.values()}
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -27,8 +27,8 @@ class Classifier(NFLayer):
     def build(self, input_shape: Shape) -> None:
         shape = (input_shape[-1], self.classes)
         initializer = keras.initializers.RandomNormal(0.0, self.init_std)
-        self.kernel = self.add_parameter("kernel", shape, initializer)
-        self.bias = self.add_parameter("bias", shape[1:], "zeros")
+        self.kernel = self.add_parameter("kernel", "head", shape, initializer)
+        self.bias = self.add_parameter("bias", "bias", shape[1:], "zeros")
 
     def call(self, x: Any) -> Any:
         return ops.matmul(x, self.kernel) + self.bias

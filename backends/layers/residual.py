@@ -71,7 +71,7 @@ class Residual(NFLayer):
     def build(self, input_shape: list[Shape]) -> None:
         if self.skip_gain:
             initializer = keras.initializers.Constant(self.skip_gain_init)
-            self.scale = self.add_parameter("skip_gain", (), initializer)
+            self.scale = self.add_parameter("skip_gain", "skip_gain", (), initializer)
 
     def call(self, inputs: list[Any]) -> Any:
         branch, shortcut = inputs

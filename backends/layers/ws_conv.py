@@ -89,13 +89,14 @@ class WSConv2D(NFLayer):
         autocast = self.ws_dtype == "compute"
         self.kernel = self.add_parameter(
             "kernel",
+            "kernel",
             shape,
             keras.initializers.VarianceScaling(self.init_scale, "fan_in", "untruncated_normal"),
             autocast=autocast,
         )
         gain = keras.initializers.Constant(self.gain_init)
-        self.gain = self.add_parameter("gain", shape[3:], gain, autocast=autocast)
-        self.bias = self.add_parameter("bias", shape[3:], "zeros")
+        self.gain = self.add_parameter("gain", "gain", shape[3:], gain, autocast=autocast)
+        self.bias = self.add_parameter("bias", "bias", shape[3:], "zeros")
 
     def standardised_kernel(self) -> Any:
         """The kernel that convolves, (k, k, I/groups, O)."""

@@ -1,0 +1,82 @@
+"""What adaptive gradient clipping does to each parameter: over which axes, with which lambda.
+
+Sources: Brock et al. 2021 (arXiv:2102.06171 §4.1, eq. 3); deepmind-research/nfnets/optim.py
+(`unitwise_norm`, `SGD_AGC`) and experiment_nfnets.py (what is left out); timm/utils/agc.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from nfspec.plan import Plan, Role
+from nfspec.training import AGC
+
+LEAST_GRADIENT_NORM = 1e-6  # guards the division; from optim.py
+
+
+@dataclass(frozen=True)
+class ClipRule:
+    """How one parameter's gradient G is clipped, given the parameter W.
+
+    A unit is a set of elements with one norm. Where a unit's `‖G‖ > clipping · max(‖W‖, eps)`, its
+    gradient is scaled by `clipping · max(‖W‖, eps) / max(‖G‖, 1e-6)`.
+
+    Attributes:
+        axes: What a norm is taken over, of the canonical layout (HWIO, IO). None: all of them, one
+            unit. Empty: none of them, each element is a unit.
+        units: How many units the parameter has.
+        clipping: lambda; None where the gradient is left as it is.
+        eps: Least norm of the parameter that is used.
+    """
+
+    axes: tuple[int, ...] | None
+    units: int
+    clipping: float | None
+    eps: float
+
+
+def _axes(unit: str, role: Role, shape: Sequence[int]) -> tuple[int, ...] | None:
+    rank = len(shape)
+    if unit == "tensor":
+        return None
+    if unit == "timm":
+        # timm stores gains as (O, 1, 1, 1), so that its rule of "all dimensions but the first"
+        # takes each gain for a unit of its own.
+        if role == "gain":
+            return ()
+        return None if rank <= 1 else tuple(range(rank - 1))
+    if sum(side != 1 for side in shape) <= 1:
+        return None  # as the original squeezes before it looks at the rank
+    return (0,) if rank <= 3 else tuple(range(rank - 1))
+
+
+def _clipping(agc: AGC, name: str, role: Role) -> float | None:
+    if not agc.enabled or any(fnmatchcase(name, pattern) for pattern in agc.exclude):
+        return None
+    matching = [pattern for pattern in agc.names if fnmatchcase(name, pattern)]
+    if matching:
+        return agc.names[max(matching, key=len)]
+    return agc.roles.get(role, agc.clipping)
+
+
+def clip_rule(agc: AGC, name: str, role: Role, shape: Sequence[int]) -> ClipRule:
+    """The rule for one parameter.
+
+    Args:
+        agc: The `[agc]` table of a spec.
+        name: Canonical name. `agc.exclude` comes first, then the longest matching pattern of
+            `agc.names`, then `agc.roles`, then `agc.clipping`.
+        role: Of the parameter.
+        shape: In the canonical layout: kernels HWIO, dense kernels IO.
+    """
+    axes = _axes(agc.unit, role, shape)
+    units = 1 if axes is None else math.prod(n for i, n in enumerate(shape) if i not in axes)
+    return ClipRule(axes, units, _clipping(agc, name, role), agc.eps)
+
+
+def clip_rules(plan: Plan) -> dict[str, ClipRule]:
+    """Canonical name to rule, in order of execution."""
+    return {p.name: clip_rule(plan.agc, p.name, p.role, p.shape) for p in plan.parameters.values()}
