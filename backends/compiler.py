@@ -10,6 +10,8 @@ import numpy as np
 from nfspec import plan as p
 from nfspec.backends import layers
 from nfspec.backends.layers.base import NFLayer
+from nfspec.backends.optimizers import EMA
+from nfspec.backends.optimizers.around import found_in
 from nfspec.errors import InputError, WeightError
 from nfspec.initialise import Params, init
 from nfspec.resolver import resolve
@@ -80,7 +82,7 @@ def layer_of(op: p.Op, data_format: str, dtype: Any) -> keras.layers.Layer:
         case p.GlobalPool():
             return layers.SpatialMean(**image)
         case p.Dropout():
-            return keras.layers.Dropout(op.rate, name=name, dtype=dtype)
+            return layers.Dropout(op.rate, **common)
         case p.Dense():
             return layers.Classifier(op.out_features, init_std=op.init_std, **common)
     raise TypeError(f"no layer for {type(op).__name__}")
@@ -126,13 +128,34 @@ def build(
     return keras.Model(values[p.INPUT], tapped if taps else tapped["logits"], name=name)
 
 
-def params_of(model: keras.Model) -> Params:
+def names_of(model: keras.Model) -> list[str]:
+    """See `nfspec.names_of`."""
+    strangers = [v for v in model.trainable_variables if not hasattr(v, "canonical")]
+    if strangers:
+        listed = ", ".join(f"{v.path} {tuple(v.shape)}" for v in strangers)
+        raise WeightError(f"{model.name}: these variables are not of nfspec's layers: {listed}")
+    return [v.canonical for v in model.trainable_variables]
+
+
+def _averages(model: keras.Model) -> dict[int, keras.Variable]:
+    """Identity of each trained variable to its moving average."""
+    optimizer = found_in(getattr(model, "optimizer", None), EMA)
+    if optimizer is None:
+        raise WeightError(f"{model.name}: its optimizer keeps no averages")
+    if not optimizer.built or int(optimizer.iterations) == 0:
+        raise WeightError(f"{model.name}: no averages before the first training step")
+    return {id(v): average for v, average in optimizer.averages}
+
+
+def params_of(model: keras.Model, average: bool) -> Params:
     """See `nfspec.params_of`."""
+    averages = _averages(model) if average else {}
     found = {}
     for layer in model._flatten_layers():
         if isinstance(layer, NFLayer):
             for name, variable in layer.canonical_variables.items():
-                found[name] = np.array(keras.ops.convert_to_numpy(variable), np.float32)
+                value = averages.get(id(variable), variable)
+                found[name] = np.array(keras.ops.convert_to_numpy(value), np.float32)
     if not found:
         raise WeightError(f"{model.name}: no layer of this model was made by nfspec")
     return found

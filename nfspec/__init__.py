@@ -6,7 +6,7 @@
     model = nfspec.compile(spec, backend="jax", params=params)
 
 Importing nfspec costs next to nothing: a name is imported when it is first used (PEP 562), and only
-`compile` and `params_of` import a framework.
+what makes or reads Keras objects imports a framework.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nfspec import reference, signal, weights
-    from nfspec.compilation import compile, params_of
+    from nfspec.compilation import agc, compile, names_of, params_of, sam
     from nfspec.counting import Count, count
     from nfspec.errors import (
         BackendError,
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from nfspec.loader import dialects, load, variants
     from nfspec.plan import Parameter, Plan
     from nfspec.resolver import resolve
+    from nfspec.runs import Run, recipe
     from nfspec.spec import Spec
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "compilation": ["compile", "params_of"],
+    "compilation": ["agc", "compile", "names_of", "params_of", "sam"],
     "counting": ["Count", "count"],
     "errors": [
         "BackendError",
@@ -49,6 +50,7 @@ _HOMES = {
     "loader": ["dialects", "load", "variants"],
     "plan": ["Parameter", "Plan"],
     "resolver": ["resolve"],
+    "runs": ["Run", "recipe"],
     "spec": ["Spec"],
 }
 _MODULES = ["reference", "signal", "weights"]

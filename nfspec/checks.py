@@ -1,14 +1,47 @@
-"""What one field says about another: rules of a spec that hold before any width is computed."""
+"""What one field says about another: rules that hold before any width is computed, and after."""
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from nfspec.activations import DEEPMIND_SLOPE
-from nfspec.errors import Problem, SpecError
+from nfspec.clipping import matches
+from nfspec.errors import Problem, SpecError, suggest
 from nfspec.fields import MAX_BLOCKS
+from nfspec.plan import Plan
 from nfspec.spec import SCALAR_COLUMNS, Spec
-from nfspec.validation import Key, entries, shown
+from nfspec.validation import Key, entries, quoted, shown
+
+MAX_PARAMETERS = 10**11
+MAX_TRIED = 100_000  # patterns with a *, times names
+MAX_UNMATCHED = 20  # patterns listed
+LONGEST_NAME = 100  # characters; no parameter's has as many
+WIDTHS_COME_FROM: tuple[Key, ...] = (
+    ("stages", "width"),
+    ("stages", "group_width"),
+    ("stages", "expansion"),
+    ("stages", "kernel"),
+    ("stages", "width_factor"),
+    ("block", "first_expansion"),
+    ("block", "mid_from"),
+    ("stem", "width"),
+    ("rounding", "divisor"),
+    ("rounding", "groups"),
+)
+# Part of a parameter's name, as a regular expression, and what decides whether there is one.
+NAMES_COME_FROM: dict[str, tuple[Key, ...]] = {
+    "final": (("head", "conv"),),
+    "skip_gain": (("block", "skip_gain"),),
+    "conv1b": (("block", "convs"),),
+    "shortcut": (("stages", "stride"), ("stages", "width")),
+    r"\.(se|eca)\b": (("stages", "attention"),),
+    r"stages\.\d": (("stages", "depth"),),
+    r"stem\.conv\d": (("stem", "width"),),
+}
 
 
 class Problems:
@@ -122,3 +155,67 @@ def _check_agreement(spec: Spec, problems: Problems) -> None:
         )
         causes = ("activation", "slope"), ("activation", "kind")
         problems.add("SPEC-GAMMA", ("activation", "gamma"), message, *causes)
+
+
+def check_plan(plan: Plan, problems: Problems) -> None:
+    """AGC's patterns match parameters, and there are not too many of these.
+
+    Raises:
+        SpecError: That is not so, or something was wrong already.
+    """
+    _check_patterns(plan.parameters, problems)
+    problems.stop()
+    total = sum(p.size for p in plan.parameters.values())
+    if total > MAX_PARAMETERS:
+        message = f"{total:.1e} parameters in all, more than the limit of {MAX_PARAMETERS:.0e}"
+        causes = (*WIDTHS_COME_FROM, ("stages",), ("se",), ("head",))
+        problems.add("SPEC-LIMIT", ("stages", "width"), message, *causes)
+        problems.stop()
+
+
+def _check_patterns(names: Collection[str], problems: Problems) -> None:
+    """A pattern that matches nothing is a slip, and leaves to clip what it was to keep from it."""
+    agc = problems.spec.agc
+    patterns: dict[Key, str] = {("agc", "exclude", i): p for i, p in enumerate(agc.exclude)}
+    patterns |= {("agc", "names", pattern): pattern for pattern in agc.names}
+    starred = sum("*" in pattern for pattern in patterns.values())
+    if starred * len(names) > MAX_TRIED:
+        message = (
+            f"{starred} patterns with a * for {len(names)} parameters are too many to try; "
+            f"the one times the other may be {MAX_TRIED}"
+        )
+        problems.add("SPEC-LIMIT", ("agc",), message, ("stages", "depth"))
+        return
+    slips = (item for item in patterns.items() if not _matches_any(item[1], names))
+    if not (listed := list(islice(slips, MAX_UNMATCHED))):
+        return
+    shapes = sorted({re.sub(r"\.\d+(?=\.)", ".*", name) for name in names})
+    for path, pattern in listed:
+        message = (
+            f"no parameter is called {quoted(pattern)}, where * stands for any run of characters"
+            + (_meant(pattern, names, shapes) or '; names are like "head.fc.kernel"')
+        )
+        found = (causes for part, causes in NAMES_COME_FROM.items() if re.search(part, pattern))
+        problems.add("SPEC-AGC", path, message, *chain.from_iterable(found))
+    if next(slips, None):
+        message = f"more patterns than the {MAX_UNMATCHED} listed are the name of no parameter"
+        problems.add("SPEC-AGC", ("agc",), message)
+
+
+def _matches_any(pattern: str, names: Collection[str]) -> bool:
+    if "*" not in pattern or len(pattern.replace("*", "")) > LONGEST_NAME:
+        return pattern in names
+    return any(matches(name, pattern) for name in names)
+
+
+def _meant(pattern: str, names: Collection[str], shapes: Sequence[str]) -> str:
+    """A hint: the pattern with its words put right, or else the nearest that matches something.
+
+    `shapes` are the names, each index of a stage or block made a `*`.
+    """
+    words = sorted({word for shape in shapes for word in shape.split(".")})
+    parts = pattern[:100].split(".")
+    nearest = (difflib.get_close_matches(part, words, n=1) or [part] for part in parts)
+    corrected = ".".join(near[0] for near in nearest)
+    usable = corrected != pattern and _matches_any(corrected, names)
+    return suggest(pattern, [corrected] if usable else shapes)

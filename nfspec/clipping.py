@@ -7,10 +7,14 @@ Sources: Brock et al. 2021 (arXiv:2102.06171 §4.1, eq. 3); deepmind-research/nf
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 
+from nfspec.errors import InputError, suggest
 from nfspec.plan import Plan, Role
 from nfspec.training import AGC
 
@@ -53,10 +57,20 @@ def _axes(unit: str, role: Role, shape: Sequence[int]) -> tuple[int, ...] | None
     return (0,) if rank <= 3 else tuple(range(rank - 1))
 
 
+@lru_cache(maxsize=1_024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(translate(pattern.replace("[", "[[]").replace("?", "[?]")))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern is for a name: `*` is any run of characters, all else stands for itself."""
+    return _compiled(pattern).match(name) is not None
+
+
 def _clipping(agc: AGC, name: str, role: Role) -> float | None:
-    if not agc.enabled or any(fnmatchcase(name, pattern) for pattern in agc.exclude):
+    if not agc.enabled or any(matches(name, pattern) for pattern in agc.exclude):
         return None
-    matching = [pattern for pattern in agc.names if fnmatchcase(name, pattern)]
+    matching = [pattern for pattern in agc.names if matches(name, pattern)]
     if matching:
         return agc.names[max(matching, key=len)]
     return agc.roles.get(role, agc.clipping)
@@ -77,6 +91,53 @@ def clip_rule(agc: AGC, name: str, role: Role, shape: Sequence[int]) -> ClipRule
     return ClipRule(axes, units, _clipping(agc, name, role), agc.eps)
 
 
+def require_agc(plan: Plan) -> None:
+    """Refuse a plan whose spec trains without AGC.
+
+    Raises:
+        InputError: It does.
+    """
+    if not plan.agc.enabled:
+        raise InputError(
+            f"{plan.name} trains without adaptive gradient clipping; to have it, put "
+            "`[agc] enabled = true` into its spec, or into one that extends it"
+        )
+
+
 def clip_rules(plan: Plan) -> dict[str, ClipRule]:
     """Canonical name to rule, in order of execution."""
     return {p.name: clip_rule(plan.agc, p.name, p.role, p.shape) for p in plan.parameters.values()}
+
+
+def _mismatch(plan: Plan, name: str, shape: Sequence[int]) -> str | None:
+    if name not in plan.parameters:
+        return f"{name}: {plan.name} has no such parameter{suggest(name, plan.parameters)}"
+    if (expected := plan.parameters[name].shape) == tuple(shape):
+        return None
+    return f"{name}: expected shape {expected} (HWIO, dense kernels IO); found {tuple(shape)}"
+
+
+def rules_for(plan: Plan, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> list[ClipRule]:
+    """The rules of the tensors that a training loop holds, which are some of the plan's.
+
+    Args:
+        plan: The network.
+        names: Canonical name of each tensor.
+        shapes: Of each tensor, in the canonical layout.
+
+    Raises:
+        InputError: The plan does not clip, or tensors are not the plan's; the first 20 are named.
+    """
+    require_agc(plan)
+    if len(names) != len(shapes):
+        raise InputError(f"expected a name for each of {len(shapes)} tensors; found {len(names)}")
+    wrong = [f"{name}: twice" for name, count in Counter(names).items() if count > 1]
+    for name, shape in zip(names, shapes, strict=True):
+        if len(wrong) < 20 and (message := _mismatch(plan, name, shape)) is not None:
+            wrong.append(message)
+    if wrong:
+        raise InputError("\n".join(wrong[:20]))
+    return [
+        clip_rule(plan.agc, name, plan.parameters[name].role, plan.parameters[name].shape)
+        for name in names
+    ]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from nfspec.clipping import require_agc
 from nfspec.errors import BackendError, suggest
 from nfspec.initialise import Params
+from nfspec.plan import Plan
 from nfspec.spec import Spec
 
 if TYPE_CHECKING:
@@ -84,18 +87,72 @@ def compile(
     return compiler.build(spec, params, taps=taps, data_format=data_format, dtype=dtype)
 
 
-def params_of(model: Any) -> Params:
+def names_of(model: Any) -> list[str]:
+    """Canonical names of `model.trainable_variables`, in their order.
+
+    Args:
+        model: What `compile` returned, or a Keras model of such layers alone.
+
+    Raises:
+        WeightError: A variable belongs to another layer.
+    """
+    from nfspec.backends import compiler
+
+    return compiler.names_of(model)
+
+
+def params_of(model: Any, *, average: bool = False) -> Params:
     """Read the parameters out of a live model.
 
     Args:
         model: What `compile` returned, or a Keras model with such layers in it.
+        average: The moving averages that the model's optimizer keeps, instead; parameters that it
+            does not train are as they are.
 
     Returns:
         Canonical name to float32 array.
 
     Raises:
-        WeightError: The model has no nfspec layers.
+        WeightError: The model has no nfspec layers, or its optimizer keeps no averages.
     """
     from nfspec.backends import compiler
 
-    return compiler.params_of(model)
+    return compiler.params_of(model, average)
+
+
+def agc(
+    plan: Plan, optimizer: keras.optimizers.Optimizer, treat_as: Mapping[str, str] | None = None
+) -> keras.optimizers.Optimizer:
+    """Put adaptive gradient clipping, as a plan's `[agc]` says, around a Keras optimizer.
+
+    Gradients are clipped where the optimizer takes its step: once for each, unscaled, accumulated
+    and reduced over devices. For training without Keras's loop, see `nfspec.backends.jax`, `.torch`
+    and `.tensorflow`.
+
+    Args:
+        plan: The network that the optimizer trains.
+        optimizer: Any Keras optimizer but a LossScaleOptimizer, which goes outside.
+        treat_as: For variables of other layers, their path to the name of the plan's parameter
+            that each is clipped like, such as `{"dense/kernel": "head.fc.kernel"}`.
+
+    Raises:
+        InputError: The spec says that it trains without AGC, or a name is not known.
+    """
+    from nfspec.backends.optimizers import AGC
+    from nfspec.backends.roles import treated_as
+
+    require_agc(plan)
+    return AGC(optimizer, plan.agc, treated_as(plan, treat_as or {}))
+
+
+def sam(model: keras.Model, rho: float = 0.05, fraction: float = 1.0) -> keras.Model:
+    """A model that trains the same parameters with sharpness-aware minimisation.
+
+    Args:
+        model: What `compile` returned, without taps. Compile the model returned, not this one.
+        rho: Length of the ascent (Foret et al. 2021, arXiv:2010.01412, eq. 2).
+        fraction: Share of each batch that the ascent is computed on.
+    """
+    from nfspec.backends.sam import SharpnessAware
+
+    return SharpnessAware(model, rho, fraction)

@@ -13,7 +13,7 @@ from typing import Any
 
 from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.arithmetic import eca_taps, gamma_of, rounded
-from nfspec.checks import Problems, check, stage_path
+from nfspec.checks import WIDTHS_COME_FROM, Problems, check, check_plan, stage_path
 from nfspec.plan import (
     ECA,
     INPUT,
@@ -35,20 +35,6 @@ from nfspec.plan import (
 from nfspec.spec import SCALAR_COLUMNS, Spec
 from nfspec.validation import Key
 
-MAX_PARAMETERS = 10**11
-WIDTHS_COME_FROM: tuple[Key, ...] = (
-    ("stages", "width"),
-    ("stages", "group_width"),
-    ("stages", "expansion"),
-    ("stages", "kernel"),
-    ("stages", "width_factor"),
-    ("block", "first_expansion"),
-    ("block", "mid_from"),
-    ("stem", "width"),
-    ("rounding", "divisor"),
-    ("rounding", "groups"),
-)
-
 
 def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
     """Work out what a spec means.
@@ -63,13 +49,7 @@ def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
     problems = Problems(spec, stand_ins)
     check(spec, problems)
     plan = _Builder(spec, problems).build()
-    problems.stop()
-    total = sum(p.size for p in plan.parameters.values())
-    if total > MAX_PARAMETERS:
-        message = f"{total:.1e} parameters in all, more than the limit of {MAX_PARAMETERS:.0e}"
-        causes = (*WIDTHS_COME_FROM, ("stages",), ("se",), ("head",))
-        problems.add("SPEC-LIMIT", ("stages", "width"), message, *causes)
-        problems.stop()
+    check_plan(plan, problems)
     return plan
 
 

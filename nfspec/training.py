@@ -17,17 +17,29 @@ class AGC(Table):
     """Adaptive gradient clipping, which does not change the graph."""
 
     enabled: Annotated[bool, Field(description="Whether the recipe clips.")]
-    clipping: Annotated[Factor, Field(description="lambda: largest ratio of norms.")]
+    clipping: Annotated[
+        Factor,
+        Field(description="lambda, the largest ratio of norms, unless a role or name has one."),
+    ]
     eps: Annotated[float, Field(gt=0, le=1, description="Least parameter norm.")]
     unit: Annotated[
         Literal["squeeze", "timm", "tensor"],
         Field(description="What one norm is taken over: DeepMind's rule, timm's, the tensor."),
     ]
     exclude: Annotated[
-        tuple[str, ...], Field(max_length=1_000, description="Names never clipped; * matches.")
+        tuple[str, ...],
+        Field(
+            max_length=1_000,
+            description="Names never clipped, above all else; * is any run of characters.",
+        ),
     ]
-    roles: Annotated[dict[Roles, Factor], Field(description="lambda of a role.")]
-    names: Annotated[dict[str, Factor], Field(description="lambda by name; * matches.")]
+    roles: Annotated[
+        dict[Roles, Factor], Field(description="lambda of a role, for names that have none.")
+    ]
+    names: Annotated[
+        dict[str, Factor],
+        Field(description="lambda by name, the longest match's; * is any run of characters."),
+    ]
 
 
 class Recipe(Table):
@@ -54,6 +66,9 @@ class Recipe(Table):
     ema_warm: Annotated[bool, Field(description="Decay min(decay, (1+t)/(10+t)).")]
     label_smoothing: Annotated[Fraction, Field(description="Weight of the uniform target.")]
     sam_rho: Annotated[NotNegative, Field(description="Sharpness-aware minimisation; 0: off.")]
+    sam_fraction: Annotated[
+        float, Field(gt=0, le=1, description="Share of a batch that SAM's ascent is computed on.")
+    ]
     precision: Annotated[
         Literal["float32", "bfloat16"], Field(description="Of the forward and backward pass.")
     ]
@@ -66,3 +81,7 @@ class Recipe(Table):
         NotNegative, Field(description="Their strength; 10 is the nominal top.")
     ]
     mix_before_augment: Annotated[bool, Field(description="mixup and CutMix before RandAugment.")]
+
+    def decay_of(self, role: str) -> float:
+        """The weight decay of a parameter of a role: `weight_decay`, or 0 where it is excluded."""
+        return 0.0 if role in self.weight_decay_exclude else self.weight_decay

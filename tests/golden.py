@@ -1,6 +1,8 @@
 """The golden figures of the original implementation; data/README.md says how they were made."""
 
-from functools import cache
+import json
+from dataclasses import replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,30 @@ class Golden:
         self.spec = nfspec.load(DATA / f"{network}.toml")
         self.plan = nfspec.resolve(self.spec)
         self.params = self.named("param")
+
+    @cached_property
+    def meta(self) -> dict:
+        """How the figures were made."""
+        return json.loads(str(self["meta"]))
+
+    @cached_property
+    def training_plan(self) -> nfspec.Plan:
+        """The plan with the clipping and the optimiser of the ten training steps."""
+        hyper = self.meta["hyper"]
+        agc = {"enabled": True, "clipping": hyper["clipping"], "eps": hyper["eps"]}
+        recipe = {
+            "learning_rate": hyper["lr"],
+            "learning_rate_images": 0,
+            "momentum": hyper["momentum"],
+            "nesterov": hyper["nesterov"],
+            "weight_decay": hyper["weight_decay"],
+            "label_smoothing": hyper["label_smoothing"],
+        }
+        return replace(
+            self.plan,
+            agc=self.plan.agc.model_copy(update=agc),
+            recipe=self.plan.recipe.model_copy(update=recipe),
+        )
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.figures[key]

@@ -2,6 +2,9 @@
 
 import pytest
 
+from nfspec import load, resolve, variants
+from nfspec.clipping import clip_rules
+
 from specs import HEAD, complaints, write
 
 LENGTH, GROUPS = "[SPEC-LENGTH]", "[SPEC-GROUPS]"
@@ -17,6 +20,8 @@ SLOPE = (
     'activation.gamma: the "deepmind" table has leaky_relu of slope 0.01, this one is of 0.2; '
     'use gamma = "exact" [SPEC-GAMMA]'
 )
+NOTHING = "where * stands for any run of characters"
+LIKE = 'names are like "head.fc.kernel" [SPEC-AGC]'
 
 # What stands from line 5 on, and the lines of errors after `x.toml:`. nfnet-f0 is the parent: a
 # problem of a value of its is told at the line of x.toml that caused it.
@@ -108,6 +113,34 @@ FIELDS = {
         "6:1: block.first_expansion: 0.001 of 256 channels is no bottleneck (stage 0, block 0) "
         "[SPEC-WIDTH]",
     ],
+    "[agc]\nexclude = ['head.fc.*', 'head.fc.kernal']": [
+        f'6:25: agc.exclude[1]: no parameter is called "head.fc.kernal", {NOTHING}; did you mean '
+        '"head.fc.kernel"? [SPEC-AGC]'
+    ],
+    "[agc.names]\n'*' = 1\n'stages.*.gian' = 1\nfc = 1\n'head.kernel' = 1": [
+        f'7:1: agc.names."stages.*.gian": no parameter is called "stages.*.gian", {NOTHING}; did '
+        'you mean "stages.*.gain"? [SPEC-AGC]',
+        f'8:1: agc.names.fc: no parameter is called "fc", {NOTHING}; {LIKE}',
+        f'9:1: agc.names."head.kernel": no parameter is called "head.kernel", {NOTHING}; did you '
+        'mean "head.fc.kernel"? [SPEC-AGC]',
+    ],
+    "[agc]\nexclude = ['stem.conv?.*', 'stem.[ac]*.gain', 'HEAD.*', 'fc.*', '*.fc']": [
+        f'6:12: agc.exclude[0]: no parameter is called "stem.conv?.*", {NOTHING}; did you '
+        'mean "stem.conv3.*"? [SPEC-AGC]',
+        f'6:28: agc.exclude[1]: no parameter is called "stem.[ac]*.gain", {NOTHING}; did you '
+        'mean "stem.conv3.gain"? [SPEC-AGC]',
+        f'6:47: agc.exclude[2]: no parameter is called "HEAD.*", {NOTHING}; {LIKE}',
+        f'6:57: agc.exclude[3]: no parameter is called "fc.*", {NOTHING}; {LIKE}',
+        f'6:65: agc.exclude[4]: no parameter is called "*.fc", {NOTHING}; {LIKE}',
+    ],
+    "[stages]\ngroup_width = 129\n[agc]\nexclude = ['head']": [
+        "6:1: stages.group_width: 129 is wider than the bottleneck of 128 (stage 0, block 0) "
+        + GROUPS,
+        f'8:12: agc.exclude[0]: no parameter is called "head", {NOTHING}; {LIKE}',
+    ],
+    "[agc]\nenabled = false\nexclude = ['head']": [
+        f'7:12: agc.exclude[0]: no parameter is called "head", {NOTHING}; {LIKE}'
+    ],
 }
 
 
@@ -134,3 +167,77 @@ def test_a_bad_value_is_not_blamed_for_what_stands_in_for_it():
         "x.toml:6:13: stages.depth[1]: must be at least 1; found 0 [SPEC-VALUE]",
         "x.toml:9:1: stages.kernel: must be odd; found 4 [SPEC-KERNEL]",
     ]
+
+
+# Patterns of a parent, each with what the author of x.toml changed so that it matches nothing, and
+# the line of that.
+TAKEN_AWAY = {
+    "final_conv.*": ("[head]\nconv = 'none'", 6),
+    "*.skip_gain": ("[block]\nskip_gain = false", 6),
+    "*.conv1b.gain": ("[block]\nconvs = 1", 6),
+    "*.se.fc0.kernel": ("[stages]\nkernel = 5\nattention = 'none'", 7),
+    "stages.3.*": ("[stages]\ndepth = [1, 2, 6]\nwidth = [256, 512, 1536]\nstride = 2", 6),
+    "stages.2.blocks.5.*": ("[stages]\ndepth = [1, 2, 5, 3]", 6),
+    "stages.0.*shortcut*": ("[stages]\nwidth = [128, 512, 1536, 1536]\nexpansion = 1", 6),
+    "stem.conv3.kernel": ("[stem]\nwidth = [16, 32, 64]\nstride = [2, 1, 1]", 6),
+}
+
+
+@pytest.mark.parametrize("pattern", TAKEN_AWAY)
+def test_a_parents_pattern_is_told_at_what_took_its_parameters_away(pattern):
+    text, line = TAKEN_AWAY[pattern]
+    write(f"{HEAD}agc.names = {{'{pattern}' = 0.1}}\n", "b.toml")
+    assert complaints("b.toml") == []
+    complained = complaints(write(HEAD.replace("nfnet-f0", "b.toml") + text))
+    assert [found.split(" no parameter")[0] for found in complained] == [
+        f'x.toml:{line}:1: agc.names."{pattern}":'
+    ]
+
+
+def test_a_parents_slip_is_told_where_it_is():
+    write(f"{HEAD}agc.exclude = ['head.fc.kernal']\n", "b.toml")
+    text = "[head]\nconv = 'none'\n[stages]\ndepth = [1, 1, 1, 1]\n"
+    (line,) = complaints(write(HEAD.replace("nfnet-f0", "b.toml") + text))
+    assert line.startswith("b.toml:5:16: agc.exclude[0]: no parameter is called")
+
+
+def test_a_pattern_is_not_blamed_for_what_a_bad_value_took_away():
+    text = "agc.names = {'*.eca.*' = 1}\nstages.attention = 'eac'\n"
+    (line,) = complaints(write(HEAD + text))
+    assert line.startswith("x.toml:6:1: stages.attention: expected")
+
+
+def test_of_many_patterns_that_match_nothing_20_are_told():
+    write(HEAD + "[agc.names]\n" + "".join(f"a{n} = 1\n" for n in range(21)))
+    first, *lines = complaints("x.toml")
+    assert first == (
+        "x.toml:5:1: agc: more patterns than the 20 listed are the name of no parameter [SPEC-AGC]"
+    )
+    assert [line.split()[1] for line in lines] == [f"agc.names.a{n}:" for n in range(20)]
+    write(HEAD + "[agc.names]\n" + "".join(f"a{n} = 1\n" for n in range(20)))
+    assert complaints("x.toml") == [*lines]
+
+
+def test_patterns_times_parameters_are_limited():
+    write(f"{HEAD}agc.exclude = {['*'] * 430}\n")  # 233 * 430 = 100,190
+    assert complaints("x.toml") == [
+        "x.toml:5:1: agc: 430 patterns with a * for 233 parameters are too many to try; the one "
+        "times the other may be 100000 [SPEC-LIMIT]"
+    ]
+    write(f"{HEAD}agc.exclude = {['*'] * 429 + ['head.fc.kernel']}\n")
+    assert complaints("x.toml") == []
+
+
+def test_a_star_is_any_run_of_characters_an_empty_one_too():
+    write(f"{HEAD}agc.exclude = ['*stem.conv*.*kernel', 'head.*']\n")
+    spared = [
+        name for name, rule in clip_rules(resolve(load("x.toml"))).items() if not rule.clipping
+    ]
+    stem = [f"stem.conv{i}.kernel" for i in range(4)]
+    assert spared == [*stem, "head.fc.kernel", "head.fc.bias"]
+
+
+@pytest.mark.parametrize("name", variants())
+def test_the_head_of_every_network_is_kept_from_clipping(name):
+    plan = resolve(load(name))
+    assert clip_rules(plan)["head.fc.kernel"].clipping is None

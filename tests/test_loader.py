@@ -152,7 +152,7 @@ def test_mistakes_of_a_parent_are_placed_in_its_file():
 
 
 def test_a_file_may_be_called_as_what_it_extends():
-    text = f"{HEAD}[head]\nclasses = 10\n[agc.names]\n'a.b' = 1.0\n"
+    text = f"{HEAD}[head]\nclasses = 10\n[agc.names]\n'stem.*' = 1.0\n"
     spec = load(write(text, "nfnet-f0.toml"))
     assert (spec.head.classes, spec.stages.depth) == (10, (1, 2, 6, 3))
     assert spec.origin(("head", "classes")) == Origin("nfnet-f0.toml", 6, 1)
@@ -282,17 +282,18 @@ def test_an_empty_file_is_told_how_to_begin():
 
 def test_tables_merge_and_everything_else_replaces():
     parent(
-        "[stages]\nalpha = [0.1, 0.2, 0.3, 0.4]\n[agc]\nexclude = ['a', 'b']\n"
-        "[agc.names]\n'a.b' = 0.1\nc = 0.2\n[agc.roles]\ngain = 0.3\n"
+        "[stages]\nalpha = [0.1, 0.2, 0.3, 0.4]\n[agc]\nexclude = ['head.*', '*.gain']\n"
+        "[agc.names]\n'stem.*' = 0.1\n'*.bias' = 0.2\n[agc.roles]\ngain = 0.3\n"
     )
     text = (
-        "stages.kernel = 5\nagc.exclude = ['c']\nagc.names = {'a.b' = 1, d = 2}\nagc.roles = {}\n"
+        "stages.kernel = 5\nagc.exclude = ['*.se.*']\n"
+        "agc.names = {'stem.*' = 1, 'final*' = 2}\nagc.roles = {}\n"
     )
     spec = load(extending('"b.toml"', text))
     assert spec.stages.alpha == (0.1, 0.2, 0.3, 0.4)
     assert spec.stages.kernel == 5
-    assert spec.agc.exclude == ("c",)
-    assert spec.agc.names == {"a.b": 1.0, "c": 0.2, "d": 2.0}
+    assert spec.agc.exclude == ("*.se.*",)
+    assert spec.agc.names == {"stem.*": 1.0, "*.bias": 0.2, "final*": 2.0}
     assert spec.agc.roles == {"gain": 0.3}
 
 

@@ -6,12 +6,14 @@ Importing this package registers them, so that `keras.saving.load_model` finds t
 from nfspec.backends.layers.activation import ScaledActivation
 from nfspec.backends.layers.attention import EfficientChannelAttention, SqueezeExcite
 from nfspec.backends.layers.classifier import Classifier
+from nfspec.backends.layers.drop import Dropout, StochasticDepth
 from nfspec.backends.layers.pooling import SpatialMean, SpatialPool
-from nfspec.backends.layers.residual import Residual, StochasticDepth
+from nfspec.backends.layers.residual import Residual
 from nfspec.backends.layers.ws_conv import WSConv2D
 
 __all__ = [
     "Classifier",
+    "Dropout",
     "EfficientChannelAttention",
     "Residual",
     "ScaledActivation",

@@ -43,7 +43,7 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         *,
         autocast: bool = True,
     ) -> keras.Variable:
-        """Add a trainable variable known as `<canonical>.<local>`, which plays a role in training."""
+        """Add a trainable variable known as `<canonical>.<local>`, with its role in training."""
         value = self.given.pop(local, None)
         if value is not None:
             initializer = lambda shape, dtype=None: ops.convert_to_tensor(value, dtype)  # noqa: E731

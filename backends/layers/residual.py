@@ -11,39 +11,6 @@ from nfspec.backends.layers.base import NFLayer, Shape, serialisable
 
 
 @serialisable
-class StochasticDepth(NFLayer):
-    """In training, zero an image's residual with probability `rate` (Huang et al. 2016).
-
-    Args:
-        rate: Probability of being dropped.
-        rescale: Divide what is kept by 1 - rate, as timm does and the original does not.
-        seed: For a repeatable sequence.
-    """
-
-    def __init__(
-        self, rate: float, *, rescale: bool = False, seed: int | None = None, **kwargs: Any
-    ):
-        super().__init__(**kwargs)
-        self.rate = rate
-        self.rescale = rescale
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-
-    def call(self, x: Any, training: bool = False) -> Any:
-        if not training or self.rate == 0.0:
-            return x
-        shape = (ops.shape(x)[0], *(1,) * (len(x.shape) - 1))
-        # float32 draws: bfloat16 has too few values between 0 and 1 for small rates.
-        draws = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-        kept = 1.0 / (1.0 - self.rate) if self.rescale else 1.0
-        return x * ops.cast(ops.where(draws >= self.rate, kept, 0.0), x.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return {**config, "rate": self.rate, "rescale": self.rescale, "seed": self.seed}
-
-
-@serialisable
 class Residual(NFLayer):
     """`alpha · skip_gain · branch + shortcut`, called on the list [branch, shortcut].
 

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import nfspec
+from nfspec.cli.agc import agc
 from nfspec.cli.check import check
 from nfspec.cli.compare import compare
 from nfspec.cli.convert import convert
@@ -69,6 +70,7 @@ def _options(
 
 app.command("list")(list_specs)
 app.command()(show)
+app.command()(agc)
 app.command()(check)
 app.command()(diff)
 app.command()(new)

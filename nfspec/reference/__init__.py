@@ -1,5 +1,16 @@
-"""The oracle: what each operation means, in float64 NumPy, written from the papers' formulas."""
+"""The oracle: what each operation and a training step mean, in float64 NumPy, from the formulas."""
 
+from nfspec.reference import training
+from nfspec.reference.gradients import Gradients, loss_and_gradients
 from nfspec.reference.network import forward
+from nfspec.reference.training import StepReport, TrainingState, train_step
 
-__all__ = ["forward"]
+__all__ = [
+    "Gradients",
+    "StepReport",
+    "TrainingState",
+    "forward",
+    "loss_and_gradients",
+    "train_step",
+    "training",
+]

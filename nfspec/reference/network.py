@@ -30,7 +30,22 @@ from nfspec.reference.rounding import Rounding
 Array = NDArray[np.float64]
 
 
-def _run(op: Op, inputs: list[Array], values: list[Array], rounding: Rounding | None) -> Array:
+def as_images(plan: Plan, x: ArrayLike) -> Array:
+    """Images as float64.
+
+    Raises:
+        InputError: Not of shape (N, H, W, plan.channels).
+    """
+    image = np.asarray(x, np.float64)
+    if image.ndim != 4 or image.shape[3] != plan.channels:
+        expected = f"(N, H, W, {plan.channels})"
+        raise InputError(f"images: expected an array of shape {expected}; found {image.shape}")
+    return image
+
+
+def evaluate(
+    op: Op, inputs: list[Array], values: list[Array], rounding: Rounding | None = None
+) -> Array:
     """One operation. `values` are its parameters, in the order of `op.parameters`."""
     x = inputs[0]
     match op:
@@ -60,7 +75,7 @@ def _run(op: Op, inputs: list[Array], values: list[Array], rounding: Rounding | 
             out = x @ values[0]
             return (rounding.dense(out, x, values[0]) if rounding else out) + values[1]
         case StochasticDepth() | Dropout():
-            return x  # the reference evaluates; it does not train
+            return x  # the reference draws no random numbers
     raise TypeError(f"no reference for {type(op).__name__}")
 
 
@@ -87,17 +102,14 @@ def forward(
         InputError: `x` is not a batch of such images.
         KeyError: A parameter is missing.
     """
-    image = np.asarray(x, np.float64)
-    if image.ndim != 4 or image.shape[3] != plan.channels:
-        expected = f"(N, H, W, {plan.channels})"
-        raise InputError(f"images: expected an array of shape {expected}; found {image.shape}")
+    image = as_images(plan, x)
     taps = plan.taps if taps is None else taps
     kept = set(taps.values())
     last_use = {name: i for i, op in enumerate(plan.ops) for name in op.inputs}
     values: dict[str, Array] = {INPUT: image}
     for i, op in enumerate(plan.ops):
         own = [np.asarray(params[p.name], np.float64) for p in op.parameters]
-        out = _run(op, [values[name] for name in op.inputs], own, rounding)
+        out = evaluate(op, [values[name] for name in op.inputs], own, rounding)
         values[op.name] = rounding.output(out) if rounding else out
         for name in op.inputs:
             if last_use[name] == i and name not in kept:

@@ -1,9 +1,14 @@
-"""Gradients of the golden loss in whichever framework runs."""
+"""Gradients of the golden loss in whichever framework runs, each network compiled once."""
+
+from functools import cache
 
 import keras
 import numpy as np
 
+import nfspec
 from nfspec.backends.layers.base import NFLayer
+
+from golden import golden
 
 
 def variables(model):
@@ -15,38 +20,78 @@ def variables(model):
     return found
 
 
-def loss_gradients(model, x, targets):
-    """Gradients of the mean cross-entropy: that of the images, and those by canonical name."""
-    named = variables(model)
+@cache
+def shared_model(network):
+    """A golden network's model, one for all tests; see `golden_model`."""
+    g = golden(network)
+    return nfspec.compile(g.spec, keras.backend.backend(), g.params)
+
+
+def golden_model(network):
+    """A golden network's model with the golden parameters."""
+    model = shared_model(network)
+    for name, variable in variables(model).items():
+        variable.assign(golden(network).params[name])
+    return model
+
+
+def smoothed(network):
+    """The golden targets: one-hot labels with smoothing of 0.1, (N, classes)."""
+    g = golden(network)
+    classes = g["logits"].shape[1]
+    return (0.9 * np.eye(classes)[g["labels"]] + 0.1 / classes).astype(np.float32)
+
+
+@cache
+def gradient_function(model):
+    """A function of (images, targets) to the mean cross-entropy, its gradient for the images, and
+    those for `model.trainable_variables`, in the framework's own arrays."""
     backend = keras.backend.backend()
+    weights = model.trainable_variables
     if backend == "torch":
         import torch
 
-        images = torch.tensor(x, requires_grad=True)
-        scores = torch.log_softmax(model(images), -1)
-        (-(torch.tensor(targets) * scores).sum(-1).mean()).backward()
-        return images.grad.numpy(), {n: v.value.grad.numpy() for n, v in named.items()}
+        def gradients(x, targets):
+            images = torch.tensor(x, requires_grad=True)
+            scores = torch.log_softmax(model(images), -1)
+            loss = -(torch.tensor(targets) * scores).sum(-1).mean()
+            found = torch.autograd.grad(loss, [images, *(v.value for v in weights)])
+            return loss.detach(), found[0], list(found[1:])
+
+        return gradients
     if backend == "tensorflow":
         import tensorflow as tf
 
         @tf.function
-        def gradients(images):
+        def gradients(images, targets):
             with tf.GradientTape() as tape:
                 tape.watch(images)
                 scores = tf.nn.log_softmax(model(images))
                 loss = -tf.reduce_mean(tf.reduce_sum(targets * scores, -1))
-            return tape.gradient(loss, [images, *(v.value for v in named.values())])
+            first, *rest = tape.gradient(loss, [images, *(v.value for v in weights)])
+            return loss, first, rest
 
-        first, *rest = (g.numpy() for g in gradients(tf.constant(x)))
-        return first, dict(zip(named, rest, strict=True))
+        return lambda x, targets: gradients(tf.constant(x), tf.constant(targets))
     import jax
     import jax.numpy as jnp
 
-    def loss(values, images):
+    def loss(values, images, targets):
         logits, _ = model.stateless_call(values, [], images)
         return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), -1))
 
-    values = [v.value for v in model.trainable_variables]
-    index = {id(v): i for i, v in enumerate(model.trainable_variables)}
-    found, first = jax.jit(jax.grad(loss, (0, 1)))(values, x)
-    return np.asarray(first), {n: np.asarray(found[index[id(v)]]) for n, v in named.items()}
+    jitted = jax.jit(jax.value_and_grad(loss, (0, 1)))
+
+    def gradients(x, targets):
+        value, (rest, first) = jitted([v.value for v in weights], x, targets)
+        return value, first, rest
+
+    return gradients
+
+
+def loss_gradients(model, x, targets):
+    """Gradients of the mean cross-entropy: that of the images, and those by canonical name."""
+    _, first, rest = gradient_function(model)(x, targets)
+    arrays = map(keras.ops.convert_to_numpy, rest)
+    return keras.ops.convert_to_numpy(first), dict(
+        zip(nfspec.names_of(model), arrays, strict=True)
+    )

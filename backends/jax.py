@@ -1,0 +1,106 @@
+"""Adaptive gradient clipping as a transformation of optax, for training loops in JAX.
+
+    names = nfspec.names_of(model)
+    optimizer = optax.chain(agc(plan, names), optax.sgd(0.1, momentum=0.9, nesterov=True))
+    state = optimizer.init([v.value for v in model.trainable_variables])
+
+Source: Brock et al. 2021 (arXiv:2102.06171 §4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nfspec.clipping import ClipRule, require_agc, rules_for
+from nfspec.compilation import select
+from nfspec.errors import BackendError, InputError
+from nfspec.plan import Plan
+
+try:
+    import optax
+except ModuleNotFoundError as error:
+    raise BackendError("jax: optax not installed; run: pip install optax") from error
+
+
+class AGCState(NamedTuple):
+    """What `agc` keeps: canonical name of each parameter that it may clip to the fraction of the
+    parameter's units that the last step clipped, float32."""
+
+    clip_fraction: dict[str, jax.Array]
+
+
+def _names(tree: Any) -> list[str]:
+    """The key of each leaf, in flatten order."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [str(getattr(path[-1], "key", "")) if path else "" for path, _ in paths]
+
+
+def _rules(plan: Plan, names: Sequence[str] | None, tree: Any) -> dict[str, ClipRule]:
+    """Canonical name to rule, for each leaf in flatten order."""
+    known = _names(tree) if names is None else list(names)
+    if "" in known:
+        raise InputError(
+            "agc: these parameters are not a dict by canonical name; give their names, in the "
+            "order of jax.tree.leaves: agc(plan, nfspec.names_of(model))"
+        )
+    rules = rules_for(plan, known, [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)])
+    return dict(zip(known, rules, strict=True))
+
+
+def agc(plan: Plan, names: Sequence[str] | None = None) -> optax.GradientTransformation:
+    """Clip gradients by the norms of their parameters' units, as the plan's `[agc]` says.
+
+    It comes first in a chain: before weight decay and momentum, and inside what accumulates
+    gradients (`optax.MultiSteps`). Gradients are those of the whole batch, not scaled for float16.
+
+    Args:
+        plan: The network.
+        names: Canonical name of each leaf, in the order of `jax.tree.leaves`. Not needed where
+            parameters are a dict by canonical name. Not all of the plan's need be there.
+
+    Returns:
+        A transformation whose update needs the parameters, in the canonical layout. It can be
+        jitted; its state is an `AGCState`.
+
+    Raises:
+        InputError: The plan does not clip; from init and update: a leaf is not the plan's.
+        BackendError: Keras runs on another framework.
+    """
+    select("jax")
+    from nfspec.backends.clipping import clip_all
+
+    require_agc(plan)
+
+    def fractions(rules: dict[str, ClipRule], found: Sequence[Any]) -> AGCState:
+        pairs = zip(rules.items(), found, strict=True)
+        return AGCState({name: f for (name, rule), f in pairs if rule.clipping is not None})
+
+    def init(params: Any) -> AGCState:
+        rules = _rules(plan, names, params)
+        return fractions(rules, [jnp.zeros(())] * len(rules))
+
+    def update(updates: Any, state: AGCState, params: Any = None) -> tuple[Any, AGCState]:
+        if params is None:
+            raise InputError("agc needs the parameters: update(gradients, state, params)")
+        leaves, structure = jax.tree.flatten(updates)
+        if structure != jax.tree.structure(params):
+            raise InputError(
+                f"agc: gradients and parameters differ in structure: {structure} and "
+                f"{jax.tree.structure(params)}"
+            )
+        rules = _rules(plan, names, params)
+        parameters = jax.tree.leaves(params)
+        for name, gradient, parameter in zip(rules, leaves, parameters, strict=True):
+            if jnp.shape(gradient) != jnp.shape(parameter):
+                raise InputError(
+                    f"{name}: expected a gradient of shape {jnp.shape(parameter)}; found "
+                    f"{jnp.shape(gradient)}"
+                )
+        clipped, found = clip_all(leaves, parameters, rules.values())
+        return jax.tree.unflatten(structure, clipped), fractions(rules, found)
+
+    return optax.GradientTransformation(init, update)

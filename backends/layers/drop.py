@@ -1,0 +1,81 @@
+"""What drops at random in training: residual branches, and features before the classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from nfspec.backends.layers.base import NFLayer, serialisable
+
+
+class _Drop(NFLayer):
+    """In training, zero with probability `rate`, with draws that a saved model goes on with.
+
+    Keras's Dropout does not: its generator's state is not saved, and on PyTorch it draws from
+    the global one (https://github.com/keras-team/keras/issues/19796, as of 3.15).
+    """
+
+    def __init__(self, rate: float, *, rescale: bool, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.rescale = rescale
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def draws(self, x: Any) -> tuple[Any, ...]:
+        """Shape of the draws, broadcast over x."""
+        raise NotImplementedError
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if not training or self.rate == 0.0:
+            return x
+        # float32 draws: bfloat16 has too few values between 0 and 1 for small rates.
+        draws = keras.random.uniform(self.draws(x), dtype="float32", seed=self.seed_generator)
+        kept = 1.0 / (1.0 - self.rate) if self.rescale else 1.0
+        return x * ops.cast(ops.where(draws >= self.rate, kept, 0.0), x.dtype)
+
+    def save_own_variables(self, store: Any) -> None:
+        store["seed"] = ops.convert_to_numpy(self.seed_generator.state)
+
+    def load_own_variables(self, store: Any) -> None:
+        self.seed_generator.state.assign(store["seed"])
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "rate": self.rate, "rescale": self.rescale, "seed": self.seed}
+
+
+@serialisable
+class StochasticDepth(_Drop):
+    """In training, zero an image's residual with probability `rate` (Huang et al. 2016).
+
+    Args:
+        rate: Probability of being dropped.
+        rescale: Divide what is kept by 1 - rate, as timm does and the original does not.
+        seed: For a repeatable sequence.
+    """
+
+    def __init__(self, rate: float, *, rescale: bool = False, **kwargs: Any):
+        super().__init__(rate, rescale=rescale, **kwargs)
+
+    def draws(self, x: Any) -> tuple[Any, ...]:
+        return (ops.shape(x)[0], *(1,) * (len(x.shape) - 1))
+
+
+@serialisable
+class Dropout(_Drop):
+    """In training, zero each element with probability `rate` (Srivastava et al. 2014).
+
+    Args:
+        rate: Probability of being dropped.
+        rescale: Divide what is kept by 1 - rate.
+        seed: For a repeatable sequence.
+    """
+
+    def __init__(self, rate: float, *, rescale: bool = True, **kwargs: Any):
+        super().__init__(rate, rescale=rescale, **kwargs)
+
+    def draws(self, x: Any) -> tuple[Any, ...]:
+        return ops.shape(x)

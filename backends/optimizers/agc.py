@@ -1,0 +1,88 @@
+"""Adaptive gradient clipping around any Keras optimizer (Brock et al. 2021, arXiv:2102.06171)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from nfspec.backends.clipping import clip
+from nfspec.backends.optimizers.around import Around
+from nfspec.backends.roles import TreatedAs, identify
+from nfspec.clipping import ClipRule, clip_rule
+from nfspec.training import AGC as Table
+
+
+@keras.saving.register_keras_serializable(package="nfspec")
+class AGC(Around):
+    """Clips each unit's gradient to a multiple of its parameters' norm, then lets `inner` step.
+
+    Norms are in float32 at least, of gradients that are unscaled, accumulated and reduced over
+    devices. `nfspec.agc` makes one from a plan.
+
+    Args:
+        inner: Any Keras optimizer.
+        agc: The `[agc]` table of a spec.
+        treat_as: Path of a variable that is not of nfspec's layers to the name and role of the
+            parameter that it is clipped like.
+    """
+
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        agc: Table,
+        treat_as: TreatedAs | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(inner, name=name)
+        self.agc = agc
+        self.treat_as = dict(treat_as or {})
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        parts = identify(variables, self.treat_as)
+        super().build(variables)
+        # Under the variable's key, which TensorFlow's bare variables have too.
+        self._rules: dict[Any, ClipRule] = {}
+        self._fractions: dict[Any, keras.Variable] = {}
+        self._names: dict[Any, str] = {}
+        for variable, (name, role) in zip(variables, parts, strict=True):
+            rule = clip_rule(self.agc, name, role, tuple(variable.shape))
+            if rule.clipping is None:
+                continue
+            key = self.stepper._var_key(variable)
+            self._rules[key] = rule
+            self._names[key] = name
+            self._fractions[key] = self.stepper.add_variable(
+                (), "zeros", "float32", name=f"{name.replace('.', '_')}_clip_fraction"
+            )
+
+    def before(self, gradient: Any, variable: Any) -> Any:
+        key = self.stepper._var_key(variable)
+        if key not in self._rules:
+            return gradient
+        gradient, fraction = clip(gradient, variable, self._rules[key])
+        self.stepper.assign(self._fractions[key], fraction)
+        return gradient
+
+    def clip_fractions(self) -> dict[str, tuple[float, int]]:
+        """What the last step clipped: name of each parameter that AGC may clip to the fraction of
+        its units that were, and the number of its units."""
+        return {
+            self._names[key]: (float(fraction), self._rules[key].units)
+            for key, fraction in self._fractions.items()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        treat_as = {path: list(part) for path, part in self.treat_as.items()}
+        agc = self.agc.model_dump(mode="json")
+        return {**super().get_config(), "agc": agc, "treat_as": treat_as}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Around:
+        config["agc"] = Table.model_validate_json(json.dumps(config["agc"]))
+        config["treat_as"] = {path: tuple(part) for path, part in config["treat_as"].items()}
+        return super().from_config(config, custom_objects)

@@ -1,0 +1,78 @@
+"""The moving average of the parameters, with the original's warm decay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from nfspec.backends.optimizers.around import Around
+
+
+@keras.saving.register_keras_serializable(package="nfspec")
+class EMA(Around):
+    """Keeps `average = d · average + (1 - d) · parameter` after each step of `inner`.
+
+    Averages start as the parameters are before the first step. `nfspec.params_of(model,
+    average=True)` reads them, and `keras.callbacks.SwapEMAWeights` evaluates with them if this is
+    the outermost optimizer but for a LossScaleOptimizer. Unlike Keras's own average, they never
+    replace the parameters at the end of `fit`.
+
+    Source: deepmind-research/nfnets/utils.py, `tf1_ema`.
+
+    Args:
+        inner: Any Keras optimizer.
+        decay: d.
+        warm: d is `min(decay, (1 + t) / (10 + t))` after t earlier steps.
+    """
+
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        decay: float = 0.99999,
+        warm: bool = True,
+        name: str | None = None,
+    ):
+        super().__init__(inner, name=name)
+        self.decay = decay
+        self.warm = warm
+        self.use_ema = True  # what keras.callbacks.SwapEMAWeights looks for
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._model_variables_moving_average = self.stepper.add_optimizer_variables(
+            variables, "average"
+        )
+        keys = map(self.stepper._var_key, variables)
+        self._averages = dict(zip(keys, self._model_variables_moving_average, strict=True))
+
+    @property
+    def averages(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Each trained variable and its average."""
+        return list(
+            zip(self._trainable_variables, self._model_variables_moving_average, strict=True)
+        )
+
+    def before(self, gradient: Any, variable: Any) -> Any:
+        # Not when built: weights may be loaded after that, and TensorFlow cannot compile with XLA
+        # a first step that makes variables out of others.
+        average = self._averages[self.stepper._var_key(variable)]
+        first = ops.equal(self.stepper.iterations, 0)
+        start, so_far = ops.convert_to_tensor(variable), ops.convert_to_tensor(average)
+        self.stepper.assign(average, ops.where(first, start, so_far))
+        return gradient
+
+    def after(self, variable: Any) -> None:
+        average = self._averages[self.stepper._var_key(variable)]
+        decay: Any = ops.convert_to_tensor(self.decay, variable.dtype)
+        if self.warm:
+            t = ops.cast(self.stepper.iterations, variable.dtype)
+            decay = ops.minimum(decay, (1.0 + t) / (10.0 + t))
+        self.stepper.assign(average, average * decay + variable * (1.0 - decay))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "decay": self.decay, "warm": self.warm}

@@ -1,0 +1,82 @@
+"""The original's SGD, which is not Keras's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from nfspec.backends.roles import TreatedAs, identify
+
+
+@keras.saving.register_keras_serializable(package="nfspec")
+class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types
+    """SGD with momentum and weight decay by role.
+
+    With gradient g of parameter p: `g += coupled_weight_decay · p` for roles that decay, then
+    `buffer = momentum · buffer + g`, then `p -= learning_rate · (g + momentum · buffer)` with
+    Nesterov's momentum and `p -= learning_rate · buffer` without. Keras's SGD has the learning rate
+    inside its buffer and its decay outside: the same only at a constant rate without decay.
+
+    Source: deepmind-research/nfnets/optim.py, `SGD`.
+
+    Args:
+        learning_rate: A number, or a Keras schedule.
+        momentum: Of the buffer.
+        nesterov: Nesterov's momentum.
+        coupled_weight_decay: Added to the gradient, times the parameter.
+        weight_decay_exclude: Roles that do not decay.
+        treat_as: As in `nfspec.backends.optimizers.AGC`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        coupled_weight_decay: float = 0.0,
+        weight_decay_exclude: Sequence[str] = ("gain", "bias", "skip_gain"),
+        treat_as: TreatedAs | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.coupled_weight_decay = coupled_weight_decay
+        self.weight_decay_exclude = tuple(weight_decay_exclude)
+        self.treat_as = dict(treat_as or {})
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        parts = identify(variables, self.treat_as) if self.coupled_weight_decay else []
+        super().build(variables)
+        self._decays = {
+            self._var_key(variable)
+            for variable, (_, role) in zip(variables, parts, strict=bool(parts))
+            if role not in self.weight_decay_exclude
+        }
+        self._buffers = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        dtype = variable.dtype
+        gradient = ops.cast(gradient, dtype)
+        if self._var_key(variable) in self._decays:
+            gradient = gradient + self.coupled_weight_decay * variable
+        buffer = self._buffers[self._get_variable_index(variable)]
+        moved = self.momentum * buffer + gradient
+        self.assign(buffer, moved)
+        step = gradient + self.momentum * moved if self.nesterov else moved
+        self.assign_sub(variable, ops.cast(learning_rate, dtype) * step)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "coupled_weight_decay": self.coupled_weight_decay,
+            "weight_decay_exclude": list(self.weight_decay_exclude),
+            "treat_as": {path: list(part) for path, part in self.treat_as.items()},
+        }

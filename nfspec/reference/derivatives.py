@@ -1,0 +1,231 @@
+"""The derivative of each operation in float64, by hand from its formula in `operations`.
+
+For a scalar L that depends on an operation's output y, each function takes `dy`, dL/dy, and what y
+was computed from, and returns dL by each of those, in their order (the vector-Jacobian product).
+Layouts: NHWC, HWIO, IO.
+
+At a kink of an activation the derivative is that on the left; relu6 is flat at 6, too.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from nfspec.activations import SELU_ALPHA, SELU_SCALE, apply
+from nfspec.plan import (
+    ECA,
+    Activation,
+    Dense,
+    Dropout,
+    GlobalPool,
+    Op,
+    Padding,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    WSConv,
+)
+from nfspec.reference import operations as ops
+
+Array = NDArray[np.float64]
+
+_normal_cdf = np.frompyfunc(lambda x: 0.5 * math.erfc(-x / math.sqrt(2.0)), 1, 1)
+
+
+def slope(kind: str, x: Array, negative: float) -> Array:
+    """f'(x) of an activation without gamma; `negative` is leaky_relu's slope for x < 0.
+
+    Raises:
+        KeyError: The name is not known.
+    """
+    match kind:
+        case "identity":
+            return np.ones_like(x)
+        case "celu" | "elu":
+            return np.where(x > 0, 1.0, np.exp(np.minimum(x, 0.0)))
+        case "gelu_erf":
+            density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+            return np.asarray(_normal_cdf(x), np.float64) + x * density
+        case "gelu_tanh":
+            c = math.sqrt(2.0 / math.pi)
+            t = np.tanh(c * (x + 0.044715 * x**3))
+            return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * c * (1.0 + 3 * 0.044715 * x * x)
+        case "leaky_relu":
+            return np.where(x > 0, 1.0, negative)
+        case "log_sigmoid":
+            return apply("sigmoid", -x)
+        case "relu":
+            return np.where(x > 0, 1.0, 0.0)
+        case "relu6":
+            return np.where((x > 0) & (x < 6), 1.0, 0.0)
+        case "selu":
+            return SELU_SCALE * np.where(x > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(x, 0.0)))
+        case "sigmoid":
+            return apply("sigmoid", x) * apply("sigmoid", -x)
+        case "silu":
+            return apply("sigmoid", x) * (1.0 + x * apply("sigmoid", -x))
+        case "soft_sign":
+            return (1.0 + np.abs(x)) ** -2.0
+        case "softplus":
+            return apply("sigmoid", x)
+        case "tanh":
+            return 1.0 - np.tanh(x) ** 2
+    raise KeyError(kind)
+
+
+def activation(op: Activation, dy: Array, x: Array) -> Array:
+    # gamma · beta either way: beta is a factor of f, or the derivative of its argument.
+    at = op.beta * x if op.beta_at == "before" else x
+    return op.gamma * op.beta * slope(op.kind, at, op.slope) * dy
+
+
+def standardise(op: WSConv, dy: Array, kernel: Array, gain: Array) -> tuple[Array, Array]:
+    """Of the kernel that convolves. Where `max` takes eps, the divisor is a constant."""
+    n = op.fan_in
+    centred = kernel - kernel.mean(axis=(0, 1, 2))
+    variance = (centred**2).sum(axis=(0, 1, 2)) / (n - op.ddof)
+    # The divisor, and its derivative by the variance.
+    if op.eps_rule == "max":
+        divisor = np.sqrt(np.maximum(n * variance, op.eps))
+        by_variance = np.where(n * variance > op.eps, 0.5 * n / divisor, 0.0)
+    elif op.eps_rule == "add":
+        divisor = np.sqrt(n * (variance + op.eps))
+        by_variance = 0.5 * n / divisor
+    else:
+        std = np.sqrt(variance)
+        divisor = math.sqrt(n) * (std + op.eps)
+        # A constant kernel is a kink of the std; `centred` is 0 there, and nothing of it passes.
+        by_variance = np.divide(0.5 * math.sqrt(n), std, out=np.zeros_like(std), where=std > 0)
+    along = (dy * centred).sum(axis=(0, 1, 2))
+    dgain = op.gamma * along / divisor
+    dvariance = -op.gamma * gain * along / divisor**2 * by_variance
+    dcentred = op.gamma * gain / divisor * dy + 2.0 / (n - op.ddof) * dvariance * centred
+    return dcentred - dcentred.mean(axis=(0, 1, 2)), dgain
+
+
+def windows(dy: Array, shape: tuple[int, ...], stride: int, padding: Padding) -> Array:
+    """Of `operations.windows`: adds (N, Ho, Wo, C, k, k) up to images of `shape` (N, H, W, C)."""
+    kernel = dy.shape[-1]
+    (top, bottom), (left, right) = (ops.pads(side, kernel, stride, padding) for side in shape[1:3])
+    padded = np.zeros((shape[0], shape[1] + top + bottom, shape[2] + left + right, shape[3]))
+    view = sliding_window_view(padded, (kernel, kernel), axis=(1, 2), writeable=True)
+    for i, j in np.ndindex(kernel, kernel):  # one at a time, as windows share pixels
+        view[:, ::stride, ::stride, :, i, j] += dy[..., i, j]
+    return padded[:, top : top + shape[1], left : left + shape[2]]
+
+
+def conv(
+    dy: Array, x: Array, kernel: Array, stride: int, groups: int, padding: Padding
+) -> tuple[Array, Array]:
+    size, _, inputs, channels = kernel.shape
+    outputs = channels // groups
+    view = ops.windows(x, size, stride, padding, 0.0)
+    dx, dkernel = np.empty_like(x), np.empty_like(kernel)
+    for g in range(groups):
+        rows, columns = slice(g * inputs, (g + 1) * inputs), slice(g * outputs, (g + 1) * outputs)
+        patches = view[:, :, :, rows].transpose(0, 1, 2, 4, 5, 3).reshape(-1, size**2 * inputs)
+        flat = dy[..., columns].reshape(-1, outputs)
+        dkernel[..., columns] = (patches.T @ flat).reshape(size, size, inputs, outputs)
+        dpatches = flat @ kernel[..., columns].reshape(-1, outputs).T
+        dview = dpatches.reshape(*view.shape[:3], size, size, inputs).transpose(0, 1, 2, 5, 3, 4)
+        dx[..., rows] = windows(dview, (*x.shape[:3], inputs), stride, padding)
+    return dx, dkernel
+
+
+def ws_conv(
+    op: WSConv, dy: Array, x: Array, kernel: Array, gain: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Of images, kernel, gain and bias."""
+    standard = ops.standardise(op, kernel, gain)
+    dx, dstandard = conv(dy, x, standard, op.stride, op.groups, op.padding)
+    return dx, *standardise(op, dstandard, kernel, gain), dy.sum(axis=(0, 1, 2))
+
+
+def pool(op: Pool, dy: Array, x: Array) -> Array:
+    """A maximum's derivative goes to the first of equals in a window, row by row."""
+    how = (op.window, op.stride, op.padding)
+    if op.kind == "max":
+        view = ops.windows(x, *how, -np.inf)
+        first = view.reshape(*view.shape[:4], -1).argmax(axis=-1)
+        share = (np.arange(op.window**2) == first[..., None]).reshape(view.shape).astype(float)
+    else:
+        inside = ops.windows(np.ones_like(x[:1, :, :, :1]), *how, 0.0)
+        share = inside / inside.sum(axis=(4, 5), keepdims=True)
+    return windows(share * dy[..., None, None], x.shape, op.stride, op.padding)
+
+
+def _spread(dmeans: Array, shape: tuple[int, ...]) -> Array:
+    """Of the mean over height and width: (N, C) to (N, 1, 1, C), to be broadcast."""
+    return dmeans[:, None, None, :] / (shape[1] * shape[2])
+
+
+def squeeze_excite(
+    op: SqueezeExcite, dy: Array, x: Array, w0: Array, b0: Array, w1: Array, b1: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    means = x.mean(axis=(1, 2))
+    before = means @ w0 + b0
+    hidden = op.gamma * apply(op.activation, before, op.slope)
+    z = hidden @ w1 + b1
+    dz = op.gain * (x * dy).sum(axis=(1, 2)) * slope("sigmoid", z, 0.0)
+    dbefore = dz @ w1.T * op.gamma * slope(op.activation, before, op.slope)
+    dx = op.gain * apply("sigmoid", z)[:, None, None, :] * dy + _spread(dbefore @ w0.T, x.shape)
+    return dx, means.T @ dbefore, dbefore.sum(axis=0), hidden.T @ dz, dz.sum(axis=0)
+
+
+def eca(op: ECA, dy: Array, x: Array, kernel: Array) -> tuple[Array, Array]:
+    half = op.kernel // 2
+    means = np.pad(x.mean(axis=(1, 2)), ((0, 0), (half, half)))
+    view = sliding_window_view(means, op.kernel, axis=1)
+    z = view @ kernel
+    dz = op.gain * (x * dy).sum(axis=(1, 2)) * slope("sigmoid", z, 0.0)
+    # Channel c is tap j of the window that is centred on channel c - j + half.
+    dmeans = sliding_window_view(np.pad(dz, ((0, 0), (half, half))), op.kernel, axis=1)
+    dx = op.gain * apply("sigmoid", z)[:, None, None, :] * dy
+    return dx + _spread(dmeans @ kernel[::-1], x.shape), np.einsum("ncj,nc->j", view, dz)
+
+
+def vjp(
+    op: Op, dy: Array, inputs: list[Array], values: list[Array]
+) -> tuple[list[Array], list[Array]]:
+    """Of one operation as `network.evaluate` runs it.
+
+    Args:
+        op: The operation.
+        dy: Derivative by its output.
+        inputs: What it read.
+        values: Its parameters, in the order of `op.parameters`.
+
+    Returns:
+        Derivatives by `inputs`, and by `values`.
+    """
+    x = inputs[0]
+    match op:
+        case WSConv():
+            first, *rest = ws_conv(op, dy, x, *values[:2])
+            return [first], rest
+        case Activation():
+            return [activation(op, dy, x)], []
+        case Pool():
+            return [pool(op, dy, x)], []
+        case SqueezeExcite():
+            first, *rest = squeeze_excite(op, dy, x, *values)
+            return [first], rest
+        case ECA():
+            first, *rest = eca(op, dy, x, *values)
+            return [first], rest
+        case Residual():
+            gain = float(values[0]) if values else 1.0
+            dgain = [np.asarray(op.alpha * (x * dy).sum())] if values else []
+            return [op.alpha * gain * dy, dy], dgain
+        case GlobalPool():
+            return [np.broadcast_to(_spread(dy, x.shape), x.shape)], []
+        case Dense():
+            return [dy @ values[0].T], [x.T @ dy, dy.sum(axis=0)]
+        case StochasticDepth() | Dropout():
+            return [dy], []  # as evaluated: neither drops anything
+    raise TypeError(f"no derivative for {type(op).__name__}")

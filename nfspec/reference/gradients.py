@@ -1,0 +1,103 @@
+"""The loss of a whole plan in float64, and its derivative by every parameter and by the images.
+
+Dropout and stochastic depth are identities, as in `forward`: this is exactly training with both
+off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nfspec.errors import InputError
+from nfspec.plan import INPUT, Plan
+from nfspec.reference.derivatives import vjp
+from nfspec.reference.network import as_images, evaluate
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """A loss and what it depends on.
+
+    Attributes:
+        loss: Mean cross-entropy over the batch, in nats.
+        logits: (N, classes).
+        of_images: Derivative by the images, (N, H, W, channels).
+        of_parameters: Canonical name to derivative, in order of execution and the canonical layout.
+    """
+
+    loss: float
+    logits: Array
+    of_images: Array
+    of_parameters: dict[str, Array]
+
+
+def cross_entropy(logits: Array, targets: Array) -> tuple[float, Array]:
+    """Mean of `-Σ_k targets_k · log softmax(logits)_k` over the batch, and its derivative.
+
+    Args:
+        logits: (N, classes).
+        targets: (N, classes); distributions, but rows need not sum to 1.
+
+    Returns:
+        The loss, and its derivative by `logits`.
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    total = np.exp(shifted).sum(axis=1, keepdims=True)
+    loss = -(targets * (shifted - np.log(total))).sum() / len(logits)
+    softmax = np.exp(shifted) / total
+    mass = targets.sum(axis=1, keepdims=True)
+    return float(loss), (softmax * mass - targets) / len(logits)
+
+
+def loss_and_gradients(
+    plan: Plan, params: Mapping[str, ArrayLike], x: ArrayLike, targets: ArrayLike
+) -> Gradients:
+    """Mean softmax cross-entropy and its derivatives, by one sweep forward and one back.
+
+    Holds every activation of the forward pass until the sweep back has passed it.
+
+    Args:
+        plan: The network.
+        params: Canonical name to array; kernels HWIO, dense kernels IO.
+        x: Images, (N, H, W, channels), N at least 1.
+        targets: A distribution over classes for each image, (N, classes);
+            `nfspec.reference.training.smoothed` makes them from labels.
+
+    Raises:
+        InputError: `x` is not a batch of such images, or `targets` are not of that shape.
+        KeyError: A parameter is missing.
+    """
+    image, wanted = as_images(plan, x), np.asarray(targets, np.float64)
+    if not len(image):
+        raise InputError("images: expected at least one; found none")
+    own = {
+        op.name: [np.asarray(params[p.name], np.float64) for p in op.parameters] for op in plan.ops
+    }
+    values: dict[str, Array] = {INPUT: image}
+    for op in plan.ops:
+        values[op.name] = evaluate(op, [values[name] for name in op.inputs], own[op.name])
+    logits = values[plan.taps["logits"]]
+    if wanted.shape != logits.shape:
+        raise InputError(
+            f"targets: expected a distribution for each image, shape {logits.shape}; found "
+            f"{wanted.shape}. nfspec.reference.training.smoothed makes them from labels"
+        )
+    loss, dlogits = cross_entropy(logits, wanted)
+
+    by_value = {plan.taps["logits"]: dlogits}
+    by_parameter: dict[str, Array] = {}
+    for op in reversed(plan.ops):
+        del values[op.name]  # only what read it, and is done with, needed it
+        inputs = [values[name] for name in op.inputs]
+        of_inputs, of_values = vjp(op, by_value.pop(op.name), inputs, own[op.name])
+        for name, found in zip(op.inputs, of_inputs, strict=True):
+            by_value[name] = by_value[name] + found if name in by_value else found
+        by_parameter.update(zip((p.name for p in op.parameters), of_values, strict=True))
+    ordered = {name: by_parameter[name] for name in plan.parameters}
+    return Gradients(loss, logits, by_value[INPUT], ordered)

@@ -1,0 +1,183 @@
+"""A training run: a plan's recipe with the numbers of one run worked out.
+
+Sources: deepmind-research/nfnets/{experiment,experiment_nfnets,optim}.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nfspec.errors import InputError
+from nfspec.plan import Plan
+from nfspec.training import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe for a number of steps. Printed, it is a summary; its methods build the Keras parts.
+
+    Attributes:
+        plan: The network.
+        recipe: Its `[recipe]` table.
+        steps: Optimiser steps in all.
+        batch: Images in a step.
+        accumulation: Micro-batches in a step, each of batch / accumulation images.
+        warmup: Steps of the learning rate's rise, not necessarily whole.
+    """
+
+    plan: Plan
+    recipe: Recipe
+    steps: int
+    batch: int
+    accumulation: int
+    warmup: float
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest, scaled to the batch where the recipe says so."""
+        images = self.recipe.learning_rate_images
+        return self.recipe.learning_rate * (self.batch / images if images else 1.0)
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """EMA around AGC around SGD, each if the recipe has it, on the framework Keras runs on."""
+        from nfspec.backends.optimizers import AGC, EMA, SGD
+        from nfspec.backends.schedule import WarmupCosine
+
+        recipe = self.recipe
+        schedule = WarmupCosine(
+            self.learning_rate,
+            self.steps,
+            self.warmup,
+            recipe.final_learning_rate,
+            self.accumulation,
+        )
+        optimizer = SGD(
+            schedule,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            coupled_weight_decay=recipe.weight_decay,
+            weight_decay_exclude=recipe.weight_decay_exclude,
+            gradient_accumulation_steps=self.accumulation if self.accumulation > 1 else None,
+        )
+        if self.plan.agc.enabled:
+            optimizer = AGC(optimizer, self.plan.agc)
+        if recipe.ema_decay:
+            optimizer = EMA(optimizer, recipe.ema_decay, recipe.ema_warm)
+        return optimizer
+
+    def loss(self) -> keras.losses.Loss:
+        """Softmax cross-entropy of logits with label smoothing, for one-hot or mixed labels."""
+        import keras
+
+        return keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=self.recipe.label_smoothing
+        )
+
+    def compile(self, model: keras.Model, **kwargs: Any) -> keras.Model:
+        """Compile a model for this run.
+
+        Args:
+            model: What `nfspec.compile` returned, without taps.
+            **kwargs: As Keras's `Model.compile` takes, such as `metrics` or `jit_compile`.
+
+        Returns:
+            The model to call `fit` on: the one given, or one around it if the recipe has SAM.
+        """
+        if self.recipe.sam_rho:
+            from nfspec.backends.sam import SharpnessAware
+
+            model = SharpnessAware(model, self.recipe.sam_rho, self.recipe.sam_fraction)
+        model.compile(optimizer=self.optimizer(), loss=self.loss(), **kwargs)
+        return model
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<13}  {fact}" for name, fact in self._facts().items() if fact)
+
+    def _facts(self) -> dict[str, str]:
+        recipe, agc = self.recipe, self.plan.agc
+        epochs = self.steps * self.batch / recipe.images
+        per = f", {self.accumulation} micro-batches each" if self.accumulation > 1 else ""
+        mixed = [
+            f"mixup {recipe.mixup_alpha:g}" if recipe.mixup_alpha else "",
+            f"CutMix {recipe.cutmix_alpha:g}" if recipe.cutmix_alpha else "",
+        ]
+        layers, magnitude = recipe.randaugment_layers, recipe.randaugment_magnitude
+        steps = [", ".join(filter(None, mixed)), f"RandAugment {layers} x {magnitude:g}"]
+        steps = [step for step in (steps if layers else steps[:1]) if step]
+        if not recipe.mix_before_augment:
+            steps.reverse()
+        nesterov = "Nesterov momentum" if recipe.nesterov else "momentum"
+        unit = {"squeeze": "DeepMind's", "timm": "timm's", "tensor": "whole-tensor"}[agc.unit]
+        excluded = f", not {' '.join(agc.exclude)}" if agc.exclude else ""
+        fraction = f" on {recipe.sam_fraction:.0%} of the batch" if recipe.sam_fraction < 1 else ""
+        return {
+            "network": f"{self.plan.name}, {self.plan.train_size} px",
+            "steps": f"{self.steps:,} of {self.batch:,} images{per} ({epochs:.4g} epochs)",
+            "optimizer": f"SGD, {nesterov} {recipe.momentum:g}",
+            "learning rate": (
+                f"0 to {self.learning_rate:g} over {self.warmup:,.1f} steps, cosine to "
+                f"{recipe.final_learning_rate:g}"
+            ),
+            "weight decay": (
+                f"{recipe.weight_decay:g}, coupled, not {' '.join(recipe.weight_decay_exclude)}"
+                if recipe.weight_decay
+                else "none"
+            ),
+            "clipping": (
+                f"AGC {agc.clipping:g}, eps {agc.eps:g}, {unit} units{excluded}"
+                if agc.enabled
+                else "none"
+            ),
+            "SAM": f"rho {recipe.sam_rho:g}{fraction}" if recipe.sam_rho else "",
+            "average": (
+                f"EMA {recipe.ema_decay:g}{', warm' if recipe.ema_warm else ''}"
+                if recipe.ema_decay
+                else "none"
+            ),
+            "loss": f"cross-entropy, label smoothing {recipe.label_smoothing:g}",
+            "precision": recipe.precision,
+            "augmentation": ", then ".join(steps) + " (for the input pipeline)"
+            if steps
+            else "none",
+        }
+
+
+def recipe(
+    plan: Plan, *, steps: int | None = None, batch: int | None = None, accumulation: int = 1
+) -> Run:
+    """Work out a plan's training recipe for one run.
+
+    Args:
+        plan: The network, whose spec has a `[recipe]`.
+        steps: Optimiser steps in all, of which the warm-up takes its share; the published run's
+            if not given.
+        batch: Images in a step; the published run's if not given. The learning rate scales with it
+            where the recipe says so.
+        accumulation: Micro-batches whose gradients are averaged before each step.
+
+    Raises:
+        InputError: The plan has no recipe, or the numbers make no run.
+    """
+    table = plan.recipe
+    if table is None:
+        raise InputError(
+            f"{plan.name} has no [recipe]; add the table to its spec, or extend one that has it"
+        )
+    batch = table.batch if batch is None else batch
+    for name, value in (("steps", steps), ("batch", batch), ("accumulation", accumulation)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}: expected 1 or more; found {value}")
+    if batch % accumulation:
+        raise InputError(f"batch: {batch} images do not divide into {accumulation} micro-batches")
+    exact = table.images * table.epochs / batch if steps is None else float(steps)
+    warmup = exact * table.warmup_epochs / table.epochs
+    if warmup >= int(exact):
+        raise InputError(
+            f"warmup_epochs: {table.warmup_epochs:g} of {table.epochs} epochs leave nothing of "
+            f"{exact:.4g} steps to train in"
+        )
+    return Run(plan, table, int(exact), batch, accumulation, warmup)

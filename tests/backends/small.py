@@ -1,0 +1,82 @@
+"""A network small enough to be compiled often: one block, every role, no grouped convs."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+import nfspec
+from nfspec.conformance.trial import trial_params
+
+from specs import HEAD
+
+SPEC = f"""{HEAD}
+[stem]
+width = [8]
+kernel = 3
+stride = [2]
+[stages]
+depth = [1]
+width = [16]
+stride = [1]
+group_width = "none"
+[stochastic_depth]
+rate = 0.0
+[head]
+classes = 10
+dropout = 0.0
+[recipe]
+learning_rate = 1.0     # a step moves a clipped unit by a hundredth of its norm
+learning_rate_images = 0
+weight_decay = 1e-3     # so that three steps show it
+ema_decay = 0.2         # and the warm decay meets it
+"""
+IMAGES = 8
+
+
+@cache
+def small_spec(text=SPEC):
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "small.toml")
+        path.write_text(text)
+        return nfspec.load(path)
+
+
+@cache
+def small_plan():
+    return nfspec.resolve(small_spec())
+
+
+@cache
+def small_params():
+    return trial_params(small_plan(), 0)
+
+
+def with_recipe(plan, **changes):
+    return replace(plan, recipe=plan.recipe.model_copy(update=changes))
+
+
+@cache
+def batches(count):
+    """Images and one-hot labels of so many batches, and the smoothed targets."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((count * IMAGES, 16, 16, 3)).astype(np.float32)
+    labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, len(x))]
+    return x, labels, 0.9 * labels + 0.01
+
+
+def reference_run(plan, run, steps):
+    """The float64 reference after so many steps of a run."""
+    x, _, targets = batches(steps)
+    state = nfspec.reference.TrainingState.start(plan, small_params())
+    reports = []
+    for i in range(steps):
+        rate = nfspec.reference.training.learning_rate(
+            i, run.learning_rate, run.steps, run.warmup, plan.recipe.final_learning_rate
+        )
+        part = slice(i * IMAGES, (i + 1) * IMAGES)
+        state, report = nfspec.reference.train_step(plan, state, x[part], targets[part], rate)
+        reports.append(report)
+    return state, reports

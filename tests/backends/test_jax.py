@@ -1,0 +1,76 @@
+"""AGC in a training loop of JAX: any tree of parameters, and what goes around it in optax."""
+
+import importlib
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import nfspec
+
+if os.environ.get("KERAS_BACKEND") != "jax":
+    pytest.skip("of JAX", allow_module_level=True)
+
+import jax
+import optax
+
+from nfspec.backends.jax import agc
+
+from .doors import PLAN, SOME, door, some
+
+
+def test_any_tree_of_parameters_can_be_named():
+    gradients, params = some()
+    whole, clipping = door(gradients, params), agc(PLAN, SOME)
+    for tree in (list, tuple, lambda leaves: {"a": list(leaves)[:2], "b": list(leaves)[2:]}):
+        held = tree(params.values())
+        found, state = clipping.update(tree(gradients.values()), clipping.init(held), held)
+        assert jax.tree.structure(found) == jax.tree.structure(held)
+        for name, leaf in zip(SOME, jax.tree.leaves(found), strict=True):
+            np.testing.assert_array_equal(leaf, whole[name])
+        assert {n: float(f) for n, f in state.clip_fraction.items()} == dict.fromkeys(SOME[:5], 1.0)
+
+
+def test_a_dict_within_a_tree_needs_no_names():
+    gradients, params = some()
+    whole, clipping = door(gradients, params), agc(PLAN)
+    held = {"params": params}
+    found, _ = clipping.update({"params": gradients}, clipping.init(held), held)
+    for name, clipped in whole.items():
+        np.testing.assert_array_equal(found["params"][name], clipped)
+
+
+def test_gradients_are_clipped_once_accumulated():
+    gradients, params = some()
+    clipping = optax.MultiSteps(agc(PLAN), every_k_schedule=2)
+    state = clipping.init(params)
+    parts = {name: 3 * g for name, g in gradients.items()}, {n: -g for n, g in gradients.items()}
+    for part in parts:
+        found, state = clipping.update(part, state, params)
+    for name, clipped in door(gradients, params).items():  # (3 g - g) / 2 is g
+        np.testing.assert_allclose(found[name], clipped, rtol=1e-5)
+
+
+def test_mistakes_in_optax():
+    gradients, params = some()
+    clipping = agc(PLAN)
+    state = clipping.init(params)
+    with pytest.raises(nfspec.InputError, match=r"needs the parameters: update\(gradients, state"):
+        clipping.update(gradients, state)
+    with pytest.raises(nfspec.InputError, match=r"not a dict.*nfspec.names_of\(model\)"):
+        clipping.init(list(params.values()))
+    with pytest.raises(nfspec.InputError, match="a name for each of 6 tensors; found 5"):
+        agc(PLAN, SOME[:5]).init(params)
+    with pytest.raises(nfspec.InputError, match="differ in structure"):
+        clipping.update({SOME[0]: gradients[SOME[0]]}, state, params)
+    gradients["head.fc.bias"] = gradients["head.fc.bias"][:3]
+    with pytest.raises(nfspec.InputError, match=r"head.fc.bias.*shape \(10,\); found \(3,\)"):
+        clipping.update(gradients, state, params)
+
+
+def test_a_missing_optax_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optax", None)
+    monkeypatch.delitem(sys.modules, "nfspec.backends.jax")
+    with pytest.raises(nfspec.BackendError, match="pip install optax"):
+        importlib.import_module("nfspec.backends.jax")

@@ -1,0 +1,56 @@
+"""AGC in a training loop of TensorFlow: gradients that are missing or slices, and XLA."""
+
+import os
+
+import numpy as np
+import pytest
+
+import nfspec
+
+if os.environ.get("KERAS_BACKEND") != "tensorflow":
+    pytest.skip("of TensorFlow", allow_module_level=True)
+
+import tensorflow as tf
+
+from nfspec.backends.tensorflow import agc
+
+from .doors import PLAN, SOME, door, some
+
+
+@pytest.mark.parametrize("compiled_by", ["tf.function", "XLA"])
+def test_gradients_may_be_missing_or_slices(compiled_by):
+    gradients, params = some()
+    kernel = "stages.0.blocks.0.se.fc0.kernel"
+    whole = door(gradients, params)
+
+    @tf.function(jit_compile=compiled_by == "XLA")
+    def clip(given):
+        rows = len(gradients[kernel])
+        # Every row in two halves, the second time from the last.
+        order = tf.constant([*range(rows), *reversed(range(rows))])
+        halves = tf.gather(given[kernel], order) / 2
+        slices = tf.IndexedSlices(halves, order)
+        wanted = [None if n == "head.fc.bias" else given[n] for n in params]
+        wanted[SOME.index(kernel)] = slices
+        found = agc(PLAN, wanted, [tf.constant(p) for p in params.values()], names=list(params))
+        assert found[SOME.index("head.fc.bias")] is None
+        return {n: g for n, g in zip(params, found, strict=True) if g is not None}
+
+    found = clip({name: tf.constant(g) for name, g in gradients.items()})
+    assert set(found) == set(SOME) - {"head.fc.bias"}
+    for name, clipped in found.items():
+        np.testing.assert_allclose(clipped, whole[name], rtol=1e-6)
+
+
+def test_mistakes_in_tensorflow():
+    gradients, params = some()
+    given, held = list(gradients.values()), [tf.Variable(p) for p in params.values()]
+    with pytest.raises(nfspec.InputError, match=r"\(3, 3, 3, 16\).*names=\.\.\."):
+        agc(PLAN, given, held)
+    with pytest.raises(nfspec.InputError, match="a name for each of 6 tensors; found 5"):
+        agc(PLAN, given, held, names=SOME[:5])
+    with pytest.raises(nfspec.InputError, match="5 gradients for 6 variables"):
+        agc(PLAN, given[:5], held, names=SOME)
+    given[4] = given[4][:4]
+    with pytest.raises(nfspec.InputError, match=r"head.fc.bias.*shape \(10,\); found \(4,\)"):
+        agc(PLAN, given, held, names=SOME)

@@ -1,0 +1,192 @@
+"""Training under Keras's `fit` with a recipe, against the float64 reference's training.
+
+Three steps of a small network. In float32 a step's update is off by at most the gradients' error,
+1e-5 of their norm (see test_golden.py), and an update is under a tenth of a parameter's norm, so
+parameters stay within 3 · 1e-5 · 0.1 = 3e-6 of their norm; 1e-6 are for rounding what is stored.
+"""
+
+from functools import cache
+
+import keras
+import numpy as np
+import pytest
+
+import nfspec
+import nfspec.backends.layers  # registers them
+import nfspec.backends.sam
+from nfspec.backends.callbacks import ClipFraction
+from nfspec.backends.optimizers import AGC, EMA
+from nfspec.backends.optimizers.around import found_in
+
+from .small import IMAGES, SPEC, batches, reference_run, small_params, small_plan, small_spec
+from .small import with_recipe
+from golden import relative
+
+STEPS = 3
+BOUND = 4e-6
+
+
+def furthest(found, exact):
+    """The largest distance of a parameter, relative to its norm, and which it is."""
+    return max((relative(found[name], np.asarray(exact[name], np.float64)), name) for name in exact)
+
+
+def compiled(backend, run, **options):
+    model = nfspec.compile(small_spec(), backend, small_params())
+    # Compiling with XLA takes TensorFlow longer than all the steps; one test below does.
+    return run.compile(model, **({"jit_compile": backend == "jax"} | options)), model
+
+
+def fit(model, steps=STEPS, accumulation=1, callbacks=()):
+    x, labels, _ = batches(steps)
+    size = IMAGES // accumulation
+    return model.fit(
+        x, labels, batch_size=size, shuffle=False, verbose=0, callbacks=list(callbacks)
+    ).history
+
+
+def three_steps(**options):
+    return nfspec.recipe(small_plan(), steps=40, batch=IMAGES, **options)
+
+
+@cache
+def whole_batches(backend):
+    """A run of three steps: the model, and what a callback logged."""
+    trained, model = compiled(backend, three_steps())
+    return trained, fit(trained, callbacks=[ClipFraction(layers=True)])
+
+
+def test_fit_is_the_references_training(backend):
+    """Warm-up, label smoothing, clipping, decay, momentum and moving average at once."""
+    trained, history = whole_batches(backend)
+    state, reports = reference_run(small_plan(), three_steps(), STEPS)
+    assert furthest(nfspec.params_of(trained), state.params) <= (BOUND, "")
+    assert furthest(nfspec.params_of(trained, average=True), state.averages) <= (BOUND, "")
+    mean = np.mean([report.loss for report in reports])
+    assert history["loss"] == pytest.approx([mean], rel=1e-5)
+
+
+def test_the_recipe_moves_what_the_test_measures():
+    """The bound above sees a missing decay, a cold average, another rate: each moves far more."""
+    exact, _ = reference_run(small_plan(), three_steps(), STEPS)
+    for changes in ({"weight_decay": 0.0}, {"nesterov": False}, {"warmup_epochs": 4}):
+        plan = with_recipe(small_plan(), **changes)
+        other, _ = reference_run(plan, nfspec.recipe(plan, steps=40, batch=IMAGES), STEPS)
+        assert furthest(other.params, exact.params)[0] > 3 * BOUND, changes
+    cold = with_recipe(small_plan(), ema_warm=False)
+    other, _ = reference_run(cold, three_steps(), STEPS)
+    assert furthest(other.averages, exact.averages)[0] > 3 * BOUND
+
+
+def test_callbacks_get_the_clip_fraction(backend):
+    _, history = whole_batches(backend)
+    _, reports = reference_run(small_plan(), three_steps(), STEPS)
+    rules = nfspec.clipping.clip_rules(small_plan())
+
+    def fraction(names):
+        units = {name: rules[name].units for name in names}
+        clipped = [sum(r.clip_fractions[n] * u for n, u in units.items()) for r in reports]
+        return np.mean(clipped) / sum(units.values())
+
+    names = list(reports[0].clip_fractions)
+    assert history["clip_fraction"] == pytest.approx([fraction(names)], rel=1e-6)
+    layer = "stages.0.blocks.0.conv1"
+    of_layer = fraction([f"{layer}.{name}" for name in ("kernel", "gain", "bias")])
+    assert 0 < of_layer < 1
+    assert history[f"clip_fraction/{layer}"] == pytest.approx([of_layer], rel=1e-6)
+
+
+def test_four_micro_batches_are_one_step_clipped_once(backend):
+    """Only the order of summing the gradients differs, a few roundings of a small update."""
+    trained, model = compiled(backend, three_steps(accumulation=4))
+    history = fit(trained, accumulation=4, callbacks=[ClipFraction()])
+    whole, of_whole = whole_batches(backend)
+    assert furthest(nfspec.params_of(model), nfspec.params_of(whole)) <= (BOUND, "")
+    averages = nfspec.params_of(trained, average=True)
+    assert furthest(averages, nfspec.params_of(whole, average=True)) <= (BOUND, "")
+    assert history["clip_fraction"] == pytest.approx(of_whole["clip_fraction"], rel=1e-6)
+    assert int(trained.optimizer.iterations) == STEPS
+
+
+@pytest.mark.parametrize("rho_fraction", [(0.05, 1.0), (0.05, 0.5)], ids=str)
+def test_sam_is_the_references(backend, rho_fraction):
+    rho, fraction = rho_fraction
+    plan = with_recipe(small_plan(), sam_rho=rho, sam_fraction=fraction)
+    run = nfspec.recipe(plan, steps=40, batch=IMAGES)
+    trained, model = compiled(backend, run)
+    history = fit(trained)
+    state, reports = reference_run(plan, run, STEPS)
+    plain, _ = reference_run(small_plan(), three_steps(), STEPS)
+    assert furthest(nfspec.params_of(model), state.params) <= (BOUND, "")
+    assert furthest(plain.params, state.params)[0] > 3 * BOUND
+    assert history["loss"] == pytest.approx([np.mean([r.loss for r in reports])], rel=1e-5)
+
+
+def test_training_goes_on_after_saving_as_if_it_had_not_stopped(backend, tmp_path):
+    """To the bit, with dropout and stochastic depth, whose seeds are saved too."""
+    text = SPEC.replace("rate = 0.0", "rate = 0.25").replace("dropout = 0.0", "dropout = 0.2")
+    text = text.replace("depth = [1]", "depth = [2]")  # the first block of all is never dropped
+    spec = small_spec(text)
+    plan = nfspec.resolve(spec)
+    run = nfspec.recipe(plan, steps=40, batch=IMAGES)
+    straight = run.compile(nfspec.compile(spec, backend, nfspec.init(plan)), jit_compile=False)
+    fit(straight)
+    straight.save(tmp_path / "stopped.keras")
+    fit(straight)
+    resumed = keras.saving.load_model(tmp_path / "stopped.keras")
+    fit(resumed)
+    for average in (False, True):
+        expected = nfspec.params_of(straight, average=average)
+        found = nfspec.params_of(resumed, average=average)
+        differ = [name for name in expected if not np.array_equal(found[name], expected[name])]
+        assert not differ
+    assert found_in(resumed.optimizer, AGC).agc == plan.agc
+
+
+def test_a_model_with_sam_is_saved_and_loaded(backend, tmp_path):
+    model = nfspec.sam(nfspec.compile(small_spec(), backend, small_params()), 0.1, 0.5)
+    model.save(tmp_path / "sam.keras")
+    loaded = keras.saving.load_model(tmp_path / "sam.keras")
+    assert (loaded.rho, loaded.fraction) == (0.1, 0.5)
+    x, _, _ = batches(1)
+    assert np.array_equal(loaded.predict_on_batch(x), model.predict_on_batch(x))
+
+
+def test_bfloat16_and_compilation_train_float32_parameters(backend):
+    """Every forward and backward operation rounds to 2^-9 or less; 3 updates of at most 10 % each,
+    with gradients off by some 30 roundings: 3 · 0.1 · 30 · 2^-9 would be 2 %, gone wrong is more."""
+    run = three_steps()
+    model = nfspec.compile(small_spec(), backend, small_params(), dtype="mixed_bfloat16")
+    jit = backend != "torch"  # torch.compile needs a C++ compiler
+    trained = run.compile(model, jit_compile=jit)
+    fit(trained)
+    state, _ = reference_run(small_plan(), run, STEPS)
+    assert {keras.backend.standardize_dtype(v.dtype) for v in model.trainable_variables} == {
+        "float32"
+    }
+    assert furthest(nfspec.params_of(trained), state.params) <= (0.02, "")
+    assert np.mean(nfspec.params_of(trained)["stem.conv0.gain"] != small_params()["stem.conv0.gain"])
+
+
+def test_swap_ema_weights_evaluates_the_averages(backend):
+    trained, _ = compiled(backend, three_steps())
+    fit(trained)
+    x, labels, _ = batches(1)
+    averages = nfspec.params_of(trained, average=True)
+    other = nfspec.compile(small_spec(), backend, averages)
+    other.compile(loss=three_steps().loss())
+    expected = other.evaluate(x, labels, verbose=0)
+    raw = trained.evaluate(x, labels, verbose=0)
+    found = trained.evaluate(x, labels, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights()])
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert abs(found - raw) > 1e-4
+    assert trained.evaluate(x, labels, verbose=0) == pytest.approx(raw, rel=1e-6)
+
+
+def test_averages_are_refused_where_there_are_none(backend):
+    model = nfspec.compile(small_spec(), backend, small_params())
+    with pytest.raises(nfspec.WeightError, match="keeps no averages"):
+        nfspec.params_of(model, average=True)
+    model.compile(EMA(keras.optimizers.SGD(0.1)))
+    with pytest.raises(nfspec.WeightError, match="before the first training step"):
+        nfspec.params_of(model, average=True)
