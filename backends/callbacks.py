@@ -36,7 +36,7 @@ class ClipFraction(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has
         optimizer = found_in(self.model.optimizer, AGC)
         if optimizer is None:
             raise InputError("ClipFraction: the model's optimizer does not clip; see nfspec.agc")
-        steps = int(optimizer.iterations)
+        steps = int(keras.ops.convert_to_numpy(optimizer.iterations))
         if steps == self.steps:
             return  # a micro-batch, whose gradients were put aside
         self.steps = steps

@@ -26,9 +26,9 @@ def clip(gradient: Any, parameter: Any, rule: ClipRule) -> tuple[Any, Any]:
 
     Norms are taken in float32, or in float64 where the parameter is. A unit exactly at its bound is
     left as it is. A unit is left as it is, too, where its gradient has a NaN or its parameter is
-    not finite; where its gradient has an infinity, that element becomes NaN and the others 0. A norm
-    of finite elements counts as infinite if their squares overflow (beyond 1.8e19 in float32).
-    Other units are not affected.
+    not finite; where its gradient has an infinity, that element becomes NaN and the others 0. A
+    norm is infinite, too, where squares overflow (elements beyond 1.8e19 in float32). Other units
+    are not affected.
 
     Args:
         gradient: In the parameter's shape, of any float dtype; whole (accumulated, reduced over

@@ -142,7 +142,7 @@ def _averages(model: keras.Model) -> dict[int, keras.Variable]:
     optimizer = found_in(getattr(model, "optimizer", None), EMA)
     if optimizer is None:
         raise WeightError(f"{model.name}: its optimizer keeps no averages")
-    if not optimizer.built or int(optimizer.iterations) == 0:
+    if not optimizer.built or int(keras.ops.convert_to_numpy(optimizer.iterations)) == 0:
         raise WeightError(f"{model.name}: no averages before the first training step")
     return {id(v): average for v, average in optimizer.averages}
 

@@ -73,8 +73,7 @@ def test_lambda_comes_from_exclude_then_the_longest_name_then_the_role_then_the_
         exclude=("head.*.kernel", "stem.conv1.kernel"),
         names={
             "stem.*": 0.5,
-            "stem.conv*.kernel": 0.25,
-            "stem.conv?.kernel*": 9.0,
+            "*.conv0.kernel": 0.25,
             "*": 0.125,
             "head.fc.kernel": 9.0,
         },

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from nfspec.backends.clipping import clip
 from nfspec.backends.optimizers.around import Around
@@ -72,7 +73,7 @@ class AGC(Around):
         """What the last step clipped: name of each parameter that AGC may clip to the fraction of
         its units that were, and the number of its units."""
         return {
-            self._names[key]: (float(fraction), self._rules[key].units)
+            self._names[key]: (float(ops.convert_to_numpy(fraction)), self._rules[key].units)
             for key, fraction in self._fractions.items()
         }
 

@@ -235,7 +235,7 @@ def train_step(
     momentum, average, as `plan.agc` and `plan.recipe` say. Nothing is dropped, see `gradients`.
 
     With SAM the gradient that finds the perturbed point is not clipped, and is of the first
-    `max(1, round(sam_fraction · N))` images; the step starts from the parameters that are not perturbed.
+    `max(1, round(sam_fraction · N))` images; the step starts from the unperturbed parameters.
 
     Args:
         plan: The network and how it trains.

@@ -92,6 +92,4 @@ def loss_gradients(model, x, targets):
     """Gradients of the mean cross-entropy: that of the images, and those by canonical name."""
     _, first, rest = gradient_function(model)(x, targets)
     arrays = map(keras.ops.convert_to_numpy, rest)
-    return keras.ops.convert_to_numpy(first), dict(
-        zip(nfspec.names_of(model), arrays, strict=True)
-    )
+    return keras.ops.convert_to_numpy(first), dict(zip(nfspec.names_of(model), arrays, strict=True))

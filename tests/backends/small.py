@@ -54,6 +54,18 @@ def small_params():
     return trial_params(small_plan(), 0)
 
 
+def small_run(plan=None, **options):
+    """Forty steps of the recipe, of which tests take the first few."""
+    return nfspec.recipe(plan or small_plan(), steps=40, batch=IMAGES, **options)
+
+
+def rate_at(run, step):
+    """The learning rate of a step, as the reference has it."""
+    return nfspec.reference.training.learning_rate(
+        step, run.learning_rate, run.steps, run.warmup, run.recipe.final_learning_rate
+    )
+
+
 def with_recipe(plan, **changes):
     return replace(plan, recipe=plan.recipe.model_copy(update=changes))
 
@@ -67,16 +79,15 @@ def batches(count):
     return x, labels, 0.9 * labels + 0.01
 
 
-def reference_run(plan, run, steps):
-    """The float64 reference after so many steps of a run."""
+def reference_run(run, steps):
+    """The float64 reference after so many steps of a run: its state, and a report of each step."""
     x, _, targets = batches(steps)
-    state = nfspec.reference.TrainingState.start(plan, small_params())
+    state = nfspec.reference.TrainingState.start(run.plan, small_params())
     reports = []
     for i in range(steps):
-        rate = nfspec.reference.training.learning_rate(
-            i, run.learning_rate, run.steps, run.warmup, plan.recipe.final_learning_rate
-        )
         part = slice(i * IMAGES, (i + 1) * IMAGES)
-        state, report = nfspec.reference.train_step(plan, state, x[part], targets[part], rate)
+        state, report = nfspec.reference.train_step(
+            run.plan, state, x[part], targets[part], rate_at(run, i)
+        )
         reports.append(report)
     return state, reports

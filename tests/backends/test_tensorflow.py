@@ -22,14 +22,15 @@ def test_gradients_may_be_missing_or_slices(compiled_by):
     gradients, params = some()
     kernel = "stages.0.blocks.0.se.fc0.kernel"
     whole = door(gradients, params)
+    other = tf.constant(np.roll(gradients[kernel], 1))
 
     @tf.function(jit_compile=compiled_by == "XLA")
     def clip(given):
         rows = len(gradients[kernel])
-        # Every row in two halves, the second time from the last.
+        # Every row in two parts of other directions, the second time from the last.
         order = tf.constant([*range(rows), *reversed(range(rows))])
-        halves = tf.gather(given[kernel], order) / 2
-        slices = tf.IndexedSlices(halves, order)
+        parts = tf.concat([given[kernel] + other, -other[::-1]], 0)
+        slices = tf.IndexedSlices(parts, order)
         wanted = [None if n == "head.fc.bias" else given[n] for n in params]
         wanted[SOME.index(kernel)] = slices
         found = agc(PLAN, wanted, [tf.constant(p) for p in params.values()], names=list(params))
@@ -39,7 +40,8 @@ def test_gradients_may_be_missing_or_slices(compiled_by):
     found = clip({name: tf.constant(g) for name, g in gradients.items()})
     assert set(found) == set(SOME) - {"head.fc.bias"}
     for name, clipped in found.items():
-        np.testing.assert_allclose(clipped, whole[name], rtol=1e-6)
+        # (g + r) - r is off by a rounding of r, which may be much larger than an element of g.
+        np.testing.assert_allclose(clipped, whole[name], atol=1e-5 * np.abs(whole[name]).max())
 
 
 def test_mistakes_in_tensorflow():

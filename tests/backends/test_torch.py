@@ -42,6 +42,9 @@ def test_parameters_without_gradient_or_of_no_optimizer_are_left_alone():
     optimizer.step()
     assert held[SOME[0]].grad is None
     assert clipping.clip_fraction == {SOME[1]: 1.0}
+    held[SOME[1]].grad = None
+    optimizer.step()
+    assert clipping.clip_fraction == {}
     assert_same(as_arrays({n: held[n] for n in SOME[2:]}), {n: gradients[n] for n in SOME[2:]})
 
 
