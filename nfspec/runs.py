@@ -140,9 +140,7 @@ class Run:
             ),
             "loss": f"cross-entropy, label smoothing {recipe.label_smoothing:g}",
             "precision": recipe.precision,
-            "augmentation": ", then ".join(steps) + " (for the input pipeline)"
-            if steps
-            else "none",
+            "augmentation": ", then ".join(steps) + " (by the input)" if steps else "none",
         }
 
 

@@ -1,7 +1,4 @@
-"""Keras layers of Normalizer-Free Networks, one kind a file, usable on their own.
-
-Importing this package registers them, so that `keras.saving.load_model` finds them.
-"""
+"""Keras layers of Normalizer-Free Networks, one kind a file, usable on their own."""
 
 from nfspec.backends.layers.activation import ScaledActivation
 from nfspec.backends.layers.attention import EfficientChannelAttention, SqueezeExcite

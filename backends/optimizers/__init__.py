@@ -1,7 +1,4 @@
-"""Keras optimizers of the original's training: SGD, and what goes around any optimizer.
-
-Importing this package registers them, so that `keras.saving.load_model` finds them.
-"""
+"""Keras optimizers of the original's training: SGD, and what goes around any optimizer."""
 
 from nfspec.backends.optimizers.agc import AGC
 from nfspec.backends.optimizers.ema import EMA

@@ -32,7 +32,7 @@ def test_version():
 def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("list", "show", "check", "diff", "new", "convert"):
+    for command in ("list", "show", "check", "agc", "diff", "new", "convert"):
         assert f"\n  {command} " in result.stdout
     assert "..." not in result.stdout.partition("Commands:")[2]
 

@@ -44,7 +44,7 @@ import os, sys
 os.environ["KERAS_BACKEND"] = sys.argv[1]
 import keras
 import nfspec
-import nfspec.backends.layers
+import nfspec.backends.register
 model = keras.saving.load_model(sys.argv[2])
 print(len(nfspec.params_of(model)), keras.backend.backend())
 """
@@ -76,7 +76,7 @@ def test_all_nine_pairs(backend, saved):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_saved_model_loads_in_a_fresh_process(backend, tmp_path):
-    """README: import nfspec.backends.layers, then keras.saving.load_model."""
+    """README: import nfspec.backends.register, then keras.saving.load_model."""
     path = str(tmp_path / "model.keras")
     run(SAVE_MODEL, backend, SPEC, path)
     count = len(nfspec.resolve(nfspec.load(SPEC)).parameters)
