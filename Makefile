@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format schema clean
 BACKENDS := torch tensorflow jax
+.PHONY: help demo test test-nfspec bench lint format schema clean $(addprefix test-,$(BACKENDS))
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/## //'
@@ -32,11 +32,16 @@ demo: $(BIN)/.installed-demo
 
 ## make test       the tests
 test: $(BIN)/.installed-test
-	$(BIN)/python -m pytest
-	@# Keras runs on one framework in a process, so these run once for each.
-	for backend in $(BACKENDS); do \
-	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/backends || exit 1; \
-	done
+	@# Two runs at a time, the longest first: most of it is compilation on one core.
+	@echo "Four runs, two at a time; each prints when it is done (about ten minutes in all) ..."
+	$(MAKE) --no-print-directory --jobs 2 --output-sync test-jax test-nfspec test-tensorflow test-torch
+
+test-nfspec: $(BIN)/.installed-test
+	$(BIN)/python -m pytest -q
+
+# Keras runs on one framework in a process, so these run once for each.
+$(addprefix test-,$(BACKENDS)): test-%: $(BIN)/.installed-test
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -q tests/backends
 
 ## make bench      forward pass against timm's, in each framework
 bench: $(BIN)/.installed-test

@@ -101,15 +101,6 @@ class Run:
         recipe, agc = self.recipe, self.plan.agc
         epochs = self.steps * self.batch / recipe.images
         per = f", {self.accumulation} micro-batches each" if self.accumulation > 1 else ""
-        mixed = [
-            f"mixup {recipe.mixup_alpha:g}" if recipe.mixup_alpha else "",
-            f"CutMix {recipe.cutmix_alpha:g}" if recipe.cutmix_alpha else "",
-        ]
-        layers, magnitude = recipe.randaugment_layers, recipe.randaugment_magnitude
-        steps = [", ".join(filter(None, mixed)), f"RandAugment {layers} x {magnitude:g}"]
-        steps = [step for step in (steps if layers else steps[:1]) if step]
-        if not recipe.mix_before_augment:
-            steps.reverse()
         nesterov = "Nesterov momentum" if recipe.nesterov else "momentum"
         unit = {"squeeze": "DeepMind's", "timm": "timm's", "tensor": "whole-tensor"}[agc.unit]
         excluded = f", not {' '.join(agc.exclude)}" if agc.exclude else ""
@@ -140,8 +131,21 @@ class Run:
             ),
             "loss": f"cross-entropy, label smoothing {recipe.label_smoothing:g}",
             "precision": recipe.precision,
-            "augmentation": ", then ".join(steps) + " (by the input)" if steps else "none",
+            "augmentation": _augmentation(recipe),
         }
+
+
+def _augmentation(recipe: Recipe) -> str:
+    mixed = {"mixup": recipe.mixup_alpha, "CutMix": recipe.cutmix_alpha}
+    layers, magnitude = recipe.randaugment_layers, recipe.randaugment_magnitude
+    steps = [
+        ", ".join(f"{name} {alpha:g}" for name, alpha in mixed.items() if alpha),
+        f"RandAugment {layers} x {magnitude:g}" if layers else "",
+    ]
+    if not recipe.mix_before_augment:
+        steps.reverse()
+    done = ", then ".join(filter(None, steps))
+    return f"{done} (by the input)" if done else "none"
 
 
 def recipe(
