@@ -121,11 +121,20 @@ class WSConv2D(NFLayer):
         x, padding = spatial_padding(
             x, self.kernel_size, self.strides, self.padding, self.data_format, 0.0
         )
-        out = ops.conv(x, kernel, self.strides, padding, self.data_format)
+        out = self._conv(x, kernel, padding)
         bias = ops.convert_to_tensor(self.bias)
         if self.data_format == "channels_first":
             bias = ops.reshape(bias, (1, -1, 1, 1))
         return out + bias
+
+    def _conv(self, x: Any, kernel: Any, padding: str) -> Any:
+        if self.data_format == "channels_last" or keras.backend.backend() != "tensorflow":
+            return ops.conv(x, kernel, self.strides, padding, self.data_format)
+        # TensorFlow has no NCHW conv for CPUs on which it does not use oneDNN, those without
+        # AVX-512: https://github.com/keras-team/keras/issues/20414 (as of 2.21). On GPUs its layout
+        # optimiser takes these transpositions out again.
+        out = ops.conv(ops.transpose(x, (0, 2, 3, 1)), kernel, self.strides, padding)
+        return ops.transpose(out, (0, 3, 1, 2))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return output_image(
