@@ -22,7 +22,7 @@ def numpy(tensor):
 def test_taps_are_the_plans_and_close_to_the_oracles(backend):
     g = golden("nfnet_tiny_odd")
     exact = nfspec.reference.forward(g.plan, g.params, g["x"])
-    found = nfspec.compile(g.spec, backend, g.params, taps=True).predict_on_batch(g["x"])
+    found = nfspec.compile(g.spec, backend, g.params, taps=True)(g["x"])
     assert set(found) == set(exact) == set(g.plan.taps)
     assert {tap for tap in exact if relative(numpy(found[tap]), exact[tap]) > 3e-6} == set()
 
@@ -57,7 +57,7 @@ def test_another_backend_in_the_same_process_is_refused(backend):
 def test_channels_first_is_the_same_network(network, backend):
     g = golden(network)
     model = nfspec.compile(g.spec, backend, g.params, data_format="channels_first")
-    logits = model.predict_on_batch(np.ascontiguousarray(g["x"].transpose(0, 3, 1, 2)))
+    logits = numpy(model(np.ascontiguousarray(g["x"].transpose(0, 3, 1, 2))))
     assert relative(logits, g["logits"]) <= 3e-6
 
 
@@ -80,10 +80,10 @@ def test_mixed_bfloat16_standardises_in_float32(backend):
     g = golden("nfnet_tiny")
     model = nfspec.compile(g.spec, backend, g.params, dtype="mixed_bfloat16")
     layer = model.get_layer("stages_1_blocks_0_conv1")
-    kernel = standardised_in_call(layer, lambda: model.predict_on_batch(g["x"]))
+    kernel = standardised_in_call(layer, lambda: model(g["x"]))
     assert layer.compute_dtype == "bfloat16"
     assert keras.backend.standardize_dtype(kernel.dtype) == "float32"
-    logits = model.predict_on_batch(g["x"])
+    logits = model(g["x"])
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     # bfloat16 rounds to 2^-9; some 60 operations that do so independently, logits of norm 1 from a
     # pool of norm 18: within 18 times sqrt(60) of them, and no closer than float32 would be.
@@ -105,7 +105,7 @@ def test_a_saved_model_comes_back_the_same(backend, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
     again = keras.saving.load_model(path)
-    before, after = model.predict_on_batch(g["x"]), again.predict_on_batch(g["x"])
+    before, after = model(g["x"]), again(g["x"])
     assert set(after) == set(before)
     assert all(np.array_equal(numpy(after[tap]), numpy(before[tap])) for tap in before)
     found = nfspec.params_of(again)
@@ -127,8 +127,7 @@ def test_a_model_with_every_kind_of_layer_can_be_saved(backend, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
     x = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
-    again = keras.saving.load_model(path)
-    assert np.array_equal(again.predict_on_batch(x), model.predict_on_batch(x))
+    assert np.array_equal(numpy(keras.saving.load_model(path)(x)), numpy(model(x)))
 
 
 @pytest.mark.parametrize(("rescale", "kept"), [(False, 1.0), (True, 1.0 / 0.75)])
