@@ -17,6 +17,8 @@ class _Drop(NFLayer):
     the global one (https://github.com/keras-team/keras/issues/19796, as of 3.15).
     """
 
+    per_image = False  # one draw for each image, or one for each element
+
     def __init__(self, rate: float, *, rescale: bool, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = rate
@@ -24,15 +26,13 @@ class _Drop(NFLayer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def draws(self, x: Any) -> tuple[Any, ...]:
-        """Shape of the draws, broadcast over x."""
-        raise NotImplementedError
-
     def call(self, x: Any, training: bool = False) -> Any:
         if not training or self.rate == 0.0:
             return x
+        ones = (1,) * (len(x.shape) - 1)
+        shape = (ops.shape(x)[0], *ones) if self.per_image else ops.shape(x)
         # float32 draws: bfloat16 has too few values between 0 and 1 for small rates.
-        draws = keras.random.uniform(self.draws(x), dtype="float32", seed=self.seed_generator)
+        draws = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         kept = 1.0 / (1.0 - self.rate) if self.rescale else 1.0
         return x * ops.cast(ops.where(draws >= self.rate, kept, 0.0), x.dtype)
 
@@ -57,11 +57,10 @@ class StochasticDepth(_Drop):
         seed: For a repeatable sequence.
     """
 
+    per_image = True
+
     def __init__(self, rate: float, *, rescale: bool = False, **kwargs: Any):
         super().__init__(rate, rescale=rescale, **kwargs)
-
-    def draws(self, x: Any) -> tuple[Any, ...]:
-        return (ops.shape(x)[0], *(1,) * (len(x.shape) - 1))
 
 
 @serialisable
@@ -76,6 +75,3 @@ class Dropout(_Drop):
 
     def __init__(self, rate: float, *, rescale: bool = True, **kwargs: Any):
         super().__init__(rate, rescale=rescale, **kwargs)
-
-    def draws(self, x: Any) -> tuple[Any, ...]:
-        return ops.shape(x)
