@@ -103,11 +103,22 @@ def build(
     dtype: str | None,
 ) -> keras.Model:
     """See `nfspec.compile`; Keras already runs on the wanted framework."""
+    return assemble(resolve(spec), params, taps=taps, data_format=data_format, dtype=dtype)
+
+
+def assemble(
+    plan: p.Plan,
+    params: Params | None,
+    *,
+    taps: bool,
+    data_format: str,
+    dtype: str | None,
+) -> keras.Model:
+    """The model of a plan, which may be a part of a network; arguments as of `nfspec.compile`."""
     if data_format not in ("channels_last", "channels_first"):
         raise InputError(
             f'data_format: expected "channels_last" or "channels_first"; found {data_format!r}'
         )
-    plan = resolve(spec)
     params = init(plan) if params is None else check(plan, params)
     policy = keras.DTypePolicy(dtype) if dtype else keras.config.dtype_policy()
     head = _head_policy(policy)

@@ -15,34 +15,56 @@ from nfspec.errors import NfspecError
 
 TIMEOUT = 1_800.0  # seconds; the largest networks take minutes to build and compile
 
+# What keeps a device from every framework's sight; a GPU or TPU is taken where there is one.
+DEVICES = {
+    "": {},
+    "cpu": {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"},
+    "gpu": {"JAX_PLATFORMS": "cuda"},
+    "tpu": {"JAX_PLATFORMS": "tpu", "CUDA_VISIBLE_DEVICES": "-1"},
+}
+
 
 class WorkerError(NfspecError):
-    """A worker answered with an error, died, or did not answer in time."""
+    """A worker answered with an error, died, or did not answer in time.
+
+    Attributes:
+        kind: `error`, `not offered`, `missing` (no such framework, device or mode), `crashed`, or
+            `hung`.
+    """
+
+    def __init__(self, message: str, kind: str = "error"):
+        super().__init__(message)
+        self.kind = kind
 
 
 class Worker:
-    """A process that runs one framework. A context manager: leaving it ends the process.
+    """A process that runs one subject. A context manager: leaving it ends the process.
 
     Args:
-        backend: `jax`, `torch` or `tensorflow`.
+        subject: As `nfspec.conformance.subjects` finds it; the name of a framework is nfspec on it.
+        device: cpu, gpu or tpu; empty for what the framework takes by itself.
+        mode: Of the arithmetic.
     """
 
-    def __init__(self, backend: str):
-        self.backend = backend
+    def __init__(self, subject: str, device: str = "", mode: str = "f32"):
+        self.subject = subject
         ours, theirs = socket.socketpair()
         self._home = tempfile.TemporaryDirectory(prefix="nfspec-")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed when the worker is)
         environment = {
             **os.environ,
-            "KERAS_BACKEND": backend,
             "KERAS_HOME": self._home.name,  # the user's keras.json could change dtypes and layouts
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            **DEVICES[device],
         }
+        # Either would overrule what the worker sets, or what it was asked for.
+        environment.pop("NVIDIA_TF32_OVERRIDE", None)
+        environment.pop("KERAS_BACKEND", None)
         module = "nfspec.conformance.worker"
         # -P: what lies in the present folder must not stand in for a framework.
-        command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), backend]
+        command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), subject, mode]
         self.process = subprocess.Popen(
             command,
             env=environment,
@@ -58,9 +80,9 @@ class Worker:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
     ) -> None:
         self._pipe.close()
         self.process.kill()
@@ -84,12 +106,15 @@ class Worker:
         try:
             if not self._pipe.poll(timeout):
                 self.process.kill()
-                raise WorkerError(f"{self.backend}: no answer after {timeout:.0f} s")
+                raise WorkerError(f"{self.subject}: no answer after {timeout:.0f} s", "hung")
             reply = self._pipe.recv()
         except (EOFError, OSError):
             raise self._died() from None
         if "error" in reply:
-            raise WorkerError(f"{self.backend}: {reply['error'].rstrip()}")
+            message = reply["error"].rstrip()
+            if not message.startswith(f"{self.subject}: "):
+                message = f"{self.subject}: {message}"
+            raise WorkerError(message, reply["kind"])
         return reply["result"]
 
     def ask(self, op: str, **arguments: Any) -> Any:
@@ -101,4 +126,5 @@ class Worker:
         status = self.process.wait()
         self._log.seek(0)
         tail = self._log.read()[-2_000:].decode(errors="replace").strip()
-        return WorkerError(f"{self.backend}: the worker died with status {status}\n{tail}")
+        message = f"{self.subject}: the worker died with status {status}\n{tail}"
+        return WorkerError(message.rstrip(), "crashed")

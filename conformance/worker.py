@@ -1,41 +1,174 @@
-"""The child's side: one process for each framework, answering requests over an inherited pipe.
+"""The child's side: one process for each subject, device and mode, answering over an inherited pipe.
 
 Started by `nfspec.conformance.pool`. A request is a dict with an `op` of the table below; the reply
-a dict with `result`, or with `error`, the traceback as text.
+a dict with `result`, or with `error`, the traceback as text, and `kind`, what sort of error.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nfspec import weights
 from nfspec.compilation import compile, select
+from nfspec.conformance import frameworks, subjects
+from nfspec.conformance.case import Arrays, Case, digest
+from nfspec.conformance.faults import FAULTS, NO_FAULT, Fault
+from nfspec.conformance.properties import PROPERTIES, Property
+from nfspec.conformance.properties.networks import DONE, STEPS, case_plan
+from nfspec.conformance.properties.networks import weights as trial_weights
 from nfspec.conformance.trial import params_digest, trial_params
+from nfspec.errors import BackendError, InputError
 from nfspec.resolver import resolve
 from nfspec.spec import Spec
 
+Outputs = dict[str, Any]
+MAX_FUNCTIONS = 256  # compiled functions kept
+
 
 class Session:
-    """What a worker remembers between requests: the model built last."""
+    """What a worker remembers between requests: compiled functions, and the model built last."""
 
-    def __init__(self, backend: Any):
-        select(backend)
-        from nfspec.backends.running import full_float32
-
-        full_float32()
-        self.backend = backend
+    def __init__(self, subject: str, mode: str):
+        made = subjects.load(subject)
+        select(made.framework)
+        self.framework = frameworks.load(made.framework)
+        self.framework.set_mode(mode)
+        self.subject = made(mode)
+        self.mode = mode
+        self.name = made.framework
+        self.fault = NO_FAULT
         self.forward: Callable[[Any], dict[str, Any]] | None = None
+        self._functions: dict[Any, Callable[..., Any]] = {}
 
-    def facts(self) -> dict[str, str]:
-        from nfspec.backends.running import facts
+    def facts(self) -> dict[str, Any]:
+        """Versions, device and switches of this process."""
+        return {**frameworks.facts(self.name), "switches": self.framework.switches()}
 
-        return facts()
+    def case(
+        self, case: dict[str, Any], fault: str = "", arrays: list[Arrays] | None = None
+    ) -> dict[str, Any]:
+        """Run a case.
+
+        Args:
+            case: Its JSON fields.
+            fault: Name of a fault to inject.
+            arrays: The case's arrays, where making them takes the reference.
+        """
+        wanted = Case.parse(case)
+        asked = PROPERTIES[wanted.property]
+        self._inject(FAULTS[fault] if fault else NO_FAULT)
+        calls = asked.calls(wanted) if arrays is None else arrays
+        reply = {"inputs": digest(calls), "case": wanted.id, "pid": os.getpid()}
+        calls = [self.fault.arrays(asked.method, wanted.op, call) for call in calls]
+        with self.fault.patch():
+            reply["outputs"] = getattr(self, f"_{asked.request}")(asked, wanted, calls)
+        return self.fault.reply(reply)
+
+    def _inject(self, fault: Fault) -> None:
+        if fault is not self.fault:
+            self.fault = fault
+            self._functions.clear()
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        found = getattr(self.subject, name, None)
+        if found is None:
+            raise subjects.NotOffered(f"{type(self.subject).__name__} has no {name}")
+        return found
+
+    def _compiled(self, asked: Property, case: Case, make: Callable[..., Any]) -> Any:
+        """A function of the subject, compiled; the same object for the same description."""
+        key = (asked.method, make, case.op, case.spec, case.reduced, case.block)
+        if key not in self._functions:
+            if len(self._functions) >= MAX_FUNCTIONS:
+                self._functions.clear()
+            if case.op is not None:
+                description: Any = self.fault.op(case.op)
+            else:
+                description = self.fault.plan(self._plan(case))
+            self._functions[key] = make(self._method(asked.method)(description))
+        return self._functions[key]
+
+    def _plan(self, case: Case) -> Any:
+        plan = case_plan(case)
+        if case.digest:
+            whole = case_plan(Case(case.property, spec=case.spec))
+            if whole.digest != case.digest:
+                raise InputError(f"{case.spec}: not the spec that the case is of; it has changed")
+        return plan
+
+    def _call(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        function = self._compiled(asked, case, self.framework.compiled)
+        found = [function(*call.values()) for call in calls]
+        if len(found) == 1:
+            return {"y": found[0]}
+        return {f"y{i}": y for i, y in enumerate(found)}
+
+    def _pull(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        function = self._compiled(asked, case, self.framework.gradient)
+        (call,) = calls
+        names = [name for name in call if name != "dy"]
+        return dict(zip(names, function(*call.values()), strict=True))
+
+    def _twice(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        function = self._compiled(asked, case, self.framework.compiled)
+        first = function(calls[0]["gradient"], calls[0]["parameter"])
+        return {"y0": first, "y1": function(first, calls[0]["parameter"])}
+
+    def _params(self, case: Case, plan: Any) -> Arrays:
+        everything = trial_weights(case.spec, case.reduced, case.seed)
+        return self.fault.params({name: everything[name] for name in plan.parameters})
+
+    def _network(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        function = self._compiled(asked, case, self.framework.compiled)
+        params = self._params(case, self._plan(case))
+        found = [function(call["x"], params) for call in calls]
+        if len(found) == 1:
+            return dict(found[0])
+        return {f"{i}/{tap}": y for i, taps in enumerate(found) for tap, y in taps.items()}
+
+    def _block(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        function = self._compiled(asked, case, self.framework.compiled)
+        return {"block": function(calls[0]["x"], self._params(case, self._plan(case)))}
+
+    def _train(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        plan, (call,) = self.fault.plan(self._plan(case)), calls
+        params = self._params(case, plan)
+        return self._method("train")(plan, params, call["x"], call["labels"], STEPS)
+
+    def _step(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        plan, (call,) = self.fault.plan(self._plan(case)), calls
+        parts = [
+            {name: call[f"{kind}/{name}"] for name in plan.parameters}
+            for kind in ("parameter", "momentum", "gradient")
+        ]
+        return self._method("step")(plan, *parts, DONE)
+
+    def _weights(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        """Into a model, out of it, into a file, and from there into another model and out of it."""
+        through = self._method("through")
+        plan = self._plan(case)
+        first = through(plan, None)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "weights.safetensors")
+            weights.save(path, plan, through(plan, self._params(case, plan)))
+            sha = hashlib.sha256(path.read_bytes()).digest()
+            again = through(plan, weights.load(path, plan))
+        return {
+            **{f"init/{name}": value for name, value in first.items()},
+            **{f"file/{name}": value for name, value in again.items()},
+            "sha256 of the file": np.frombuffer(sha, np.uint8),
+        }
 
     def build(self, spec: dict[str, Any], seed: int, path: str | None) -> dict[str, Any]:
         """Build a model with taps from a spec's fields and seeded or stored weights."""
@@ -45,7 +178,7 @@ class Session:
         plan = resolve(network)
         params = weights.load(path, plan) if path else trial_params(plan, seed)
         start = time.perf_counter()
-        model = compile(network, self.backend, params, taps=True)
+        model = compile(network, self.name, params, taps=True)  # type: ignore[arg-type]
         seconds = time.perf_counter() - start
         self.forward = forward_function(model)
         return {"seconds": seconds, "params": params_digest(params), "spec": plan.digest}
@@ -61,7 +194,13 @@ class Session:
         return {"taps": taps, "first": seconds[0], "seconds": seconds[1:]}
 
 
-def main(descriptor: int, backend: str) -> None:
+def _kind(error: Exception) -> str:
+    if isinstance(error, subjects.NotOffered):
+        return "not offered"
+    return "missing" if isinstance(error, BackendError) else "error"
+
+
+def main(descriptor: int, subject: str, mode: str) -> None:
     # Frameworks print to stdout, which belongs to the parent's own output.
     os.dup2(2, 1)
     pipe = Connection(descriptor)
@@ -72,17 +211,20 @@ def main(descriptor: int, backend: str) -> None:
         except EOFError:
             return
         try:
-            session = session or Session(backend)
+            session = session or Session(subject, mode)
             operations: dict[str, Callable[..., Any]] = {
                 "facts": session.facts,
+                "case": session.case,
                 "build": session.build,
                 "run": session.run,
             }
             reply = {"result": operations[request.pop("op")](**request)}
-        except Exception:  # whatever went wrong belongs to this request, and is shown with it
-            reply = {"error": traceback.format_exc()}
+        except Exception as error:  # whatever went wrong belongs to this request
+            short = isinstance(error, InputError | BackendError | subjects.NotOffered)
+            text = str(error) if short else traceback.format_exc()
+            reply = {"error": text, "kind": _kind(error)}
         pipe.send(reply)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])

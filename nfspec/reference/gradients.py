@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nfspec.errors import InputError
-from nfspec.plan import INPUT, Plan
+from nfspec.plan import ECA, INPUT, Dense, Op, Plan, Residual, SqueezeExcite, WSConv
 from nfspec.reference.derivatives import vjp
 from nfspec.reference.network import as_images, evaluate
+from nfspec.reference.rounding import Rounding
 
 Array = NDArray[np.float64]
 
@@ -55,8 +56,26 @@ def cross_entropy(logits: Array, targets: Array) -> tuple[float, Array]:
     return float(loss), (softmax * mass - targets) / len(logits)
 
 
+def _terms(op: Op, x: Array, dy: Array) -> tuple[int, int]:
+    """How many terms a gradient by an input, and one by a parameter, is the sum of."""
+    match op:
+        case WSConv():
+            return op.kernel**2 * op.out_channels // op.groups, dy[..., 0].size
+        case SqueezeExcite() | ECA():
+            return x[0, ..., 0].size, x[..., 0].size
+        case Residual():
+            return 1, x.size
+        case Dense():
+            return op.out_features, len(x)
+    return 1, 1
+
+
 def loss_and_gradients(
-    plan: Plan, params: Mapping[str, ArrayLike], x: ArrayLike, targets: ArrayLike
+    plan: Plan,
+    params: Mapping[str, ArrayLike],
+    x: ArrayLike,
+    targets: ArrayLike,
+    rounding: Rounding | None = None,
 ) -> Gradients:
     """Mean softmax cross-entropy and its derivatives, by one sweep forward and one back.
 
@@ -68,6 +87,7 @@ def loss_and_gradients(
         x: Images, (N, H, W, channels), N at least 1.
         targets: A distribution over classes for each image, (N, classes);
             `nfspec.reference.training.smoothed` makes them from labels.
+        rounding: Perturb every operation and derivative as rounding would; exact if not given.
 
     Raises:
         InputError: `x` is not a batch of such images, or `targets` are not of that shape.
@@ -81,7 +101,8 @@ def loss_and_gradients(
     }
     values: dict[str, Array] = {INPUT: image}
     for op in plan.ops:
-        values[op.name] = evaluate(op, [values[name] for name in op.inputs], own[op.name])
+        out = evaluate(op, [values[name] for name in op.inputs], own[op.name], rounding)
+        values[op.name] = rounding.output(out) if rounding else out
     logits = values[plan.taps["logits"]]
     if wanted.shape != logits.shape:
         raise InputError(
@@ -95,7 +116,12 @@ def loss_and_gradients(
     for op in reversed(plan.ops):
         del values[op.name]  # only what read it, and is done with, needed it
         inputs = [values[name] for name in op.inputs]
-        of_inputs, of_values = vjp(op, by_value.pop(op.name), inputs, own[op.name])
+        dy = by_value.pop(op.name)
+        of_inputs, of_values = vjp(op, dy, inputs, own[op.name])
+        if rounding:
+            n, m = _terms(op, inputs[0], dy)
+            of_inputs = [rounding.gradient(found, n) for found in of_inputs]
+            of_values = [rounding.gradient(found, m) for found in of_values]
         for name, found in zip(op.inputs, of_inputs, strict=True):
             by_value[name] = by_value[name] + found if name in by_value else found
         by_parameter.update(zip((p.name for p in op.parameters), of_values, strict=True))

@@ -21,23 +21,48 @@ Array = NDArray[np.float64]
 
 
 class Rounding:
-    """Noise for one perturbed run, drawn from a seed."""
+    """Noise for one perturbed run, drawn from a seed.
 
-    def __init__(self, seed: int, unit: float = UNIT_ROUNDOFF):
+    Args:
+        seed: Of the noise.
+        unit: Unit roundoff of sums and of the statistics of weights.
+        stored: Of results as they are stored; `unit` if not given.
+        operands: Of the operands of convs and products as they enter.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        unit: float = UNIT_ROUNDOFF,
+        stored: float | None = None,
+        operands: float = 0.0,
+    ):
         self.rng = np.random.default_rng(seed)
         self.unit = unit
+        self.stored = unit if stored is None else stored
+        self.operands = operands
 
     def _noise(self, shape: tuple[int, ...]) -> Array:
         return self.unit * self.rng.standard_normal(shape)
 
     def output(self, out: Array) -> Array:
         """The rounding of a result as it is stored."""
-        return out * (1.0 + self._noise(out.shape))
+        return out * (1.0 + self.stored * self.rng.standard_normal(out.shape))
 
     def kernel(self, kernel: Array) -> Array:
         """Of a standardised kernel: each weight on its own, and each channel's scale."""
         scale = 2.0 * self._noise(kernel.shape[3:])
-        return kernel * (1.0 + self._noise(kernel.shape) + scale)
+        own = max(self.unit, self.operands) * self.rng.standard_normal(kernel.shape)
+        return kernel * (1.0 + own + scale)
+
+    def gradient(self, gradient: Array, n: int) -> Array:
+        """Of a gradient's accumulation over n terms, whose squares sum to about the mean square of
+        the gradient's elements, and of its storing."""
+        size = math.sqrt(float((gradient**2).mean())) if gradient.size else 0.0
+        noise = self.rng.standard_normal(gradient.shape)
+        entered = self.operands * math.sqrt(2.0) * size
+        summed = self.unit * math.sqrt(n / 6.0) * size
+        return gradient + (math.hypot(entered, summed) + self.stored * np.abs(gradient)) * noise
 
     def conv(self, out: Array, x: Array, kernel: Array, groups: int) -> Array:
         """Of a conv's accumulation: Σt² is the mean square input by the kernel's squares."""
@@ -45,13 +70,17 @@ class Rounding:
         per_channel = np.repeat(squares, kernel.shape[3] // groups) * (kernel**2).sum(
             axis=(0, 1, 2)
         )
-        n = kernel[..., 0].size
-        return out + np.sqrt(per_channel) * math.sqrt(n / 6.0) * self._noise(out.shape)
+        return out + np.sqrt(per_channel) * self._summed(kernel[..., 0].size, out.shape)
 
     def dense(self, out: Array, x: Array, kernel: Array) -> Array:
         """Of a matrix product's accumulation, (N, I) by (I, O)."""
         squares = np.sqrt((x**2) @ (kernel**2))
-        return out + squares * math.sqrt(len(kernel) / 6.0) * self._noise(out.shape)
+        return out + squares * self._summed(len(kernel), out.shape)
+
+    def _summed(self, n: int, shape: tuple[int, ...]) -> Array:
+        """The error of sums of n products whose squares sum to 1, inputs rounded as they enter."""
+        size = math.hypot(math.sqrt(n / 6.0) * self.unit, self.operands)
+        return size * self.rng.standard_normal(shape)
 
     def mean(self, out: Array, n: int) -> Array:
         """Of a mean over n pixels."""

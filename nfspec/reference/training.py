@@ -18,6 +18,7 @@ from nfspec.errors import InputError, WeightError
 from nfspec.plan import Plan
 from nfspec.reference.gradients import Gradients, loss_and_gradients
 from nfspec.reference.network import as_images
+from nfspec.reference.rounding import Rounding
 from nfspec.training import Recipe
 
 Array = NDArray[np.float64]
@@ -216,20 +217,28 @@ def perturbation(gradients: Arrays, rho: float) -> dict[str, Array]:
     return {name: rho * g / norm if norm else np.zeros(g.shape) for name, g in gradients.items()}
 
 
-def _gradients(plan: Plan, params: Arrays, x: ArrayLike, targets: ArrayLike) -> Gradients:
+def _gradients(
+    plan: Plan, params: Arrays, x: ArrayLike, targets: ArrayLike, rounding: Rounding | None
+) -> Gradients:
     """What a step descends along: the gradient, or with SAM that at the perturbed parameters."""
     recipe = recipe_of(plan)
     if recipe.sam_rho:
         images = as_images(plan, x)
         first = max(1, round(recipe.sam_fraction * len(images)))
-        ascent = loss_and_gradients(plan, params, images[:first], np.asarray(targets)[:first])
+        part = np.asarray(targets)[:first]
+        ascent = loss_and_gradients(plan, params, images[:first], part, rounding)
         away = perturbation(ascent.of_parameters, recipe.sam_rho)
         params = {name: value + away[name] for name, value in params.items()}
-    return loss_and_gradients(plan, params, x, targets)
+    return loss_and_gradients(plan, params, x, targets, rounding)
 
 
 def train_step(
-    plan: Plan, state: TrainingState, x: ArrayLike, targets: ArrayLike, learning_rate: float
+    plan: Plan,
+    state: TrainingState,
+    x: ArrayLike,
+    targets: ArrayLike,
+    learning_rate: float,
+    rounding: Rounding | None = None,
 ) -> tuple[TrainingState, StepReport]:
     """One step on one batch: gradient (with SAM, that of the perturbed point), clip, decay,
     momentum, average, as `plan.agc` and `plan.recipe` say. Nothing is dropped, see `gradients`.
@@ -243,12 +252,13 @@ def train_step(
         x: Images, (N, H, W, channels).
         targets: (N, classes), smoothed already: `smoothed(labels, classes, label_smoothing)`.
         learning_rate: Of this step.
+        rounding: Perturb every operation as rounding would; exact if not given.
 
     Raises:
         InputError: The plan has no recipe; images or targets of another shape.
     """
     recipe, rules = recipe_of(plan), clip_rules(plan)
-    found = _gradients(plan, state.params, x, targets)
+    found = _gradients(plan, state.params, x, targets, rounding)
     params, momentum, fractions = {}, {}, {}
     for name, parameter in plan.parameters.items():
         gradient, fraction = clip(found.of_parameters[name], state.params[name], rules[name])
@@ -256,6 +266,9 @@ def train_step(
         params[name], momentum[name] = descend(
             state.params[name], gradient, state.momentum[name], learning_rate, decay, recipe
         )
+        if rounding:
+            params[name] = rounding.output(params[name])
+            momentum[name] = rounding.output(momentum[name])
         if rules[name].clipping is not None:
             fractions[name] = fraction
     averages = {

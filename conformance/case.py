@@ -1,0 +1,167 @@
+"""A case: what is tested, small enough to be one line of JSON, from which all arrays follow."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfspec import plan as p
+from nfspec.clipping import ClipRule, clip_rule
+from nfspec.errors import InputError
+from nfspec.plan import Op, Role
+from nfspec.training import AGC
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Adaptive gradient clipping of one parameter, as a spec's `[agc]` has it.
+
+    Attributes:
+        role, shape: Of the parameter, in the canonical layout (HWIO, IO).
+        unit, clipping, eps: Of the `[agc]` table.
+    """
+
+    role: Role
+    shape: tuple[int, ...]
+    unit: str
+    clipping: float
+    eps: float
+
+    @property
+    def rule(self) -> ClipRule:
+        table = AGC(
+            enabled=True,
+            clipping=self.clipping,
+            eps=self.eps,
+            unit=self.unit,  # type: ignore[arg-type]  # pydantic checks it
+            exclude=(),
+            roles={},
+            names={},
+        )
+        return clip_rule(table, "parameter", self.role, self.shape)
+
+
+Subject = Op | Clip
+KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        p.WSConv, p.Activation, p.Pool, p.SqueezeExcite, p.ECA, p.Residual, p.GlobalPool, p.Dense,
+        Clip,
+    )
+}  # fmt: skip
+
+# What an operation's name, wiring and initial values are in a case: they do not change its values.
+NEUTRAL: dict[str, Any] = {
+    "name": "op",
+    "inputs": ("x",),
+    "kernel_init": p.Init("constant", 1.0),
+    "gain_init": 1.0,
+    "init": "normal",
+    "init_std": 1.0,
+    "block": "op",
+    "skip_gain_init": 0.0,
+}
+
+
+def neutral(op: Any) -> Any:
+    """An operation with the fields that do not change its values set to the same for all."""
+    names = {field.name for field in dataclasses.fields(op)}
+    return dataclasses.replace(op, **{k: v for k, v in NEUTRAL.items() if k in names})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test.
+
+    Attributes:
+        property: Its id.
+        seed: Of the arrays.
+        regime: How they are drawn.
+        mode: Of the arithmetic: f32, tf32, bf16, f16.
+        op: The operation, where it is about one; its fields, and its `type`.
+        shape: Of the input, where the operation does not fix it.
+        spec: Name or path of the spec, where it is about a network.
+        digest: Of that spec, as a file may change.
+        block: Name of the block, where it is about one.
+        reduced: Whether it is about the spec's network cut to a few narrow blocks.
+    """
+
+    property: str
+    seed: int = 0
+    regime: str = "normal"
+    mode: str = "f32"
+    op: Any = None
+    shape: tuple[int, ...] = ()
+    spec: str = ""
+    digest: str = ""
+    block: str = ""
+    reduced: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON has it, without what is at its default."""
+        found: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value == field.default and field.name != "property":
+                continue
+            if field.name == "op":
+                value = {"type": type(value).__name__, **dataclasses.asdict(value)}
+                value = {k: v for k, v in value.items() if k not in NEUTRAL}
+            found[field.name] = value
+        return json.loads(json.dumps(found))
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.fields(), separators=(",", ":"))
+
+    @property
+    def id(self) -> str:
+        """sha256 of the line, hexadecimal."""
+        return hashlib.sha256(self.line().encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str | dict[str, Any]) -> Case:
+        """The inverse of `line` and of `fields`.
+
+        Raises:
+            InputError: It is no case.
+        """
+        try:
+            data = json.loads(text) if isinstance(text, str) else dict(text)
+            if "op" in data:
+                data["op"] = _op(dict(data["op"]))
+            data["shape"] = tuple(int(n) for n in data.get("shape", ()))
+            case = cls(**data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"not a case: {type(error).__name__}: {error}") from None
+        return case
+
+    def rng(self, stream: str = "") -> np.random.Generator:
+        """A counter-based generator keyed by the case; one for each stream."""
+        key = hashlib.sha256(f"{self.id}/{stream}".encode()).digest()[:16]
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+
+
+def _op(data: dict[str, Any]) -> Any:
+    kind = KINDS[data.pop("type")]
+    names = {field.name for field in dataclasses.fields(kind)}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return kind(**{k: v for k, v in NEUTRAL.items() if k in names}, **given)
+
+
+def digest(calls: list[Arrays]) -> str:
+    """sha256 of the names, shapes and bits of several calls' arrays."""
+    found = hashlib.sha256()
+    for call in calls:
+        for name, array in call.items():
+            found.update(f"{name}{array.shape}{array.dtype}".encode())
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()

@@ -1,0 +1,17 @@
+"""Seeded faults: proof that the properties can fail.
+
+Each is one mistake that a port, or the kit itself, could make. Workers inject them, so that every
+framework has the same ones; a run with `--faults` says which property killed each, on each.
+"""
+
+from nfspec.conformance.faults.base import NO_FAULT, Fault, parametric
+from nfspec.conformance.faults.clipping import CLIPPING
+from nfspec.conformance.faults.convs import CONVS
+from nfspec.conformance.faults.harness import HARNESS
+from nfspec.conformance.faults.networks import NETWORKS
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault for fault in (*CONVS, *NETWORKS, *CLIPPING, *HARNESS)
+}
+
+__all__ = ["FAULTS", "NO_FAULT", "Fault", "parametric"]

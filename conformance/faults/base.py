@@ -1,0 +1,145 @@
+"""What a fault may change, and tools to change it with."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nfspec.conformance.case import Arrays
+from nfspec.plan import Plan
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake.
+
+    Attributes:
+        name: As on the command line and in the kill matrix.
+        what: In a few words.
+        first: Properties to try before the others; a hint to save time, not a claim.
+        equivalent: Why no property can kill it; empty if one should.
+        op: Changes a description (an operation of a plan, or a `Clip`).
+        of_plan: Changes a plan, after `op` has changed its operations.
+        arrays: Changes a call's arrays, given the method and the description.
+        params: Changes a network's parameters.
+        reply: Changes a worker's reply.
+        patch: A context in which nfspec's own code is changed.
+    """
+
+    name: str
+    what: str
+    first: tuple[str, ...] = ()
+    equivalent: str = ""
+    op: Callable[[Any], Any] = _same
+    of_plan: Callable[[Plan], Plan] = _same
+    arrays: Callable[[str, Any, Arrays], Arrays] = lambda method, op, call: call
+    params: Callable[[Arrays], Arrays] = _same
+    reply: Callable[[dict[str, Any]], dict[str, Any]] = _same
+    patch: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+
+    def plan(self, plan: Plan) -> Plan:
+        """A plan with the fault in it."""
+        changed = replace(plan, ops=tuple(map(self.op, plan.ops)))
+        return self.of_plan(changed)
+
+
+NO_FAULT = Fault("", "")
+
+
+def of_kind(kind: type[Any], /, **changes: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A change of fields of descriptions of one kind, each computed from the description."""
+
+    def change(op: Any) -> Any:
+        if not isinstance(op, kind):
+            return op
+        return replace(op, **{name: value(op) for name, value in changes.items()})
+
+    return change
+
+
+def of_arrays(
+    method: str, change: Callable[[Any, Arrays], dict[str, Any]]
+) -> Callable[[str, Any, Arrays], Arrays]:
+    """A change of some of the arrays that a method is called with."""
+
+    def changed(asked: str, op: Any, call: Arrays) -> Arrays:
+        if asked != method:
+            return call
+        new = {name: np.asarray(value, np.float32) for name, value in change(op, call).items()}
+        return {**call, **new}
+
+    return changed
+
+
+def of_params(suffix: str, change: Callable[[Any], Any]) -> Callable[[Arrays], Arrays]:
+    """A change of the parameters whose names end so."""
+
+    def changed(params: Arrays) -> Arrays:
+        return {
+            name: np.asarray(change(value), np.float32) if name.endswith(suffix) else value
+            for name, value in params.items()
+        }
+
+    return changed
+
+
+def patched(where: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
+    """A context in which `module:attribute` is what `make` makes of the original."""
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        module, _, path = where.partition(":")
+        *owners, name = path.split(".")
+        owner = importlib.import_module(module)
+        for part in owners:
+            owner = getattr(owner, part)
+        original = getattr(owner, name)
+        setattr(owner, name, make(original))
+        try:
+            yield
+        finally:
+            setattr(owner, name, original)
+
+    return context
+
+
+def truncated(array: Any, bits: int) -> np.ndarray[Any, Any]:
+    """float32 rounded to so many bits of fraction: 10 for TF32, 7 for bfloat16."""
+    drop = 23 - bits
+    raw = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    up = raw + np.uint32((1 << (drop - 1)) - 1) + ((raw >> np.uint32(drop)) & np.uint32(1))
+    return (up & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)).view(np.float32)
+
+
+def parametric(name: str, delta: float) -> Fault:
+    """A fault of a size: what the parameter of a method is scaled by, 1 + delta.
+
+    Args:
+        name: `gain` (of WS convs), `lambda` (of AGC), `gamma` (of activations) or `alpha`.
+        delta: Of either sign.
+    """
+    from nfspec.conformance.case import Clip
+    from nfspec.plan import Activation, Residual
+
+    factor = 1.0 + delta
+    changes: dict[str, dict[str, Any]] = {
+        # The product is rounded once more, to float32; half a unit of 6e-8.
+        "gain": {
+            "arrays": of_arrays(
+                "ws_conv", lambda op, call: {"gain": call["gain"].astype(np.float64) * factor}
+            )
+        },
+        "lambda": {"op": of_kind(Clip, clipping=lambda op: op.clipping * factor)},
+        "gamma": {"op": of_kind(Activation, gamma=lambda op: op.gamma * factor)},
+        "alpha": {"op": of_kind(Residual, alpha=lambda op: op.alpha * factor)},
+    }
+    return Fault(f"{name}*(1{delta:+g})", f"{name} times {factor!r}", **changes[name])

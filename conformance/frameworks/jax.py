@@ -1,0 +1,56 @@
+"""JAX, jitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nfspec.errors import BackendError
+
+PRECISIONS = {"f32": "highest", "tf32": "tensorfloat32", "bf16": "highest", "f16": "highest"}
+
+
+def set_mode(mode: str) -> None:
+    """JAX's default on TPUs rounds the operands of products to bfloat16, on GPUs to TF32."""
+    if mode == "tf32" and jax.default_backend() != "gpu":
+        raise BackendError(f"jax: {jax.default_backend()} has no TF32")
+    jax.config.update("jax_default_matmul_precision", PRECISIONS[mode])
+
+
+def switches() -> dict[str, str]:
+    return {
+        "jax_default_matmul_precision": str(jax.config.jax_default_matmul_precision),
+        "jax_enable_x64": str(jax.config.jax_enable_x64),
+        "platform": jax.default_backend(),
+    }
+
+
+def device() -> str:
+    return jax.devices()[0].device_kind
+
+
+def _tensors(arrays: Any) -> Any:
+    return jax.tree.map(jnp.asarray, arrays)
+
+
+def array(tensor: Any) -> Any:
+    """To NumPy, narrow floats as float32."""
+    return np.asarray(tensor.astype(jnp.float32) if tensor.dtype.itemsize < 4 else tensor)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    jitted = jax.jit(function)
+    return lambda *arrays: jax.tree.map(array, jitted(*_tensors(arrays)))
+
+
+def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+    @jax.jit
+    def pulled(dy: Any, *arrays: Any) -> Any:
+        y, back = jax.vjp(function, *arrays)
+        return back(dy.astype(y.dtype))
+
+    return lambda *arrays: jax.tree.map(array, pulled(*_tensors(arrays)))

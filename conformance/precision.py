@@ -1,0 +1,39 @@
+"""The modes that a framework computes in, and what each may round.
+
+A result always names its mode. `worker` sets the switches that make a framework compute so, and
+reads them back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Unit roundoffs: the largest relative error of one rounding to nearest.
+
+    Attributes:
+        operand: Of the operands of convs and matrix products, as they enter; 0: as they are.
+        accumulate: Of sums and products within an operation, and of the statistics of weights.
+        store: Of results as they leave an operation.
+        least: Largest absolute error of a stored result near zero, where numbers are denser than
+            the format's; devices differ in whether they flush them.
+        policy: Keras's dtype policy of a model in this mode.
+    """
+
+    operand: float
+    accumulate: float
+    store: float
+    least: float
+    policy: str
+
+
+MODES = {
+    "f32": Precision(0.0, 2.0**-24, 2.0**-24, 2.0**-126, "float32"),
+    # 10 bits of fraction enter; tensor cores accumulate with truncation, whence the bit.
+    "tf32": Precision(2.0**-11, 2.0**-23, 2.0**-24, 2.0**-126, "float32"),
+    "bf16": Precision(2.0**-8, 2.0**-24, 2.0**-8, 2.0**-126, "mixed_bfloat16"),
+    "f16": Precision(2.0**-11, 2.0**-24, 2.0**-11, 2.0**-14, "mixed_float16"),
+}
+FULL = MODES["f32"]

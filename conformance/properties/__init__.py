@@ -1,0 +1,10 @@
+"""The properties, in the order in which they are tested: cheap and telling ones first."""
+
+from nfspec.conformance.properties import exact, invariance, layers, networks
+from nfspec.conformance.properties.base import Property
+
+PROPERTIES: dict[str, Property] = {
+    found.id: found
+    for module in (exact, layers, invariance, networks)
+    for found in module.PROPERTIES
+}

@@ -1,0 +1,194 @@
+"""A property: which cases test it, what a subject is asked, and how the answer is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfspec.conformance.bounds.bounded import Terms
+from nfspec.conformance.case import Arrays, Case
+from nfspec.conformance.target import Target
+
+Array = NDArray[np.float64]
+Outputs = Mapping[str, NDArray[Any]]
+ALL_MODES = ("f32", "tf32", "bf16", "f16")
+FULL_MODES = ("f32", "tf32")
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What one output should be: the exact value, and the terms of its bound.
+
+    Terms broadcast against the value. Where they are all 0, the bits of the value in float32 are
+    expected. With `rms`, it is the root mean square over all elements that is bounded.
+    """
+
+    value: Array
+    terms: Terms = field(default_factory=dict)
+    rms: bool = False
+
+    @property
+    def bound(self) -> Array:
+        zero = np.zeros(() if self.rms else self.value.shape)
+        return sum((np.asarray(term) for term in self.terms.values()), start=zero)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a case's outputs should be.
+
+    Attributes:
+        outputs: By name, those that are judged; a subject may leave out those of `optional`.
+        met: Regimes that the case turned out to meet, for coverage.
+        optional: Names that need not be there; at least one output must.
+    """
+
+    outputs: dict[str, Expectation]
+    met: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One output, judged.
+
+    Attributes:
+        name: Of the output.
+        ratio: The largest |error| / bound; infinite where a value is not finite, a shape is not
+            as expected, or bits differ that must not.
+        at: Index of that element; empty for an rms.
+        problem: What is wrong besides a large ratio.
+        over: How many elements are beyond their bound.
+    """
+
+    name: str
+    ratio: float
+    at: tuple[int, ...] = ()
+    problem: str = ""
+    over: int = 0
+
+
+def judge_output(name: str, found: NDArray[Any] | None, wanted: Expectation) -> Finding:
+    """Compare one output with what it should be."""
+    if found is None:
+        return Finding(name, np.inf, problem="not in the reply")
+    if found.shape != wanted.value.shape:
+        problem = f"expected shape {wanted.value.shape}; found {found.shape}"
+        return Finding(name, np.inf, problem=problem)
+    value = found.astype(np.float64)
+    if not np.isfinite(value).all():
+        at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
+        count = int((~np.isfinite(value)).sum())
+        problem = f"{count} of {value.size} values are not finite"
+        return Finding(name, np.inf, tuple(map(int, at)), problem, count)
+    error, bound = np.abs(value - wanted.value), wanted.bound
+    if wanted.rms:
+        distance = float(np.sqrt((error**2).mean()))
+        return Finding(name, _ratio(np.array(distance), np.array(float(bound))).item())
+    ratios = _ratio(error, bound)
+    if not ratios.size:
+        return Finding(name, 0.0)
+    at = np.unravel_index(int(ratios.argmax()), ratios.shape)
+    return Finding(name, float(ratios[at]), tuple(map(int, at)), over=int((ratios > 1.0).sum()))
+
+
+def _ratio(error: Array, bound: Array) -> Array:
+    """error / bound, 0 where both are 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0.0, 0.0, error / bound)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A case, judged: the findings, and the worst of them."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def worst(self) -> Finding:
+        return max(self.findings, key=lambda finding: finding.ratio)
+
+    @property
+    def ratio(self) -> float:
+        return self.worst.ratio
+
+
+def judge(outputs: Outputs, expected: Expected) -> Judgement:
+    """Compare a reply with what it should be."""
+    wanted = {
+        name: expectation
+        for name, expectation in expected.outputs.items()
+        if name in outputs or name not in expected.optional
+    }
+    if not wanted:
+        return Judgement((Finding("outputs", np.inf, problem="none in the reply"),))
+    return Judgement(tuple(judge_output(n, outputs.get(n), e) for n, e in wanted.items()))
+
+
+@dataclass(frozen=True)
+class Property:
+    """A statement about implementations that cases can refute.
+
+    Attributes:
+        id, tier, title: As reports have them.
+        request: What a worker is asked to do; a method of `worker.Session`.
+        method: The subject's method that does it.
+        cases: The case of each description and regime, seeds apart: the essential ones.
+        calls: The arrays of a case, one dict for each call; a pure function of the case.
+        expect: What the outputs should be.
+        modes: In which it holds.
+        must: Regimes that a run has to meet, given the essential cases.
+        sent: Whether the parent sends the arrays, because making them takes the reference.
+        draws: Whether more cases, of other seeds and regimes, are worth drawing.
+        reduce: What is made of the outputs before they are compared.
+    """
+
+    id: str
+    tier: int
+    title: str
+    request: str
+    method: str
+    cases: Callable[[Target], Iterable[Case]]
+    calls: Callable[[Case], list[Arrays]]
+    expect: Callable[[Case, list[Arrays]], Expected]
+    modes: tuple[str, ...] = ALL_MODES
+    must: Callable[[list[Case]], frozenset[str]] = lambda cases: frozenset()
+    sent: bool = False
+    draws: bool = True
+    reduce: Callable[[Case, list[Arrays], Outputs], Outputs] = lambda case, calls, found: found
+
+
+def wide(arrays: Arrays) -> dict[str, Array]:
+    return {name: value.astype(np.float64) for name, value in arrays.items()}
+
+
+def spread(
+    property_id: str,
+    ops: Iterable[Any],
+    regimes: tuple[str, ...],
+    shape: Callable[[Any], tuple[int, ...]],
+) -> list[Case]:
+    """A case for each operation, regimes taking turns, and for each regime at least one."""
+    several = list(ops)
+    if not several:
+        return []
+    count = max(len(several), len(regimes))
+    return [
+        Case(
+            property_id,
+            seed=i,
+            regime=regimes[i % len(regimes)],
+            op=several[i % len(several)],
+            shape=shape(several[i % len(several)]),
+        )
+        for i in range(count)
+    ]
+
+
+def all_regimes(cases: list[Case]) -> frozenset[str]:
+    """Each regime of the essential cases has to be met."""
+    return frozenset(case.regime for case in cases)

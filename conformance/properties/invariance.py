@@ -1,0 +1,263 @@
+"""Properties that need no reference: what must not change, and what must change with what.
+
+Where the same function of the same framework is compared with itself on operands that differ by a
+power of two, or elsewhere in a tensor, the bits have to be the same.
+"""
+
+from __future__ import annotations
+
+
+import numpy as np
+
+from nfspec import plan as p
+from nfspec.conformance import regimes
+from nfspec.conformance.bounds import clipping as clip_bounds
+from nfspec.conformance.bounds import ws_conv as ws_bounds
+from nfspec.conformance.case import Arrays, Case
+from nfspec.conformance.precision import MODES
+from nfspec.conformance.properties.base import (
+    FULL_MODES,
+    Array,
+    Expectation,
+    Expected,
+    Outputs,
+    Property,
+    spread,
+    wide,
+)
+from nfspec.conformance.properties.exact import image
+
+GRID = 2.0**-12  # kernels are multiples of it, so that adding a power of two to them is exact
+
+
+def _difference(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+    """How far the second output is from the first."""
+    if not {"y0", "y1"} <= set(found):
+        return {}
+    return {"difference": found["y1"].astype(np.float64) - found["y0"]}
+
+
+def _shifted(case: Case) -> list[Arrays]:
+    """The same conv twice, each channel's kernel shifted in the second; both exact in float32."""
+    arrays = regimes.conv(case)
+    scale = 2.0 ** np.round(np.log2(np.abs(arrays["kernel"]).max()))
+    kernel = np.round(arrays["kernel"] / scale / GRID) * GRID * scale
+    shift = case.rng("shift").choice([-0.5, 0.25, 1.0], kernel.shape[-1]) * scale
+    first = {**arrays, "kernel": kernel.astype(np.float32)}
+    return [first, {**first, "kernel": (kernel + shift).astype(np.float32)}]
+
+
+def _bound(case: Case, arrays: Arrays) -> Array:
+    a = wide(arrays)
+    _, terms, _ = ws_bounds.forward(
+        case.op, a["x"], a["kernel"], a["gain"], a["bias"], MODES[case.mode]
+    )
+    return sum(terms.values(), start=np.zeros(()))
+
+
+def _expect_shifted(case: Case, calls: list[Arrays]) -> Expected:
+    terms = {name: _bound(case, call) for name, call in zip(("plain", "shifted"), calls)}  # noqa: B905
+    wanted = Expectation(np.zeros_like(terms["plain"]), terms)
+    return Expected({"difference": wanted}, frozenset({case.regime}))
+
+
+WS_03 = Property(
+    id="WS-03",
+    tier=1,
+    title="WS conv: unchanged when each channel's kernel is shifted",
+    request="call",
+    method="ws_conv",
+    cases=lambda target: spread("WS-03", target.of(p.WSConv), ("normal", "positive"), image),
+    calls=_shifted,
+    expect=_expect_shifted,
+    reduce=_difference,
+)
+
+
+def _scaled(case: Case) -> list[Arrays]:
+    """The same conv twice, each channel's kernel times a power of four in the second."""
+    arrays = regimes.conv(case)
+    factors = case.rng("scale").choice([0.25, 4.0, 16.0], arrays["gain"].shape)
+    return [arrays, {**arrays, "kernel": (arrays["kernel"] * factors).astype(np.float32)}]
+
+
+def _expect_zero(name: str) -> object:
+    def expect(case: Case, calls: list[Arrays]) -> Expected:
+        shape = _zero_shape(case, calls)
+        return Expected({name: Expectation(np.zeros(shape))}, frozenset({case.regime}))
+
+    return expect
+
+
+def _zero_shape(case: Case, calls: list[Arrays]) -> tuple[int, ...]:
+    if isinstance(case.op, p.WSConv):
+        from nfspec.counting import output_side
+
+        sides = (
+            output_side(n, case.op.kernel, case.op.stride, case.op.padding) for n in case.shape[1:3]
+        )
+        return (case.shape[0], *sides, case.op.out_channels)
+    return case.op.shape
+
+
+WS_04 = Property(
+    id="WS-04",
+    tier=1,
+    title="WS conv, rule max: the same bits when each channel's kernel is scaled",
+    request="call",
+    method="ws_conv",
+    cases=lambda target: spread(
+        "WS-04",
+        # Where eps is far below n·v, it cannot matter; the original's is 1e-4 of it.
+        (op for op in target.of(p.WSConv) if op.eps_rule == "max" and op.eps <= 1e-3),
+        ("normal", "positive"),
+        image,
+    ),
+    calls=_scaled,
+    expect=_expect_zero("difference"),  # type: ignore[arg-type]
+    reduce=_difference,
+)
+
+
+def _clips(property_id: str, regime: str, several: bool = False) -> object:
+    def cases(target: object) -> list[Case]:
+        clips = [c for c in target.clips if not several or c.rule.units > 1]  # type: ignore[attr-defined]
+        return spread(property_id, clips, (regime,), lambda clip: ())
+
+    return cases
+
+
+def _expect_twice(case: Case, calls: list[Arrays]) -> Expected:
+    """A clipped gradient is within its bound; clipping it again moves it by rounding alone."""
+    a = wide(calls[0])
+    y, terms, _ = clip_bounds.clip(a["gradient"], a["parameter"], case.op.rule, MODES["f32"])
+    again = {name: 2.0 * np.broadcast_to(term, y.shape) for name, term in terms.items()}
+    return Expected({"difference": Expectation(np.zeros(y.shape), again)}, frozenset({case.regime}))
+
+
+AGC_02 = Property(
+    id="AGC-02",
+    tier=1,
+    title="AGC: clipping a clipped gradient changes nothing",
+    request="twice",
+    method="agc",
+    cases=_clips("AGC-02", "some"),  # type: ignore[arg-type]
+    calls=lambda case: [regimes.clipping(case)],
+    expect=_expect_twice,
+    modes=FULL_MODES,
+    reduce=_difference,
+)
+
+
+def _both_scaled(case: Case) -> list[Arrays]:
+    arrays = regimes.clipping(case)
+    factor = np.float32(case.rng("factor").choice([2.0, 8.0]))
+    return [arrays, {name: value * factor for name, value in arrays.items()}]
+
+
+def _equivariance(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+    """The second output, scaled back, less the first."""
+    if not {"y0", "y1"} <= set(found):
+        return {}
+    factor = calls[1]["gradient"].flat[0] / calls[0]["gradient"].flat[0]
+    return {"difference": found["y1"].astype(np.float64) / factor - found["y0"]}
+
+
+AGC_03 = Property(
+    id="AGC-03",
+    tier=1,
+    title="AGC: scales with gradient and parameter together, to the bit",
+    request="call",
+    method="agc",
+    cases=_clips("AGC-03", "some"),  # type: ignore[arg-type]
+    calls=_both_scaled,
+    expect=_expect_zero("difference"),  # type: ignore[arg-type]
+    modes=FULL_MODES,
+    reduce=_equivariance,
+)
+
+
+def _one_unit_changed(case: Case) -> list[Arrays]:
+    """The gradient of the last channel a hundred times as large in the second call."""
+    arrays = regimes.clipping(case)
+    gradient = arrays["gradient"].copy()
+    gradient[..., -1] *= np.float32(100.0)
+    return [arrays, {**arrays, "gradient": gradient}]
+
+
+def _others(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+    difference = _difference(case, calls, found)
+    return {name: value[..., :-1] for name, value in difference.items()}
+
+
+AGC_04 = Property(
+    id="AGC-04",
+    tier=1,
+    title="AGC: a unit does not depend on the others, to the bit",
+    request="call",
+    method="agc",
+    cases=_clips("AGC-04", "some", several=True),  # type: ignore[arg-type]
+    calls=_one_unit_changed,
+    expect=lambda case, calls: Expected(
+        {"difference": Expectation(np.zeros((*case.op.shape[:-1], case.op.shape[-1] - 1)))},
+        frozenset({case.regime}),
+    ),
+    modes=FULL_MODES,
+    reduce=_others,
+)
+
+
+def _factors(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+    """Of each unit: how its elements' factors spread, whether one grows, and its norm's excess."""
+    if "y" not in found:
+        return {}
+    a, rule = wide(calls[0]), case.op.rule
+    axes = tuple(range(found["y"].ndim)) if rule.axes is None else rule.axes
+    y = found["y"].astype(np.float64)
+    ratio = y / a["gradient"]
+    norms = {
+        name: np.sqrt((value**2).sum(axis=axes, keepdims=True))
+        for name, value in (("y", y), ("p", a["parameter"]))
+    }
+    limit = rule.clipping * np.maximum(norms["p"], rule.eps)
+    largest, least = ratio.max(axis=axes, keepdims=True), ratio.min(axis=axes, keepdims=True)
+    return {
+        "direction": (largest - least) / largest,
+        "growth": np.maximum(largest - 1.0, 0.0),
+        "norm": np.maximum(norms["y"] / limit - 1.0, 0.0),
+    }
+
+
+def _expect_factors(case: Case, calls: list[Arrays]) -> Expected:
+    a, rule = wide(calls[0]), case.op.rule
+    y, terms, clipped = clip_bounds.clip(a["gradient"], a["parameter"], rule, MODES["f32"])
+    axes = tuple(range(y.ndim)) if rule.axes is None else rule.axes
+    u = MODES["f32"].store
+    relative = sum(terms.values(), start=np.zeros(())) / np.abs(y)
+    rounding = relative.max(axis=axes, keepdims=True)
+    # A unit's factor is one number; only its products with the gradient are rounded.
+    zero = np.zeros(rounding.shape)
+    return Expected(
+        {
+            "direction": Expectation(zero, {"products": np.full(zero.shape, 8.0 * u)}),
+            "growth": Expectation(zero, {"norms": rounding}),
+            "norm": Expectation(zero, {"norms": rounding}),
+        },
+        frozenset({case.regime}),
+    )
+
+
+AGC_05 = Property(
+    id="AGC-05",
+    tier=1,
+    title="AGC: keeps direction, never grows, and bounds the norm",
+    request="call",
+    method="agc",
+    cases=_clips("AGC-05", "some"),  # type: ignore[arg-type]
+    calls=lambda case: [regimes.clipping(case)],
+    expect=_expect_factors,
+    modes=FULL_MODES,
+    reduce=_factors,
+)
+
+PROPERTIES = (WS_03, WS_04, AGC_02, AGC_03, AGC_04, AGC_05)

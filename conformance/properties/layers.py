@@ -1,0 +1,287 @@
+"""Tier 1: each operation and its gradients, element by element within the bound of rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nfspec import plan as p
+from nfspec.conformance import regimes
+from nfspec.conformance.bounds import clipping as clip_bounds
+from nfspec.conformance.bounds import layers as bounds
+from nfspec.conformance.bounds import ws_conv as ws_bounds
+from nfspec.conformance.case import Arrays, Case
+from nfspec.conformance.precision import MODES, Precision
+from nfspec.conformance.properties.base import (
+    ALL_MODES,
+    FULL_MODES,
+    Array,
+    Expectation,
+    Expected,
+    Property,
+    all_regimes,
+    spread,
+    wide,
+)
+from nfspec.conformance.properties.exact import IMAGE, image
+from nfspec.conformance.target import Target
+
+Found = dict[str, tuple[Array, dict[str, Array]]]
+
+
+def _expectations(found: Found) -> dict[str, Expectation]:
+    return {name: Expectation(value, terms) for name, (value, terms) in found.items()}
+
+
+def conv_met(case: Case, standard: ws_bounds.Standard) -> frozenset[str]:
+    """What a conv case met of what such cases have to meet."""
+    op = case.op
+    met = {
+        case.regime: True,
+        "eps decides": bool(standard.active.any()),
+        "eps does not decide": not standard.active.all(),
+        "several groups": op.groups > 1,
+        "stride over an odd and an even side": op.stride > 1 and op.kernel > 1,
+    }
+    return frozenset(name for name, is_met in met.items() if is_met)
+
+
+def _conv_must(cases: list[Case]) -> frozenset[str]:
+    found = {"eps decides", "eps does not decide", *(case.regime for case in cases)}
+    if any(case.op.groups > 1 for case in cases):
+        found.add("several groups")
+    if any(case.op.stride > 1 and case.op.kernel > 1 for case in cases):
+        found.add("stride over an odd and an even side")
+    return frozenset(found)
+
+
+def _conv_forward(case: Case, calls: list[Arrays]) -> Expected:
+    a = wide(calls[0])
+    y, terms, standard = ws_bounds.forward(
+        case.op, a["x"], a["kernel"], a["gain"], a["bias"], MODES[case.mode]
+    )
+    return Expected({"y": Expectation(y, terms)}, conv_met(case, standard))
+
+
+WS_01 = Property(
+    id="WS-01",
+    tier=1,
+    title="WS conv",
+    request="call",
+    method="ws_conv",
+    cases=lambda target: spread("WS-01", target.of(p.WSConv), regimes.CONV_REGIMES, image),
+    calls=lambda case: [regimes.conv(case)],
+    expect=_conv_forward,
+    must=_conv_must,
+)
+
+
+def _away_from_eps(case: Case) -> Arrays:
+    """A conv's arrays without channels whose n·v is within a thousandth of eps: there the gradient
+    is discontinuous. Such channels are drawn wider."""
+    arrays, op = regimes.conv(case), case.op
+    if op.eps_rule == "max":
+        kernel = arrays["kernel"].astype(np.float64)
+        n_v = op.fan_in * kernel.var(axis=(0, 1, 2), ddof=op.ddof)
+        near = np.abs(n_v / op.eps - 1.0) < 1e-3
+        arrays["kernel"] = (kernel * np.where(near, 1.01, 1.0)).astype(np.float32)
+    return arrays
+
+
+def _with_dy(case: Case, arrays: Arrays, shape: tuple[int, ...]) -> list[Arrays]:
+    dy = case.rng("dy").standard_normal(shape).astype(np.float32)
+    return [{"dy": dy, **arrays}]
+
+
+def _conv_output_shape(op: p.WSConv, x: tuple[int, ...]) -> tuple[int, ...]:
+    from nfspec.counting import output_side
+
+    height, width = (output_side(n, op.kernel, op.stride, op.padding) for n in x[1:3])
+    return (x[0], height, width, op.out_channels)
+
+
+def _conv_gradient(case: Case, calls: list[Arrays]) -> Expected:
+    a = wide(calls[0])
+    found, standard = ws_bounds.gradients(
+        case.op, a["dy"], a["x"], a["kernel"], a["gain"], MODES[case.mode]
+    )
+    return Expected(_expectations(found), conv_met(case, standard))
+
+
+WS_02 = Property(
+    id="WS-02",
+    tier=1,
+    title="WS conv: gradients by images, kernel, gain and bias",
+    request="pull",
+    method="ws_conv",
+    cases=lambda target: spread("WS-02", target.of(p.WSConv), regimes.CONV_REGIMES, image),
+    calls=lambda case: _with_dy(
+        case, _away_from_eps(case), _conv_output_shape(case.op, case.shape)
+    ),
+    expect=_conv_gradient,
+    modes=FULL_MODES,
+    must=_conv_must,
+)
+
+
+def _features(op: p.Op) -> tuple[int, ...]:
+    """A shape for an operation that is not a conv."""
+    if isinstance(op, p.Dense):
+        return (4, op.in_features)
+    channels = getattr(op, "channels", 6)
+    if isinstance(op, p.Activation):
+        return (4, 8, 8, 8)
+    return (*IMAGE, channels)
+
+
+def _shapes(case: Case) -> list[Arrays]:
+    arrays = regimes.layer(case)
+    if isinstance(case.op, p.Residual):
+        x = regimes.images(case.rng("shortcut"), case.shape, case.regime)
+        arrays = {"x": arrays["x"], "shortcut": x.astype(np.float32), **arrays}
+    if isinstance(case.op, p.Activation):
+        # Both sides of every kink and far into the tails, but not on a kink: ties are not tested.
+        x = arrays["x"] * (np.float32(4.0) if case.regime == "normal" else np.float32(1.0))
+        arrays["x"] = np.where(np.abs(x) < 1e-3, np.float32(0.5), x)
+    return [arrays]
+
+
+def _forward_bound(op: Any, a: dict[str, Array], precision: Precision) -> Any:
+    values = [value for name, value in a.items() if name not in ("x", "shortcut")]
+    match op:
+        case p.Activation():
+            return bounds.activation(op, a["x"], precision)
+        case p.Pool():
+            return bounds.pool(op, a["x"], precision)
+        case p.SqueezeExcite():
+            return bounds.squeeze_excite(op, a["x"], values, precision)
+        case p.ECA():
+            return bounds.eca(op, a["x"], a["kernel"], precision)
+        case p.Residual():
+            gain = values[0] if values else None
+            return bounds.residual(op, a["x"], a["shortcut"], gain, precision)
+        case p.GlobalPool():
+            return bounds.global_pool(op, a["x"], MODES["f32"])
+        case p.Dense():
+            return bounds.dense(op, a["x"], a["kernel"], a["bias"], MODES["f32"])
+    raise TypeError(type(op).__name__)
+
+
+def _forward(case: Case, calls: list[Arrays]) -> Expected:
+    y, terms = _forward_bound(case.op, wide(calls[0]), MODES[case.mode])
+    return Expected({"y": Expectation(y, terms)}, frozenset({case.regime}))
+
+
+def _gradient_bound(op: Any, a: dict[str, Array], precision: Precision) -> Found:
+    dy, x = a["dy"], a["x"]
+    values = [value for name, value in a.items() if name not in ("dy", "x")]
+    match op:
+        case p.Activation():
+            return {"x": bounds.activation_gradient(op, dy, x, precision)}
+        case p.Pool():
+            return {"x": bounds.pool_gradient(op, dy, x, precision)}
+        case p.SqueezeExcite():
+            return bounds.squeeze_excite_gradient(op, dy, x, values, precision)
+        case p.ECA():
+            return bounds.eca_gradient(op, dy, x, a["kernel"], precision)
+        case p.Dense():
+            return bounds.dense_gradient(op, dy, x, a["kernel"], precision)
+    raise TypeError(type(op).__name__)
+
+
+def _gradient(case: Case, calls: list[Arrays]) -> Expected:
+    found = _gradient_bound(case.op, wide(calls[0]), MODES[case.mode])
+    return Expected(_expectations(found), frozenset({case.regime}))
+
+
+def _pulled(case: Case) -> list[Arrays]:
+    (arrays,) = _shapes(case)
+    (y,) = _forward(case, [arrays]).outputs.values()
+    return _with_dy(case, arrays, y.value.shape)
+
+
+def _pair(
+    number: int, prefix: str, title: str, kind: type[Any], method: str, gradients: bool = True
+) -> tuple[Property, ...]:
+    """The properties of an operation: forward, and gradients."""
+
+    def cases(property_id: str) -> Callable[[Target], list[Case]]:
+        return lambda target: spread(property_id, target.of(kind), regimes.IMAGE_REGIMES, _features)
+
+    forward, backward = f"{prefix}-{number:02}", f"{prefix}-{number + 1:02}"
+    found = [
+        Property(
+            id=forward,
+            tier=1,
+            title=title,
+            request="call",
+            method=method,
+            cases=cases(forward),
+            calls=_shapes,
+            expect=_forward,
+            must=all_regimes,
+        )
+    ]
+    if gradients:
+        found.append(
+            Property(
+                id=backward,
+                tier=1,
+                title=f"{title}: gradients",
+                request="pull",
+                method=method,
+                cases=cases(backward),
+                calls=_pulled,
+                expect=_gradient,
+                modes=FULL_MODES,
+                must=all_regimes,
+            )
+        )
+    return tuple(found)
+
+
+def _clip(case: Case, calls: list[Arrays]) -> Expected:
+    a = wide(calls[0])
+    y, terms, clipped = clip_bounds.clip(
+        a["gradient"], a["parameter"], case.op.rule, MODES[case.mode]
+    )
+    met = {case.regime}
+    if clipped.any() and not clipped.all():
+        met.add("clipped and not, in one tensor")
+    return Expected({"y": Expectation(y, terms)}, frozenset(met))
+
+
+def _clip_must(cases: list[Case]) -> frozenset[str]:
+    found = {case.regime for case in cases}
+    if any(case.op.rule.units > 1 for case in cases):
+        found.add("clipped and not, in one tensor")
+    return frozenset(found)
+
+
+AGC_01 = Property(
+    id="AGC-01",
+    tier=1,
+    title="AGC, norms in float32",
+    request="call",
+    method="agc",
+    cases=lambda target: spread("AGC-01", target.clips, regimes.CLIP_REGIMES, lambda clip: ()),
+    calls=lambda case: [regimes.clipping(case)],
+    expect=_clip,
+    modes=ALL_MODES,
+    must=_clip_must,
+)
+
+PROPERTIES = (
+    WS_01,
+    WS_02,
+    *_pair(1, "ACT", "activation", p.Activation, "activation"),
+    *_pair(1, "POOL", "pooling", p.Pool, "pool"),
+    *_pair(1, "SE", "squeeze-and-excitation", p.SqueezeExcite, "squeeze_excite"),
+    *_pair(1, "ECA", "efficient channel attention", p.ECA, "eca"),
+    *_pair(1, "RES", "where branches meet", p.Residual, "residual", gradients=False),
+    *_pair(1, "MEAN", "global pooling", p.GlobalPool, "global_pool", gradients=False),
+    *_pair(1, "FC", "classifier", p.Dense, "dense"),
+    AGC_01,
+)

@@ -1,0 +1,175 @@
+"""What a conformance run found: plain data, kept as JSON, from which reports are made."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+SCHEMA = "nfspec-conformance/1"
+
+Verdict = Literal[
+    "pass",  # every case within its bound, every regime met
+    "fail",  # a case beyond its bound, or not finite
+    "uncovered",  # all within, but the cases did not meet a regime that they must meet
+    "error",  # the subject raised
+    "crashed",  # its process died
+    "hung",  # no answer in time
+    "missing",  # its framework is not installed, or has no such device or mode
+    "not offered",  # the subject has no such operation
+    "deviates",  # fails, as deviations.toml says it does
+    "stale deviation",  # deviations.toml says that it fails, and it passes
+]
+BAD: frozenset[Verdict] = frozenset(
+    {"fail", "uncovered", "error", "crashed", "hung", "stale deviation"}
+)
+
+# Of |error| / bound, by powers of two: below 2^-12, ..., 2^-1 to 1, 1 to 2, ..., above.
+HISTOGRAM_EDGES = tuple(2.0**k for k in range(-12, 5))
+
+
+def histogram(ratios: list[float]) -> list[int]:
+    """Counts of ratios in the bins between `HISTOGRAM_EDGES`, with both open ends."""
+    bins = np.searchsorted(HISTOGRAM_EDGES, np.nan_to_num(ratios, nan=math.inf), side="right")
+    return np.bincount(bins, minlength=len(HISTOGRAM_EDGES) + 1).tolist()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A subject on a device in a mode.
+
+    Attributes:
+        subject: Its name, such as `jax` for nfspec on JAX, or `timm`.
+        framework: What it runs on.
+        device: cpu, gpu or tpu.
+        mode: f32, tf32, bf16 or f16.
+        facts: Versions, device, switches as read back from the framework; empty if it never ran.
+        problem: Why it did not run or stopped, in a sentence; empty if nothing went wrong.
+    """
+
+    subject: str
+    framework: str
+    device: str
+    mode: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.subject}/{self.device}/{self.mode}"
+
+
+@dataclass(frozen=True)
+class PropertyInfo:
+    """A property as reports name it."""
+
+    id: str
+    tier: int
+    title: str
+
+
+@dataclass
+class Cell:
+    """One property of one column.
+
+    Attributes:
+        property: Its id.
+        column: `Column.name`.
+        verdict: See `Verdict`.
+        cases: How many were judged.
+        median, worst: Of each case's largest |error| / bound; 0 where bits are compared and equal;
+            infinite where an output is not finite or of another shape.
+        histogram: Of those ratios, by `HISTOGRAM_EDGES`.
+        worst_case: The case with the worst ratio, as its JSON fields.
+        message: What went wrong, many lines; empty if nothing did.
+        coverage: Regime to the number of cases that met it.
+        seconds: Of the whole property, all columns together.
+    """
+
+    property: str
+    column: str
+    verdict: Verdict
+    cases: int = 0
+    median: float = 0.0
+    worst: float = 0.0
+    histogram: list[int] = field(default_factory=list)
+    worst_case: dict[str, Any] | None = None
+    message: str = ""
+    coverage: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass
+class Results:
+    """A whole run.
+
+    Attributes:
+        settings: seed, examples, device, modes and so on, as the command was given.
+        spec: name, source and digest of the spec tested; None for the general grid of shapes.
+        columns, properties, cells: The table; a cell may be absent where a run was cut short.
+        deviations: The entries of deviations.toml that matched, as their fields.
+        explanations: For a subject that keeps other conventions: `subject`, `property`, `asked`
+            (spec), `fields` (field to the value with which it conforms; empty if none was found),
+            `ratio_before`, `ratio_after`.
+        started: ISO 8601, UTC.
+        seconds: Of the run.
+    """
+
+    settings: dict[str, Any]
+    spec: dict[str, str] | None
+    columns: list[Column]
+    properties: list[PropertyInfo]
+    cells: list[Cell] = field(default_factory=list)
+    deviations: list[dict[str, Any]] = field(default_factory=list)
+    explanations: list[dict[str, Any]] = field(default_factory=list)
+    started: str = ""
+    seconds: float = 0.0
+
+    @property
+    def conformant(self) -> bool:
+        """Something was judged, and nothing that was is bad."""
+        judged = any(cell.verdict in ("pass", "deviates") for cell in self.cells)
+        return judged and not any(cell.verdict in BAD for cell in self.cells)
+
+    def cell(self, property_id: str, column: str) -> Cell | None:
+        found = (c for c in self.cells if (c.property, c.column) == (property_id, column))
+        return next(found, None)
+
+    def to_json(self) -> str:
+        """Indented JSON; infinite ratios are the text "inf", as JSON has no such number."""
+        data = {"schema": SCHEMA, **asdict(self), "conformant": self.conformant}
+        return json.dumps(_finite(data), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Results:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        return cls(
+            settings=data["settings"],
+            spec=data["spec"],
+            columns=[Column(**column) for column in data["columns"]],
+            properties=[PropertyInfo(**info) for info in data["properties"]],
+            cells=[cell_of(fields) for fields in data["cells"]],
+            deviations=data["deviations"],
+            explanations=data["explanations"],
+            started=data["started"],
+            seconds=data["seconds"],
+        )
+
+
+def cell_of(fields: dict[str, Any]) -> Cell:
+    """A cell from its JSON fields."""
+    cell = Cell(**fields)
+    cell.median, cell.worst = float(cell.median), float(cell.worst)
+    return cell
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

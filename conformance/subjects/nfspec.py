@@ -1,0 +1,150 @@
+"""nfspec's own models, layers and optimisers, on whichever framework Keras runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nfspec.conformance.case import Arrays, Clip
+from nfspec.conformance.precision import MODES
+from nfspec.conformance.reduction import RATE_STEPS
+from nfspec.plan import Op, Plan
+
+Function = Callable[..., Any]
+
+
+class _Nfspec:
+    framework = ""
+
+    def __init__(self, mode: str):
+        self.policy = MODES[mode].policy
+
+    def _layer(self, op: Op) -> Function:
+        """A layer as a function of its inputs and parameters."""
+        from nfspec.backends.compiler import layer_of
+
+        layer = layer_of(op, "channels_last", self.policy)
+        inputs = len(op.inputs)
+        # Built with zeros: drawing initial values would be most of the time, and none is used.
+        prefix = f"{layer.canonical}."
+        layer.given = {
+            q.name.removeprefix(prefix): np.zeros(q.shape, np.float32) for q in op.parameters
+        }
+        layer.build(_shape(op))
+
+        def function(*tensors: Any) -> Any:
+            x, values = tensors[:inputs], tensors[inputs:]
+            out, _ = layer.stateless_call(list(values), [], x[0] if inputs == 1 else list(x))
+            return out
+
+        return function
+
+    ws_conv = activation = pool = squeeze_excite = eca = residual = _layer
+
+    def _head_layer(self, op: Op) -> Function:
+        """The head is in float32 in every mode, as the compiler has it."""
+        return type(self)("f32")._layer(op)
+
+    global_pool = dense = _head_layer
+
+    def agc(self, clip: Clip) -> Function:
+        from nfspec.backends import clipping
+
+        rule = clip.rule
+        return lambda gradient, parameter: clipping.clip(gradient, parameter, rule)[0]
+
+    def forward(self, plan: Plan) -> Function:
+        model = self._model(plan, taps=True)
+        order = [v.canonical for v in model.trainable_variables]
+        rest = [v.value for v in model.non_trainable_variables]
+
+        def function(x: Any, params: dict[str, Any]) -> Any:
+            out, _ = model.stateless_call([params[name] for name in order], rest, x)
+            return out
+
+        return function
+
+    def block(self, plan: Plan) -> Function:
+        function = self.forward(plan)
+        return lambda x, params: function(x, params)["block"]
+
+    def _model(self, plan: Plan, params: Arrays | None = None, *, taps: bool) -> Any:
+        from nfspec.backends.compiler import assemble
+
+        return assemble(plan, params, taps=taps, data_format="channels_last", dtype=self.policy)
+
+    def train(
+        self, plan: Plan, params: Arrays, x: Any, labels: Any, steps: int
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """By Keras's `fit`, one batch after another of the same images."""
+        import nfspec
+
+        model = self._model(plan, params, taps=False)
+        trainer = nfspec.recipe(plan, steps=RATE_STEPS, batch=len(x)).compile(model)
+        how = {"batch_size": len(x), "shuffle": False, "verbose": 0}
+        losses = trainer.fit(x, labels, epochs=1, **how).history["loss"]
+        first = nfspec.params_of(model)
+        rest = trainer.fit(x, labels, initial_epoch=1, epochs=steps, **how)
+        last = nfspec.params_of(model)
+        return {
+            "losses": np.asarray([*losses, *rest.history["loss"]], np.float64),
+            **{f"first/{name}": value for name, value in first.items()},
+            **{f"last/{name}": value for name, value in last.items()},
+        }
+
+    def through(self, plan: Plan, params: Arrays | None) -> Arrays:
+        """Parameters as a model has them: those given, or as it was made."""
+        import nfspec
+
+        return nfspec.params_of(self._model(plan, params, taps=False))
+
+    def step(
+        self, plan: Plan, params: Arrays, momentum: Arrays, gradients: Arrays, done: int
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """One step of the recipe's optimiser from a state that is given."""
+        import keras
+
+        import nfspec
+
+        model = self._model(plan, params, taps=False)
+        weights = model.trainable_variables
+        optimizer = nfspec.recipe(plan, steps=RATE_STEPS).optimizer()
+        optimizer.build(weights)
+        sgd = optimizer
+        while hasattr(sgd, "inner"):
+            sgd = sgd.inner
+        for variable, buffer in zip(weights, sgd._buffers, strict=True):
+            buffer.assign(momentum[variable.canonical])
+        sgd.iterations.assign(done)
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(gradients[v.canonical]) for v in weights], weights
+        )
+        found = {}
+        for variable, buffer in zip(weights, sgd._buffers, strict=True):
+            found[f"parameter/{variable.canonical}"] = keras.ops.convert_to_numpy(variable)
+            found[f"momentum/{variable.canonical}"] = keras.ops.convert_to_numpy(buffer)
+        return found
+
+
+def _shape(op: Op) -> Any:
+    """A shape that a layer can be built with: the sides of an image do not matter."""
+    channels = {"WSConv": "in_channels", "SqueezeExcite": "channels", "ECA": "channels"}
+    kind = type(op).__name__
+    if kind == "Dense":
+        return (None, op.in_features)  # type: ignore[attr-defined]
+    shape = (None, None, None, getattr(op, channels.get(kind, ""), 1))
+    return [shape, shape] if kind == "Residual" else shape
+
+
+class JAX(_Nfspec):
+    framework = "jax"
+
+
+class Torch(_Nfspec):
+    framework = "torch"
+
+
+class TensorFlow(_Nfspec):
+    framework = "tensorflow"
