@@ -61,7 +61,6 @@ KINDS: dict[str, type[Any]] = {
 # What an operation's name, wiring and initial values are in a case: they do not change its values.
 NEUTRAL: dict[str, Any] = {
     "name": "op",
-    "inputs": ("x",),
     "kernel_init": p.Init("constant", 1.0),
     "gain_init": 1.0,
     "init": "normal",
@@ -73,8 +72,13 @@ NEUTRAL: dict[str, Any] = {
 
 def neutral(op: Any) -> Any:
     """An operation with the fields that do not change its values set to the same for all."""
-    names = {field.name for field in dataclasses.fields(op)}
-    return dataclasses.replace(op, **{k: v for k, v in NEUTRAL.items() if k in names})
+    return dataclasses.replace(op, **_neutral_fields(type(op)))
+
+
+def _neutral_fields(kind: type[Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    inputs = ("x", "shortcut") if kind is p.Residual else ("x",)
+    return {k: v for k, v in {**NEUTRAL, "inputs": inputs}.items() if k in names}
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Case:
                 continue
             if field.name == "op":
                 value = {"type": type(value).__name__, **dataclasses.asdict(value)}
-                value = {k: v for k, v in value.items() if k not in NEUTRAL}
+                value = {k: v for k, v in value.items() if k not in (*NEUTRAL, "inputs")}
             found[field.name] = value
         return json.loads(json.dumps(found))
 
@@ -152,9 +156,8 @@ class Case:
 
 def _op(data: dict[str, Any]) -> Any:
     kind = KINDS[data.pop("type")]
-    names = {field.name for field in dataclasses.fields(kind)}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return kind(**{k: v for k, v in NEUTRAL.items() if k in names}, **given)
+    return kind(**_neutral_fields(kind), **given)
 
 
 def digest(calls: list[Arrays]) -> str:

@@ -114,6 +114,8 @@ class Results:
         explanations: For a subject that keeps other conventions: `subject`, `property`, `asked`
             (spec), `fields` (field to the value with which it conforms; empty if none was found),
             `ratio_before`, `ratio_after`.
+        problems: What is wrong with the run as a whole, such as an entry of deviations.toml that
+            names nothing; a run with one is not conformant.
         started: ISO 8601, UTC.
         seconds: Of the run.
     """
@@ -125,14 +127,16 @@ class Results:
     cells: list[Cell] = field(default_factory=list)
     deviations: list[dict[str, Any]] = field(default_factory=list)
     explanations: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     started: str = ""
     seconds: float = 0.0
 
     @property
     def conformant(self) -> bool:
-        """Something was judged, and nothing that was is bad."""
+        """Something was judged, nothing that was is bad, and the run is whole."""
         judged = any(cell.verdict in ("pass", "deviates") for cell in self.cells)
-        return judged and not any(cell.verdict in BAD for cell in self.cells)
+        bad = any(cell.verdict in BAD for cell in self.cells)
+        return judged and not bad and not self.problems
 
     def cell(self, property_id: str, column: str) -> Cell | None:
         found = (c for c in self.cells if (c.property, c.column) == (property_id, column))
@@ -155,6 +159,7 @@ class Results:
             cells=[cell_of(fields) for fields in data["cells"]],
             deviations=data["deviations"],
             explanations=data["explanations"],
+            problems=data["problems"],
             started=data["started"],
             seconds=data["seconds"],
         )

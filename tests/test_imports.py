@@ -57,6 +57,7 @@ def test_imports_run_one_way():
         ("nfspec/compilation.py", "nfspec.backends"),
         ("nfspec/runs.py", "nfspec.backends"),
         ("nfspec/cli/compare.py", "nfspec.conformance"),
+        ("nfspec/cli/conform.py", "nfspec.conformance"),
     }
     found = set()
     for folder, higher in lower.items():

@@ -74,7 +74,8 @@ def step(
     total = size + recipe.momentum * (recipe.momentum * np.abs(momentum) + size)
     of_step = of_gradient + recipe.momentum * of_buffer + 3.0 * u * total
     stored = 2.0 * u * (np.abs(parameter) + np.abs(after)) + FULL.least
+    schedule = 8.0 * u * rate * total  # the rate is a cosine computed in float32
     return {
-        "parameter": (after, {"step": rate * of_step + 2.0 * u * rate * total, "store": stored}),
+        "parameter": (after, {"step": rate * of_step, "schedule": schedule, "store": stored}),
         "momentum": (buffer, {"clip and decay": of_gradient, "sum": of_buffer - of_gradient}),
     }

@@ -56,9 +56,9 @@ def _reach(kind: str, x: Array) -> Array:
         return np.zeros_like(x)
     if kind in ("gelu_tanh", "gelu_erf", "silu"):
         return np.abs(x)
-    return (
-        np.minimum(1.0, np.abs(x)) if kind in ("tanh", "elu", "celu", "selu") else np.ones_like(x)
-    )
+    if kind in ("elu", "celu", "selu"):  # exp(x) - 1, by whichever of two functions
+        return np.where(x < 0, 1.0, 0.0)
+    return np.minimum(1.0, np.abs(x)) if kind == "tanh" else np.ones_like(x)
 
 
 def activation_gradient(

@@ -10,8 +10,6 @@ from nfspec.conformance.faults.convs import CONVS
 from nfspec.conformance.faults.harness import HARNESS
 from nfspec.conformance.faults.networks import NETWORKS
 
-FAULTS: dict[str, Fault] = {
-    fault.name: fault for fault in (*CONVS, *NETWORKS, *CLIPPING, *HARNESS)
-}
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*CONVS, *NETWORKS, *CLIPPING, *HARNESS)}
 
 __all__ = ["FAULTS", "NO_FAULT", "Fault", "parametric"]

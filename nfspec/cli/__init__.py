@@ -1,6 +1,7 @@
 """The command line, `nfspec`.
 
-Results go to stdout, what is wrong to stderr. Exit status: 0; 1 where `diff` finds a difference;
+Results go to stdout, what is wrong to stderr. Exit status: 0; 1 where `diff` finds a difference,
+`compare` and `conform` an implementation that is not the same;
 2 for anything that cannot be used; 130 when interrupted.
 """
 
@@ -16,6 +17,7 @@ import nfspec
 from nfspec.cli.agc import agc
 from nfspec.cli.check import check
 from nfspec.cli.compare import compare
+from nfspec.cli.conform import conform, replay
 from nfspec.cli.convert import convert
 from nfspec.cli.diff import diff
 from nfspec.cli.listing import list_specs
@@ -75,6 +77,8 @@ app.command()(check)
 app.command()(diff)
 app.command()(new)
 app.command()(compare)
+app.command()(conform)
+app.command()(replay)
 app.command()(convert)
 
 

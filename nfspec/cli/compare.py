@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from nfspec.conformance.compare import Comparison, Progress, Run
 
 
-def _backends(text: str) -> tuple[str, ...]:
+def parse_backends(text: str) -> tuple[str, ...]:
+    """The frameworks that an option names, with commas."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     unknown = [name for name in names if name not in BACKENDS]
     if unknown or not names:
@@ -129,7 +130,7 @@ def compare(
 
     spec = load(variant)
     plan = resolve(spec)
-    wanted = _backends(backends)
+    wanted = parse_backends(backends)
     size = size or plan.test_size
     counted = count(plan, size)
     images = prepare(image or sample_photo(), spec.input, size)

@@ -50,10 +50,8 @@ class Rounding:
         return out * (1.0 + self.stored * self.rng.standard_normal(out.shape))
 
     def kernel(self, kernel: Array) -> Array:
-        """Of a standardised kernel: each weight on its own, and each channel's scale."""
-        scale = 2.0 * self._noise(kernel.shape[3:])
-        own = max(self.unit, self.operands) * self.rng.standard_normal(kernel.shape)
-        return kernel * (1.0 + own + scale)
+        """Of a standardised kernel's scale, channel by channel."""
+        return kernel * (1.0 + 2.0 * self._noise(kernel.shape[3:]))
 
     def gradient(self, gradient: Array, n: int) -> Array:
         """Of a gradient's accumulation over n terms, whose squares sum to about the mean square of
@@ -65,21 +63,24 @@ class Rounding:
         return gradient + (math.hypot(entered, summed) + self.stored * np.abs(gradient)) * noise
 
     def conv(self, out: Array, x: Array, kernel: Array, groups: int) -> Array:
-        """Of a conv's accumulation: Σt² is the mean square input by the kernel's squares."""
+        """Of a conv's accumulation and of each weight: Σt² is the mean square input by the kernel's
+        squares."""
         squares = (x.reshape(-1, groups, kernel.shape[2]) ** 2).mean(axis=(0, 2))
         per_channel = np.repeat(squares, kernel.shape[3] // groups) * (kernel**2).sum(
             axis=(0, 1, 2)
         )
-        return out + np.sqrt(per_channel) * self._summed(kernel[..., 0].size, out.shape)
+        n, own = kernel[..., 0].size, max(self.unit, self.operands)
+        return out + np.sqrt(per_channel) * self._summed(n, out.shape, own)
 
     def dense(self, out: Array, x: Array, kernel: Array) -> Array:
         """Of a matrix product's accumulation, (N, I) by (I, O)."""
         squares = np.sqrt((x**2) @ (kernel**2))
         return out + squares * self._summed(len(kernel), out.shape)
 
-    def _summed(self, n: int, shape: tuple[int, ...]) -> Array:
-        """The error of sums of n products whose squares sum to 1, inputs rounded as they enter."""
-        size = math.hypot(math.sqrt(n / 6.0) * self.unit, self.operands)
+    def _summed(self, n: int, shape: tuple[int, ...], own: float = 0.0) -> Array:
+        """The error of sums of n products whose squares sum to 1, each with a relative error `own`,
+        inputs rounded as they enter."""
+        size = math.hypot(math.sqrt(n / 6.0) * self.unit, self.operands, own)
         return size * self.rng.standard_normal(shape)
 
     def mean(self, out: Array, n: int) -> Array:

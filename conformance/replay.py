@@ -1,0 +1,68 @@
+"""One case again, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nfspec.conformance.case import Case
+from nfspec.conformance.columns import Runner
+from nfspec.conformance.describe import describe
+from nfspec.conformance.faults import FAULTS
+from nfspec.conformance.pool import WorkerError
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.properties.base import judge
+from nfspec.errors import InputError, suggest
+
+TIMEOUT = 1_800.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a subject answered.
+
+    Attributes:
+        ratio: The largest |error| / bound; None if there was no answer.
+        text: The finding in words, or what went wrong.
+    """
+
+    ratio: float | None
+    text: str
+
+
+def replay(line: str, subjects: tuple[str, ...], device: str, fault: str = "") -> list[Answer]:
+    """Run a case.
+
+    Args:
+        line: The case's JSON.
+        subjects: As `nfspec.conformance.subjects` finds them.
+        device: cpu, gpu or tpu.
+        fault: Name of a fault to inject; empty for none.
+
+    Raises:
+        InputError: No such case, property or fault.
+    """
+    case = Case.parse(line)
+    for what, name, known in (("property", case.property, PROPERTIES), ("fault", fault, FAULTS)):
+        if name and name not in known:
+            raise InputError(f'no {what} "{name}"{suggest(name, known)}')
+    asked = PROPERTIES[case.property]
+    calls = asked.calls(case)
+    expected = asked.expect(case, calls)
+    answers = []
+    for subject in subjects:
+        runner = Runner(subject, device, case.mode, TIMEOUT, fault)
+        try:
+            runner.start()
+            runner.meet()
+            runner.send(case, calls if asked.sent else None)
+            outputs = asked.reduce(case, calls, runner.receive(case, calls))
+        except WorkerError as error:
+            answers.append(Answer(None, f"{runner.column.name}: {error.kind}\n{error}"))
+            continue
+        finally:
+            runner.close()
+        judgement = judge(outputs, expected)
+        text = describe(case, judgement, outputs, expected)
+        verdict = "within its bound" if judgement.ratio <= 1.0 else "BEYOND ITS BOUND"
+        answers.append(Answer(judgement.ratio, f"{runner.column.name}: {verdict}\n{text}"))
+    return answers

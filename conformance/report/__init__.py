@@ -1,0 +1,42 @@
+"""Reports of a conformance run: JSON for programs, Markdown to commit, HTML to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nfspec.conformance.report.html import html
+from nfspec.conformance.report.markdown import markdown
+from nfspec.conformance.results import Results
+from nfspec.errors import InputError
+from nfspec.weights.files import replacing
+
+__all__ = ["write"]
+
+
+def write(results: Results, folder: Path) -> tuple[Path, Path, Path]:
+    """Write results.json, REPORT.md and report.html, each whole or not at all.
+
+    Args:
+        results: The run.
+        folder: Made if it is not there.
+
+    Returns:
+        The three paths.
+
+    Raises:
+        NfspecError: The folder cannot be made, or a file cannot be written.
+    """
+    texts = {
+        folder / "results.json": results.to_json() + "\n",
+        folder / "REPORT.md": markdown(results),
+        folder / "report.html": html(results),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
+    for path, text in texts.items():
+        with replacing(path) as temporary:
+            temporary.write_bytes(text.encode())
+    data, report, page = texts
+    return data, report, page

@@ -1,0 +1,172 @@
+"""REPORT.md: a run as text that can be committed and compared with the next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from nfspec.conformance.report import words
+from nfspec.conformance.results import BAD, Cell, Results
+
+
+def compact_verdicts(results: Results) -> dict[str, dict[str, str]]:
+    """Property to column to verdict: what two runs are compared by."""
+    found: dict[str, dict[str, str]] = {info.id: {} for info in results.properties}
+    for info in results.properties:
+        for column in results.columns:
+            cell = results.cell(info.id, column.name)
+            found[info.id][column.name] = cell.verdict if cell else words.ABSENT
+    return found
+
+
+def markdown(results: Results) -> str:
+    """A report in GitHub's Markdown. Equal runs differ in the line with the time alone."""
+    parts = (
+        _head(results),
+        _verdicts(results),
+        _deviations(results),
+        _explanations(results),
+        _bad(results),
+        _figures(results),
+        _worst_passing(results),
+        _environment(results),
+        _run(results),
+    )
+    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text on one line that Markdown and HTML leave as it is, also in a table."""
+    return re.sub(r"([\\`*\[\]<>&|~])", r"\\\1", " ".join(words.plain(text).split()))
+
+
+def code(text: str) -> str:
+    """Text on one line as inline code."""
+    text = " ".join(words.plain(text).split())
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{pad}{text}{pad}{ticks}"
+
+
+def block(text: str, language: str = "text") -> list[str]:
+    """Text of many lines as a code block."""
+    text = words.plain(text)
+    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return [f"{ticks}{language}", *text.split("\n"), ticks]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+
+
+def _head(results: Results) -> list[str]:
+    tally = ", ".join(f"{n} {verdict}" for verdict, n in words.tally(results).items())
+    return [
+        f"# {escaped(words.title(results))}",
+        "",
+        f"**{words.overall(results)}**",
+        "",
+        escaped(words.summary(results)),
+        "",
+        *([f"Cells: {tally}.", ""] if tally else []),
+        escaped(words.run_line(results)),
+        "",
+    ]
+
+
+def _verdicts(results: Results) -> list[str]:
+    lines = ["## Verdicts", ""]
+    lines += ["With the worst ratio |error| / bound; at most 1 is within the bound.", ""]
+    names = [column.name for column in results.columns]
+    for tier, infos in words.tiers(results).items():
+        rows = (
+            [f"{escaped(info.id)} {escaped(info.title)}"]
+            + [_verdict(results.cell(info.id, name)) for name in names]
+            for info in infos
+        )
+        lines += [f"### Tier {tier}", "", *_table(["Property", *map(escaped, names)], rows)]
+    return lines
+
+
+def _verdict(cell: Cell | None) -> str:
+    text = words.verdict(cell)
+    return f"**{text}**" if cell and cell.verdict in BAD else text
+
+
+def _figures(results: Results) -> list[str]:
+    names = [column.name for column in results.columns]
+    rows = (
+        [escaped(info.id), *(words.figures(results.cell(info.id, name)) for name in names)]
+        for info in results.properties
+    )
+    lines = ["## Ratios", "", "Cases / median / worst.", ""]
+    return lines + _table(["Property", *map(escaped, names)], rows)
+
+
+def _deviations(results: Results) -> list[str]:
+    if not results.deviations:
+        return []
+    lines = ["## Known deviations", ""]
+    for entry in results.deviations:
+        place = f"{entry['property']} on {entry['subject']}/{entry['device']}/{entry['mode']}"
+        link = entry["link"]
+        lines += [
+            f"- **{escaped(entry['id'])}**, {escaped(place)}, versions {code(entry['versions'])}: "
+            f"{escaped(entry['reason'])} {f'<{link}>' if words.is_url(link) else escaped(link)}"
+            f" (opened {escaped(entry['opened'])}, expires {escaped(entry['expires'])})"
+        ]
+    return [*lines, ""]
+
+
+def _explanations(results: Results) -> list[str]:
+    if not results.explanations:
+        return []
+    lines = [f"- {escaped(words.explanation(entry))}" for entry in results.explanations]
+    return ["## Other conventions", "", *lines, ""]
+
+
+def _bad(results: Results) -> list[str]:
+    titles = {info.id: info.title for info in results.properties}
+    lines = ["## What is wrong", ""] if words.bad(results) else []
+    for cell in words.bad(results):
+        name = f"{cell.property} {titles.get(cell.property, '')}".rstrip()
+        lines += [f"### {escaped(name)} on {escaped(cell.column)}: {words.verdict(cell)}", ""]
+        if cell.message:
+            lines += [*block(cell.message), ""]
+        if cell.verdict == "uncovered" and cell.coverage:
+            lines += [f"Cases by regime: {escaped(words.covered(cell))}.", ""]
+        if cell.worst_case is not None:
+            lines += [*block(words.replay(cell.worst_case), "sh"), ""]
+    return lines
+
+
+def _worst_passing(results: Results) -> list[str]:
+    cells = words.worst_passing(results)
+    if not cells:
+        return []
+    lines = [
+        f"- {escaped(cell.property)}, {words.ratio(cell.worst)} on {escaped(cell.column)}: "
+        f"{code(words.replay(cell.worst_case or {}))}"
+        for cell in cells
+    ]
+    summary = "<details><summary>The worst case of each property that passes</summary>"
+    return ["## Worst cases", "", summary, "", *lines, "", "</details>", ""]
+
+
+def _environment(results: Results) -> list[str]:
+    names = [escaped(column.name) for column in results.columns]
+    rows = [["framework", *(escaped(column.framework) for column in results.columns)]]
+    rows += [[escaped(name), *map(escaped, values)] for name, values in words.facts(results)]
+    problems = [
+        f"- {escaped(column.name)}: {escaped(column.problem)}"
+        for column in results.columns
+        if column.problem
+    ]
+    lines = ["## Environment", "", *_table(["", *names], rows), *problems]
+    return [*lines, ""] if problems else lines
+
+
+def _run(results: Results) -> list[str]:
+    rows = ([escaped(key), escaped(value)] for key, value in words.run_settings(results))
+    return ["## Run", "", *_table(["Setting", "Value"], rows)]

@@ -1,0 +1,244 @@
+"""`nfspec conform`: properties of implementations, within bounds that follow from rounding."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nfspec.cli.compare import parse_backends
+from nfspec.cli.text import WIDTH, print_lines, table
+from nfspec.compilation import BACKENDS
+from nfspec.errors import BackendError, InputError
+
+if TYPE_CHECKING:
+    from nfspec.conformance.results import Cell, Results
+    from nfspec.conformance.run import Progress, Settings
+
+MODES = ("f32", "tf32", "bf16", "f16")
+DEVICES = ("cpu", "gpu", "tpu")
+
+
+def _some_of(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names or any(name not in known for name in names):
+        raise InputError(f"{option}: expected some of {', '.join(known)}; found {text!r}")
+    return names
+
+
+def _short(cell: Cell | None) -> str:
+    """A cell in a few characters."""
+    if cell is None:
+        return "."
+    if cell.verdict in ("pass", "fail", "deviates"):
+        mark = {"pass": "", "fail": " !", "deviates": " d"}[cell.verdict]
+        return f"{cell.worst:.2g}{mark}"
+    return {"not offered": "-", "missing": "missing"}.get(cell.verdict, f"{cell.verdict}!")
+
+
+def _rows(results: Results) -> list[list[str]]:
+    """A row for each property, a column for each subject and mode."""
+    rows = [["property", *(column.name for column in results.columns)]]
+    for info in results.properties:
+        cells = [results.cell(info.id, column.name) for column in results.columns]
+        if any(cells):
+            rows.append([info.id, *map(_short, cells)])
+    return rows
+
+
+def _lines(results: Results) -> list[str]:
+    """The table, in as many parts as 80 columns need."""
+    rows = _rows(results)
+    parts: list[list[int]] = [[]]
+    for i in range(1, len(rows[0])):
+        widths = [max(len(row[j]) for row in rows) + 2 for j in (0, *parts[-1], i)]
+        if parts[-1] and sum(widths) > WIDTH:
+            parts.append([])
+        parts[-1].append(i)
+    lines = []
+    for part in parts:
+        chosen = [[row[0], *(row[i] for i in part)] for row in rows]
+        lines += [*table(chosen, "<" + ">" * len(part)), ""]
+    return lines
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """A live table on a terminal's stderr; a line for each finished property elsewhere."""
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def say(results: Results, status: str) -> None:
+            if not status.endswith("cases"):
+                typer.echo(status, err=True)
+
+        yield say
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+        def show(results: Results, status: str) -> None:
+            shown = _lines(results)[-(console.height - 3) :] if results.columns else []
+            live.update(Group(Text("\n".join(shown)), Text(status, style="bold")))
+
+        yield show
+
+
+def _summary(results: Results) -> list[str]:
+    """What went wrong, and the verdict in a line."""
+    from nfspec.conformance.results import BAD
+
+    lines = []
+    for cell in results.cells:
+        if cell.verdict in BAD:
+            lines += [f"{cell.property} on {cell.column}: {cell.verdict}", cell.message, ""]
+    for column in results.columns:
+        if column.problem:
+            lines += [f"{column.name}: {column.problem}", ""]
+    lines += results.problems
+    cases = sum(cell.cases for cell in results.cells)
+    judged = [cell for cell in results.cells if cell.cases]
+    if not judged:
+        return [*lines, "NOTHING JUDGED"]
+    worst = max(judged, key=lambda cell: cell.worst)
+    where = f"{worst.property} on {worst.column}"
+    verdict = "CONFORMANT" if results.conformant else "NOT CONFORMANT"
+    return [
+        *lines,
+        f"{verdict}: {cases:,} cases, worst error / bound {worst.worst:.3g} ({where}), "
+        f"{results.seconds:.0f} s",
+    ]
+
+
+def _finish(results: Results, settings: Settings, deviations: str | None, out: Path) -> list[str]:
+    """Apply known deviations, look for explanations, write the reports; their paths."""
+    from nfspec.conformance import deviations as known
+    from nfspec.conformance.properties import PROPERTIES
+    from nfspec.conformance.report import write
+
+    entries = known.load(Path(deviations) if deviations else None)
+    asked = {info.id for info in results.properties}
+    left_out = [name for name in PROPERTIES if name not in asked]
+    today = datetime.now(UTC).date()
+    results.problems += known.apply(results, entries, today, left_out)
+    return [f"wrote {path}" for path in write(results, out)]
+
+
+def _require(results: Results, required: tuple[str, ...]) -> None:
+    """Refuse a run in which a subject that had to be there was not."""
+    absent = [
+        f"{column.name}: {column.problem}"
+        for column in results.columns
+        if column.subject in required and column.problem
+    ]
+    if absent:
+        raise BackendError("--require: " + "\n".join(absent))
+
+
+def conform(
+    spec: Annotated[
+        str | None,
+        typer.Argument(help="A built-in spec, or the path of a .toml file; a general grid if not."),
+    ] = None,
+    backends: Annotated[
+        str, typer.Option(help="nfspec on these frameworks, with commas.")
+    ] = ",".join(BACKENDS),
+    subject: Annotated[
+        list[str] | None,
+        typer.Option(help="Test this instead: timm, optax, an entry point, or module:object."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, gpu or tpu.")] = "cpu",
+    mode: Annotated[str, typer.Option(help="f32, tf32, bf16, f16, with commas.")] = "f32",
+    examples: Annotated[
+        int, typer.Option(min=0, help="Cases drawn for a property, besides the essential ones.")
+    ] = 25,
+    seed: Annotated[int, typer.Option(min=0, help="Of the cases.")] = 0,
+    properties: Annotated[
+        str, typer.Option(help="Ids such as WS-01, with commas; all if not given.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("conformance-results"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Prove that the properties can fail: seed faults.")
+    ] = False,
+    require: Annotated[
+        str, typer.Option(help="Subjects, with commas, without which to fail.")
+    ] = "",
+    deviations: Annotated[
+        str | None, typer.Option(help="A deviations.toml; the one of nfspec if not given.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for an answer.")] = 600.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Test implementations against the float64 reference.
+
+    Every operation, block, network, training run and optimiser step within the bound of rounding,
+    on every framework; with a SPEC, its own shapes and conventions. Writes results.json, REPORT.md
+    and report.html. Exit status 0 if conformant, 1 if not, 2 if it could not run.
+    """
+    from nfspec.conformance.run import Settings, run
+
+    if device not in DEVICES:
+        raise InputError(f"--device: expected one of {', '.join(DEVICES)}; found {device!r}")
+    settings = Settings(
+        source=spec,
+        subjects=tuple(dict.fromkeys(subject)) if subject else parse_backends(backends),
+        device=device,
+        modes=_some_of("--mode", mode, MODES),
+        examples=examples,
+        seed=seed,
+        properties=tuple(name.strip() for name in properties.split(",") if name.strip()),
+        timeout=timeout,
+    )
+    if faults:
+        _faults(settings, out, resume, as_json)
+        return
+    with _progress() as progress:
+        results = run(settings, out, resume=resume, progress=progress)
+    paths = _finish(results, settings, deviations, out)
+    if as_json:
+        typer.echo(results.to_json())
+    else:
+        print_lines([*_lines(results), *_summary(results), *paths])
+    _require(results, tuple(name.strip() for name in require.split(",") if name.strip()))
+    if not any(cell.cases for cell in results.cells):
+        raise typer.Exit(2)
+    if not results.conformant:
+        raise typer.Exit(1)
+
+
+def _faults(settings: Settings, out: Path, resume: bool, as_json: bool) -> None:
+    raise InputError("--faults: not yet")
+
+
+def replay(
+    case: Annotated[str, typer.Argument(help="A case, one line of JSON as reports have it.")],
+    backends: Annotated[
+        str, typer.Option(help="nfspec on these frameworks, with commas.")
+    ] = ",".join(BACKENDS),
+    subject: Annotated[
+        list[str] | None, typer.Option(help="Test this instead, as `nfspec conform` takes it.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, gpu or tpu.")] = "cpu",
+    fault: Annotated[str, typer.Option(help="Inject this fault.")] = "",
+) -> None:
+    """Run one case and print the bound term by term.
+
+    Exit status 0 if it is within its bound everywhere, 1 if not, 2 if it could not run.
+    """
+    from nfspec.conformance.replay import replay as run_case
+
+    subjects = tuple(dict.fromkeys(subject)) if subject else parse_backends(backends)
+    answers = run_case(case, subjects, device, fault)
+    print_lines([line for answer in answers for line in (answer.text, "")][:-1])
+    if not any(answer.ratio is not None for answer in answers):
+        raise typer.Exit(2)
+    if any(answer.ratio is None or answer.ratio > 1.0 for answer in answers):
+        raise typer.Exit(1)
