@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nfspec.conformance.case import Case
 from nfspec.conformance.columns import Runner
 from nfspec.conformance.describe import describe
-from nfspec.conformance.faults import FAULTS
+from nfspec.conformance.faults import fault_named
 from nfspec.conformance.pool import WorkerError
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.base import judge
@@ -42,9 +42,10 @@ def replay(line: str, subjects: tuple[str, ...], device: str, fault: str = "") -
         InputError: No such case, property or fault.
     """
     case = Case.parse(line)
-    for what, name, known in (("property", case.property, PROPERTIES), ("fault", fault, FAULTS)):
-        if name and name not in known:
-            raise InputError(f'no {what} "{name}"{suggest(name, known)}')
+    if case.property not in PROPERTIES:
+        near = suggest(case.property, PROPERTIES)
+        raise InputError(f'no property "{case.property}"{near}')
+    fault_named(fault)
     asked = PROPERTIES[case.property]
     calls = asked.calls(case)
     expected = asked.expect(case, calls)

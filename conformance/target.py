@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from nfspec import plan as p
+from nfspec.activations import DEEPMIND_GAMMA
 from nfspec.clipping import clip_rules
 from nfspec.conformance.case import NEUTRAL, Clip, neutral
 from nfspec.conformance.reduction import reduced_plan
@@ -122,9 +123,9 @@ def _grid() -> Iterator[Op]:
         "gelu_tanh", "gelu_erf", "silu", "relu", "relu6", "leaky_relu", "elu", "selu", "celu",
         "tanh", "sigmoid", "softplus", "log_sigmoid", "soft_sign", "identity",
     ):  # fmt: skip
-        yield p.Activation("op", ("x",), kind, 0.02, 1.7, 0.9, "after")
+        yield p.Activation("op", ("x",), kind, 0.02, DEEPMIND_GAMMA[kind], 0.9, "after")
     for kind in ("gelu_tanh", "silu"):
-        yield p.Activation("op", ("x",), kind, 0.01, 1.7, 0.9, "before")
+        yield p.Activation("op", ("x",), kind, 0.01, DEEPMIND_GAMMA[kind], 0.9, "before")
     yield p.Pool("op", ("x",), "avg", 2, 2, "same")
     yield p.Pool("op", ("x",), "max", 3, 2, "same")
     yield p.Pool("op", ("x",), "max", 3, 2, "symmetric")

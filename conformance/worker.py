@@ -1,4 +1,4 @@
-"""The child's side: one process for each subject, device and mode, answering over an inherited pipe.
+"""The child's side: one process for each subject, device and mode, answering over a pipe.
 
 Started by `nfspec.conformance.pool`. A request is a dict with an `op` of the table below; the reply
 a dict with `result`, or with `error`, the traceback as text, and `kind`, what sort of error.
@@ -20,7 +20,7 @@ from nfspec import weights
 from nfspec.compilation import compile, select
 from nfspec.conformance import frameworks, subjects
 from nfspec.conformance.case import Arrays, Case, digest
-from nfspec.conformance.faults import FAULTS, NO_FAULT, Fault
+from nfspec.conformance.faults import NO_FAULT, Fault, fault_named
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.networks import DONE, STEPS, case_plan
 from nfspec.conformance.properties.networks import weights as trial_weights
@@ -64,7 +64,7 @@ class Session:
         """
         wanted = Case.parse(case)
         asked = PROPERTIES[wanted.property]
-        self._inject(FAULTS[fault] if fault else NO_FAULT)
+        self._inject(fault_named(fault))
         calls = asked.calls(wanted) if arrays is None else arrays
         reply = {"inputs": digest(calls), "case": wanted.id, "pid": os.getpid()}
         calls = [self.fault.arrays(asked.method, wanted.op, call) for call in calls]
@@ -73,9 +73,10 @@ class Session:
         return self.fault.reply(reply)
 
     def _inject(self, fault: Fault) -> None:
-        if fault is not self.fault:
+        if fault != self.fault:
+            if fault.in_functions or self.fault.in_functions:
+                self._functions.clear()
             self.fault = fault
-            self._functions.clear()
 
     def _method(self, name: str) -> Callable[..., Any]:
         found = getattr(self.subject, name, None)

@@ -12,4 +12,17 @@ from nfspec.conformance.faults.networks import NETWORKS
 
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*CONVS, *NETWORKS, *CLIPPING, *HARNESS)}
 
-__all__ = ["FAULTS", "NO_FAULT", "Fault", "parametric"]
+
+
+def fault_named(name: str) -> Fault:
+    """A fault of the list, or one of a size, such as `gain+1e-05`; none if the name is empty.
+
+    Raises:
+        InputError: No such fault.
+    """
+    if not name:
+        return NO_FAULT
+    return FAULTS[name] if name in FAULTS else parametric(name)
+
+
+__all__ = ["FAULTS", "NO_FAULT", "Fault", "fault_named"]

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from nfspec.conformance.case import Arrays
-from nfspec.plan import Plan
+from nfspec.conformance.case import Arrays, Clip
+from nfspec.errors import InputError
+from nfspec.plan import Activation, Plan, Residual
 
 
 def _same(value: Any) -> Any:
@@ -46,6 +47,12 @@ class Fault:
     reply: Callable[[dict[str, Any]], dict[str, Any]] = _same
     patch: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
+    @property
+    def in_functions(self) -> bool:
+        """Whether functions compiled with the fault in are not those without it."""
+        changed = (self.op, self.of_plan, self.patch)
+        return changed != (_same, _same, contextlib.nullcontext)
+
     def plan(self, plan: Plan) -> Plan:
         """A plan with the fault in it."""
         changed = replace(plan, ops=tuple(map(self.op, plan.ops)))
@@ -74,7 +81,9 @@ def of_arrays(
     def changed(asked: str, op: Any, call: Arrays) -> Arrays:
         if asked != method:
             return call
-        new = {name: np.asarray(value, np.float32) for name, value in change(op, call).items()}
+        new = {
+            name: np.array(value, np.float32, order="C") for name, value in change(op, call).items()
+        }
         return {**call, **new}
 
     return changed
@@ -85,7 +94,7 @@ def of_params(suffix: str, change: Callable[[Any], Any]) -> Callable[[Arrays], A
 
     def changed(params: Arrays) -> Arrays:
         return {
-            name: np.asarray(change(value), np.float32) if name.endswith(suffix) else value
+            name: np.array(change(value), np.float32) if name.endswith(suffix) else value
             for name, value in params.items()
         }
 
@@ -120,26 +129,32 @@ def truncated(array: Any, bits: int) -> np.ndarray[Any, Any]:
     return (up & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)).view(np.float32)
 
 
-def parametric(name: str, delta: float) -> Fault:
-    """A fault of a size: what the parameter of a method is scaled by, 1 + delta.
+def parametric(name: str) -> Fault:
+    """A fault of a size, named such as `gain+1e-05`: a parameter times 1 + 1e-05.
 
     Args:
-        name: `gain` (of WS convs), `lambda` (of AGC), `gamma` (of activations) or `alpha`.
-        delta: Of either sign.
-    """
-    from nfspec.conformance.case import Clip
-    from nfspec.plan import Activation, Residual
+        name: `gain` (of WS convs), `lambda` (of AGC), `gamma` (of activations) or `alpha`, and the
+            size with its sign.
 
-    factor = 1.0 + delta
-    changes: dict[str, dict[str, Any]] = {
-        # The product is rounded once more, to float32; half a unit of 6e-8.
-        "gain": {
-            "arrays": of_arrays(
-                "ws_conv", lambda op, call: {"gain": call["gain"].astype(np.float64) * factor}
-            )
-        },
-        "lambda": {"op": of_kind(Clip, clipping=lambda op: op.clipping * factor)},
-        "gamma": {"op": of_kind(Activation, gamma=lambda op: op.gamma * factor)},
-        "alpha": {"op": of_kind(Residual, alpha=lambda op: op.alpha * factor)},
-    }
-    return Fault(f"{name}*(1{delta:+g})", f"{name} times {factor!r}", **changes[name])
+    Raises:
+        InputError: No such parameter or size.
+    """
+    parameter = name.rstrip("0123456789.e+-")
+    try:
+        factor = 1.0 + float(name.removeprefix(parameter))
+        changes = PARAMETRIC[parameter](factor)
+    except (KeyError, ValueError):
+        sizes = ", ".join(f"{known}+1e-05" for known in PARAMETRIC)
+        raise InputError(f'no fault "{name}"; expected one by name, or such as {sizes}') from None
+    return Fault(name, f"{parameter} times {factor!r}", **changes)
+
+
+PARAMETRIC: dict[str, Callable[[float], dict[str, Any]]] = {
+    # The product is rounded to float32 once more: by half of 1.2e-7 at most.
+    "gain": lambda factor: {
+        "arrays": of_arrays("ws_conv", lambda op, call: {"gain": call["gain"].astype(np.float64) * factor})
+    },
+    "lambda": lambda factor: {"op": of_kind(Clip, clipping=lambda op: op.clipping * factor)},
+    "gamma": lambda factor: {"op": of_kind(Activation, gamma=lambda op: op.gamma * factor)},
+    "alpha": lambda factor: {"op": of_kind(Residual, alpha=lambda op: op.alpha * factor)},
+}

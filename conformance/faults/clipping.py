@@ -80,6 +80,23 @@ def _always(original: Any) -> Any:
     return clip
 
 
+def _soft(original: Any) -> Any:
+    """A gradient that nears the limit smoothly and is never left alone."""
+
+    def clip(gradient: Any, parameter: Any, rule: Any) -> Any:
+        from keras import ops
+
+        from nfspec.backends.clipping import unit_norms
+
+        if rule.clipping is None:
+            return original(gradient, parameter, rule)
+        limit = rule.clipping * ops.maximum(unit_norms(parameter, rule.axes), rule.eps)
+        norm = unit_norms(gradient, rule.axes)
+        return gradient * limit / (limit + norm), ops.ones((), "float32")
+
+    return clip
+
+
 def _norm(change: Callable[[Any, Any, Any], Any]) -> Any:
     """A patch of how a unit's norm is taken: `change(ops, x, axes)` takes its place."""
 
@@ -139,16 +156,19 @@ def _rate_in_buffer(ops: Any, optimizer: Any, gradient: Any, variable: Any, rate
 
 
 CLIPPING = (
-    Fault("agc-lambda", "lambda a hundredth larger", ("AGC-01",),
+    Fault("agc-lambda", "lambda a hundredth larger", ("AGC-01", "EXACT-04"),
           **_agc(clipping=lambda a: a.clipping * 1.01)),
     Fault("agc-eps", "eps ten times as large", ("AGC-01",), **_agc(eps=lambda a: a.eps * 10.0)),
-    Fault("agc-tensor-norm", "one norm for the whole tensor", ("AGC-01",),
+    Fault("agc-tensor-norm", "one norm for the whole tensor", ("AGC-01", "AGC-04"),
           **_agc(unit=lambda a: "tensor" if a.unit != "tensor" else "squeeze")),
     Fault("agc-unit-rule", "timm's units for DeepMind's, or the reverse", ("AGC-01",),
           **_agc(unit=lambda a: "squeeze" if a.unit == "timm" else "timm")),
-    Fault("agc-eps-added", "lambda·(‖W‖ + eps)", ("AGC-01",), patch=patched(CLIP, _eps_added)),
+    Fault("agc-eps-added", "lambda·(‖W‖ + eps)", ("AGC-01", "AGC-03"),
+          patch=patched(CLIP, _eps_added)),
     Fault("agc-always", "units within their limit are scaled up to it", ("AGC-01", "AGC-05"),
           patch=patched(CLIP, _always)),
+    Fault("agc-soft", "limit / (limit + ‖G‖) for the factor", ("AGC-01", "AGC-02"),
+          patch=patched(CLIP, _soft)),
     Fault("agc-axis", "norms over the wrong axis", ("AGC-01",), patch=_norm(_wrong_axis)),
     Fault("agc-rms", "root mean square for the norm", ("AGC-01",), patch=_norm(
         lambda ops, x, axes: ops.sqrt(ops.mean(x * x, axis=axes, keepdims=True)))),

@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 
 from nfspec.conformance.case import Arrays
-from nfspec.conformance.faults.base import Fault, of_arrays, of_kind, of_params, patched
+from nfspec.conformance.faults.base import (
+    Fault,
+    of_arrays,
+    of_kind,
+    of_params,
+    patched,
+    truncated,
+)
 from nfspec.plan import ECA, Activation, Op, Plan, Pool, Residual, SqueezeExcite
 
 GELUS = {"gelu_tanh": "gelu_erf", "gelu_erf": "gelu_tanh"}
-WIRING = ("NET-03", "BLOCK-01", "NET-01")
+WIRING = ("NET-03", "NET-01", "BLOCK-01")
 
 
 def _betas(rule: Callable[[int, float], float]) -> Callable[[Plan], Plan]:
@@ -114,14 +121,24 @@ def _pixel_missing(original: Any) -> Any:
     return lambda layer, x: original(layer, x[:, :-1])
 
 
+def _batch_mean(original: Any) -> Any:
+    def call(layer: Any, x: Any) -> Any:
+        from keras import ops
+
+        y = original(layer, x)
+        return y + 1e-4 * ops.mean(y, axis=0, keepdims=True)
+
+    return call
+
+
 def _activation(name: str, what: str, *first: str, **changes: Any) -> Fault:
     return Fault(name, what, first or ("ACT-01",), op=of_kind(Activation, **changes))
 
 
 NETWORKS = (
-    _activation("act-gelu-kind", "the other GELU", kind=lambda op: GELUS.get(op.kind, op.kind)),
-    _activation("act-gamma-digits", "gamma to four digits: 1.788 for 1.78813",
-                gamma=lambda op: float(f"{op.gamma * 1.0001:.4g}")),
+    _activation("act-gelu-kind", "the other GELU", "ACT-01", "ACT-02", kind=lambda op: GELUS.get(op.kind, op.kind)),
+    _activation("act-gamma-digits", "gamma to four digits, such as 1.788 for 1.78813",
+                gamma=lambda op: float(f"{op.gamma:.4g}")),
     _activation("act-no-gamma", "gamma left out", gamma=lambda op: 1.0),
     _activation("act-slope", "leaky_relu's slope 0.2", slope=lambda op: 0.2),
     _activation("act-no-beta", "beta left out", "ACT-01", beta=lambda op: 1.0),
@@ -142,7 +159,7 @@ NETWORKS = (
     Fault("block-weights-swapped", "the two kxk convs exchanged", WIRING, params=_swapped),
     Fault("block-no-attention", "the attention layer skipped", WIRING,
           of_plan=_rewired(_attention_skipped)),
-    Fault("se-gain", "squeeze-and-excitation without its factor of 2", ("SE-01",),
+    Fault("se-gain", "squeeze-and-excitation without its factor of 2", ("SE-01", "SE-02"),
           op=of_kind(SqueezeExcite, gain=lambda op: 0.5 * op.gain)),
     Fault("se-activation", "another activation within squeeze-and-excitation", ("SE-01",),
           op=of_kind(SqueezeExcite, activation=lambda op: "gelu_tanh")),
@@ -151,9 +168,10 @@ NETWORKS = (
               "fc1.bias": np.zeros_like(call["fc1.bias"])})),
     Fault("eca-flipped", "ECA's taps in reverse", ("ECA-01",),
           arrays=of_arrays("eca", lambda op, call: {"kernel": call["kernel"][::-1]})),
-    Fault("eca-gain", "ECA without its factor of 2", ("ECA-01",),
+    Fault("eca-gain", "ECA without its factor of 2", ("ECA-01", "ECA-02"),
           op=of_kind(ECA, gain=lambda op: 0.5 * op.gain)),
-    Fault("pool-counts-padding", "an average that counts padding", ("EXACT-03", "POOL-01"),
+    Fault("pool-counts-padding", "an average that counts padding",
+          ("EXACT-03", "POOL-01", "POOL-02"),
           patch=patched(POOL, _counts_padding)),
     Fault("pool-zero-padding", "a maximum that sees zeros beyond the image", ("EXACT-03", "POOL-01"),
           patch=patched(POOL, _zero_padding)),
@@ -167,4 +185,10 @@ NETWORKS = (
     Fault("head-no-bias", "the classifier without its bias", ("FC-01",),
           arrays=of_arrays("dense", lambda op, call: {"bias": np.zeros_like(call["bias"])}),
           params=of_params("head.fc.bias", np.zeros_like)),
+    Fault("head-bf16", "the classifier's kernel rounded to bfloat16", ("FC-01", "FC-02"),
+          arrays=of_arrays("dense", lambda op, call: {"kernel": truncated(call["kernel"], 7)})),
+    Fault("head-batch-mean", "1e-4 of the batch's mean in each image's features", ("NET-02",),
+          patch=patched(MEAN, _batch_mean)),
+    Fault("weights-f16", "kernels stored in half precision", ("WEIGHTS-01",),
+          params=of_params(".kernel", lambda value: value.astype(np.float16))),
 )  # fmt: skip

@@ -21,12 +21,13 @@ A subject is a class that is called with a mode (`f32`, `tf32`, `bf16`, `f16`), 
 | `block` | a plan of one block, which reads `input` | x, {canonical name: parameter} |
 | `forward` | a plan | x, {canonical name: parameter}; returns {tap: value}, of any taps |
 
-Two more are functions of NumPy arrays, as they step through states of their own:
+Three more are functions of NumPy arrays, as they step through states of their own:
 
-| method | arguments | returns |
+| method | arguments | returns, by name |
 |---|---|---|
-| `train` | plan, parameters, x, one-hot labels, steps | {"losses": (steps,), "first/NAME", "last/NAME"} |
-| `step` | plan, parameters, momentum, gradients, steps done | {"parameter/NAME", "momentum/NAME"} |
+| `train` | plan, parameters, x, one-hot labels, steps | losses (steps,), first/NAME, last/NAME |
+| `step` | plan, parameters, momentum, gradients, steps done | parameter/NAME, momentum/NAME |
+| `through` | plan, parameters or None | the parameters that a model then has |
 
 Subjects are found by the names below, by entry point of the group `nfspec.subjects`, or as
 `module:object`.
@@ -35,9 +36,9 @@ Subjects are found by the names below, by entry point of the group `nfspec.subje
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from nfspec.errors import InputError, NfspecError, suggest
@@ -84,7 +85,7 @@ def load(name: str) -> Any:
     """
     where = place(name)
     if ":" in name:
-        sys.path.append(os.getcwd())  # last, so that nothing there stands in for a framework
+        sys.path.append(str(Path.cwd()))  # last, so that nothing there stands in for a framework
     module, _, attribute = where.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

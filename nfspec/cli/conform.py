@@ -215,7 +215,45 @@ def conform(
 
 
 def _faults(settings: Settings, out: Path, resume: bool, as_json: bool) -> None:
-    raise InputError("--faults: not yet")
+    """Seed every fault, find the detection limits, and write the kill matrix."""
+    from nfspec.conformance.kill import KillMatrix, kill_matrix
+    from nfspec.conformance.limits import limits
+    from nfspec.conformance.report.faults import faults_markdown
+    from nfspec.weights.files import replacing
+
+    path = out / "faults.json"
+    known = KillMatrix.from_json(path.read_text(encoding="utf-8")) if resume else None
+    out.mkdir(parents=True, exist_ok=True)
+
+    def save(matrix: KillMatrix, message: str) -> None:
+        typer.echo(message, err=True)
+        with replacing(path) as temporary:
+            temporary.write_text(matrix.to_json(), encoding="utf-8")
+
+    matrix = kill_matrix(settings, (), save, known)
+    matrix.limits = limits(settings, lambda message: typer.echo(message, err=True))
+    save(matrix, "done")
+    text = faults_markdown(matrix)
+    with replacing(out / "FAULTS.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    bad = [*matrix.survivors, *matrix.idle]
+    if as_json:
+        typer.echo(matrix.to_json())
+    else:
+        print_lines(
+            [
+                *(f"SURVIVED: {fault} on {column}" for fault, column in matrix.survivors),
+                *(f"KILLED NOTHING: {name} on {column}" for name, column in matrix.idle),
+                f"{len(matrix.kills)} faults, {len(matrix.survivors)} survivors, "
+                f"{len(matrix.witnesses)} properties, {len(matrix.idle)} without a kill",
+                f"wrote {path}",
+                f"wrote {out / 'FAULTS.md'}",
+            ]
+        )
+    if not matrix.kills:
+        raise typer.Exit(2)
+    if bad:
+        raise typer.Exit(1)
 
 
 def replay(
