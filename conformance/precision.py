@@ -7,6 +7,10 @@ reads them back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,20 @@ MODES = {
     "f16": Precision(2.0**-11, 2.0**-24, 2.0**-11, 2.0**-14, "mixed_float16"),
 }
 FULL = MODES["f32"]
+
+
+def narrow(array: NDArray[Any], mode: str) -> NDArray[np.float32]:
+    """float32 values rounded to those that a mode stores, as float32."""
+    value = np.ascontiguousarray(array, np.float32).reshape(np.shape(array))
+    if mode == "f16":
+        return value.astype(np.float16).astype(np.float32)
+    return truncated(value, 7) if mode == "bf16" else value
+
+
+def truncated(array: NDArray[Any], bits: int) -> NDArray[np.float32]:
+    """float32 rounded to nearest, ties to even, at so many bits of fraction: 10 for TF32, 7 for
+    bfloat16."""
+    drop = 23 - bits
+    raw = np.array(array, np.float32, order="C").view(np.uint32)
+    up = raw + np.uint32((1 << (drop - 1)) - 1) + ((raw >> np.uint32(drop)) & np.uint32(1))
+    return (up & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)).view(np.float32)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from nfspec.clipping import LEAST_GRADIENT_NORM
 from nfspec.conformance.case import Arrays, Case, Clip
+from nfspec.conformance.precision import narrow
 from nfspec.plan import Op, WSConv
 
 Array = NDArray[np.float64]
@@ -90,10 +91,6 @@ def clipping(case: Case) -> Arrays:
     axes = tuple(range(len(op.shape))) if rule.axes is None else rule.axes
     p, g = rng.standard_normal(op.shape), rng.standard_normal(op.shape)
 
-    def units(draw: Array) -> Array:
-        """A number for each unit, with the shape of norms."""
-        return np.broadcast_to(draw, op.shape).mean(axis=axes, keepdims=True)
-
     shape = tuple(1 if axis in axes else n for axis, n in enumerate(op.shape))
     n = p.size / max(1, int(np.prod(shape, dtype=int)))
     p = p * np.exp(rng.uniform(-1.0, 2.0, shape)) * n**-0.5
@@ -109,7 +106,8 @@ def clipping(case: Case) -> Arrays:
     if case.regime == "zero":
         off = rng.random(shape) < 0.5
         p, g = np.where(off, 0.0, p), np.where(rng.random(shape) < 0.25, 0.0, g)
-    return as_float32(gradient=g, parameter=p)
+    arrays = as_float32(gradient=g, parameter=p)
+    return {**arrays, "gradient": narrow(arrays["gradient"], case.mode)}
 
 
 def as_float32(**arrays: Array) -> Arrays:

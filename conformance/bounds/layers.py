@@ -133,18 +133,21 @@ def dense_gradient(
     }
 
 
-def _activated(kind: str, slope: float, gamma: float, x: Bounded, u: float) -> Bounded:
+def _activated(
+    kind: str, slope: float, gamma: float, x: Bounded, precision: Precision
+) -> Bounded:
     """gamma · f(x), for the activations within squeeze-and-excitation."""
+    u = precision.store
     value = gamma * apply(kind, x.value, slope)
     by = gamma * derivatives.slope(kind, x.value, slope)
-    own = FUNCTION * u * (np.abs(value) + abs(gamma) * _reach(kind, x.value))
+    own = FUNCTION * u * (np.abs(value) + abs(gamma) * _reach(kind, x.value)) + precision.least
     return x.function(value, by, "activation", own)
 
 
-def _gate(z: Bounded, gain: float, u: float) -> Bounded:
+def _gate(z: Bounded, gain: float, precision: Precision) -> Bounded:
     """gain · sigmoid(z)."""
     value = apply("sigmoid", z.value)
-    own = FUNCTION * u * value
+    own = FUNCTION * precision.store * value + precision.least
     return z.function(value, value * (1.0 - value), "sigmoid", own).by(gain)
 
 
@@ -156,7 +159,7 @@ def _se_steps(
     u = precision.store
     means = mean_over_image(Bounded(x), "mean", precision)
     before = product(means, Bounded(w0), "fc0", precision).plus(Bounded(b0)).rounded("fc0", u)
-    hidden = _activated(op.activation, op.slope, op.gamma, before, u).rounded("activation", u)
+    hidden = _activated(op.activation, op.slope, op.gamma, before, precision).rounded("activation", u)
     z = product(hidden, Bounded(w1), "fc1", precision).plus(Bounded(b1)).rounded("fc1", u)
     return means, before, hidden, z
 
@@ -166,7 +169,7 @@ def squeeze_excite(
 ) -> tuple[Array, Terms]:
     """`values` are fc0's kernel and bias, and fc1's."""
     *_, z = _se_steps(op, x, values, precision)
-    gate = _gate(z, op.gain, precision.store)
+    gate = _gate(z, op.gain, precision)
     y = gate.over_image().times(Bounded(x)).rounded("store", precision.store, 3.0, precision.least)
     if precision.operand:
         y = y.rounded("operands", precision.operand)
@@ -179,7 +182,7 @@ def squeeze_excite_gradient(
     u = precision.store
     pixels = x.shape[1] * x.shape[2]
     means, before, hidden, z = _se_steps(op, x, values, precision)
-    gate = _gate(z, op.gain, u)
+    gate = _gate(z, op.gain, precision)
     slope = apply("sigmoid", z.value) * apply("sigmoid", -z.value)
     # The slope of sigmoid has a slope of a tenth at most.
     by_z = z.function(slope, np.full_like(slope, 0.1), "sigmoid", FUNCTION * u * slope)
@@ -235,7 +238,7 @@ def _taps(means: Bounded, kernel: Array, precision: Precision) -> Bounded:
 
 def eca(op: ECA, x: Array, kernel: Array, precision: Precision) -> tuple[Array, Terms]:
     z = _taps(mean_over_image(Bounded(x), "mean", precision), kernel, precision)
-    gate = _gate(z, op.gain, precision.store).over_image()
+    gate = _gate(z, op.gain, precision).over_image()
     y = gate.times(Bounded(x)).rounded("store", precision.store, 3.0, precision.least)
     if precision.operand:
         y = y.rounded("operands", precision.operand)
@@ -255,7 +258,7 @@ def eca_gradient(
     own = summing(pixels, total, squares, precision.accumulate) + 2.0 * u * np.abs(total)
     dz = Bounded(total, {"along": own}).by(op.gain).times(by_z).rounded("store", u, 3.0)
     spread = _taps(dz, kernel[::-1], precision).by(1.0 / pixels).over_image()
-    gate = _gate(z, op.gain, u).over_image()
+    gate = _gate(z, op.gain, precision).over_image()
     dx = gate.times(Bounded(dy)).plus(spread).rounded("store", u, 4.0, precision.least)
 
     def windows(array: Array) -> Array:

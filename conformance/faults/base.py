@@ -121,14 +121,6 @@ def patched(where: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
     return context
 
 
-def truncated(array: Any, bits: int) -> np.ndarray[Any, Any]:
-    """float32 rounded to so many bits of fraction: 10 for TF32, 7 for bfloat16."""
-    drop = 23 - bits
-    raw = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    up = raw + np.uint32((1 << (drop - 1)) - 1) + ((raw >> np.uint32(drop)) & np.uint32(1))
-    return (up & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)).view(np.float32)
-
-
 def parametric(name: str) -> Fault:
     """A fault of a size, named such as `gain+1e-05`: a parameter times 1 + 1e-05.
 

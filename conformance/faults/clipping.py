@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nfspec.conformance.case import Clip
-from nfspec.conformance.faults.base import Fault, of_arrays, patched, truncated
+from nfspec.conformance.faults.base import Fault, of_arrays, patched
+from nfspec.conformance.precision import truncated
 from nfspec.plan import Plan
 
 CLIP = "nfspec.backends.clipping:clip"

@@ -15,8 +15,8 @@ from nfspec.conformance.faults.base import (
     of_kind,
     of_params,
     patched,
-    truncated,
 )
+from nfspec.conformance.precision import truncated
 from nfspec.plan import ECA, Activation, Op, Plan, Pool, Residual, SqueezeExcite
 
 GELUS = {"gelu_tanh": "gelu_erf", "gelu_erf": "gelu_tanh"}

@@ -23,6 +23,8 @@ class _Nfspec:
 
     def _layer(self, op: Op) -> Function:
         """A layer as a function of its inputs and parameters."""
+        import keras
+
         from nfspec.backends.compiler import layer_of
 
         layer = layer_of(op, "channels_last", self.policy)
@@ -36,8 +38,10 @@ class _Nfspec:
 
         def function(*tensors: Any) -> Any:
             x, values = tensors[:inputs], tensors[inputs:]
-            out, _ = layer.stateless_call(list(values), [], x[0] if inputs == 1 else list(x))
-            return out
+            # Not `stateless_call`, which goes around the casts of mixed precision (Keras 3.15).
+            mapping = list(zip(layer.trainable_variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return layer(x[0] if inputs == 1 else list(x))
 
         return function
 
@@ -50,10 +54,16 @@ class _Nfspec:
     global_pool = dense = _head_layer
 
     def agc(self, clip: Clip) -> Function:
+        import keras
+
         from nfspec.backends import clipping
 
-        rule = clip.rule
-        return lambda gradient, parameter: clipping.clip(gradient, parameter, rule)[0]
+        rule, narrow = clip.rule, keras.DTypePolicy(self.policy).compute_dtype
+
+        def function(gradient: Any, parameter: Any) -> Any:
+            return clipping.clip(keras.ops.cast(gradient, narrow), parameter, rule)[0]
+
+        return function
 
     def forward(self, plan: Plan) -> Function:
         model = self._model(plan, taps=True)
