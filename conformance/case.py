@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import hashlib
 import json
@@ -126,7 +127,7 @@ class Case:
         """One line of JSON."""
         return json.dumps(self.fields(), separators=(",", ":"))
 
-    @property
+    @builtins.property  # the field has the name
     def id(self) -> str:
         """sha256 of the line, hexadecimal."""
         return hashlib.sha256(self.line().encode()).hexdigest()

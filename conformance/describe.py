@@ -8,7 +8,7 @@ import numpy as np
 
 from nfspec.conformance.case import Case
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.properties.base import Expected, Finding, Judgement, Outputs
+from nfspec.conformance.properties.base import Array, Expected, Finding, Judgement, Outputs
 from nfspec.conformance.results import HISTOGRAM_EDGES, histogram
 
 
@@ -44,30 +44,34 @@ def _finding(finding: Finding, outputs: Outputs, expected: Expected) -> list[str
     error = np.abs(value - wanted.value)
     if wanted.rms:
         rms, size = (float(np.sqrt((array**2).mean())) for array in (error, wanted.value))
-        lines = [f"{name}: rms error {rms:.4g} of values with rms {size:.4g}"]
         terms = {label: float(term) for label, term in wanted.terms.items()}
-    else:
-        at = finding.at
-        found, exact = float(value[at]), float(wanted.value[at])
-        ulp = float(np.spacing(np.float32(abs(exact))))
-        lines = [
-            f"{name}{list(at)}: found {found:.9g}, expected {exact:.12g}",
-            f"error {error[at]:.4g} ({error[at] / ulp:.3g} units in the last place)",
-        ]
-        terms = {
-            label: float(np.broadcast_to(term, value.shape)[at])
-            for label, term in wanted.terms.items()
-        }
-    total = sum(terms.values())
-    lines.append(f"bound {total:.4g}, error / bound {finding.ratio:.4g}")
-    lines += [f"  {label:<24} {term:.4g}" for label, term in terms.items()]
-    if not wanted.rms and total:
-        lines += _spread(error, np.broadcast_to(wanted.bound, error.shape), finding)
-    return lines
+        head = [f"{name}: rms error {rms:.4g} of values with rms {size:.4g}"]
+        return [*head, *_terms(terms, finding)]
+    place = finding.at
+    found, exact = float(value[place]), float(wanted.value[place])
+    ulp = float(np.spacing(np.float32(abs(exact))))
+    terms = {
+        label: float(np.broadcast_to(term, value.shape)[place])
+        for label, term in wanted.terms.items()
+    }
+    return [
+        f"{name}{list(place)}: found {found:.9g}, expected {exact:.12g}",
+        f"error {error[place]:.4g} ({error[place] / ulp:.3g} units in the last place)",
+        *_terms(terms, finding),
+        *_spread(error, wanted.bound, finding),
+    ]
 
 
-def _spread(error: np.ndarray, bound: np.ndarray, finding: Finding) -> list[str]:
-    """How the ratios of all elements are spread, by powers of four."""
+def _terms(terms: dict[str, float], finding: Finding) -> list[str]:
+    bits = "" if terms else ": the same bits are expected"
+    return [
+        f"bound {sum(terms.values()):.4g}{bits}, error / bound {finding.ratio:.4g}",
+        *(f"  {label:<24} {term:.4g}" for label, term in terms.items()),
+    ]
+
+
+def _spread(error: Array, bound: Array, finding: Finding) -> list[str]:
+    """How the ratios of all elements are spread, by powers of two."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(error == 0.0, 0.0, error / bound).ravel()
     counts = histogram(ratios.tolist())

@@ -66,7 +66,8 @@ class KillMatrix:
     @property
     def idle(self) -> list[tuple[str, str]]:
         """Properties, and columns on which they have killed nothing."""
-        return [(p, c) for p, row in self.witnesses.items() for c, fault in row.items() if not fault]
+        rows = self.witnesses.items()
+        return [(name, c) for name, row in rows for c, fault in row.items() if not fault]
 
     @property
     def survivors(self) -> list[tuple[str, str]]:

@@ -47,10 +47,10 @@ def probes() -> list[Probe]:
         what = f"lambda of AGC, {math.prod(shape) // clip.rule.units} elements in a unit"
         found.append(Probe("lambda", "AGC-01", what, clip, regime="large"))
     for kind in ("gelu_tanh", "silu", "relu"):
-        op = p.Activation("op", ("x",), kind, 0.01, DEEPMIND_GAMMA[kind], 1.0, "after")
-        found.append(Probe("gamma", "ACT-01", f"gamma of {kind}", op, (4, 8, 8, 8)))
-    op = p.Residual("op", ("x", "shortcut"), "op", 0.2, True, 0.0)
-    found.append(Probe("alpha", "RES-01", "alpha", op, (2, 7, 6, 6)))
+        act = p.Activation("op", ("x",), kind, 0.01, DEEPMIND_GAMMA[kind], 1.0, "after")
+        found.append(Probe("gamma", "ACT-01", f"gamma of {kind}", act, (4, 8, 8, 8)))
+    add = p.Residual("op", ("x", "shortcut"), "op", 0.2, True, 0.0)
+    found.append(Probe("alpha", "RES-01", "alpha", add, (2, 7, 6, 6)))
     return found
 
 

@@ -174,7 +174,7 @@ class Session:
         plan = resolve(network)
         params = weights.load(path, plan) if path else trial_params(plan, seed)
         start = time.perf_counter()
-        model = compile(network, self.name, params, taps=True)  # type: ignore[arg-type]
+        model = compile(network, self.name, params, taps=True)
         seconds = time.perf_counter() - start
         self.forward = forward_function(model)
         return {"seconds": seconds, "params": params_digest(params), "spec": plan.digest}

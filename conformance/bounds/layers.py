@@ -133,9 +133,7 @@ def dense_gradient(
     }
 
 
-def _activated(
-    kind: str, slope: float, gamma: float, x: Bounded, precision: Precision
-) -> Bounded:
+def _activated(kind: str, slope: float, gamma: float, x: Bounded, precision: Precision) -> Bounded:
     """gamma · f(x), for the activations within squeeze-and-excitation."""
     u = precision.store
     value = gamma * apply(kind, x.value, slope)
@@ -159,7 +157,8 @@ def _se_steps(
     u = precision.store
     means = mean_over_image(Bounded(x), "mean", precision)
     before = product(means, Bounded(w0), "fc0", precision).plus(Bounded(b0)).rounded("fc0", u)
-    hidden = _activated(op.activation, op.slope, op.gamma, before, precision).rounded("activation", u)
+    hidden = _activated(op.activation, op.slope, op.gamma, before, precision)
+    hidden = hidden.rounded("activation", u)
     z = product(hidden, Bounded(w1), "fc1", precision).plus(Bounded(b1)).rounded("fc1", u)
     return means, before, hidden, z
 

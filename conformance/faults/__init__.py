@@ -13,7 +13,6 @@ from nfspec.conformance.faults.networks import NETWORKS
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*CONVS, *NETWORKS, *CLIPPING, *HARNESS)}
 
 
-
 def fault_named(name: str) -> Fault:
     """A fault of the list, or one of a size, such as `gain+1e-05`; none if the name is empty.
 

@@ -144,7 +144,7 @@ def parametric(name: str) -> Fault:
 PARAMETRIC: dict[str, Callable[[float], dict[str, Any]]] = {
     # The product is rounded to float32 once more: by half of 1.2e-7 at most.
     "gain": lambda factor: {
-        "arrays": of_arrays("ws_conv", lambda op, call: {"gain": call["gain"].astype(np.float64) * factor})
+        "arrays": of_arrays("ws_conv", lambda op, call: {"gain": factor * np.float64(call["gain"])})
     },
     "lambda": lambda factor: {"op": of_kind(Clip, clipping=lambda op: op.clipping * factor)},
     "gamma": lambda factor: {"op": of_kind(Activation, gamma=lambda op: op.gamma * factor)},

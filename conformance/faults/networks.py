@@ -136,7 +136,8 @@ def _activation(name: str, what: str, *first: str, **changes: Any) -> Fault:
 
 
 NETWORKS = (
-    _activation("act-gelu-kind", "the other GELU", "ACT-01", "ACT-02", kind=lambda op: GELUS.get(op.kind, op.kind)),
+    _activation("act-gelu-kind", "the other GELU", "ACT-01", "ACT-02",
+                kind=lambda op: GELUS.get(op.kind, op.kind)),
     _activation("act-gamma-digits", "gamma to four digits, such as 1.788 for 1.78813",
                 gamma=lambda op: float(f"{op.gamma:.4g}")),
     _activation("act-no-gamma", "gamma left out", gamma=lambda op: 1.0),
@@ -173,8 +174,8 @@ NETWORKS = (
     Fault("pool-counts-padding", "an average that counts padding",
           ("EXACT-03", "POOL-01", "POOL-02"),
           patch=patched(POOL, _counts_padding)),
-    Fault("pool-zero-padding", "a maximum that sees zeros beyond the image", ("EXACT-03", "POOL-01"),
-          patch=patched(POOL, _zero_padding)),
+    Fault("pool-zero-padding", "a maximum that sees zeros beyond the image",
+          ("EXACT-03", "POOL-01"), patch=patched(POOL, _zero_padding)),
     Fault("pool-padding", "symmetric padding for same, or the reverse", ("EXACT-03", "POOL-01"),
           op=of_kind(Pool, padding=lambda op: "same" if op.padding == "symmetric"
                      or op.kind == "avg" else "symmetric")),

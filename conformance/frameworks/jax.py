@@ -48,7 +48,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def pulled(dy: Any, *arrays: Any) -> Any:
         y, back = jax.vjp(function, *arrays)
         return back(dy.astype(y.dtype))

@@ -3,6 +3,8 @@
 from nfspec.conformance.properties import exact, invariance, layers, networks
 from nfspec.conformance.properties.base import Property
 
+__all__ = ["PROPERTIES", "Property"]
+
 PROPERTIES: dict[str, Property] = {
     found.id: found
     for module in (exact, layers, invariance, networks)

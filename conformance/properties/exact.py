@@ -51,7 +51,7 @@ def signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def _exact_ops(target: Target) -> Iterable[p.WSConv]:
     """The target's 1x1 convs, cut to fan-ins of which the square root is a power of two."""
-    found = {}
+    found: dict[p.WSConv, None] = {}
     for op in target.of(p.WSConv):
         if op.kernel == 1:
             groups = min(op.groups, 2)
@@ -106,7 +106,7 @@ EXACT_01 = Property(
 
 
 def _unscaled(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
-    """The integers in an output: what is left when bias and the kernel's one scale are taken out."""
+    """The integers in an output: what is left without the bias and the kernel's one scale."""
     op, a = case.op, wide(calls[0])
     scale = ops.standardise(op, a["kernel"], a["gain"])
     size = np.abs(scale).max(axis=(0, 1, 2)) * np.sign(a["gain"])
@@ -115,7 +115,7 @@ def _unscaled(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
 
 def _expect_integers(case: Case, calls: list[Arrays]) -> Expected:
     exact = _unscaled(case, calls, {"y": _output(case.op, wide(calls[0]))})["integers"]
-    half = {"half an integer": np.array(0.5)}
+    half = {"half an integer": np.full(exact.shape, 0.5)}
     met = {"integer"}
     op = case.op
     if op.stride > 1 and op.kernel > 1:

@@ -6,7 +6,6 @@ power of two, or elsewhere in a tensor, the bits have to be the same.
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from nfspec import plan as p
@@ -230,7 +229,7 @@ def _factors(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
 
 def _expect_factors(case: Case, calls: list[Arrays]) -> Expected:
     a, rule = wide(calls[0]), case.op.rule
-    y, terms, clipped = clip_bounds.clip(a["gradient"], a["parameter"], rule, MODES["f32"])
+    y, terms, _ = clip_bounds.clip(a["gradient"], a["parameter"], rule, MODES["f32"])
     axes = tuple(range(y.ndim)) if rule.axes is None else rule.axes
     u = MODES["f32"].store
     relative = sum(terms.values(), start=np.zeros(())) / np.abs(y)

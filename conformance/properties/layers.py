@@ -143,8 +143,8 @@ def _shapes(case: Case) -> list[Arrays]:
         arrays = {"x": arrays["x"], "shortcut": x.astype(np.float32), **arrays}
     if isinstance(case.op, p.Activation):
         # Both sides of every kink and far into the tails, but not on a kink: ties are not tested.
-        x = arrays["x"] * (np.float32(4.0) if case.regime == "normal" else np.float32(1.0))
-        arrays["x"] = np.where(np.abs(x) < 1e-3, np.float32(0.5), x)
+        x = arrays["x"] * (4.0 if case.regime == "normal" else 1.0)
+        arrays["x"] = np.where(np.abs(x) < 1e-3, 0.5, x).astype(np.float32)
     return [arrays]
 
 

@@ -89,7 +89,7 @@ def _block_inputs(source: str, seed: int) -> dict[str, np.ndarray[Any, Any]]:
 def _distinct(plan: Plan) -> Iterable[Block]:
     """The first block of each shape; two that differ in beta alone are one, but for the first two
     of a stage, whose betas come from different rules."""
-    seen = {}
+    seen: dict[Block, Block] = {}
     for row in plan.blocks:
         key = replace(
             row, name="", index=min(row.index, 1), beta=0.0, expected_variance=0.0,
@@ -246,7 +246,9 @@ def _trajectory(
     assert plan.recipe is not None
     targets = training.smoothed(call["labels"], CLASSES, plan.recipe.label_smoothing)
     state = TrainingState.start(plan, params)
-    losses, fractions, found = [], [], {}
+    losses: list[float] = []
+    fractions: list[float] = []
+    found: dict[str, Array] = {}
     for i in range(STEPS):
         state, report = reference.train_step(plan, state, call["x"], targets, _rate(plan, i), noise)
         losses.append(report.loss)

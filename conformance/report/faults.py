@@ -25,11 +25,12 @@ def _head(matrix: KillMatrix) -> Iterator[str]:
         + (f"{len(survivors)} NOT KILLED." if survivors else "all killed.")
     )
     if idle:
-        yield f"{len(idle)} times a property killed nothing: {', '.join(sorted({p for p, _ in idle}))}."
+        names = ", ".join(sorted({name for name, _ in idle}))
+        yield f"{len(idle)} times a property killed nothing: {names}."
     yield ""
-    yield "Each fault is injected in the worker, with everything else as in a clean run; the cases"
-    yield "are the essential ones of `nfspec conform`. Given is the property that killed it, and how"
-    yield "many times its bound the error was."
+    yield "Each fault is injected in the worker, with everything else as in a clean run; the"
+    yield "cases are the essential ones of `nfspec conform`. Given is the property that killed"
+    yield "it, and how many times its bound the error was."
     yield ""
 
 

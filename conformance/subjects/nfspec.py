@@ -89,15 +89,16 @@ class _Nfspec:
         self, plan: Plan, params: Arrays, x: Any, labels: Any, steps: int
     ) -> dict[str, np.ndarray[Any, Any]]:
         """By Keras's `fit`, one batch after another of the same images."""
-        import nfspec
+        from nfspec.compilation import params_of
+        from nfspec.runs import recipe
 
         model = self._model(plan, params, taps=False)
-        trainer = nfspec.recipe(plan, steps=RATE_STEPS, batch=len(x)).compile(model)
+        trainer = recipe(plan, steps=RATE_STEPS, batch=len(x)).compile(model)
         how = {"batch_size": len(x), "shuffle": False, "verbose": 0}
         losses = trainer.fit(x, labels, epochs=1, **how).history["loss"]
-        first = nfspec.params_of(model)
+        first = params_of(model)
         rest = trainer.fit(x, labels, initial_epoch=1, epochs=steps, **how)
-        last = nfspec.params_of(model)
+        last = params_of(model)
         return {
             "losses": np.asarray([*losses, *rest.history["loss"]], np.float64),
             **{f"first/{name}": value for name, value in first.items()},
@@ -106,9 +107,9 @@ class _Nfspec:
 
     def through(self, plan: Plan, params: Arrays | None) -> Arrays:
         """Parameters as a model has them: those given, or as it was made."""
-        import nfspec
+        from nfspec.compilation import params_of
 
-        return nfspec.params_of(self._model(plan, params, taps=False))
+        return params_of(self._model(plan, params, taps=False))
 
     def step(
         self, plan: Plan, params: Arrays, momentum: Arrays, gradients: Arrays, done: int
@@ -116,11 +117,11 @@ class _Nfspec:
         """One step of the recipe's optimiser from a state that is given."""
         import keras
 
-        import nfspec
+        from nfspec.runs import recipe
 
         model = self._model(plan, params, taps=False)
         weights = model.trainable_variables
-        optimizer = nfspec.recipe(plan, steps=RATE_STEPS).optimizer()
+        optimizer = recipe(plan, steps=RATE_STEPS).optimizer()
         optimizer.build(weights)
         sgd = optimizer
         while hasattr(sgd, "inner"):
