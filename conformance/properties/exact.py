@@ -122,7 +122,7 @@ def _expect_integers(case: Case, calls: list[Arrays]) -> Expected:
         met.add("stride over an odd and an even side")
     if op.groups > 1:
         met.add("several groups")
-    return Expected({"integers": Expectation(np.round(exact), half)}, frozenset(met))
+    return Expected({"integers": Expectation(np.rint(exact), half)}, frozenset(met))
 
 
 EXACT_02 = Property(

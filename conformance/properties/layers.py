@@ -139,8 +139,8 @@ def _features(op: p.Op) -> tuple[int, ...]:
 def _shapes(case: Case) -> list[Arrays]:
     arrays = regimes.layer(case)
     if isinstance(case.op, p.Residual):
-        x = regimes.images(case.rng("shortcut"), case.shape, case.regime)
-        arrays = {"x": arrays["x"], "shortcut": x.astype(np.float32), **arrays}
+        shortcut = regimes.images(case.rng("shortcut"), case.shape, case.regime)
+        arrays = {"x": arrays["x"], "shortcut": shortcut.astype(np.float32), **arrays}
     if isinstance(case.op, p.Activation):
         # Both sides of every kink and far into the tails, but not on a kink: ties are not tested.
         x = arrays["x"] * (4.0 if case.regime == "normal" else 1.0)

@@ -38,22 +38,29 @@ class Gradients:
     of_parameters: dict[str, Array]
 
 
-def cross_entropy(logits: Array, targets: Array) -> tuple[float, Array]:
+def cross_entropy(
+    logits: Array, targets: Array, rounding: Rounding | None = None
+) -> tuple[float, Array]:
     """Mean of `-Σ_k targets_k · log softmax(logits)_k` over the batch, and its derivative.
 
     Args:
         logits: (N, classes).
         targets: (N, classes); distributions, but rows need not sum to 1.
+        rounding: Perturb both as rounding would; exact if not given.
 
     Returns:
         The loss, and its derivative by `logits`.
     """
     shifted = logits - logits.max(axis=1, keepdims=True)
     total = np.exp(shifted).sum(axis=1, keepdims=True)
-    loss = -(targets * (shifted - np.log(total))).sum() / len(logits)
+    scores = shifted - np.log(total)
     softmax = np.exp(shifted) / total
     mass = targets.sum(axis=1, keepdims=True)
-    return float(loss), (softmax * mass - targets) / len(logits)
+    slope = (softmax * mass - targets) / len(logits)
+    if rounding:
+        scores, slope = rounding.scores(scores, shifted), rounding.output(slope)
+    loss = np.asarray(-(targets * scores).sum() / len(logits))
+    return float(rounding.output(loss) if rounding else loss), slope
 
 
 def _terms(op: Op, x: Array, dy: Array) -> tuple[int, int]:
@@ -109,7 +116,7 @@ def loss_and_gradients(
             f"targets: expected a distribution for each image, shape {logits.shape}; found "
             f"{wanted.shape}. nfspec.reference.training.smoothed makes them from labels"
         )
-    loss, dlogits = cross_entropy(logits, wanted)
+    loss, dlogits = cross_entropy(logits, wanted, rounding)
 
     by_value = {plan.taps["logits"]: dlogits}
     by_parameter: dict[str, Array] = {}

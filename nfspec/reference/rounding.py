@@ -53,6 +53,13 @@ class Rounding:
         """Of a standardised kernel's scale, channel by channel."""
         return kernel * (1.0 + 2.0 * self._noise(kernel.shape[3:]))
 
+    def scores(self, scores: Array, shifted: Array) -> Array:
+        """Of the logarithm of a softmax, which is `shifted` less another logarithm, and of its
+        products and sums with targets; once for each image, as those have a sign in common."""
+        size = np.abs(scores) + np.abs(shifted)
+        own = self.rng.standard_normal(scores.shape) + self.rng.standard_normal((len(scores), 1))
+        return scores + self.unit * size * own
+
     def gradient(self, gradient: Array, n: int) -> Array:
         """Of a gradient's accumulation over n terms, whose squares sum to about the mean square of
         the gradient's elements, and of its storing."""
