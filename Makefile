@@ -7,7 +7,10 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 BACKENDS := torch tensorflow jax
-.PHONY: help demo test test-nfspec bench lint format schema clean $(addprefix test-,$(BACKENDS))
+REPORTS := conformance/reports
+CONFORM = $(BIN)/nfspec conform --require jax,torch,tensorflow
+.PHONY: help demo test test-nfspec bench lint format schema clean $(addprefix test-,$(BACKENDS)) \
+  reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/## //'
@@ -48,6 +51,37 @@ bench: $(BIN)/.installed-test
 	for backend in $(BACKENDS); do \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks --benchmark-only || exit 1; \
 	done
+
+## make reports    regenerate conformance/reports (about 25 minutes)
+reports: reports-small reports-specs reports-modes reports-faults reports-matrix reports-clean
+
+# `make reports-specs SPECS=timm/nf_resnet50` for one.
+SPECS ?= nfnet-f0 nf-regnet-b0 timm/eca_nfnet_l0 $(REPORTS)/moth.toml
+reports-specs: $(BIN)/.installed-test
+	for spec in $(SPECS); do \
+	  name=$$(echo $$spec | sed 's|.*/\(.*\)\.toml|\1|; s|/|-|'); \
+	  $(CONFORM) $$spec --out build/conform/$$name || exit 1; \
+	  cp build/conform/$$name/REPORT.md $(REPORTS)/$$name.md; \
+	done
+
+reports-modes: $(BIN)/.installed-test
+	$(CONFORM) --mode bf16,f16 --out build/conform/narrow
+	cp build/conform/narrow/REPORT.md $(REPORTS)/narrow.md
+
+reports-faults: $(BIN)/.installed-test
+	$(BIN)/nfspec conform --faults --mode f32,bf16,f16 --out build/conform/faults
+	cp build/conform/faults/FAULTS.md $(REPORTS)/FAULTS.md
+
+# 23 properties are drawn for: over 20,000 cases, each on every framework.
+reports-clean: $(BIN)/.installed-test
+	$(CONFORM) --examples 900 --seed 1 --out build/conform/clean
+	cp build/conform/clean/REPORT.md $(REPORTS)/clean.md
+
+reports-matrix: $(BIN)/.installed-test
+	$(BIN)/python -m nfspec.conformance.matrix $(REPORTS)/MATRIX.md
+
+reports-small: $(BIN)/.installed-test
+	$(BIN)/python -m nfspec.conformance.report.small $(REPORTS)/small.json
 
 ## make lint       formatting, lint and types
 lint: $(BIN)/.installed-test

@@ -11,9 +11,8 @@ import torch
 
 import nfspec
 from nfspec.compilation import BACKENDS
+from nfspec.conformance.subjects.torchvision_standin import timm
 from nfspec.conformance.trial import trial_params
-
-from torchvision_standin import timm
 
 pytestmark = pytest.mark.benchmark(group="forward, NFNet-F0, 4 x 192 px", warmup=True, min_rounds=5)
 

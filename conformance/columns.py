@@ -55,8 +55,10 @@ class Runner:
         except WorkerError as error:
             self._give_up(error)
             return
-        if self.device == "gpu" and "cpu" in str(self.facts["device"]).lower():
-            self._give_up(WorkerError(f"{self.subject}: sees no GPU", "missing"))
+        found = str(self.facts["device"]).lower()
+        if (self.device == "gpu" and "cpu" in found) or (self.device == "tpu" and "tpu" not in found):
+            message = f"{self.subject}: sees no {self.device.upper()}, but {found}"
+            self._give_up(WorkerError(message, "missing"))
 
     def send(self, case: Case, arrays: list[Arrays] | None) -> None:
         """Ask for a case without waiting. `arrays`: where the worker cannot make them itself.

@@ -59,9 +59,7 @@ class Worker:
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             **DEVICES[device],
         }
-        # Either would overrule what the worker sets, or what it was asked for.
-        environment.pop("NVIDIA_TF32_OVERRIDE", None)
-        environment.pop("KERAS_BACKEND", None)
+        environment.pop("NVIDIA_TF32_OVERRIDE", None)  # would overrule the switches of the mode
         module = "nfspec.conformance.worker"
         # -P: what lies in the present folder must not stand in for a framework.
         command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), subject, mode]

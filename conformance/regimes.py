@@ -96,6 +96,9 @@ def clipping(case: Case) -> Arrays:
     p = p * np.exp(rng.uniform(-1.0, 2.0, shape)) * n**-0.5
     if case.regime == "tiny":
         p = p * rule.eps * np.exp(rng.uniform(-4.0, 1.0, shape))
+    else:  # above eps, also where a unit is one element and near 0 by chance
+        norm = np.sqrt((p**2).sum(axis=axes, keepdims=True))
+        p = p * np.maximum(1.0, 2.0 * rule.eps / norm)
     p = p.astype(np.float32).astype(np.float64)
     assert rule.clipping is not None
     limit = rule.clipping * np.maximum(np.sqrt((p**2).sum(axis=axes, keepdims=True)), rule.eps)

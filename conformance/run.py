@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import hypothesis.configuration
 import numpy as np
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
@@ -317,7 +319,10 @@ def run(
     Raises:
         InputError, SpecError: The settings cannot be used.
     """
-    about, asked = target(settings.source), chosen(settings)
+    about = target(settings.source)
+    asked = [
+        p for p in chosen(settings) if {*p.modes} & {*settings.modes} and list(p.cases(about))
+    ]
     journal = Journal(folder, fingerprint(settings, about), resume)
     spec = {"name": about.spec.name, "source": about.source, "digest": about.spec.digest}
     results = Results(
@@ -330,11 +335,22 @@ def run(
     )
     begun = time.perf_counter()
     # The frameworks have the other core; two spinning threads here would slow everything down.
-    with threadpool_limits(1):
+    with threadpool_limits(1), _no_traces():
         for mode in settings.modes:
             _run_mode(settings, about, asked, mode, results, journal, progress)
     results.seconds = time.perf_counter() - begun
     return results
+
+
+@contextmanager
+def _no_traces() -> Iterator[None]:
+    """Keep Hypothesis from leaving its folder in the present one."""
+    with tempfile.TemporaryDirectory(prefix="nfspec-") as folder:
+        hypothesis.configuration.set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            hypothesis.configuration.set_hypothesis_home_dir(None)
 
 
 def _run_mode(
@@ -347,7 +363,7 @@ def _run_mode(
     progress: Progress,
 ) -> None:
     names = [Column(subject, "", settings.device, mode).name for subject in settings.subjects]
-    wanted = [p for p in asked if mode in p.modes and list(p.cases(about))]
+    wanted = [p for p in asked if mode in p.modes]
     left = [p for p in wanted if any(results.cell(p.id, name) is None for name in names)]
     progress(results, f"{mode}: starting {', '.join(settings.subjects)}")
     with columns(settings, mode) as runners:

@@ -19,6 +19,7 @@ from nfspec.spec import Spec
 
 GENERAL = "nfnet-f0"  # whose network is tested where no spec is given
 CLIPS = 12  # parameter shapes of a spec at most; they are many and alike
+OUTPUTS = 64  # of a clipped parameter or a classifier at most, whose outputs are all alike
 
 CONV = p.WSConv(
     "op", ("x",), in_channels=16, out_channels=8, kernel=3, stride=1, groups=1, padding="same",
@@ -74,8 +75,15 @@ def target(source: str | None) -> Target:
     plan = resolve(spec)
     if source is None:
         return Target(GENERAL, spec, True, tuple(_grid()), tuple(_clip_grid()))
-    ops = dict.fromkeys(neutral(op) for op in plan.ops if not isinstance(op, _RANDOM))
+    ops = dict.fromkeys(_narrowed(neutral(op)) for op in plan.ops if not isinstance(op, _RANDOM))
     return Target(source, spec, False, tuple(ops), tuple(_clips(plan)))
+
+
+def _narrowed(op: Op) -> Op:
+    """A classifier of fewer classes, which are all alike; other operations as they are."""
+    if isinstance(op, p.Dense):
+        return replace(op, out_features=min(op.out_features, OUTPUTS))
+    return op
 
 
 _RANDOM = p.StochasticDepth | p.Dropout  # identities, as evaluated
@@ -85,7 +93,13 @@ def _clips(plan: Plan) -> Iterable[Clip]:
     """Of a plan's parameters, distinct ones, evenly over the network where they are many."""
     rules = clip_rules(plan)
     found = dict.fromkeys(
-        Clip(q.role, q.shape, plan.agc.unit, rule.clipping or plan.agc.clipping, rule.eps)
+        Clip(
+            q.role,
+            (*q.shape[:-1], *(min(n, OUTPUTS) for n in q.shape[-1:])),
+            plan.agc.unit,
+            rule.clipping or plan.agc.clipping,
+            rule.eps,
+        )
         for q, rule in ((q, rules[q.name]) for q in plan.parameters.values())
         if q.role != "head"
     )

@@ -50,7 +50,8 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """Versions, device and switches of this process."""
-        return {**frameworks.facts(self.name), "switches": self.framework.switches()}
+        package = getattr(self.subject, "package", "")
+        return {**frameworks.facts(self.name, package), "switches": self.framework.switches()}
 
     def case(
         self, case: dict[str, Any], fault: str = "", arrays: list[Arrays] | None = None

@@ -17,9 +17,18 @@ def test_every_package_is_listed():
 
 
 def test_every_data_file_is_listed():
-    patterns = SETUP["package-data"]["nfspec"]
-    listed = {path for pattern in patterns for path in (ROOT / "nfspec").glob(pattern)}
-    files = {path for path in (ROOT / "nfspec").rglob("[!.]*.*") if path.is_file()}
+    folders = {"nfspec": "nfspec", "nfspec.conformance": "conformance"}
+    folders["nfspec.conformance.report"] = "conformance/report"
+    listed = {
+        path
+        for package, patterns in SETUP["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / folders[package]).glob(pattern)
+    }
+    roots = ("nfspec", "backends", "conformance")
+    files = {path for root in roots for path in (ROOT / root).rglob("[!.]*.*") if path.is_file()}
+    # Reports are for readers of the checkout.
+    files = {path for path in files if (ROOT / "conformance" / "reports") not in path.parents}
     caches = {
         path for path in files if any(p.startswith(".") for p in path.relative_to(ROOT).parts)
     }

@@ -66,7 +66,9 @@ def activation_gradient(
 ) -> tuple[Array, Terms]:
     dx = derivatives.activation(op, dy, x)
     size = np.abs(op.gamma * op.beta * dy)
-    reach = size * (1.0 + np.abs(op.beta * x if op.beta_at == "before" else x))
+    at = np.abs(op.beta * x if op.beta_at == "before" else x)
+    # The slope of gelu_tanh has 1 - tanh² in it, which cancels, times x and the cubic's own slope.
+    reach = size * (1.0 + at * (1.0 + 0.134 * at**2 if op.kind == "gelu_tanh" else 1.0))
     u = precision.store
     smooth = op.kind not in ("identity", "relu", "relu6", "leaky_relu")
     own = FUNCTION * u * (np.abs(dx) + (reach if smooth else 0.0))

@@ -31,11 +31,17 @@ def load(name: str) -> Framework:
     return importlib.import_module(f"nfspec.conformance.frameworks.{name}")
 
 
-def facts(name: str) -> dict[str, str]:
-    """Versions and device of this process."""
+def facts(name: str, package: str = "") -> dict[str, str]:
+    """Versions and device of this process.
+
+    Args:
+        name: Of the framework.
+        package: What is tested, if it is not nfspec: `version` is then of that.
+    """
     return {
         "backend": name,
-        "version": version(name),
+        "version": version(package or name),
+        **({"framework_version": version(name)} if package else {}),
         "keras": version("keras"),
         "numpy": version("numpy"),
         "python": platform.python_version(),

@@ -70,6 +70,7 @@ WS_03 = Property(
     calls=_shifted,
     expect=_expect_shifted,
     reduce=_difference,
+    draws=False,
 )
 
 

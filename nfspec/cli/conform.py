@@ -93,6 +93,7 @@ def _progress() -> Iterator[Progress]:
 
 def _summary(results: Results) -> list[str]:
     """What went wrong, and the verdict in a line."""
+    from nfspec.conformance.report.words import explanation
     from nfspec.conformance.results import BAD
 
     lines = []
@@ -102,6 +103,8 @@ def _summary(results: Results) -> list[str]:
     for column in results.columns:
         if column.problem:
             lines += [f"{column.name}: {column.problem}", ""]
+    for entry in results.explanations:
+        lines += [f"{entry['property']}: {explanation(entry)}", ""]
     lines += results.problems
     cases = sum(cell.cases for cell in results.cells)
     judged = [cell for cell in results.cells if cell.cases]
@@ -120,6 +123,7 @@ def _summary(results: Results) -> list[str]:
 def _finish(results: Results, settings: Settings, deviations: str | None, out: Path) -> list[str]:
     """Apply known deviations, look for explanations, write the reports; their paths."""
     from nfspec.conformance import deviations as known
+    from nfspec.conformance.explain import explain
     from nfspec.conformance.properties import PROPERTIES
     from nfspec.conformance.report import write
 
@@ -128,6 +132,8 @@ def _finish(results: Results, settings: Settings, deviations: str | None, out: P
     left_out = [name for name in PROPERTIES if name not in asked]
     today = datetime.now(UTC).date()
     results.problems += known.apply(results, entries, today, left_out)
+    with _progress() as progress:
+        results.explanations += explain(settings, results, progress)
     return [f"wrote {path}" for path in write(results, out)]
 
 
@@ -200,8 +206,12 @@ def conform(
     if faults:
         _faults(settings, out, resume, as_json)
         return
-    with _progress() as progress:
-        results = run(settings, out, resume=resume, progress=progress)
+    try:
+        with _progress() as progress:
+            results = run(settings, out, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; go on with the same command and --resume --out {out}", err=True)
+        raise typer.Exit(130) from None
     paths = _finish(results, settings, deviations, out)
     if as_json:
         typer.echo(results.to_json())

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import nfspec
+from nfspec.conformance.subjects.torchvision_standin import timm
 from nfspec.conformance.trial import trial_params
 
 from golden import relative
-from torchvision_standin import timm
 
 # An odd size where padding rules part ways, and one that the stem halves evenly.
 CASES = [

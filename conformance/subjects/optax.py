@@ -1,0 +1,32 @@
+"""optax's adaptive gradient clipping, which goes by the shape of a parameter and knows no roles."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from nfspec.conformance.case import Clip
+from nfspec.conformance.subjects import NotOffered
+from nfspec.errors import BackendError
+
+
+class Optax:
+    framework = "jax"
+    package = "optax"
+
+    def __init__(self, mode: str):
+        if importlib.util.find_spec("optax") is None:
+            raise BackendError("optax is not installed; run: pip install optax")
+        if mode not in ("f32", "tf32"):
+            raise NotOffered(f"optax computes norms in its gradients' type, so not in mode {mode}")
+
+    def agc(self, clip: Clip) -> Callable[..., Any]:
+        import optax
+
+        transform = optax.adaptive_grad_clip(clip.clipping, clip.eps)
+
+        def function(gradient: Any, parameter: Any) -> Any:
+            return transform.update(gradient, transform.init(parameter), parameter)[0]
+
+        return function

@@ -1,0 +1,226 @@
+"""timm's layers, models and gradient clipping (timm 1.0.31), as its users have them.
+
+What a description asks is passed on where timm takes it as an argument: sizes, stride, padding,
+gamma of a conv, eps under timm's own rule, and lambda and eps of clipping. All else is timm's own
+convention whatever is asked: the variance plus eps, GELU by erf, gammas from its table, an
+attention gain of 2, a symmetric padding of max pools, a unit of clipping by its rule.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nfspec.conformance.case import Clip
+from nfspec.conformance.subjects import NotOffered
+from nfspec.errors import BackendError
+from nfspec.plan import ECA, Activation, Plan, Pool, SqueezeExcite, WSConv
+from nfspec.weights.timm import names, timm_shapes
+
+Function = Callable[..., Any]
+
+EPS = 1e-5  # of its models' convs; the layers' default is 1e-6
+ACTIVATIONS = {
+    "gelu_tanh": "gelu",  # its models know one GELU
+    "gelu_erf": "gelu",
+    **{
+        kind: kind
+        for kind in (
+            "identity", "celu", "elu", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu",
+            "tanh",
+        )
+    },
+}  # fmt: skip
+FAMILIES = {
+    "timm/": "",
+    "nfnet-f": "dm_nfnet_f",
+    "nf-regnet-b": "nf_regnet_b",
+    "nf-resnet-": "nf_resnet",
+    "nf-seresnet-": "nf_seresnet",
+}
+
+
+class Timm:
+    framework = "torch"
+    package = "timm"
+
+    def __init__(self, mode: str):
+        if importlib.util.find_spec("timm") is None:
+            raise BackendError("timm is not installed; run: pip install --no-deps timm")
+        if mode not in ("f32", "tf32"):
+            raise NotOffered(f"timm's layers are not asked for mode {mode}")
+        # Before anything else imports timm, for what that does without torchvision.
+        from nfspec.conformance.subjects import torchvision_standin
+
+        self.timm = torchvision_standin.timm
+
+    def ws_conv(self, op: WSConv) -> Function:
+        from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
+
+        kind, padding = {
+            "same": (ScaledStdConv2dSame, "SAME"),
+            "symmetric": (ScaledStdConv2d, None),
+            "valid": (ScaledStdConv2d, 0),
+        }[op.padding]
+        layer = kind(
+            op.in_channels,
+            op.out_channels,
+            op.kernel,
+            stride=op.stride,
+            padding=padding,
+            groups=op.groups,
+            gamma=op.gamma,
+            eps=op.eps if op.eps_rule == "add" else EPS,
+            device="meta",
+        )
+
+        def function(x: Any, kernel: Any, gain: Any, bias: Any) -> Any:
+            values = {"weight": kernel, "gain": gain, "bias": bias}
+            return _applied(layer, values, x)
+
+        return function
+
+    def activation(self, op: Activation) -> Function:
+        from timm.layers import get_act_layer
+        from timm.models import nfnet
+
+        kind = ACTIVATIONS.get(op.kind)
+        if kind is None:
+            raise NotOffered(f"timm has no function {op.kind}")
+        if op.gamma == 1.0:  # in the convs instead
+            function = get_act_layer(kind)()
+        elif kind == "identity":
+            raise NotOffered("timm has no identity with a gamma")
+        else:
+            function = nfnet.GammaAct(kind, gamma=nfnet._nonlin_gamma[kind])
+        return lambda x: function(x) * op.beta
+
+    def pool(self, op: Pool) -> Function:
+        from torch import nn
+
+        layer: Any
+        if (op.kind, op.window) == ("avg", 2):
+            layer = nn.AvgPool2d(2, op.stride, ceil_mode=True, count_include_pad=False)
+        elif (op.kind, op.window, op.stride) == ("max", 3, 2):
+            layer = nn.MaxPool2d(3, stride=2, padding=1)
+        else:
+            raise NotOffered(f"timm's models have no {op.kind} pool of {op.window}x{op.window}")
+        return lambda x: _applied(layer, {}, x)
+
+    def squeeze_excite(self, op: SqueezeExcite) -> Function:
+        from timm.layers import SEModule
+        from timm.models.nfnet import NfCfg
+
+        layer = SEModule(op.channels, rd_channels=op.hidden, device="meta")
+
+        def function(x: Any, *values: Any) -> Any:
+            given = dict(zip(("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"), values))  # noqa: B905
+            return NfCfg.attn_gain * _applied(layer, given, x)
+
+        return function
+
+    def eca(self, op: ECA) -> Function:
+        from timm.layers import EcaModule
+        from timm.models.nfnet import NfCfg
+
+        if op.kernel % 2 == 0:
+            raise NotOffered(f"timm's ECA has an odd number of taps, not {op.kernel}")
+        layer = EcaModule(kernel_size=op.kernel, device="meta")
+        return lambda x, kernel: NfCfg.attn_gain * _applied(layer, {"conv.weight": kernel}, x)
+
+    def agc(self, clip: Clip) -> Function:
+        from timm.utils.agc import adaptive_clip_grad
+
+        def function(gradient: Any, parameter: Any) -> Any:
+            theirs = _shape(clip)
+            held = _theirs(parameter, theirs).clone()
+            held.grad = _theirs(gradient, theirs).clone()
+            adaptive_clip_grad(held, clip_factor=clip.clipping, eps=clip.eps)
+            return _ours(held.grad, clip.shape)
+
+        return function
+
+    def _model(self, plan: Plan) -> Any:
+        """timm's model of a plan's name, without values.
+
+        Raises:
+            NotOffered: timm has no such model, or one with other parameters.
+        """
+        prefix = next((p for p in FAMILIES if plan.name.startswith(p)), None)
+        name = FAMILIES.get(prefix or "", "") + plan.name.removeprefix(prefix or "")
+        if prefix is None or not self.timm.is_model(name):
+            raise NotOffered(f"timm has no model for {plan.name}")
+        model = self.timm.create_model(name, device="meta").eval()
+        found = {k: tuple(v.shape) for k, v in model.named_parameters()}
+        # A plan of one block has parameters of a model that has more.
+        wanted = {k: tuple(v) for k, v in timm_shapes(plan).items()}
+        prefixes = tuple(f"stages.{row.stage}.{row.index}." for row in plan.blocks)
+        whole = "logits" in plan.taps
+        theirs = {k: v for k, v in found.items() if whole or k.startswith(prefixes)}
+        for key in {**wanted, **theirs}:
+            if wanted.get(key) != theirs.get(key):
+                has, asked = theirs.get(key, "none"), wanted.get(key, "none")
+                raise NotOffered(f"{key}: timm's {name} has {has}, and {plan.name} {asked}")
+        return model
+
+    def block(self, plan: Plan) -> Function:
+        (row,) = plan.blocks
+        module = self._model(plan).stages[row.stage][row.index]
+        prefix = f"stages.{row.stage}.{row.index}."
+        places = {name: key.removeprefix(prefix) for name, key in names(plan).items()}
+
+        def function(x: Any, params: Mapping[str, Any]) -> Any:
+            return _applied(module, {places[name]: params[name] for name in places}, x)
+
+        return function
+
+    def forward(self, plan: Plan) -> Function:
+        model, places = self._model(plan), names(plan)
+        tapped = {"stem": model.stem, "pool": model.head.global_pool}
+        tapped |= {row.name: model.stages[row.stage][row.index] for row in plan.blocks}
+        taps: dict[str, Any] = {}
+        for tap, module in tapped.items():
+            module.register_forward_hook(
+                lambda module, inputs, output, tap=tap: taps.__setitem__(tap, _images(output))  # type: ignore[misc]
+            )
+
+        def function(x: Any, params: Mapping[str, Any]) -> Any:
+            taps.clear()
+            logits = _applied(model, {places[name]: params[name] for name in places}, x)
+            return {**taps, "logits": logits}
+
+        return function
+
+
+def _applied(module: Any, values: Mapping[str, Any], x: Any) -> Any:
+    """A module's output of images NHWC, NHWC if it is images, with canonical values as its
+    parameters."""
+    from torch.func import functional_call
+
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    given = {name: _theirs(value, shapes[name]) for name, value in values.items()}
+    return _images(functional_call(module, given, (x.permute(0, 3, 1, 2),), strict=True))
+
+
+def _images(value: Any) -> Any:
+    return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
+
+
+def _theirs(value: Any, shape: tuple[int, ...]) -> Any:
+    """A canonical parameter in timm's layout, of which the shape is given."""
+    return value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t().reshape(shape)
+
+
+def _ours(value: Any, shape: tuple[int, ...]) -> Any:
+    """The inverse, given the canonical shape."""
+    return value.permute(2, 3, 1, 0) if len(shape) == 4 else value.reshape(shape[::-1]).t()
+
+
+def _shape(clip: Clip) -> tuple[int, ...]:
+    """The shape in which timm has a parameter."""
+    if clip.role == "gain":
+        return (*clip.shape, 1, 1, 1)
+    if clip.role == "kernel" and len(clip.shape) == 1:
+        return (1, 1, *clip.shape)  # of ECA
+    return clip.shape[::-1]

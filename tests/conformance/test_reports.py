@@ -1,0 +1,36 @@
+"""The reports that are committed: a small run here and now has the verdicts of the one kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import nfspec
+from nfspec.conformance.report.markdown import compact_verdicts
+from nfspec.conformance.report.small import SMALL
+from nfspec.conformance.run import run
+
+from test_readme import README
+
+REPORTS = Path(__file__).parents[2] / "conformance" / "reports"
+
+
+def test_a_small_run_has_the_verdicts_of_the_report_that_is_kept():
+    """`make reports` writes small.json by this very run."""
+    kept = json.loads((REPORTS / "small.json").read_text())
+    results = run(SMALL)
+    assert compact_verdicts(results) == kept
+    assert results.conformant
+    assert {verdict for row in kept.values() for verdict in row.values()} == {"pass"}
+
+
+@pytest.mark.parametrize("name", ["nfnet-f0", "nf-regnet-b0", "timm-eca_nfnet_l0", "moth"])
+def test_the_reports_kept_are_of_the_specs_as_they_are(name):
+    path = REPORTS / "moth.toml" if name == "moth" else name.replace("timm-", "timm/")
+    text = (REPORTS / f"{name}.md").read_text(encoding="utf-8")
+    assert "**CONFORMANT**" in text
+    assert nfspec.load(str(path)).digest in text
+
+
+def test_the_variant_of_the_report_is_the_readmes():
+    assert (REPORTS / "moth.toml").read_text().strip() in README
