@@ -183,7 +183,8 @@ def altered_op(op: Any, fields: Fields, spec: Spec) -> Any:
         case WSConv():
             changes = {
                 "eps_rule": get("ws.eps_rule"),
-                "eps": get("ws.eps"),
+                # One that no spec can have is a probe's own, chosen for its rule.
+                "eps": get("ws.eps") if op.eps <= 1.0 else None,
                 "ddof": get("ws.ddof"),
                 "padding": get("conv.padding"),
                 "gamma": {
@@ -298,14 +299,16 @@ def _explicable(asked: Property) -> bool:
 
 
 def _failed(results: Results, column: Column) -> list[Cell]:
-    """The failing cells of a column that conventions may explain."""
-    return [
+    """The failing cells of a column that conventions may explain; probes of integers, which many
+    conventions pass, after those that tell conventions apart."""
+    cells = [
         cell
         for cell in results.cells
         if cell.column == column.name
         and cell.verdict in ("fail", "deviates")
         and _explicable(PROPERTIES[cell.property])
     ]
+    return sorted(cells, key=lambda cell: PROPERTIES[cell.property].tier == 0)
 
 
 def _entry(question: Question, column: Column, known: list[Fields]) -> dict[str, Any]:
@@ -335,7 +338,7 @@ def explain(
         progress: Told what is being done.
 
     Returns:
-        Entries of `Results.explanations`, in the order of the cells.
+        Entries of `Results.explanations`.
     """
     about, entries = target(settings.source), []
     for column in results.columns:

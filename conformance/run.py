@@ -31,6 +31,7 @@ from nfspec.errors import InputError
 
 JOURNAL = "journal.jsonl"
 MAX_SEED = 2**20
+DRAWN = 2**18  # weights of an operation that cases are drawn for
 
 Progress = Callable[[Results, str], None]
 
@@ -163,7 +164,11 @@ class Trial:
             tally.worst_case = case
 
     def draw(self, essential: list[Case], examples: int, seed: int) -> None:
-        """Let Hypothesis draw cases and climb towards the bound; a case beyond it is shrunk."""
+        """Let Hypothesis draw cases and climb towards the bound; a case beyond it is shrunk.
+
+        Operations with many weights, each of which an essential case has tested, are left out.
+        """
+        essential = [case for case in essential if _weights(case) <= DRAWN] or essential
         while examples > 0:
             runners = [r for r in self.live if self.tallies[r].worst <= 1.0]
             if not runners:
@@ -202,6 +207,10 @@ class Trial:
         except hypothesis.errors.FlakyFailure:
             # The same case, judged twice, differed: what failed is recorded either way.
             pass
+
+
+def _weights(case: Case) -> int:
+    return sum(q.size for q in getattr(case.op, "parameters", ()))
 
 
 class _BeyondError(Exception):
@@ -320,9 +329,7 @@ def run(
         InputError, SpecError: The settings cannot be used.
     """
     about = target(settings.source)
-    asked = [
-        p for p in chosen(settings) if {*p.modes} & {*settings.modes} and list(p.cases(about))
-    ]
+    asked = [p for p in chosen(settings) if {*p.modes} & {*settings.modes} and list(p.cases(about))]
     journal = Journal(folder, fingerprint(settings, about), resume)
     spec = {"name": about.spec.name, "source": about.source, "digest": about.spec.digest}
     results = Results(

@@ -18,7 +18,7 @@ from nfspec.resolver import resolve
 from nfspec.spec import Spec
 
 GENERAL = "nfnet-f0"  # whose network is tested where no spec is given
-CLIPS = 12  # parameter shapes of a spec at most; they are many and alike
+CLIPS = 5  # shapes of parameters of a role at most; they are many and alike
 OUTPUTS = 64  # of a clipped parameter or a classifier at most, whose outputs are all alike
 
 CONV = p.WSConv(
@@ -90,7 +90,7 @@ _RANDOM = p.StochasticDepth | p.Dropout  # identities, as evaluated
 
 
 def _clips(plan: Plan) -> Iterable[Clip]:
-    """Of a plan's parameters, distinct ones, evenly over the network where they are many."""
+    """Of a plan's parameters, distinct ones of each role, evenly over the network."""
     rules = clip_rules(plan)
     found = dict.fromkeys(
         Clip(
@@ -103,9 +103,16 @@ def _clips(plan: Plan) -> Iterable[Clip]:
         for q, rule in ((q, rules[q.name]) for q in plan.parameters.values())
         if q.role != "head"
     )
-    several = list(found)
+    of_role: dict[str, list[Clip]] = {}
+    for clip in found:
+        of_role.setdefault(clip.role, []).append(clip)
+    return [clip for several in of_role.values() for clip in _evenly(several)]
+
+
+def _evenly(several: list[Clip]) -> list[Clip]:
+    """At most CLIPS of them, evenly over the list."""
     step = max(1.0, len(several) / CLIPS)
-    return [several[int(i * step)] for i in range(int(min(len(several), CLIPS)))]
+    return [several[int(i * step)] for i in range(min(len(several), CLIPS))]
 
 
 def _convs() -> Iterator[p.WSConv]:

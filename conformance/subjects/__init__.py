@@ -3,6 +3,7 @@
 A subject is a class that is called with a mode (`f32`, `tf32`, `bf16`, `f16`), and has
 
 - `framework`: `jax`, `torch` or `tensorflow`, a class attribute;
+- `package`, if it likes: the distribution whose version reports name, such as `timm`;
 - any of the methods below. Each takes a description and returns a function of the framework's own
   tensors, which the kit compiles and differentiates as that framework's users would. Images are
   NHWC, kernels HWIO, dense kernels IO, whatever the implementation has within. A method raises

@@ -129,14 +129,16 @@ class _Nfspec:
         for variable, buffer in zip(weights, sgd._buffers, strict=True):
             buffer.assign(momentum[variable.canonical])
         sgd.iterations.assign(done)
-        optimizer.apply(
-            [keras.ops.convert_to_tensor(gradients[v.canonical]) for v in weights], weights
-        )
+        given = [keras.ops.convert_to_tensor(gradients[v.canonical]) for v in weights]
+        self._apply(optimizer, given, weights)
         found = {}
         for variable, buffer in zip(weights, sgd._buffers, strict=True):
             found[f"parameter/{variable.canonical}"] = keras.ops.convert_to_numpy(variable)
             found[f"momentum/{variable.canonical}"] = keras.ops.convert_to_numpy(buffer)
         return found
+
+    def _apply(self, optimizer: Any, gradients: list[Any], weights: list[Any]) -> None:
+        optimizer.apply(gradients, weights)
 
 
 def _shape(op: Op) -> Any:
@@ -151,6 +153,17 @@ def _shape(op: Op) -> Any:
 
 class JAX(_Nfspec):
     framework = "jax"
+
+    def _apply(self, optimizer: Any, gradients: list[Any], weights: list[Any]) -> None:
+        """Jitted, as in training; one operation after another would be compiled for each shape."""
+        import jax
+
+        state = [v.value for v in optimizer.variables]
+        values = [v.value for v in weights]
+        found = jax.jit(optimizer.stateless_apply)(state, gradients, values)
+        for variables, new in zip((weights, optimizer.variables), found, strict=True):
+            for variable, value in zip(variables, new, strict=True):
+                variable.assign(value)
 
 
 class Torch(_Nfspec):

@@ -147,9 +147,9 @@ class Timm:
         Raises:
             NotOffered: timm has no such model, or one with other parameters.
         """
-        prefix = next((p for p in FAMILIES if plan.name.startswith(p)), None)
-        name = FAMILIES.get(prefix or "", "") + plan.name.removeprefix(prefix or "")
-        if prefix is None or not self.timm.is_model(name):
+        prefix = next((p for p in FAMILIES if plan.name.startswith(p)), "")
+        name = FAMILIES.get(prefix, "") + plan.name.removeprefix(prefix)
+        if not self.timm.is_model(name):
             raise NotOffered(f"timm has no model for {plan.name}")
         model = self.timm.create_model(name, device="meta").eval()
         found = {k: tuple(v.shape) for k, v in model.named_parameters()}
@@ -182,7 +182,7 @@ class Timm:
         taps: dict[str, Any] = {}
         for tap, module in tapped.items():
             module.register_forward_hook(
-                lambda module, inputs, output, tap=tap: taps.__setitem__(tap, _images(output))  # type: ignore[misc]
+                lambda module, inputs, output, tap=tap: taps.__setitem__(tap, _images(output))
             )
 
         def function(x: Any, params: Mapping[str, Any]) -> Any:

@@ -104,7 +104,7 @@ def _summary(results: Results) -> list[str]:
         if column.problem:
             lines += [f"{column.name}: {column.problem}", ""]
     for entry in results.explanations:
-        lines += [f"{entry['property']}: {explanation(entry)}", ""]
+        lines += [explanation(entry), ""]
     lines += results.problems
     cases = sum(cell.cases for cell in results.cells)
     judged = [cell for cell in results.cells if cell.cases]

@@ -4,7 +4,7 @@ import numpy as np
 
 from nfspec import plan as p
 from nfspec import reference
-from nfspec.conformance.precision import MODES, narrow
+from nfspec.conformance.precision import narrow
 from nfspec.conformance.properties.base import wide
 from nfspec.conformance.properties.networks import case_plan, weights
 from nfspec.reference import derivatives, training
@@ -75,11 +75,19 @@ REQUESTS = {
 }
 
 
+# What is narrow on its way in: of a conv the images alone, as weights are standardised in float32.
+NARROW = {"ws_conv": ("x",), "agc": (), "global_pool": (), "dense": ()}
+
+
+def _entering(asked, mode, call):
+    names = NARROW.get(asked.method, tuple(call))
+    return {name: narrow(value, mode) if name in names else value for name, value in call.items()}
+
+
 def reply(asked, case, calls):
-    """Outputs by name, float32, or what the mode stores as float32."""
-    entered = [wide(call) for call in calls]
-    if MODES[case.mode].operand and asked.method == "ws_conv":
-        entered = [{**call, "x": narrow(call["x"], case.mode)} for call in calls]
-        entered = [wide(call) for call in entered]
-    found = REQUESTS[asked.request](case, entered)
-    return {name: narrow(value, case.mode) for name, value in found.items()}
+    """Outputs by name, as float32: rounded to what the mode stores, but for the head's."""
+    found = REQUESTS[asked.request](
+        case, [wide(_entering(asked, case.mode, call)) for call in calls]
+    )
+    stored = "f32" if asked.method in ("global_pool", "dense") else case.mode
+    return {name: narrow(value, stored) for name, value in found.items()}

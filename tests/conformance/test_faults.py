@@ -1,0 +1,278 @@
+"""Seeded faults: each is what it says it is, and changes something. What kills them is measured."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nfspec.conformance.case import Clip, digest
+from nfspec.conformance.faults import FAULTS, NO_FAULT, fault_named
+from nfspec.conformance.faults.base import Fault, of_arrays, of_kind, of_params, parametric, patched
+from nfspec.conformance.precision import truncated
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.properties.networks import weights
+from nfspec.conformance.target import CONV, plan_of, target
+from nfspec.errors import InputError
+
+GENERAL = target(None)
+CUT = plan_of(GENERAL.source, True)
+REPLY = {"case": "0" * 64, "inputs": "1" * 64, "pid": 1, "outputs": {"y": np.ones((2, 3))}}
+
+
+def test_names():
+    from nfspec.conformance.faults import CLIPPING, CONVS, HARNESS, NETWORKS
+
+    assert len(FAULTS) == sum(map(len, (CONVS, NETWORKS, CLIPPING, HARNESS))) >= 40
+    assert all(name == fault.name for name, fault in FAULTS.items())
+    assert all(fault.what for fault in FAULTS.values())
+
+
+def test_hints_are_properties():
+    assert {name for fault in FAULTS.values() for name in fault.first} <= set(PROPERTIES)
+
+
+def changes_an_op(fault):
+    return any(fault.op(op) != op for op in (*GENERAL.ops, *GENERAL.clips))
+
+
+def changes_a_plan(fault):
+    return fault.plan(CUT) != CUT
+
+
+def changes_arrays(fault):
+    return any(
+        digest([fault.arrays(asked.method, case.op, call)]) != digest([call])
+        for asked in PROPERTIES.values()
+        if asked.request in ("call", "pull", "twice")
+        for case in asked.cases(GENERAL)
+        for call in asked.calls(case)
+    )
+
+
+def changes_params(fault):
+    params = weights(GENERAL.source, True, 0)
+    return digest([fault.params(params)]) != digest([params])
+
+
+def changes_a_reply(fault):
+    def shown(reply):
+        return {**reply, "outputs": digest([reply["outputs"]])}
+
+    return shown(fault.reply(REPLY)) != shown(REPLY)
+
+
+HOOKS = {
+    "op": changes_an_op,
+    "of_plan": changes_a_plan,
+    "arrays": changes_arrays,
+    "params": changes_params,
+    "reply": changes_a_reply,
+}
+
+
+def hooks(fault):
+    """Those of its fields that are not what they are without a fault."""
+    default = Fault("", "")
+    names = (*HOOKS, "patch")
+    return [name for name in names if getattr(fault, name) is not getattr(default, name)]
+
+
+def every_part(fault):
+    found = hooks(fault)
+    assert found
+    for hook in found:
+        assert hook == "patch" or HOOKS[hook](fault), hook
+
+
+# Of a network whose stem has an activation named act0, as nfnet-f0's has.
+RAISING = ("block-no-reset", "block-late-variance")
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if name not in RAISING])
+def test_every_part_of_a_fault_changes_something(name):
+    every_part(FAULTS[name])
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="the stem is no block, and has no beta")
+@pytest.mark.parametrize("name", RAISING)
+def test_faults_of_betas_change_something(name):
+    every_part(FAULTS[name])
+
+
+def test_no_fault_changes_nothing():
+    assert not hooks(NO_FAULT) and not NO_FAULT.in_functions
+    assert not any(changes(NO_FAULT) for changes in HOOKS.values())
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_compiled_anew(name):
+    compiled = {"op", "of_plan", "patch"} & set(hooks(FAULTS[name]))
+    assert FAULTS[name].in_functions == bool(compiled)
+
+
+# In a process of its own, as these are parts of Keras models.
+PATCHES = """
+import importlib
+from nfspec.conformance.faults import FAULTS, NO_FAULT, clipping, convs, networks
+
+PLACES = (
+    f"{convs.LAYER}.standardised_kernel", f"{convs.LAYER}._conv", clipping.CLIP, clipping.NORMS,
+    clipping.SGD, networks.POOL, networks.MEAN,
+)
+
+def present():
+    found = []
+    for place in PLACES:
+        module, _, path = place.partition(":")
+        owner = importlib.import_module(module)
+        for name in path.split("."):
+            owner = getattr(owner, name)
+        found.append(owner)
+    return found
+
+original = present()
+count = 0
+for fault in FAULTS.values():
+    if fault.patch is NO_FAULT.patch:
+        continue
+    count += 1
+    with fault.patch():
+        changed = [a is not b for a, b in zip(present(), original)]
+        assert sum(changed) == 1, fault.name
+        assert callable(present()[changed.index(True)])
+    assert present() == original, fault.name
+    try:
+        with fault.patch():
+            raise KeyError
+    except KeyError:
+        pass
+    assert present() == original, fault.name
+print(count)
+"""
+
+
+def test_patches_change_one_place_and_put_it_back():
+    done = subprocess.run([sys.executable, "-c", PATCHES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    patching = [fault for fault in FAULTS.values() if "patch" in hooks(fault)]
+    assert int(done.stdout.splitlines()[-1]) == len(patching) > 10
+
+
+def test_a_patched_attribute(monkeypatch):
+    monkeypatch.setattr(Clip, "there", lambda self: 1, raising=False)
+    original = Clip.there
+    patch = patched("nfspec.conformance.case:Clip.there", lambda f: lambda self: f(self) + 1)
+    clip = Clip("gain", (3,), "tensor", 0.1, 0.1)
+    with patch():
+        assert clip.there() == 2
+        with patch():
+            assert clip.there() == 3
+    assert clip.there() == 1 and Clip.there is original
+
+
+def test_changes_of_descriptions_leave_others_alone():
+    change = of_kind(Clip, eps=lambda clip: 2 * clip.eps)
+    assert change(CONV) is CONV
+    assert change(Clip("gain", (3,), "tensor", 0.1, 0.5)).eps == 1.0
+
+
+def test_changes_of_arrays_leave_others_alone():
+    change = of_arrays("agc", lambda op, call: {"x": 2.0 * call["x"]})
+    call = {"x": np.ones(2, np.float32), "y": np.ones(2, np.float32)}
+    assert change("pool", CONV, call) is call
+    found = change("agc", CONV, call)
+    assert found["x"].tolist() == [2.0, 2.0] and found["x"].dtype == np.float32
+    assert found["y"] is call["y"] and call["x"].tolist() == [1.0, 1.0]
+
+
+def test_changes_of_parameters_leave_others_alone():
+    params = {"a.gain": np.ones(2, np.float32), "a.bias": np.ones(2, np.float32)}
+    found = of_params(".gain", lambda value: 0.0 * value)(params)
+    assert found["a.gain"].tolist() == [0.0, 0.0] and found["a.bias"] is params["a.bias"]
+
+
+def test_faults_by_name():
+    assert fault_named("") is NO_FAULT
+    assert fault_named("ws-ddof") is FAULTS["ws-ddof"]
+    assert fault_named("gain+1e-05").what == "gain times 1.00001"
+
+
+@pytest.mark.parametrize("name", ["nothing", "gain", "gain+", "gain+x", "gaim+1e-5", "+1e-5", "e"])
+def test_a_fault_that_there_is_not(name):
+    with pytest.raises(InputError, match=r"^no fault \"" + name.replace("+", r"\+")):
+        fault_named(name)
+
+
+@pytest.mark.parametrize("name", ["lambda-1e-3", "gamma+0.5", "alpha+1e-05"])
+def test_faults_of_a_size(name):
+    fault = parametric(name)
+    kind, size = name[:5].rstrip("+-"), float(name.lstrip("abdghlmp"))
+    field = {"lambd": "clipping", "gamma": "gamma", "alpha": "alpha"}[kind]
+    changed = [
+        (getattr(fault.op(op), field), getattr(op, field))
+        for op in (*GENERAL.ops, *GENERAL.clips)
+        if fault.op(op) != op
+    ]
+    assert changed
+    assert all(new == pytest.approx(old * (1 + size), rel=1e-15) for new, old in changed)
+
+
+def test_a_gain_off_by_a_size():
+    call = {"gain": np.float32([1.0, -2.0])}
+    found = parametric("gain+1e-03").arrays("ws_conv", CONV, call)["gain"]
+    np.testing.assert_array_equal(found, np.float32([1.001, -2.002]))
+
+
+def floats(seed=0):
+    """Of all sizes, and ties among them."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(100_000) * 2.0 ** rng.integers(-100, 100, 100_000)
+    ties = (1.0 + np.arange(64) / 256.0) * 2.0 ** np.arange(-32, 32)
+    return np.concatenate([x, ties, -ties, [0.0, -0.0]]).astype(np.float32)
+
+
+def test_seven_bits_are_those_of_bfloat16():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x = floats()
+    expected = x.astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(truncated(x, 7).view(np.uint32), expected.view(np.uint32))
+
+
+def test_ten_bits_are_those_of_float16_where_it_has_them():
+    x = floats()
+    x = x[(np.abs(x) > 2.0**-14) & (np.abs(x) < 2.0**15)]
+    assert len(x) > 10_000
+    np.testing.assert_array_equal(truncated(x, 10), x.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", [7, 10])
+def test_so_many_bits_are_kept_and_no_more(bits):
+    x = floats()
+    found = truncated(x, bits)
+    assert not (found.view(np.uint32) & np.uint32((1 << (23 - bits)) - 1)).any()
+    assert (np.abs(found.astype(np.float64) - x) <= 2.0 ** -(bits + 1) * np.abs(x)).all()
+    np.testing.assert_array_equal(truncated(found, bits), found)
+
+
+def test_ties_go_to_the_even_one():
+    step = 2.0**-10
+    x = np.float32([1.0 + 0.5 * step, 1.0 + 1.5 * step, 1.0 + 2.5 * step])
+    assert truncated(x, 10).tolist() == [1.0, 1.0 + 2 * step, 1.0 + 2 * step]
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_shapes_are_kept(shape):
+    x = np.full(shape, 1.001, np.float32, order="F")
+    assert truncated(x, 7).shape == shape
+    assert np.unique(x).tolist() == [np.float32(1.001)]  # and what was given is as it was
+
+
+def test_a_stale_reply_is_the_one_before(monkeypatch):
+    from nfspec.conformance.faults import harness
+
+    monkeypatch.setattr(harness, "_before", [])
+    stale = FAULTS["reply-stale"].reply
+    assert stale(REPLY)["case"] == "none yet"
+    assert stale({**REPLY, "case": "second"})["case"] == REPLY["case"]
+    assert stale({**REPLY, "case": "third"})["case"] == "second"
