@@ -7,10 +7,11 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from nfspec import plan as p
 from nfspec.clipping import ClipRule, clip_rule
@@ -32,7 +33,7 @@ class Clip:
 
     role: Role
     shape: tuple[int, ...]
-    unit: str
+    unit: Literal["squeeze", "timm", "tensor"]
     clipping: float
     eps: float
 
@@ -42,7 +43,7 @@ class Clip:
             enabled=True,
             clipping=self.clipping,
             eps=self.eps,
-            unit=self.unit,  # type: ignore[arg-type]  # pydantic checks it
+            unit=self.unit,
             exclude=(),
             roles={},
             names={},
@@ -143,11 +144,10 @@ class Case:
             data = json.loads(text) if isinstance(text, str) else dict(text)
             if "op" in data:
                 data["op"] = _op(dict(data["op"]))
-            data["shape"] = tuple(int(n) for n in data.get("shape", ()))
-            case = cls(**data)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"not a case: {type(error).__name__}: {error}") from None
-        return case
+            _known(cls, data)
+            return _CASE.validate_python(data)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise InputError(f"not a case: {type(error).__name__}: {_first(error)}") from None
 
     def rng(self, stream: str = "") -> np.random.Generator:
         """A counter-based generator keyed by the case; one for each stream."""
@@ -157,8 +157,26 @@ class Case:
 
 def _op(data: dict[str, Any]) -> Any:
     kind = KINDS[data.pop("type")]
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return kind(**_neutral_fields(kind), **given)
+    fixed = _neutral_fields(kind)
+    if set(data) & set(fixed):
+        raise ValueError(f"not of a case: {', '.join(sorted(set(data) & set(fixed)))}")
+    _known(kind, data)
+    return TypeAdapter(kind).validate_python({**fixed, **data})
+
+
+def _known(kind: type[Any], data: dict[str, Any]) -> None:
+    unknown = set(data) - {field.name for field in dataclasses.fields(kind)}
+    if unknown:
+        raise ValueError(f"no fields of {kind.__name__}: {', '.join(sorted(unknown))}")
+
+
+def _first(error: Exception) -> str:
+    """What is wrong, in a line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {first['msg']}"
+    return str(error)
 
 
 def digest(calls: list[Arrays]) -> str:
@@ -169,3 +187,6 @@ def digest(calls: list[Arrays]) -> str:
             found.update(f"{name}{array.shape}{array.dtype}".encode())
             found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
+
+
+_CASE = TypeAdapter(Case)

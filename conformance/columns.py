@@ -56,7 +56,8 @@ class Runner:
             self._give_up(error)
             return
         found = str(self.facts["device"]).lower()
-        if (self.device == "gpu" and "cpu" in found) or (self.device == "tpu" and "tpu" not in found):
+        absent = {"gpu": "cpu" in found, "tpu": "tpu" not in found}
+        if absent.get(self.device):
             message = f"{self.subject}: sees no {self.device.upper()}, but {found}"
             self._give_up(WorkerError(message, "missing"))
 

@@ -16,6 +16,7 @@ from nfspec.conformance.faults import FAULTS, NO_FAULT, Fault
 from nfspec.conformance.pool import WorkerError
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import Expected, judge
+from nfspec.conformance.results import finite
 from nfspec.conformance.run import Settings, columns, essential_cases
 from nfspec.conformance.target import Target, target
 from nfspec.errors import InputError
@@ -80,8 +81,7 @@ class KillMatrix:
         ]
 
     def to_json(self) -> str:
-        data = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
-        return data.replace("Infinity", '"inf"')
+        return json.dumps({"schema": SCHEMA, **finite(asdict(self))}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> KillMatrix:

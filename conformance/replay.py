@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nfspec.conformance.case import Case
+from nfspec.conformance.case import Arrays, Case
 from nfspec.conformance.columns import Runner
 from nfspec.conformance.describe import describe
 from nfspec.conformance.faults import fault_named
 from nfspec.conformance.pool import WorkerError
-from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.properties.base import judge
-from nfspec.errors import InputError, suggest
+from nfspec.conformance.properties import PROPERTIES, Property
+from nfspec.conformance.properties.base import Expected, judge
+from nfspec.errors import InputError, NfspecError, suggest
 
 TIMEOUT = 1_800.0
+
+
+def _prepared(asked: Property, case: Case) -> tuple[list[Arrays], Expected]:
+    try:
+        calls = asked.calls(case)
+        return calls, asked.expect(case, calls)
+    except NfspecError:
+        raise
+    except Exception as error:  # of a case that somebody wrote, whatever is wrong with it
+        message = f"{type(error).__name__}: {error}"
+        raise InputError(f"{case.property}: not a case of this property: {message}") from None
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,7 @@ def replay(line: str, subjects: tuple[str, ...], device: str, fault: str = "") -
         raise InputError(f'no property "{case.property}"{near}')
     fault_named(fault)
     asked = PROPERTIES[case.property]
-    calls = asked.calls(case)
-    expected = asked.expect(case, calls)
+    calls, expected = _prepared(asked, case)
     answers = []
     for subject in subjects:
         runner = Runner(subject, device, case.mode, TIMEOUT, fault)

@@ -145,7 +145,7 @@ class Results:
     def to_json(self) -> str:
         """Indented JSON; infinite ratios are the text "inf", as JSON has no such number."""
         data = {"schema": SCHEMA, **asdict(self), "conformant": self.conformant}
-        return json.dumps(_finite(data), indent=1)
+        return json.dumps(finite(data), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Results:
@@ -172,9 +172,10 @@ def cell_of(fields: dict[str, Any]) -> Cell:
     return cell
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Data as JSON can have it: numbers that are not finite as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

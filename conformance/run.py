@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -25,9 +26,18 @@ from nfspec.conformance.describe import describe
 from nfspec.conformance.pool import WorkerError
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import Expected, judge
-from nfspec.conformance.results import Cell, Column, PropertyInfo, Results, cell_of, histogram
+from nfspec.conformance.results import (
+    Cell,
+    Column,
+    PropertyInfo,
+    Results,
+    cell_of,
+    finite,
+    histogram,
+)
 from nfspec.conformance.target import Target, target
 from nfspec.errors import InputError
+from nfspec.weights.files import replacing
 
 JOURNAL = "journal.jsonl"
 MAX_SEED = 2**20
@@ -70,10 +80,12 @@ class Tally:
     worst_case: Case | None = None
     message: str = ""
     kind: str = ""  # of the error that ended it
+    lacking: str = ""  # what a case asked for that the subject does not offer
     coverage: dict[str, int] = field(default_factory=dict)
 
     def add(self, case: Case, ratio: float, met: Iterable[str]) -> bool:
-        """Count a case; whether it is the worst so far."""
+        """Count a case; whether it is the worst so far. No number is as bad as can be."""
+        ratio = math.inf if math.isnan(ratio) else ratio
         self.ratios.append(ratio)
         for name in met:
             self.coverage[name] = self.coverage.get(name, 0) + 1
@@ -85,11 +97,15 @@ class Tally:
     def cell(self, asked: Property, column: str, must: frozenset[str], seconds: float) -> Cell:
         verdict: Any = self.kind or "pass"
         message = self.message
+        if self.lacking and not self.kind and not self.ratios:
+            return Cell(asked.id, column, "not offered", message=self.lacking, seconds=seconds)
         unmet = sorted(must - set(self.coverage))
         if not self.kind and self.worst > 1.0:
             verdict = "fail"
         elif not self.kind and unmet:
             verdict, message = "uncovered", f"no case met: {', '.join(unmet)}"
+        if self.lacking:
+            message = f"{message}\nnot offered for every case: {self.lacking}".strip()
         return Cell(
             property=asked.id,
             column=column,
@@ -158,6 +174,9 @@ class Trial:
 
     def _ended(self, runner: Runner, case: Case, error: WorkerError) -> None:
         tally = self.tallies[runner]
+        if error.kind == "not offered":
+            tally.lacking = str(error)
+            return
         tally.kind, tally.message = error.kind, str(error)
         if error.kind in ("error", "crashed", "hung"):
             tally.message += f"\nat {case.line()}"
@@ -197,7 +216,7 @@ class Trial:
             ratios = self.case(replace(base, regime=regime, seed=seed), runners)
             worst = max(ratios.values(), default=0.0)
             hypothesis.target(min(worst, 1e6), label="error / bound")
-            if worst > 1.0 or len(ratios) < len(runners):
+            if worst > 1.0 or any(self.tallies[runner].kind for runner in runners):
                 raise _BeyondError
 
         try:
@@ -214,7 +233,7 @@ def _weights(case: Case) -> int:
 
 
 class _BeyondError(Exception):
-    """A case beyond its bound, or one without an answer."""
+    """A case beyond its bound, or one that ended a worker."""
 
 
 def essential_cases(asked: Property, about: Target, mode: str, seed: int) -> list[Case]:
@@ -248,7 +267,6 @@ class Journal:
     def __init__(self, folder: Path | None, about: dict[str, Any], resume: bool):
         self.path = folder / JOURNAL if folder else None
         self.cells: list[Cell] = []
-        self.columns: dict[str, dict[str, Any]] = {}
         if self.path is None:
             return
         if resume:
@@ -268,11 +286,10 @@ class Journal:
                 f"--resume: {self.path} is of a run with other settings; start without --resume, "
                 "or give another --out"
             )
-        for entry in found[1:]:
-            if "cell" in entry:
-                self.cells.append(cell_of(entry["cell"]))
-            else:
-                self.columns[entry["column"]] = entry["facts"]
+        self.cells = [cell_of(entry["cell"]) for entry in found[1:]]
+        with replacing(self.path) as temporary:  # without a line that was cut short
+            text = "".join(f"{json.dumps(entry)}\n" for entry in found)
+            temporary.write_text(text, encoding="utf-8")
 
     def add(self, entry: dict[str, Any]) -> None:
         if self.path is None:
@@ -394,12 +411,6 @@ def _run_mode(
             for runner, tally in trial.tallies.items():
                 cell = tally.cell(p, runner.column.name, must, seconds)
                 results.cells.append(cell)
-                journal.add({"cell": json.loads(_cell_json(cell))})
+                journal.add({"cell": finite(asdict(cell))})
             results.columns[at:] = [runner.column for runner in runners]
             progress(results, f"{p.id} {mode}: done")
-
-
-def _cell_json(cell: Cell) -> str:
-    """As results.json has it, with an infinite ratio as text."""
-    text = json.dumps(asdict(cell))
-    return text.replace("-Infinity", '"-inf"').replace("Infinity", '"inf"').replace("NaN", '"nan"')

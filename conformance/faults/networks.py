@@ -31,7 +31,7 @@ def _betas(rule: Callable[[int, float], float]) -> Callable[[Plan], Plan]:
         return replace(
             plan,
             ops=tuple(
-                replace(op, beta=betas[plan.section(op)])
+                replace(op, beta=betas.get(plan.section(op), op.beta))
                 if isinstance(op, Activation) and op.name.endswith(".act0")
                 else op
                 for op in plan.ops

@@ -97,9 +97,10 @@ def judge_output(name: str, found: NDArray[Any] | None, wanted: Expectation) -> 
 
 
 def _ratio(error: Array, bound: Array) -> Array:
-    """error / bound, 0 where both are 0."""
+    """error / bound, 0 where there is no error, infinite where the bound is no number."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error == 0.0, 0.0, error / bound)
+        ratio = np.where(error == 0.0, 0.0, error / bound)
+    return np.where(np.isnan(ratio) | np.isnan(bound), np.inf, ratio)
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,13 @@ WS_03 = Property(
 
 
 def _scaled(case: Case) -> list[Arrays]:
-    """The same conv twice, each channel's kernel times a power of four in the second."""
-    arrays = regimes.conv(case)
-    factors = case.rng("scale").choice([0.25, 4.0, 16.0], arrays["gain"].shape)
+    """The same conv twice, each channel's kernel times a power of four in the second; so that eps
+    decides in neither, kernels near it are drawn larger."""
+    arrays, op = regimes.conv(case), case.op
+    n_v = op.fan_in * arrays["kernel"].astype(np.float64).var(axis=(0, 1, 2), ddof=op.ddof)
+    near = np.where(n_v < 4.0 * op.eps, 64.0, 1.0)
+    arrays["kernel"] = (arrays["kernel"] * near).astype(np.float32)
+    factors = case.rng("scale").choice([4.0, 16.0, 64.0], arrays["gain"].shape)
     return [arrays, {**arrays, "kernel": (arrays["kernel"] * factors).astype(np.float32)}]
 
 

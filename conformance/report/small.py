@@ -1,4 +1,4 @@
-"""`python -m nfspec.conformance.report.small PATH`: the verdicts that a test compares a run with."""
+"""`python -m nfspec.conformance.report.small PATH`: verdicts that a test compares a run with."""
 
 from __future__ import annotations
 

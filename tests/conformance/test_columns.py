@@ -106,9 +106,10 @@ def test_an_error_does_not_end_it(runner, folder):
     assert len(starts(folder)) == 1
 
 
-def test_one_that_always_dies_is_given_up(runner, folder):
+def test_one_that_always_dies_is_given_up_after_three(runner, folder):
+    assert STRIKES == 3
     always = runner("Always")
-    for _ in range(STRIKES):
+    for _ in range(3):
         kind, message = failure(always)
         assert kind == "crashed"
         assert message.startswith("fakes:Always: the worker died with status -9")
