@@ -9,6 +9,7 @@ from nfspec.conformance.case import Arrays, Case, digest
 from nfspec.conformance.pool import Worker, WorkerError
 from nfspec.conformance.properties.base import Outputs
 from nfspec.conformance.results import Column
+from nfspec.errors import InputError
 
 STRIKES = 3  # crashes or hangs in a row after which a subject is not asked any more
 
@@ -47,12 +48,18 @@ class Runner:
         self._worker.send("facts")
 
     def meet(self) -> None:
-        """Wait for that answer."""
+        """Wait for that answer.
+
+        Raises:
+            InputError: There is no such subject.
+        """
         if self._worker is None:
             return
         try:
             self.facts = self._worker.receive(self.timeout)
         except WorkerError as error:
+            if error.kind == "unusable":
+                raise InputError(str(error)) from None
             self._give_up(error)
             return
         found = str(self.facts["device"]).lower()

@@ -28,8 +28,8 @@ class WorkerError(NfspecError):
     """A worker answered with an error, died, or did not answer in time.
 
     Attributes:
-        kind: `error`, `not offered`, `missing` (no such framework, device or mode), `crashed`, or
-            `hung`.
+        kind: `error`, `not offered`, `missing` (no such framework, device or mode), `unusable` (no
+            such subject), `crashed`, or `hung`.
     """
 
     def __init__(self, message: str, kind: str = "error"):
@@ -104,13 +104,13 @@ class Worker:
         try:
             if not self._pipe.poll(timeout):
                 self.process.kill()
-                raise WorkerError(f"{self.subject}: no answer after {timeout:.0f} s", "hung")
+                raise WorkerError(f"{self.subject}: no answer after {timeout:g} s", "hung")
             reply = self._pipe.recv()
         except (EOFError, OSError):
             raise self._died() from None
         if "error" in reply:
             message = reply["error"].rstrip()
-            if not message.startswith(f"{self.subject}: "):
+            if reply["kind"] != "unusable" and not message.startswith(f"{self.subject}: "):
                 message = f"{self.subject}: {message}"
             raise WorkerError(message, reply["kind"])
         return reply["result"]

@@ -258,7 +258,9 @@ def chosen(settings: Settings) -> list[Property]:
 
 def fingerprint(settings: Settings, about: Target) -> dict[str, Any]:
     """What has to be the same for a run to be resumed."""
-    return json.loads(json.dumps({**asdict(settings), "digest": about.spec.digest}))
+    fields = {**asdict(settings), "digest": about.spec.digest}
+    del fields["timeout"]
+    return json.loads(json.dumps(fields))
 
 
 class Journal:

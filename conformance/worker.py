@@ -208,6 +208,7 @@ def main(descriptor: int, subject: str, mode: str) -> None:
         except EOFError:
             return
         try:
+            started = session is not None
             session = session or Session(subject, mode)
             operations: dict[str, Callable[..., Any]] = {
                 "facts": session.facts,
@@ -219,7 +220,8 @@ def main(descriptor: int, subject: str, mode: str) -> None:
         except Exception as error:  # whatever went wrong belongs to this request
             short = isinstance(error, InputError | BackendError | subjects.NotOffered)
             text = str(error) if short else traceback.format_exc()
-            reply = {"error": text, "kind": _kind(error)}
+            kind = "unusable" if isinstance(error, InputError) and not started else _kind(error)
+            reply = {"error": text, "kind": kind}
         pipe.send(reply)
 
 

@@ -16,6 +16,7 @@ from nfspec.compilation import BACKENDS
 from nfspec.errors import BackendError, InputError
 
 if TYPE_CHECKING:
+    from nfspec.conformance.deviations import Deviation
     from nfspec.conformance.results import Cell, Results
     from nfspec.conformance.run import Progress, Settings
 
@@ -28,6 +29,12 @@ def _some_of(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     if not names or any(name not in known for name in names):
         raise InputError(f"{option}: expected some of {', '.join(known)}; found {text!r}")
     return names
+
+
+def _device(name: str) -> str:
+    if name not in DEVICES:
+        raise InputError(f"--device: expected one of {', '.join(DEVICES)}; found {name!r}")
+    return name
 
 
 def _short(cell: Cell | None) -> str:
@@ -120,18 +127,19 @@ def _summary(results: Results) -> list[str]:
     ]
 
 
-def _finish(results: Results, settings: Settings, deviations: str | None, out: Path) -> list[str]:
+def _finish(
+    results: Results, settings: Settings, entries: tuple[Deviation, ...], out: Path
+) -> list[str]:
     """Apply known deviations, look for explanations, write the reports; their paths."""
-    from nfspec.conformance import deviations as known
+    from nfspec.conformance.deviations import apply
     from nfspec.conformance.explain import explain
     from nfspec.conformance.properties import PROPERTIES
     from nfspec.conformance.report import write
 
-    entries = known.load(Path(deviations) if deviations else None)
     asked = {info.id for info in results.properties}
     left_out = [name for name in PROPERTIES if name not in asked]
     today = datetime.now(UTC).date()
-    results.problems += known.apply(results, entries, today, left_out)
+    results.problems += apply(results, entries, today, left_out)
     with _progress() as progress:
         results.explanations += explain(settings, results, progress)
     return [f"wrote {path}" for path in write(results, out)]
@@ -144,6 +152,8 @@ def _require(results: Results, required: tuple[str, ...]) -> None:
         for column in results.columns
         if column.subject in required and column.problem
     ]
+    ran = {column.subject for column in results.columns}
+    absent += [f"{name}: not among the subjects" for name in required if name not in ran]
     if absent:
         raise BackendError("--require: " + "\n".join(absent))
 
@@ -189,14 +199,14 @@ def conform(
     on every framework; with a SPEC, its own shapes and conventions. Writes results.json, REPORT.md
     and report.html. Exit status 0 if conformant, 1 if not, 2 if it could not run.
     """
+    from nfspec.conformance.deviations import load as load_deviations
     from nfspec.conformance.run import Settings, run
 
-    if device not in DEVICES:
-        raise InputError(f"--device: expected one of {', '.join(DEVICES)}; found {device!r}")
+    entries = load_deviations(Path(deviations) if deviations else None)
     settings = Settings(
         source=spec,
         subjects=tuple(dict.fromkeys(subject)) if subject else parse_backends(backends),
-        device=device,
+        device=_device(device),
         modes=_some_of("--mode", mode, MODES),
         examples=examples,
         seed=seed,
@@ -212,7 +222,7 @@ def conform(
     except KeyboardInterrupt:
         typer.echo(f"interrupted; go on with the same command and --resume --out {out}", err=True)
         raise typer.Exit(130) from None
-    paths = _finish(results, settings, deviations, out)
+    paths = _finish(results, settings, entries, out)
     if as_json:
         typer.echo(results.to_json())
     else:
@@ -284,7 +294,7 @@ def replay(
     from nfspec.conformance.replay import replay as run_case
 
     subjects = tuple(dict.fromkeys(subject)) if subject else parse_backends(backends)
-    answers = run_case(case, subjects, device, fault)
+    answers = run_case(case, subjects, _device(device), fault)
     print_lines([line for answer in answers for line in (answer.text, "")][:-1])
     if not any(answer.ratio is not None for answer in answers):
         raise typer.Exit(2)

@@ -78,13 +78,17 @@ def test_with_a_fault_it_is_larger(folder, case, fault):
 
 
 def test_several_subjects_answer_for_themselves(folder):
-    names = ("fakes:Good", "fakes:Always", "fakes:Off", "fakes:Raises", "fakes:Nobody")
-    good, always, off, raises, nobody = replay(ACTIVATION.line(), names, "cpu")
+    names = ("fakes:Good", "fakes:Always", "fakes:Off", "fakes:Raises")
+    good, always, off, raises = replay(ACTIVATION.line(), names, "cpu")
     assert good.ratio <= 1.0 < off.ratio
-    assert (always.ratio, raises.ratio, nobody.ratio) == (None, None, None)
+    assert (always.ratio, raises.ratio) == (None, None)
     assert always.text.startswith("fakes:Always/cpu/f32: crashed\nfakes:Always: the worker died ")
     assert raises.text.startswith("fakes:Raises/cpu/f32: error\nfakes:Raises: Traceback ")
-    assert "fakes:Nobody cannot be loaded" in nobody.text
+
+
+def test_a_subject_that_there_is_not(folder):
+    with pytest.raises(InputError, match="fakes:Nobody cannot be loaded"):
+        replay(ACTIVATION.line(), ("fakes:Nobody",), "cpu")
 
 
 def test_what_is_not_offered(folder):
