@@ -22,8 +22,9 @@ from nfspec.conformance import frameworks, subjects
 from nfspec.conformance.case import Arrays, Case, digest
 from nfspec.conformance.faults import NO_FAULT, Fault, fault_named
 from nfspec.conformance.properties import PROPERTIES, Property
-from nfspec.conformance.properties.networks import DONE, STEPS, case_plan
+from nfspec.conformance.properties.networks import case_plan
 from nfspec.conformance.properties.networks import weights as trial_weights
+from nfspec.conformance.properties.training import DONE, STEPS
 from nfspec.conformance.trial import params_digest, trial_params
 from nfspec.errors import BackendError, InputError
 from nfspec.resolver import resolve

@@ -7,11 +7,14 @@ from math import inf, nan
 import pytest
 
 from nfspec.conformance import columns as columns_module
+from nfspec.conformance import judging
 from nfspec.conformance import run as module
 from nfspec.conformance.columns import Runner
+from nfspec.conformance.journal import JOURNAL
+from nfspec.conformance.judging import Tally
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.results import Results
-from nfspec.conformance.run import JOURNAL, Settings, Tally, run
+from nfspec.conformance.run import Settings, run
 from nfspec.conformance.target import target
 from nfspec.errors import InputError
 
@@ -388,7 +391,7 @@ def test_without_resume_it_begins_anew(folder):
 def test_what_is_drawn_counts_towards_the_examples(folder, monkeypatch):
     """Hypothesis runs a failing case again to shrink it; those count, too, and it ends."""
     limit = 5
-    beyond = module.judge
+    beyond = judging.judge
 
     def judge(outputs, expected):
         found = beyond(outputs, expected)
@@ -400,7 +403,7 @@ def test_what_is_drawn_counts_towards_the_examples(folder, monkeypatch):
         return found
 
     seen = []
-    monkeypatch.setattr(module, "judge", judge)
+    monkeypatch.setattr(judging, "judge", judge)
     results = run(good(properties=("POOL-01",), examples=limit))
     (cell,) = results.cells
     assert cell.verdict == "fail" and cell.worst == 2.0
