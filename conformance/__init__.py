@@ -1,1 +1,1 @@
-"""Proof that the frameworks run the same network: workers, and the comparison with the oracle."""
+"""Proof that implementations run the same network: cases, bounds, workers, faults, reports."""

@@ -118,6 +118,12 @@ def _wrong_axis(ops: Any, x: Any, axes: Any) -> Any:
     return ops.sqrt(ops.sum(x * x, axis=over, keepdims=True))
 
 
+def _narrow_norm(ops: Any, x: Any, axes: Any) -> Any:
+    """Squares and sum in bfloat16, as of a gradient that is not widened first."""
+    square = ops.square(ops.cast(x, "bfloat16"))
+    return ops.cast(ops.sqrt(ops.sum(square, axis=axes, keepdims=True)), "float32")
+
+
 def _update(change: Callable[[Any, Any, Any, Any, Any], None]) -> Any:
     """A patch of SGD's step: `change(ops, optimizer, gradient, variable, rate)` takes its place."""
 
@@ -177,6 +183,7 @@ CLIPPING = (
         lambda ops, x, axes: ops.sum(ops.abs(x), axis=axes, keepdims=True))),
     Fault("agc-bf16", "norms of gradients rounded to bfloat16", ("AGC-01",),
           arrays=of_arrays("agc", lambda op, call: {"gradient": truncated(call["gradient"], 7)})),
+    Fault("agc-narrow-norm", "norms taken in bfloat16", ("AGC-01",), patch=_norm(_narrow_norm)),
     Fault("agc-gradient-scaled", "gradients still scaled for float16", ("AGC-01",),
           arrays=of_arrays("agc", lambda op, call: {
               "gradient": call["gradient"] * np.float32(1024.0)})),
