@@ -109,15 +109,17 @@ def forward(
     y = ops.conv(x, s.kernel, *how)
     squares = ops.conv(x**2, s.kernel**2, *how)
     rounded = ops.conv(x**2, 2.0 * (s.scale * s.spread) ** 2 + s.kernel**2, *how)
-    seen = ops.conv(x, np.ones((*kernel.shape[:3], op.groups)), *how)
-    seen = np.repeat(np.abs(seen), op.out_channels // op.groups, axis=3)
+    ones, width = np.ones((*kernel.shape[:3], op.groups)), op.out_channels // op.groups
+    seen = np.repeat(np.abs(ops.conv(x, ones, *how)), width, axis=3)
+    reach = np.repeat(np.sqrt(ops.conv(x**2, ones, *how)), width, axis=3)
     stored = precision.store * (2.0 * np.abs(y) + 2.0 * np.abs(bias))
     terms = {
         "shift": np.abs(s.scale) * s.shift * seen,
         "scale": s.relative * np.abs(y),
         "kernel": LAMBDA * u * np.sqrt(rounded),
         "sum": summing(op.fan_in, y, squares, u),
-        "store": stored + op.fan_in * precision.least,
+        # The output, and each weight as it enters, may be too near zero for the format.
+        "store": stored + precision.least * (2.0 + LAMBDA * reach),
     }
     if precision.operand:
         terms["operands"] = entering(squares, precision.operand)
