@@ -39,9 +39,11 @@ def test_the_python_blocks_run(folder):
 
 
 def test_the_commands_run(folder):
-    (commands,) = blocks("sh")
+    commands, replay = blocks("sh")
     output = run(["sh", "-euc", commands], folder)
     assert "THE SAME NETWORK on jax, torch, tensorflow" in output
+    assert "\nCONFORMANT: " in output
+    assert run(["sh", "-euc", replay], folder).count("within its bound") == 3
 
 
 def test_the_parity_table_is_of_todays_form():
