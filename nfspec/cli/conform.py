@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,15 @@ def _device(name: str) -> str:
     if name not in DEVICES:
         raise InputError(f"--device: expected one of {', '.join(DEVICES)}; found {name!r}")
     return name
+
+
+def _need_packages() -> None:
+    """The kit's own dependencies are an extra, as frameworks are."""
+    needed = ("hypothesis", "jinja2", "packaging", "threadpoolctl")
+    absent = [name for name in needed if importlib.util.find_spec(name) is None]
+    if absent:
+        names = ", ".join(absent)
+        raise BackendError(f"conform: {names} not installed; run: pip install {' '.join(absent)}")
 
 
 def _short(cell: Cell | None) -> str:
@@ -199,6 +209,7 @@ def conform(
     on every framework; with a SPEC, its own shapes and conventions. Writes results.json, REPORT.md
     and report.html. Exit status 0 if conformant, 1 if not, 2 if it could not run.
     """
+    _need_packages()
     from nfspec.conformance.deviations import load as load_deviations
     from nfspec.conformance.run import Settings, run
 

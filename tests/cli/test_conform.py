@@ -260,3 +260,10 @@ def test_a_device_that_there_is_not(folder):
     done = replay("--device", "moon")
     assert done.exit_code == 2
     assert done.stderr == "--device: expected one of cpu, gpu, tpu; found 'moon'\n"
+
+
+def test_the_kits_own_packages_may_be_absent(monkeypatch, folder):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = conform()
+    assert done.exit_code == 2
+    assert done.stderr.startswith("conform: hypothesis, jinja2, packaging, threadpoolctl not inst")
