@@ -6,6 +6,8 @@ power of two, or elsewhere in a tensor, the bits have to be the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from nfspec import plan as p
@@ -25,6 +27,8 @@ from nfspec.conformance.properties.base import (
     wide,
 )
 from nfspec.conformance.properties.exact import image
+from nfspec.conformance.properties.layers import conv_output_shape
+from nfspec.conformance.target import Target
 
 GRID = 2.0**-12  # kernels are multiples of it, so that adding a power of two to them is exact
 
@@ -55,7 +59,9 @@ def _bound(case: Case, arrays: Arrays) -> Array:
 
 
 def _expect_shifted(case: Case, calls: list[Arrays]) -> Expected:
-    terms = {name: _bound(case, call) for name, call in zip(("plain", "shifted"), calls)}  # noqa: B905
+    terms = {
+        name: _bound(case, call) for name, call in zip(("plain", "shifted"), calls, strict=True)
+    }
     wanted = Expectation(np.zeros_like(terms["plain"]), terms)
     return Expected({"difference": wanted}, frozenset({case.regime}))
 
@@ -85,7 +91,7 @@ def _scaled(case: Case) -> list[Arrays]:
     return [arrays, {**arrays, "kernel": (arrays["kernel"] * factors).astype(np.float32)}]
 
 
-def _expect_zero(name: str) -> object:
+def _expect_zero(name: str) -> Callable[[Case, list[Arrays]], Expected]:
     def expect(case: Case, calls: list[Arrays]) -> Expected:
         shape = _zero_shape(case, calls)
         return Expected({name: Expectation(np.zeros(shape))}, frozenset({case.regime}))
@@ -95,12 +101,7 @@ def _expect_zero(name: str) -> object:
 
 def _zero_shape(case: Case, calls: list[Arrays]) -> tuple[int, ...]:
     if isinstance(case.op, p.WSConv):
-        from nfspec.counting import output_side
-
-        sides = (
-            output_side(n, case.op.kernel, case.op.stride, case.op.padding) for n in case.shape[1:3]
-        )
-        return (case.shape[0], *sides, case.op.out_channels)
+        return conv_output_shape(case.op, case.shape)
     return case.op.shape
 
 
@@ -118,14 +119,14 @@ WS_04 = Property(
         image,
     ),
     calls=_scaled,
-    expect=_expect_zero("difference"),  # type: ignore[arg-type]
+    expect=_expect_zero("difference"),
     reduce=_difference,
 )
 
 
-def _clips(property_id: str, regime: str, several: bool = False) -> object:
-    def cases(target: object) -> list[Case]:
-        clips = [c for c in target.clips if not several or c.rule.units > 1]  # type: ignore[attr-defined]
+def _clips(property_id: str, regime: str, several: bool = False) -> Callable[[Target], list[Case]]:
+    def cases(target: Target) -> list[Case]:
+        clips = [c for c in target.clips if not several or c.rule.units > 1]
         return spread(property_id, clips, (regime,), lambda clip: ())
 
     return cases
@@ -145,7 +146,7 @@ AGC_02 = Property(
     title="AGC: clipping a clipped gradient changes nothing",
     request="twice",
     method="agc",
-    cases=_clips("AGC-02", "some"),  # type: ignore[arg-type]
+    cases=_clips("AGC-02", "some"),
     calls=lambda case: [regimes.clipping(case)],
     expect=_expect_twice,
     modes=FULL_MODES,
@@ -173,9 +174,9 @@ AGC_03 = Property(
     title="AGC: scales with gradient and parameter together, to the bit",
     request="call",
     method="agc",
-    cases=_clips("AGC-03", "some"),  # type: ignore[arg-type]
+    cases=_clips("AGC-03", "some"),
     calls=_both_scaled,
-    expect=_expect_zero("difference"),  # type: ignore[arg-type]
+    expect=_expect_zero("difference"),
     modes=FULL_MODES,
     reduce=_equivariance,
 )
@@ -200,7 +201,7 @@ AGC_04 = Property(
     title="AGC: a unit does not depend on the others, to the bit",
     request="call",
     method="agc",
-    cases=_clips("AGC-04", "some", several=True),  # type: ignore[arg-type]
+    cases=_clips("AGC-04", "some", several=True),
     calls=_one_unit_changed,
     expect=lambda case, calls: Expected(
         {"difference": Expectation(np.zeros((*case.op.shape[:-1], case.op.shape[-1] - 1)))},
@@ -257,7 +258,7 @@ AGC_05 = Property(
     title="AGC: keeps direction, never grows, and bounds the norm",
     request="call",
     method="agc",
-    cases=_clips("AGC-05", "some"),  # type: ignore[arg-type]
+    cases=_clips("AGC-05", "some"),
     calls=lambda case: [regimes.clipping(case)],
     expect=_expect_factors,
     modes=FULL_MODES,

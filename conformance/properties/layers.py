@@ -27,6 +27,7 @@ from nfspec.conformance.properties.base import (
 )
 from nfspec.conformance.properties.exact import IMAGE, image
 from nfspec.conformance.target import Target
+from nfspec.counting import output_side
 
 Found = dict[str, tuple[Array, dict[str, Array]]]
 
@@ -95,9 +96,7 @@ def _with_dy(case: Case, arrays: Arrays, shape: tuple[int, ...]) -> list[Arrays]
     return [{"dy": dy, **arrays}]
 
 
-def _conv_output_shape(op: p.WSConv, x: tuple[int, ...]) -> tuple[int, ...]:
-    from nfspec.counting import output_side
-
+def conv_output_shape(op: p.WSConv, x: tuple[int, ...]) -> tuple[int, ...]:
     height, width = (output_side(n, op.kernel, op.stride, op.padding) for n in x[1:3])
     return (x[0], height, width, op.out_channels)
 
@@ -117,9 +116,7 @@ WS_02 = Property(
     request="pull",
     method="ws_conv",
     cases=lambda target: spread("WS-02", target.of(p.WSConv), regimes.CONV_REGIMES, image),
-    calls=lambda case: _with_dy(
-        case, _away_from_eps(case), _conv_output_shape(case.op, case.shape)
-    ),
+    calls=lambda case: _with_dy(case, _away_from_eps(case), conv_output_shape(case.op, case.shape)),
     expect=_conv_gradient,
     modes=FULL_MODES,
     must=_conv_must,
