@@ -46,56 +46,41 @@ def _excluding(plan: Plan) -> Plan:
     return replace(plan, agc=plan.agc.model_copy(update={"exclude": ()}))
 
 
-def _eps_added(original: Any) -> Any:
-    """limit = lambda·(‖W‖ + eps): the norms of parameters reach `clip` with eps in them."""
+def _factor(change: Callable[[Any, Any, Any, Any], Any]) -> Any:
+    """A patch of what a unit's gradient is multiplied by: `change(ops, norm of the gradient, norm
+    of the parameter, rule)`."""
 
-    def clip(gradient: Any, parameter: Any, rule: Any) -> Any:
-        from keras import ops
+    def wrap(original: Any) -> Any:
+        def clip(gradient: Any, parameter: Any, rule: Any) -> Any:
+            from keras import ops
 
-        from nfspec.backends.clipping import unit_norms
+            from nfspec.backends.clipping import unit_norms
 
-        if rule.clipping is None:
-            return original(gradient, parameter, rule)
-        norm = unit_norms(gradient, rule.axes)
-        limit = rule.clipping * (unit_norms(parameter, rule.axes) + rule.eps)
-        factor = ops.where(norm > limit, limit / ops.maximum(norm, 1e-6), 1.0)
-        return gradient * factor, ops.zeros((), "float32")
+            if rule.clipping is None:
+                return original(gradient, parameter, rule)
+            norm, of_parameter = (unit_norms(a, rule.axes) for a in (gradient, parameter))
+            factor = change(ops, norm, of_parameter, rule)
+            return gradient * factor, ops.ones((), "float32")
 
-    return clip
+        return clip
+
+    return patched(CLIP, wrap)
 
 
-def _always(original: Any) -> Any:
+def _eps_added(ops: Any, norm: Any, of_parameter: Any, rule: Any) -> Any:
+    limit = rule.clipping * (of_parameter + rule.eps)
+    return ops.where(norm > limit, limit / ops.maximum(norm, 1e-6), 1.0)
+
+
+def _always(ops: Any, norm: Any, of_parameter: Any, rule: Any) -> Any:
     """Small gradients scaled up to the limit, too."""
-
-    def clip(gradient: Any, parameter: Any, rule: Any) -> Any:
-        from keras import ops
-
-        from nfspec.backends.clipping import unit_norms
-
-        if rule.clipping is None:
-            return original(gradient, parameter, rule)
-        limit = rule.clipping * ops.maximum(unit_norms(parameter, rule.axes), rule.eps)
-        norm = ops.maximum(unit_norms(gradient, rule.axes), 1e-6)
-        return gradient * limit / norm, ops.ones((), "float32")
-
-    return clip
+    return rule.clipping * ops.maximum(of_parameter, rule.eps) / ops.maximum(norm, 1e-6)
 
 
-def _soft(original: Any) -> Any:
+def _soft(ops: Any, norm: Any, of_parameter: Any, rule: Any) -> Any:
     """A gradient that nears the limit smoothly and is never left alone."""
-
-    def clip(gradient: Any, parameter: Any, rule: Any) -> Any:
-        from keras import ops
-
-        from nfspec.backends.clipping import unit_norms
-
-        if rule.clipping is None:
-            return original(gradient, parameter, rule)
-        limit = rule.clipping * ops.maximum(unit_norms(parameter, rule.axes), rule.eps)
-        norm = unit_norms(gradient, rule.axes)
-        return gradient * limit / (limit + norm), ops.ones((), "float32")
-
-    return clip
+    limit = rule.clipping * ops.maximum(of_parameter, rule.eps)
+    return limit / (limit + norm)
 
 
 def _norm(change: Callable[[Any, Any, Any], Any]) -> Any:
@@ -171,11 +156,11 @@ CLIPPING = (
     Fault("agc-unit-rule", "timm's units for DeepMind's, or the reverse", ("AGC-01",),
           **_agc(unit=lambda a: "squeeze" if a.unit == "timm" else "timm")),
     Fault("agc-eps-added", "lambda·(‖W‖ + eps)", ("AGC-01", "AGC-03"),
-          patch=patched(CLIP, _eps_added)),
+          patch=_factor(_eps_added)),
     Fault("agc-always", "units within their limit are scaled up to it", ("AGC-01", "AGC-05"),
-          patch=patched(CLIP, _always)),
+          patch=_factor(_always)),
     Fault("agc-soft", "limit / (limit + ‖G‖) for the factor", ("AGC-01", "AGC-02"),
-          patch=patched(CLIP, _soft)),
+          patch=_factor(_soft)),
     Fault("agc-axis", "norms over the wrong axis", ("AGC-01",), patch=_norm(_wrong_axis)),
     Fault("agc-rms", "root mean square for the norm", ("AGC-01",), patch=_norm(
         lambda ops, x, axes: ops.sqrt(ops.mean(x * x, axis=axes, keepdims=True)))),
