@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
+from nfspec import folding
 from nfspec import plan as p
-from nfspec.backends import layers
+from nfspec.backends import kernels, layers
 from nfspec.backends.layers.base import NFLayer
+from nfspec.backends.network import Network, Step
 from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.around import found_in
 from nfspec.errors import InputError, WeightError
-from nfspec.initialise import Params, init
+from nfspec.initialise import Params, draw, init
 from nfspec.resolver import resolve
+from nfspec.rewriting import move_scalars
 from nfspec.spec import Spec
 from nfspec.weights import check
 
@@ -47,6 +54,17 @@ def layer_of(op: p.Op, data_format: str, dtype: Any) -> keras.layers.Layer:
                 ws_dtype=op.dtype,
                 **image,
             )
+        case p.Conv():
+            return layers.Conv2D(
+                op.out_channels,
+                op.kernel,
+                strides=op.stride,
+                groups=op.groups,
+                padding=op.padding,
+                kind=op.activation,
+                slope=op.slope,
+                **image,
+            )
         case p.Activation():
             return layers.ScaledActivation(
                 op.kind,
@@ -68,19 +86,22 @@ def layer_of(op: p.Op, data_format: str, dtype: Any) -> keras.layers.Layer:
                 gamma=op.gamma,
                 slope=op.slope,
                 init=op.init,
+                gate_only=op.gate_only,
                 **image,
             )
         case p.ECA():
-            return layers.EfficientChannelAttention(op.kernel, gain=op.gain, **image)
+            return layers.EfficientChannelAttention(
+                op.kernel, gain=op.gain, gate_only=op.gate_only, **image
+            )
         case p.StochasticDepth():
             return layers.StochasticDepth(op.rate, rescale=op.rescale, **common)
         case p.Residual():
-            common["canonical"] = op.block
+            image["canonical"] = op.block
             return layers.Residual(
-                op.alpha, skip_gain=op.skip_gain, skip_gain_init=op.skip_gain_init, **common
+                op.alpha, skip_gain=op.skip_gain, skip_gain_init=op.skip_gain_init, **image
             )
         case p.GlobalPool():
-            return layers.SpatialMean(**image)
+            return layers.SpatialMean(scale=op.scale, **image)
         case p.Dropout():
             return layers.Dropout(op.rate, **common)
         case p.Dense():
@@ -101,9 +122,39 @@ def build(
     taps: bool,
     data_format: str,
     dtype: str | None,
+    folded: bool,
+    plain: bool,
 ) -> keras.Model:
     """See `nfspec.compile`; Keras already runs on the wanted framework."""
-    return assemble(resolve(spec), params, taps=taps, data_format=data_format, dtype=dtype)
+    plan = resolve(spec)
+    how: dict[str, Any] = {"taps": taps, "data_format": data_format, "dtype": dtype}
+    with kernels.only_plain() if plain else contextlib.nullcontext():
+        if not folded:
+            return assemble(plan, params, **how)
+        return _assemble_folded(folding.fold(plan, init(plan) if params is None else params), **how)
+
+
+def _assemble_folded(folded: folding.Folded, **how: Any) -> keras.Model:
+    model = assemble(folded.plan, folded.params, **how)
+    model.folded = folded
+    return model
+
+
+def fold(model: keras.Model) -> keras.Model:
+    """See `nfspec.fold`."""
+    plan = getattr(model, "plan", None)
+    if plan is None:
+        raise InputError(
+            f"{model.name} does not know its plan, since nfspec.compile did not return it, as where "
+            "it was loaded; take nfspec.compile(spec, backend, nfspec.params_of(model), folded=True)"
+        )
+    first = next(layer for layer in model.layers if hasattr(layer, "data_format"))
+    return _assemble_folded(
+        folding.fold(plan, params_of(model, average=False)),
+        taps=isinstance(model.output, dict),
+        data_format=first.data_format,
+        dtype=first.dtype_policy.name,
+    )
 
 
 def assemble(
@@ -114,29 +165,46 @@ def assemble(
     data_format: str,
     dtype: str | None,
 ) -> keras.Model:
-    """The model of a plan, which may be a part of a network; arguments as of `nfspec.compile`."""
+    """The model of a plan, which may be a part of a network; arguments as of `nfspec.compile`.
+
+    Its scalars are moved, unless the plain kernels are in use.
+    """
     if data_format not in ("channels_last", "channels_first"):
         raise InputError(
             f'data_format: expected "channels_last" or "channels_first"; found {data_format!r}'
         )
-    params = init(plan) if params is None else check(plan, params)
+    given = plan
+    plan = plan if kernels.is_plain() else move_scalars(plan)
+    # Drawn one by one where they are built into the model, so that there is never a second copy.
+    values_of = partial(draw, seed=0) if params is None else _looked_up(check(plan, params))
     policy = keras.DTypePolicy(dtype) if dtype else keras.config.dtype_policy()
     head = _head_policy(policy)
 
     sides = (None, None)
     shape = (*sides, plan.channels) if data_format == "channels_last" else (plan.channels, *sides)
     values = {p.INPUT: keras.Input(shape, name="image", dtype="float32")}
-    for op in plan.ops:
+    last_use = {name: i for i, op in enumerate(plan.ops) for name in op.inputs}
+    kept, steps = set(plan.taps.values()), []
+    for i, op in enumerate(plan.ops):
         at_head = isinstance(op, p.GlobalPool | p.Dropout | p.Dense)
         layer = layer_of(op, data_format, head if at_head else policy)
         if isinstance(layer, NFLayer):
             prefix = f"{layer.canonical}."
-            layer.given = {q.name.removeprefix(prefix): params[q.name] for q in op.parameters}
+            layer.given = {q.name.removeprefix(prefix): values_of(q) for q in op.parameters}
         inputs = [values[name] for name in op.inputs]
         values[op.name] = layer(inputs if len(inputs) > 1 else inputs[0])
+        done = {name for name in op.inputs if last_use[name] == i and name not in kept}
+        steps.append(Step(layer, op.inputs, op.name, tuple(done)))
     tapped = {tap: values[name] for tap, name in plan.taps.items()}
     name = "".join(c if c.isalnum() else "_" for c in plan.name)
-    return keras.Model(values[p.INPUT], tapped if taps else tapped["logits"], name=name)
+    model = Network(values[p.INPUT], tapped if taps else tapped["logits"], name=name)
+    model.plan = given
+    model.follow(steps, dict(plan.taps), taps)
+    return model
+
+
+def _looked_up(params: Params) -> Callable[[p.Parameter], NDArray[np.float32]]:
+    return lambda parameter: params[parameter.name]
 
 
 def names_of(model: keras.Model) -> list[str]:

@@ -76,31 +76,31 @@ class Clipping:
         return closure_and_clip
 
     def _clip(self, optimizer: Any) -> None:
-        self._fractions = {}
-        for parameter in self._require_known(optimizer):
-            name, rule = self._known[parameter]
-            if parameter.grad is not None and rule.clipping is not None:
-                # torch.amp.GradScaler hands fused optimizers scaled gradients and their scale:
-                # torch/amp/grad_scaler.py, `step`.
-                scale = getattr(optimizer, "grad_scale", None)
-                with torch.no_grad():
-                    self._fractions[name] = _clip(parameter, rule, scale)
+        from nfspec.backends.kernels import is_plain, kernels
+
+        found = [
+            (parameter, *self._known[parameter])
+            for parameter in self._require_known(optimizer)
+            if parameter.grad is not None and self._known[parameter][1].clipping is not None
+        ]
+        parameters, rules = [p for p, _, _ in found], [rule for _, _, rule in found]
+        # torch.amp.GradScaler hands fused optimizers scaled gradients and their scale:
+        # torch/amp/grad_scaler.py, `step`.
+        scale = getattr(optimizer, "grad_scale", None)
+        with torch.no_grad():
+            gradients = [p.grad if scale is None else _unscaled(p.grad, scale) for p in parameters]
+            clipped, fractions = kernels(is_plain()).clip_all(gradients, parameters, rules)
+            for parameter, gradient in zip(parameters, clipped, strict=True):
+                if scale is not None:
+                    gradient = gradient * scale.to(gradient.device)
+                if gradient is not parameter.grad:
+                    parameter.grad.copy_(gradient)
+        self._fractions = dict(zip([name for _, name, _ in found], fractions, strict=True))
 
 
-def _clip(parameter: Any, rule: ClipRule, scale: Any) -> Any:
-    """Clip `.grad` in place and return the clip fraction; `scale` is in `.grad`, if not None."""
-    from nfspec.backends.clipping import clip
-
-    gradient = parameter.grad
-    if scale is None:
-        clipped, fraction = clip(gradient, parameter, rule)
-    else:
-        scale = scale.to(gradient.device)
-        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        clipped, fraction = clip(wide / scale, parameter, rule)
-        clipped = clipped * scale
-    gradient.copy_(clipped)
-    return fraction
+def _unscaled(gradient: Any, scale: Any) -> Any:
+    wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+    return wide / scale.to(gradient.device)
 
 
 def agc(

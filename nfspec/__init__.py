@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nfspec import reference, signal, weights
-    from nfspec.compilation import agc, compile, names_of, params_of, sam
+    from nfspec.compilation import agc, compile, fold, names_of, params_of, sam, unfold
     from nfspec.counting import Count, count
     from nfspec.errors import (
         BackendError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "compilation": ["agc", "compile", "names_of", "params_of", "sam"],
+    "compilation": ["agc", "compile", "fold", "names_of", "params_of", "sam", "unfold"],
     "counting": ["Count", "count"],
     "errors": [
         "BackendError",

@@ -6,10 +6,12 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from nfspec import folding
 from nfspec.clipping import require_agc
-from nfspec.errors import BackendError, suggest
+from nfspec.errors import BackendError, InputError, suggest
+from nfspec.folding import Folded
 from nfspec.initialise import Params
 from nfspec.plan import Plan
 from nfspec.spec import Spec
@@ -62,6 +64,8 @@ def compile(
     taps: bool = False,
     data_format: Literal["channels_last", "channels_first"] = "channels_last",
     dtype: str | None = None,
+    folded: bool = False,
+    plain: bool = False,
 ) -> keras.Model:
     """Compile a spec to a Keras model on one framework.
 
@@ -73,6 +77,9 @@ def compile(
         data_format: Layout of the images, (N, H, W, C) or (N, C, H, W). Parameters do not change.
         dtype: A Keras dtype policy, such as "mixed_bfloat16"; Keras's own setting if not given.
             Pooling and classifier are in float32 under any policy but a float64 one.
+        folded: For inference alone: plain convs, their kernels standardised once. See `fold`.
+        plain: Keras's own operations, with every scalar where the spec has it: the same network,
+            slower, to compare with.
 
     Returns:
         A functional model of images of any size.
@@ -84,7 +91,59 @@ def compile(
     select(backend)
     from nfspec.backends import compiler
 
-    return compiler.build(spec, params, taps=taps, data_format=data_format, dtype=dtype)
+    return compiler.build(
+        spec, params, taps=taps, data_format=data_format, dtype=dtype, folded=folded, plain=plain
+    )
+
+
+@overload
+def fold(plan_or_model: Plan, params: Params) -> Folded: ...
+@overload
+def fold(plan_or_model: keras.Model) -> keras.Model: ...
+def fold(plan_or_model: Any, params: Params | None = None) -> Any:
+    """The network for inference, of plain convs: see `nfspec.folding.fold` for what goes where.
+
+    Outputs are those of the network but for rounding, and so are its taps. Dropout and stochastic
+    depth are gone.
+
+    Args:
+        plan_or_model: What `resolve` or `compile` returned.
+        params: Of the plan; a model has its own, as they are now.
+
+    Returns:
+        For a plan, a `Folded` plan with its parameters. For a model, another model, on the same
+        framework, in the same layout and dtype.
+
+    Raises:
+        InputError: The model was not returned by `compile`.
+        WeightError: `params` do not fit the plan.
+    """
+    if isinstance(plan_or_model, Plan):
+        if params is None:
+            raise InputError("fold: a plan has no parameters; give them: fold(plan, params)")
+        return folding.fold(plan_or_model, params)
+    if params is not None:
+        raise InputError("fold: a model has parameters of its own; give the model alone")
+    from nfspec.backends import compiler
+
+    return compiler.fold(plan_or_model)
+
+
+def unfold(folded: Any) -> tuple[Plan, Params]:
+    """The plan and the parameters that something was folded from, as they were.
+
+    Args:
+        folded: What `fold` returned, or `compile` with `folded`.
+
+    Raises:
+        InputError: Something else.
+    """
+    found = getattr(folded, "folded", folded)
+    if not isinstance(found, Folded):
+        raise InputError(
+            f"unfold: expected what nfspec.fold returned; found {type(found).__name__}"
+        )
+    return found.unfold()
 
 
 def names_of(model: Any) -> list[str]:

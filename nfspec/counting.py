@@ -8,6 +8,7 @@ from nfspec.errors import InputError
 from nfspec.plan import (
     ECA,
     INPUT,
+    Convolution,
     Dense,
     GlobalPool,
     Op,
@@ -15,7 +16,6 @@ from nfspec.plan import (
     Plan,
     Pool,
     SqueezeExcite,
-    WSConv,
 )
 
 Shape = tuple[int, ...]
@@ -70,15 +70,15 @@ def shapes(plan: Plan, height: int, width: int) -> dict[str, Shape]:
     found: dict[str, Shape] = {INPUT: (height, width, plan.channels)}
     for op in plan.ops:
         shape = found[op.inputs[0]]
-        if isinstance(op, WSConv | Pool):
-            kernel = op.kernel if isinstance(op, WSConv) else op.window
+        if isinstance(op, Convolution | Pool):
+            kernel = op.kernel if isinstance(op, Convolution) else op.window
             h, w = (output_side(side, kernel, op.stride, op.padding) for side in shape[:2])
             if h < 1 or w < 1:
                 raise InputError(
                     f"image of {height}x{width} px: nothing is left of it at {op.name}"
                 )
-            shape = (h, w, op.out_channels if isinstance(op, WSConv) else shape[2])
-        elif isinstance(op, GlobalPool):
+            shape = (h, w, op.out_channels if isinstance(op, Convolution) else shape[2])
+        elif isinstance(op, GlobalPool) or getattr(op, "gate_only", False):
             shape = shape[2:]
         elif isinstance(op, Dense):
             shape = (op.out_features,)
@@ -87,7 +87,7 @@ def shapes(plan: Plan, height: int, width: int) -> dict[str, Shape]:
 
 
 def _macs(op: Op, shape: Shape) -> int:
-    if isinstance(op, WSConv):
+    if isinstance(op, Convolution):
         return shape[0] * shape[1] * op.out_channels * op.fan_in
     if isinstance(op, SqueezeExcite):
         return 2 * op.channels * op.hidden

@@ -67,7 +67,28 @@ class Op:
 
 
 @dataclass(frozen=True)
-class WSConv(Op):
+class Convolution(Op):
+    """What both kinds of convs have. Kernels are (kernel, kernel, in_channels / groups,
+    out_channels)."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    groups: int
+    padding: Padding
+
+    @property
+    def fan_in(self) -> int:
+        return self.kernel**2 * self.in_channels // self.groups
+
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        return (self.kernel, self.kernel, self.in_channels // self.groups, self.out_channels)
+
+
+@dataclass(frozen=True)
+class WSConv(Convolution):
     """Convolution whose kernel is standardised on the fly (arXiv:2101.08692, eq. 6).
 
     With N = kernel² · in_channels / groups, the mean m and variance v over each output channel's N
@@ -76,12 +97,6 @@ class WSConv(Op):
     1/(sqrt(N)·(sqrt(v) + eps)).
     """
 
-    in_channels: int
-    out_channels: int
-    kernel: int
-    stride: int
-    groups: int
-    padding: Padding
     eps: float
     eps_rule: Literal["max", "add", "add_to_std"]
     ddof: int
@@ -91,15 +106,27 @@ class WSConv(Op):
     gain_init: float
 
     @property
-    def fan_in(self) -> int:
-        return self.kernel**2 * self.in_channels // self.groups
-
-    @property
     def parameters(self) -> tuple[Parameter, ...]:
-        shape = (self.kernel, self.kernel, self.in_channels // self.groups, self.out_channels)
+        shape = self.kernel_shape
         return (
             Parameter(f"{self.name}.kernel", shape, "kernel", self.kernel_init),
             Parameter(f"{self.name}.gain", shape[-1:], "gain", Init("constant", self.gain_init)),
+            Parameter(f"{self.name}.bias", shape[-1:], "bias", Init("constant", 0.0)),
+        )
+
+
+@dataclass(frozen=True)
+class Conv(Convolution):
+    """Convolution with a kernel as it is, then an activation without gamma; of folded plans."""
+
+    activation: str = "identity"
+    slope: float = 0.0  # of leaky_relu for x < 0
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        shape, init = self.kernel_shape, Init("normal", self.fan_in**-0.5)
+        return (
+            Parameter(f"{self.name}.kernel", shape, "kernel", init),
             Parameter(f"{self.name}.bias", shape[-1:], "bias", Init("constant", 0.0)),
         )
 
@@ -127,7 +154,10 @@ class Pool(Op):
 
 @dataclass(frozen=True)
 class SqueezeExcite(Op):
-    """`gain · sigmoid(fc1(f(fc0(mean_hw(x))))) · x`, f being an activation times its gamma."""
+    """`gain · sigmoid(fc1(f(fc0(mean_hw(x))))) · x`, f being an activation times its gamma.
+
+    Where `gate_only`, the output is the factor of x alone, (N, channels).
+    """
 
     channels: int
     hidden: int
@@ -136,6 +166,7 @@ class SqueezeExcite(Op):
     slope: float
     gamma: float
     init: Literal["normal", "truncated_normal"]
+    gate_only: bool = False
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -154,12 +185,14 @@ class ECA(Op):
     """Efficient channel attention (Wang et al. 2020, arXiv:1910.03151).
 
     `gain · sigmoid(k ⋆ mean_hw(x)) · x`, the kernel k of `kernel` taps sliding over the channels,
-    zeros beyond the ends, no bias.
+    zeros beyond the ends, no bias. Where `gate_only`, the output is the factor of x alone,
+    (N, channels).
     """
 
     channels: int
     kernel: int
     gain: float
+    gate_only: bool = False
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -178,7 +211,10 @@ class StochasticDepth(Op):
 
 @dataclass(frozen=True)
 class Residual(Op):
-    """`alpha · skip_gain · inputs[0] + inputs[1]`; skip_gain is a scalar, where it is learned."""
+    """`alpha · skip_gain · inputs[0] + inputs[1]`; skip_gain is a scalar, where it is learned.
+
+    A third input is a gate, (N, C), that multiplies the first.
+    """
 
     block: str
     alpha: float
@@ -195,7 +231,9 @@ class Residual(Op):
 
 @dataclass(frozen=True)
 class GlobalPool(Op):
-    """Mean over height and width: (N, H, W, C) to (N, C)."""
+    """`scale` times the mean over height and width: (N, H, W, C) to (N, C)."""
+
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from nfspec.backends.layers.activation import ScaledActivation
 from nfspec.backends.layers.attention import EfficientChannelAttention, SqueezeExcite
 from nfspec.backends.layers.classifier import Classifier
+from nfspec.backends.layers.conv import Conv2D
 from nfspec.backends.layers.drop import Dropout, StochasticDepth
 from nfspec.backends.layers.pooling import SpatialMean, SpatialPool
 from nfspec.backends.layers.residual import Residual
@@ -10,6 +11,7 @@ from nfspec.backends.layers.ws_conv import WSConv2D
 
 __all__ = [
     "Classifier",
+    "Conv2D",
     "Dropout",
     "EfficientChannelAttention",
     "Residual",

@@ -2,39 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-from keras import ops
 
 from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.layers.base import NFLayer, serialisable
-
-
-def activation(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
-    """The function behind a spec's name of an activation, without gamma.
-
-    Every argument is given: `keras.ops.gelu` and `keras.activations.gelu` have different defaults,
-    and so have Keras's and JAX's `leaky_relu`.
-    """
-    functions: dict[str, Callable[[Any], Any]] = {
-        "identity": lambda x: x,
-        "celu": lambda x: ops.celu(x, alpha=1.0),
-        "elu": lambda x: ops.elu(x, alpha=1.0),
-        "gelu_erf": lambda x: ops.gelu(x, approximate=False),
-        "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
-        "leaky_relu": lambda x: ops.leaky_relu(x, negative_slope=slope),
-        "log_sigmoid": ops.log_sigmoid,
-        "relu": ops.relu,
-        "relu6": ops.relu6,
-        "selu": ops.selu,
-        "sigmoid": ops.sigmoid,
-        "silu": ops.silu,
-        "soft_sign": ops.softsign,
-        "softplus": ops.softplus,
-        "tanh": ops.tanh,
-    }
-    return functions[kind]
 
 
 @serialisable
@@ -65,12 +36,13 @@ class ScaledActivation(NFLayer):
         self.beta = beta
         self.beta_at = beta_at
         self.slope = slope
-        self.function = activation(kind, slope)
 
     def call(self, x: Any) -> Any:
-        if self.beta_at == "before":
-            return self.function(x * self.beta) * self.gamma
-        return self.function(x) * (self.gamma * self.beta)
+        before = self.beta_at == "before"
+        after = self.gamma if before else self.gamma * self.beta
+        x = x * self.beta if before and self.beta != 1.0 else x
+        y = self.kernels.activate(self.kind, self.slope)(x)
+        return y if after == 1.0 else y * after
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,11 +8,11 @@ import keras
 from keras import ops
 
 from nfspec.activations import DEEPMIND_SLOPE
-from nfspec.backends.layers.activation import activation
 from nfspec.backends.layers.base import (
     NFLayer,
     Shape,
     channel_axis,
+    gated_shape,
     over_image,
     serialisable,
     spatial_axes,
@@ -21,7 +21,7 @@ from nfspec.backends.layers.base import (
 
 @serialisable
 class SqueezeExcite(NFLayer):
-    """`gain · sigmoid(fc1(f(fc0(mean_hw(x))))) · x`.
+    """`gain · sigmoid(fc1(f(fc0(mean_hw(x))))) · x`, or the factor of x alone, (N, C).
 
     Parameters: fc0.kernel (C, hidden), fc0.bias, fc1.kernel (hidden, C), fc1.bias.
 
@@ -30,6 +30,7 @@ class SqueezeExcite(NFLayer):
         gain: 2 in NFNets, since a sigmoid halves on average.
         kind, gamma, slope: The activation f between the dense layers, and its scale.
         init: Of the kernels, std 1/sqrt(fan-in): `normal`, or `truncated_normal` cut at two std.
+        gate_only: Return the factor alone.
         data_format: `channels_last` or `channels_first`.
     """
 
@@ -42,6 +43,7 @@ class SqueezeExcite(NFLayer):
         gamma: float = 1.0,
         slope: float = DEEPMIND_SLOPE,
         init: str = "truncated_normal",
+        gate_only: bool = False,
         data_format: str = "channels_last",
         **kwargs: Any,
     ):
@@ -52,8 +54,8 @@ class SqueezeExcite(NFLayer):
         self.gamma = gamma
         self.slope = slope
         self.init = init
+        self.gate_only = gate_only
         self.data_format = data_format
-        self.function = activation(kind, slope)
 
     def build(self, input_shape: Shape) -> None:
         channels = input_shape[channel_axis(self.data_format)]
@@ -75,9 +77,15 @@ class SqueezeExcite(NFLayer):
 
     def call(self, x: Any) -> Any:
         mean = ops.mean(x, axis=spatial_axes(self.data_format))
-        hidden = self.function(ops.matmul(mean, self.w0) + self.b0) * self.gamma
-        gate = ops.sigmoid(ops.matmul(hidden, self.w1) + self.b1) * self.gain
-        return x * over_image(gate, self.data_format)
+        function = self.kernels.activate(self.kind, self.slope)
+        weights = (ops.convert_to_tensor(v) for v in (self.w0, self.b0, self.w1, self.b1))
+        w0, b0, w1, b1 = weights
+        hidden = function(self.kernels.dense(mean, w0, b0)) * self.gamma
+        gate = ops.sigmoid(self.kernels.dense(hidden, w1, b1)) * self.gain
+        return gate if self.gate_only else x * over_image(gate, self.data_format)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return gated_shape(input_shape, self.gate_only, self.data_format)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -88,19 +96,22 @@ class SqueezeExcite(NFLayer):
             "gamma": self.gamma,
             "slope": self.slope,
             "init": self.init,
+            "gate_only": self.gate_only,
             "data_format": self.data_format,
         }
 
 
 @serialisable
 class EfficientChannelAttention(NFLayer):
-    """`gain · sigmoid(kernel ⋆ mean_hw(x)) · x`, the kernel sliding over zero-padded channels.
+    """`gain · sigmoid(kernel ⋆ mean_hw(x)) · x`, the kernel sliding over zero-padded channels; or
+    the factor of x alone, (N, C).
 
     Parameter: kernel (kernel_size,).
 
     Args:
         kernel_size: Taps, odd.
         gain: 2 in NFNets.
+        gate_only: Return the factor alone.
         data_format: `channels_last` or `channels_first`.
     """
 
@@ -109,12 +120,14 @@ class EfficientChannelAttention(NFLayer):
         kernel_size: int,
         *,
         gain: float = 2.0,
+        gate_only: bool = False,
         data_format: str = "channels_last",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.kernel_size = kernel_size
         self.gain = gain
+        self.gate_only = gate_only
         self.data_format = data_format
 
     def build(self, input_shape: Shape) -> None:
@@ -127,12 +140,16 @@ class EfficientChannelAttention(NFLayer):
         kernel = ops.reshape(self.kernel, (self.kernel_size, 1, 1))
         mixed = ops.conv(mean, kernel, 1, "same", "channels_last")
         gate = ops.sigmoid(ops.squeeze(mixed, 2)) * self.gain
-        return x * over_image(gate, self.data_format)
+        return gate if self.gate_only else x * over_image(gate, self.data_format)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return gated_shape(input_shape, self.gate_only, self.data_format)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,
             "gain": self.gain,
+            "gate_only": self.gate_only,
             "data_format": self.data_format,
         }

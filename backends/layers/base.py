@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from nfspec.backends.kernels import is_plain, kernels
 from nfspec.counting import output_side
 from nfspec.plan import Padding, Role
 
@@ -18,6 +19,18 @@ Shape = tuple[Any, ...]  # of int, and None for a side that is not known
 def serialisable(cls: type[keras.layers.Layer]) -> Any:
     """Register a layer with Keras as `nfspec>ClassName`."""
     return keras.saving.register_keras_serializable(package="nfspec")(cls)
+
+
+class _Kernels:
+    """The kernels that a layer was made with; a module cannot be copied with the layer."""
+
+    def __init__(self, plain: bool):
+        self.plain = plain
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "plain":  # not yet set, as while a copy is made
+            raise AttributeError(name)
+        return getattr(kernels(self.plain), name)
 
 
 class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
@@ -31,6 +44,7 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     def __init__(self, *, canonical: str = "", **kwargs: Any):
         super().__init__(**kwargs)
         self.canonical = canonical
+        self.kernels = _Kernels(is_plain())
         self.given: dict[str, NDArray[np.float32]] = {}  # values to build with, by local name
         self._named: dict[str, keras.Variable] = {}
 
@@ -45,12 +59,14 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     ) -> keras.Variable:
         """Add a trainable variable known as `<canonical>.<local>`, with its role in training."""
         value = self.given.pop(local, None)
-        if value is not None:
-            initializer = lambda shape, dtype=None: ops.convert_to_tensor(value, dtype)  # noqa: E731
+        draw = keras.initializers.get(initializer)
+
+        def initial(shape: Shape, dtype: Any = None) -> Any:
+            drawn = draw(shape, dtype) if value is None else ops.convert_to_tensor(value, dtype)
+            return self.kernels.stored(drawn)
+
         name = local.replace(".", "_")
-        variable = self.add_weight(
-            shape=shape, initializer=initializer, name=name, autocast=autocast
-        )
+        variable = self.add_weight(shape=shape, initializer=initial, name=name, autocast=autocast)
         variable.canonical = f"{self.canonical or self.name}.{local}"
         variable.role = role
         self._named[local] = variable
@@ -82,18 +98,11 @@ def over_image(vector: Any, data_format: str) -> Any:
     return ops.expand_dims(vector, spatial_axes(data_format))
 
 
-def spatial_padding(
-    x: Any, kernel: int, stride: int, padding: str, data_format: str, fill: float
-) -> tuple[Any, str]:
-    """Pad for `symmetric`, and return what is left for the operation to do: `same` or `valid`."""
-    if padding != "symmetric":
-        return x, padding
-    pad = (stride + kernel - 2) // 2
-    if pad:
-        height, width = spatial_axes(data_format)
-        widths = [(pad, pad) if axis in (height, width) else (0, 0) for axis in range(4)]
-        x = ops.pad(x, widths, constant_values=fill)
-    return x, "valid"
+def gated_shape(input_shape: Shape, gate_only: bool, data_format: str) -> Shape:
+    """Output shape of attention: the images', or the gate's."""
+    if not gate_only:
+        return input_shape
+    return (input_shape[0], input_shape[channel_axis(data_format)])
 
 
 def output_image(

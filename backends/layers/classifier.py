@@ -31,7 +31,9 @@ class Classifier(NFLayer):
         self.bias = self.add_parameter("bias", "bias", shape[1:], "zeros")
 
     def call(self, x: Any) -> Any:
-        return ops.matmul(x, self.kernel) + self.bias
+        return self.kernels.dense(
+            x, ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
+        )
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.classes)

@@ -10,7 +10,7 @@ from keras import ops
 from nfspec.backends.layers.base import NFLayer, serialisable
 
 
-class _Drop(NFLayer):
+class Drop(NFLayer):
     """In training, zero with probability `rate`, with draws that a saved model goes on with.
 
     Keras's Dropout does not: its generator's state is not saved, and on PyTorch it draws from
@@ -48,7 +48,7 @@ class _Drop(NFLayer):
 
 
 @serialisable
-class StochasticDepth(_Drop):
+class StochasticDepth(Drop):
     """In training, zero an image's residual with probability `rate` (Huang et al. 2016).
 
     Args:
@@ -64,7 +64,7 @@ class StochasticDepth(_Drop):
 
 
 @serialisable
-class Dropout(_Drop):
+class Dropout(Drop):
     """In training, zero each element with probability `rate` (Srivastava et al. 2014).
 
     Args:

@@ -6,13 +6,13 @@ from typing import Any
 
 from keras import ops
 
+from nfspec.backends.kernels.plain import pad_image
 from nfspec.backends.layers.base import (
     NFLayer,
     Shape,
     output_image,
     serialisable,
     spatial_axes,
-    spatial_padding,
 )
 from nfspec.plan import Padding
 
@@ -48,10 +48,10 @@ class SpatialPool(NFLayer):
 
     def call(self, x: Any) -> Any:
         if self.kind == "avg":
-            # On PyTorch, Keras 3.15 repeats the edge instead of not counting it, which is the same
-            # for windows of 2, the only ones a spec has: https://github.com/keras-team/keras/pull/23233
-            return ops.average_pool(x, self.window, self.strides, self.padding, self.data_format)
-        x, padding = spatial_padding(
+            return self.kernels.average_pool(
+                x, self.window, self.strides, self.padding, self.data_format
+            )
+        x, padding = pad_image(
             x, self.window, self.strides, self.padding, self.data_format, float("-inf")
         )
         return ops.max_pool(x, self.window, self.strides, padding, self.data_format)
@@ -74,18 +74,20 @@ class SpatialPool(NFLayer):
 
 @serialisable
 class SpatialMean(NFLayer):
-    """Mean over height and width: images to (N, C)."""
+    """`scale` times the mean over height and width: images to (N, C)."""
 
-    def __init__(self, *, data_format: str = "channels_last", **kwargs: Any):
+    def __init__(self, *, scale: float = 1.0, data_format: str = "channels_last", **kwargs: Any):
         super().__init__(**kwargs)
+        self.scale = scale
         self.data_format = data_format
 
     def call(self, x: Any) -> Any:
-        return ops.mean(x, axis=spatial_axes(self.data_format))
+        mean = ops.mean(x, axis=spatial_axes(self.data_format))
+        return mean if self.scale == 1.0 else mean * self.scale
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         gone = spatial_axes(self.data_format)
         return tuple(side for axis, side in enumerate(input_shape) if axis not in gone)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "data_format": self.data_format}
+        return {**super().get_config(), "scale": self.scale, "data_format": self.data_format}

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
-from nfspec.backends.layers.base import NFLayer, Shape, serialisable
+from nfspec.backends.layers.base import NFLayer, Shape, over_image, serialisable
 
 
 @serialisable
 class Residual(NFLayer):
     """`alpha · skip_gain · branch + shortcut`, called on the list [branch, shortcut].
+
+    A third input is a gate, (N, C), that multiplies the branch, too.
 
     Parameter: skip_gain, a scalar, where it is learned.
 
@@ -19,6 +22,7 @@ class Residual(NFLayer):
         alpha: Scale of the residual branch.
         skip_gain: Whether to learn a scalar.
         skip_gain_init: Its initial value.
+        data_format: `channels_last` or `channels_first`.
     """
 
     def __init__(
@@ -27,12 +31,14 @@ class Residual(NFLayer):
         *,
         skip_gain: bool = True,
         skip_gain_init: float = 0.0,
+        data_format: str = "channels_last",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.alpha = alpha
         self.skip_gain = skip_gain
         self.skip_gain_init = skip_gain_init
+        self.data_format = data_format
 
     def build(self, input_shape: list[Shape]) -> None:
         if self.skip_gain:
@@ -40,10 +46,13 @@ class Residual(NFLayer):
             self.scale = self.add_parameter("skip_gain", "skip_gain", (), initializer)
 
     def call(self, inputs: list[Any]) -> Any:
-        branch, shortcut = inputs
+        branch, shortcut, *gate = inputs
+        scale: Any = self.alpha
         if self.skip_gain:
-            branch = branch * self.scale
-        return branch * self.alpha + shortcut
+            scale = ops.convert_to_tensor(self.scale) * scale
+        if gate:
+            scale = over_image(gate[0] * scale, self.data_format)
+        return self.kernels.scale_add(branch, scale, shortcut)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         return input_shape[0]
@@ -54,4 +63,5 @@ class Residual(NFLayer):
             "alpha": self.alpha,
             "skip_gain": self.skip_gain,
             "skip_gain_init": self.skip_gain_init,
+            "data_format": self.data_format,
         }

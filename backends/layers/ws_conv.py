@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -14,7 +13,6 @@ from nfspec.backends.layers.base import (
     channel_axis,
     output_image,
     serialisable,
-    spatial_padding,
 )
 from nfspec.plan import Padding
 
@@ -84,7 +82,6 @@ class WSConv2D(NFLayer):
                 f"received input shape {input_shape}, filters={self.filters}"
             )
         shape = (self.kernel_size, self.kernel_size, inputs // self.groups, self.filters)
-        self.fan_in = math.prod(shape[:3])
         # Autocast would hand `call` bfloat16 copies, and the statistics with them.
         autocast = self.ws_dtype == "compute"
         self.kernel = self.add_parameter(
@@ -100,41 +97,21 @@ class WSConv2D(NFLayer):
 
     def standardised_kernel(self) -> Any:
         """The kernel that convolves, (k, k, I/groups, O)."""
-        kernel = ops.convert_to_tensor(self.kernel)
-        n = self.fan_in
-        centred = kernel - ops.mean(kernel, axis=(0, 1, 2))
-        # The mean's rounding error is the same for every weight of a channel, and the activations
-        # that meet it have a mean of their own, so it would add up over the taps and not average
-        # out over the image. Exactly, this second mean is zero, and so is its gradient.
-        centred = centred - ops.stop_gradient(ops.mean(centred, axis=(0, 1, 2)))
-        variance = ops.sum(ops.square(centred), axis=(0, 1, 2)) / (n - self.ddof)
-        if self.eps_rule == "max":
-            scale = ops.rsqrt(ops.maximum(n * variance, self.eps))
-        elif self.eps_rule == "add":
-            scale = ops.rsqrt(n * (variance + self.eps))
-        else:
-            scale = n**-0.5 / (ops.sqrt(variance) + self.eps)
-        return centred * (scale * ops.convert_to_tensor(self.gain) * self.gamma)
+        return self.kernels.standardise(
+            ops.convert_to_tensor(self.kernel),
+            ops.convert_to_tensor(self.gain),
+            eps=self.eps,
+            eps_rule=self.eps_rule,
+            ddof=self.ddof,
+            gamma=self.gamma,
+        )
 
     def call(self, x: Any) -> Any:
         kernel = ops.cast(self.standardised_kernel(), self.compute_dtype)
-        x, padding = spatial_padding(
-            x, self.kernel_size, self.strides, self.padding, self.data_format, 0.0
-        )
-        out = self._conv(x, kernel, padding)
-        bias = ops.convert_to_tensor(self.bias)
-        if self.data_format == "channels_first":
-            bias = ops.reshape(bias, (1, -1, 1, 1))
-        return out + bias
+        return self._conv(x, kernel, ops.convert_to_tensor(self.bias))
 
-    def _conv(self, x: Any, kernel: Any, padding: str) -> Any:
-        if self.data_format == "channels_last" or keras.backend.backend() != "tensorflow":
-            return ops.conv(x, kernel, self.strides, padding, self.data_format)
-        # TensorFlow has no NCHW conv for CPUs on which it does not use oneDNN, those without
-        # AVX-512: https://github.com/keras-team/keras/issues/20414 (as of 2.21). On GPUs its layout
-        # optimiser takes these transpositions out again.
-        out = ops.conv(ops.transpose(x, (0, 2, 3, 1)), kernel, self.strides, padding)
-        return ops.transpose(out, (0, 3, 1, 2))
+    def _conv(self, x: Any, kernel: Any, bias: Any) -> Any:
+        return self.kernels.convolve(x, kernel, bias, self.strides, self.padding, self.data_format)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return output_image(

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.backends.clipping import clip
+from nfspec.backends.kernels import is_plain, kernels
 from nfspec.backends.optimizers.around import Around
 from nfspec.backends.roles import TreatedAs, identify
 from nfspec.clipping import ClipRule, clip_rule
@@ -40,6 +40,7 @@ class AGC(Around):
         super().__init__(inner, name=name)
         self.agc = agc
         self.treat_as = dict(treat_as or {})
+        self._plain = is_plain()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
@@ -61,13 +62,18 @@ class AGC(Around):
                 (), "zeros", "float32", name=f"{name.replace('.', '_')}_clip_fraction"
             )
 
-    def before(self, gradient: Any, variable: Any) -> Any:
-        key = self.stepper._var_key(variable)
-        if key not in self._rules:
-            return gradient
-        gradient, fraction = clip(gradient, variable, self._rules[key])
-        self.stepper.assign(self._fractions[key], fraction)
-        return gradient
+    def before(self, gradients: list[Any], variables: Sequence[Any]) -> list[Any]:
+        keys = [self.stepper._var_key(variable) for variable in variables]
+        places = [i for i, key in enumerate(keys) if key in self._rules]
+        clipped, fractions = kernels(self._plain).clip_all(
+            [gradients[i] for i in places],
+            [variables[i] for i in places],
+            [self._rules[keys[i]] for i in places],
+        )
+        for i, gradient, fraction in zip(places, clipped, fractions, strict=True):
+            gradients[i] = gradient
+            self.stepper.assign(self._fractions[keys[i]], fraction)
+        return gradients
 
     def clip_fractions(self) -> dict[str, tuple[float, int]]:
         """What the last step clipped: name of each parameter that AGC may clip to the fraction of

@@ -51,9 +51,9 @@ class Around(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no 
         """The optimizer that takes the step, within any number of these."""
         return self.inner.stepper if isinstance(self.inner, Around) else self.inner
 
-    def before(self, gradient: Any, variable: Any) -> Any:
-        """Called with each whole gradient before the step; returns the one to use."""
-        return gradient
+    def before(self, gradients: list[Any], variables: Sequence[Any]) -> list[Any]:
+        """Called with whole gradients before the step; returns those to use."""
+        return gradients
 
     def after(self, variable: Any) -> None:
         """Called for each variable after the step."""
@@ -70,19 +70,18 @@ class Around(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no 
         update = stepper.update_step
 
         def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
-            update(self.before(gradient, variable), variable, learning_rate)
+            update(self.before([gradient], [variable])[0], variable, learning_rate)
             self.after(variable)
 
         stepper.update_step = update_step
         if not hasattr(stepper, "_parallel_update_step"):
             return
-        # Keras's own optimizers on PyTorch update all variables in one call:
+        # On PyTorch, Keras's own optimizers and ours update all variables in one call:
         # keras/src/backend/torch/optimizers/torch_parallel_optimizer.py.
         parallel = stepper._parallel_update_step
 
         def parallel_update_step(gradients: Any, variables: Any, learning_rate: Any) -> None:
-            pairs = zip(gradients, variables, strict=True)
-            parallel([self.before(g, v) for g, v in pairs], variables, learning_rate)
+            parallel(self.before(list(gradients), variables), variables, learning_rate)
             for variable in variables:
                 self.after(variable)
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from nfspec.backends.kernels import is_plain, stored_zeros
 from nfspec.backends.optimizers.around import Around
 
 
@@ -45,7 +46,7 @@ class EMA(Around):
             return
         super().build(variables)
         self._model_variables_moving_average = self.stepper.add_optimizer_variables(
-            variables, "average"
+            variables, "average", stored_zeros(is_plain())
         )
         keys = map(self.stepper._var_key, variables)
         self._averages = dict(zip(keys, self._model_variables_moving_average, strict=True))
@@ -57,14 +58,15 @@ class EMA(Around):
             zip(self._trainable_variables, self._model_variables_moving_average, strict=True)
         )
 
-    def before(self, gradient: Any, variable: Any) -> Any:
+    def before(self, gradients: list[Any], variables: Sequence[Any]) -> list[Any]:
         # Not when built: weights may be loaded after that, and TensorFlow cannot compile with XLA
         # a first step that makes variables out of others.
-        average = self._averages[self.stepper._var_key(variable)]
         first = ops.equal(self.stepper.iterations, 0)
-        start, so_far = ops.convert_to_tensor(variable), ops.convert_to_tensor(average)
-        self.stepper.assign(average, ops.where(first, start, so_far))
-        return gradient
+        for variable in variables:
+            average = self._averages[self.stepper._var_key(variable)]
+            start, so_far = ops.convert_to_tensor(variable), ops.convert_to_tensor(average)
+            self.stepper.assign(average, ops.where(first, start, so_far))
+        return gradients
 
     def after(self, variable: Any) -> None:
         average = self._averages[self.stepper._var_key(variable)]

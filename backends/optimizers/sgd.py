@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from nfspec.backends.kernels import is_plain, kernels, stored_zeros
 from nfspec.backends.roles import TreatedAs, identify
 
 
@@ -47,6 +48,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         self.coupled_weight_decay = coupled_weight_decay
         self.weight_decay_exclude = tuple(weight_decay_exclude)
         self.treat_as = dict(treat_as or {})
+        self._plain = is_plain()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
@@ -58,18 +60,31 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
             for variable, (_, role) in zip(variables, parts, strict=bool(parts))
             if role not in self.weight_decay_exclude
         }
-        self._buffers = self.add_optimizer_variables(variables, "momentum")
+        zeros = stored_zeros(self._plain)
+        self._buffers = self.add_optimizer_variables(variables, "momentum", zeros)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        dtype = variable.dtype
-        gradient = ops.cast(gradient, dtype)
-        if self._var_key(variable) in self._decays:
-            gradient = gradient + self.coupled_weight_decay * variable
-        buffer = self._buffers[self._get_variable_index(variable)]
-        moved = self.momentum * buffer + gradient
-        self.assign(buffer, moved)
-        step = gradient + self.momentum * moved if self.nesterov else moved
-        self.assign_sub(variable, ops.cast(learning_rate, dtype) * step)
+        self._parallel_update_step([gradient], [variable], learning_rate)
+
+    def _backend_update_step(
+        self, grads: Any, trainable_variables: Any, learning_rate: Any
+    ) -> None:
+        if keras.backend.backend() == "torch" and not self._plain:
+            self._parallel_update_step(grads, trainable_variables, learning_rate)
+        else:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _parallel_update_step(
+        self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        gradients = [ops.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)]
+        for i, variable in enumerate(variables):
+            if self._var_key(variable) in self._decays:
+                gradients[i] = gradients[i] + self.coupled_weight_decay * variable
+        buffers = [self._buffers[self._get_variable_index(v)] for v in variables]
+        kernels(self._plain).momentum_steps(
+            self, variables, buffers, gradients, learning_rate, self.momentum, self.nesterov
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {

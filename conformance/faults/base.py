@@ -102,10 +102,15 @@ def of_params(suffix: str, change: Callable[[Any], Any]) -> Callable[[Arrays], A
 
 
 def patched(where: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
-    """A context in which `module:attribute` is what `make` makes of the original."""
+    """A context in which `module:attribute` is what `make` makes of the original.
+
+    Layers and optimisers made in it use the plain kernels, which is the code that patches change.
+    """
 
     @contextlib.contextmanager
     def context() -> Iterator[None]:
+        from nfspec.backends.kernels import only_plain
+
         module, _, path = where.partition(":")
         *owners, name = path.split(".")
         owner = importlib.import_module(module)
@@ -114,7 +119,8 @@ def patched(where: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
         original = getattr(owner, name)
         setattr(owner, name, make(original))
         try:
-            yield
+            with only_plain():
+                yield
         finally:
             setattr(owner, name, original)
 

@@ -13,8 +13,8 @@ from nfspec.conformance.faults.base import Fault, of_arrays, patched
 from nfspec.conformance.precision import truncated
 from nfspec.plan import Plan
 
-CLIP = "nfspec.backends.clipping:clip"
-NORMS = "nfspec.backends.clipping:unit_norms"
+CLIP = "nfspec.backends.kernels.plain:clip"
+NORMS = "nfspec.backends.kernels.plain:unit_norms"
 SGD = "nfspec.backends.optimizers.sgd:SGD.update_step"
 STEP = ("STEP-01", "TRAIN-01")
 
@@ -54,7 +54,7 @@ def _factor(change: Callable[[Any, Any, Any, Any], Any]) -> Any:
         def clip(gradient: Any, parameter: Any, rule: Any) -> Any:
             from keras import ops
 
-            from nfspec.backends.clipping import unit_norms
+            from nfspec.backends.kernels.plain import unit_norms
 
             if rule.clipping is None:
                 return original(gradient, parameter, rule)

@@ -28,8 +28,12 @@ def _standardised(make: Any) -> Any:
     return patched(f"{LAYER}.standardised_kernel", wrap)
 
 
+def _fan_in(layer: Any) -> int:
+    return int(np.prod(layer.kernel.shape[:3]))
+
+
 def _scale(layer: Any, variance: Any, ops: Any) -> Any:
-    n = layer.fan_in
+    n = _fan_in(layer)
     if layer.eps_rule == "max":
         scale = ops.rsqrt(ops.maximum(n * variance, layer.eps))
     elif layer.eps_rule == "add":
@@ -65,7 +69,7 @@ def _detached(part: str) -> Any:
         of_scale = fixed if part == "scale" else kernel
         centred = kernel - ops.mean(of_mean, axis=OVER)
         away = of_scale - ops.mean(of_scale, axis=OVER)
-        variance = ops.sum(away * away, axis=OVER) / (layer.fan_in - layer.ddof)
+        variance = ops.sum(away * away, axis=OVER) / (_fan_in(layer) - layer.ddof)
         return centred * _scale(layer, variance, ops)
 
     return make
@@ -85,10 +89,10 @@ def _around_conv(before: Any, after: Any) -> Any:
     """A patch of the conv itself: what it is given, and what becomes of the result."""
 
     def wrap(original: Any) -> Any:
-        def conv(layer: Any, x: Any, kernel: Any, padding: str) -> Any:
+        def conv(layer: Any, x: Any, kernel: Any, bias: Any) -> Any:
             from keras import ops
 
-            return after(ops, original(layer, *before(ops, x, kernel), padding))
+            return after(ops, original(layer, *before(ops, x, kernel), bias))
 
         return conv
 

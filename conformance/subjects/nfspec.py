@@ -56,12 +56,13 @@ class _Nfspec:
     def agc(self, clip: Clip) -> Function:
         import keras
 
-        from nfspec.backends import clipping
+        from nfspec.backends.kernels import is_plain, kernels
 
         rule, narrow = clip.rule, keras.DTypePolicy(self.policy).compute_dtype
+        clip_all = kernels(is_plain()).clip_all
 
         def function(gradient: Any, parameter: Any) -> Any:
-            return clipping.clip(keras.ops.cast(gradient, narrow), parameter, rule)[0]
+            return clip_all([keras.ops.cast(gradient, narrow)], [parameter], [rule])[0][0]
 
         return function
 

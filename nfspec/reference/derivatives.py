@@ -164,6 +164,13 @@ def _spread(dmeans: Array, shape: tuple[int, ...]) -> Array:
     return dmeans[:, None, None, :] / (shape[1] * shape[2])
 
 
+def _gated(op: SqueezeExcite | ECA, dy: Array, x: Array, gate: Array) -> tuple[Array, Array]:
+    """Of the images directly, and of the gate times its gain."""
+    if op.gate_only:
+        return np.zeros_like(x), dy
+    return op.gain * gate[:, None, None, :] * dy, (x * dy).sum(axis=(1, 2))
+
+
 def squeeze_excite(
     op: SqueezeExcite, dy: Array, x: Array, w0: Array, b0: Array, w1: Array, b1: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
@@ -171,9 +178,10 @@ def squeeze_excite(
     before = means @ w0 + b0
     hidden = op.gamma * apply(op.activation, before, op.slope)
     z = hidden @ w1 + b1
-    dz = op.gain * (x * dy).sum(axis=(1, 2)) * slope("sigmoid", z, 0.0)
+    direct, dgate = _gated(op, dy, x, apply("sigmoid", z))
+    dz = op.gain * dgate * slope("sigmoid", z, 0.0)
     dbefore = dz @ w1.T * op.gamma * slope(op.activation, before, op.slope)
-    dx = op.gain * apply("sigmoid", z)[:, None, None, :] * dy + _spread(dbefore @ w0.T, x.shape)
+    dx = direct + _spread(dbefore @ w0.T, x.shape)
     return dx, means.T @ dbefore, dbefore.sum(axis=0), hidden.T @ dz, dz.sum(axis=0)
 
 
@@ -182,11 +190,11 @@ def eca(op: ECA, dy: Array, x: Array, kernel: Array) -> tuple[Array, Array]:
     means = np.pad(x.mean(axis=(1, 2)), ((0, 0), (half, half)))
     view = sliding_window_view(means, op.kernel, axis=1)
     z = view @ kernel
-    dz = op.gain * (x * dy).sum(axis=(1, 2)) * slope("sigmoid", z, 0.0)
+    direct, dgate = _gated(op, dy, x, apply("sigmoid", z))
+    dz = op.gain * dgate * slope("sigmoid", z, 0.0)
     # Channel c is tap j of the window that is centred on channel c - j + half.
     dmeans = sliding_window_view(np.pad(dz, ((0, 0), (half, half))), op.kernel, axis=1)
-    dx = op.gain * apply("sigmoid", z)[:, None, None, :] * dy
-    return dx + _spread(dmeans @ kernel[::-1], x.shape), np.einsum("ncj,nc->j", view, dz)
+    return direct + _spread(dmeans @ kernel[::-1], x.shape), np.einsum("ncj,nc->j", view, dz)
 
 
 def vjp(
@@ -220,10 +228,16 @@ def vjp(
             return [first], rest
         case Residual():
             gain = float(values[0]) if values else 1.0
-            dgain = [np.asarray(op.alpha * (x * dy).sum())] if values else []
+            along = (x * dy).sum(axis=(1, 2))
+            if len(inputs) == 3:
+                gate = inputs[2]
+                dgain = [np.asarray(op.alpha * (along * gate).sum())] if values else []
+                of_branch = op.alpha * gain * gate[:, None, None, :] * dy
+                return [of_branch, dy, op.alpha * gain * along], dgain
+            dgain = [np.asarray(op.alpha * along.sum())] if values else []
             return [op.alpha * gain * dy, dy], dgain
         case GlobalPool():
-            return [np.broadcast_to(_spread(dy, x.shape), x.shape)], []
+            return [np.broadcast_to(op.scale * _spread(dy, x.shape), x.shape)], []
         case Dense():
             return [dy @ values[0].T], [x.T @ dy, dy.sum(axis=0)]
         case StochasticDepth() | Dropout():

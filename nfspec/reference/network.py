@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nfspec.activations import apply
 from nfspec.errors import InputError
 from nfspec.initialise import Params
 from nfspec.plan import (
     ECA,
     INPUT,
     Activation,
+    Conv,
     Dense,
     Dropout,
     GlobalPool,
@@ -57,6 +60,12 @@ def evaluate(
             if rounding:
                 out = rounding.conv(out, x, kernel, op.groups)
             return out + values[2]
+        case Conv():
+            kernel, bias = values
+            out = ops.conv(x, kernel, op.stride, op.groups, op.padding)
+            if rounding:
+                out = rounding.conv(out, x, kernel, op.groups)
+            return apply(op.activation, out + bias, op.slope)
         case Activation():
             return ops.activation(op, x)
         case Pool():
@@ -66,10 +75,12 @@ def evaluate(
         case ECA():
             return ops.eca(op, x, *values)
         case Residual():
-            gain = float(values[0]) if values else 1.0
-            return op.alpha * gain * x + inputs[1]
+            factor: Any = op.alpha * (float(values[0]) if values else 1.0)
+            if len(inputs) == 3:
+                factor = factor * inputs[2][:, None, None, :]
+            return factor * x + inputs[1]
         case GlobalPool():
-            out = x.mean(axis=(1, 2))
+            out = op.scale * x.mean(axis=(1, 2))
             return rounding.mean(out, x.shape[1] * x.shape[2]) if rounding else out
         case Dense():
             out = x @ values[0]

@@ -85,12 +85,14 @@ def squeeze_excite(
     op: SqueezeExcite, x: Array, w0: Array, b0: Array, w1: Array, b1: Array
 ) -> Array:
     hidden = op.gamma * apply(op.activation, x.mean(axis=(1, 2)) @ w0 + b0, op.slope)
-    gate = apply("sigmoid", hidden @ w1 + b1)
-    return op.gain * gate[:, None, None, :] * x
+    return _gated(op, x, apply("sigmoid", hidden @ w1 + b1))
 
 
 def eca(op: ECA, x: Array, kernel: Array) -> Array:
     half = op.kernel // 2
     means = np.pad(x.mean(axis=(1, 2)), ((0, 0), (half, half)))
-    gate = apply("sigmoid", sliding_window_view(means, op.kernel, axis=1) @ kernel)
-    return op.gain * gate[:, None, None, :] * x
+    return _gated(op, x, apply("sigmoid", sliding_window_view(means, op.kernel, axis=1) @ kernel))
+
+
+def _gated(op: SqueezeExcite | ECA, x: Array, gate: Array) -> Array:
+    return op.gain * gate if op.gate_only else op.gain * gate[:, None, None, :] * x

@@ -1,0 +1,227 @@
+"""The kernels in Keras's own operations: the same code on every framework.
+
+Images are NHWC or NCHW as `data_format` says, kernels HWIO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from nfspec.activations import DEEPMIND_SLOPE
+from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule
+
+
+def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
+    """The function behind a spec's name of an activation, without gamma.
+
+    Every argument is given: `keras.ops.gelu` and `keras.activations.gelu` have different defaults,
+    and so have Keras's and JAX's `leaky_relu`.
+    """
+    functions: dict[str, Callable[[Any], Any]] = {
+        "identity": lambda x: x,
+        "celu": lambda x: ops.celu(x, alpha=1.0),
+        "elu": lambda x: ops.elu(x, alpha=1.0),
+        "gelu_erf": lambda x: ops.gelu(x, approximate=False),
+        "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+        "leaky_relu": lambda x: ops.leaky_relu(x, negative_slope=slope),
+        "log_sigmoid": ops.log_sigmoid,
+        "relu": ops.relu,
+        "relu6": ops.relu6,
+        "selu": ops.selu,
+        "sigmoid": ops.sigmoid,
+        "silu": ops.silu,
+        "soft_sign": ops.softsign,
+        "softplus": ops.softplus,
+        "tanh": ops.tanh,
+    }
+    return functions[kind]
+
+
+def stored(kernel: Any) -> Any:
+    """A kernel, HWIO or IO, as it is kept."""
+    return kernel
+
+
+def standardise(
+    kernel: Any, gain: Any, *, eps: float, eps_rule: str, ddof: int, gamma: float
+) -> Any:
+    """`gain · gamma · (w - mean) · s` over each output channel's fan-in N.
+
+    Args:
+        kernel: (k, k, I/groups, O).
+        gain: (O,).
+        eps, eps_rule: s is `max`: 1/sqrt(max(N·var, eps)); `add`: 1/sqrt(N·(var + eps));
+            `add_to_std`: 1/(sqrt(N)·(sqrt(var) + eps)).
+        ddof: The variance is divided by N - ddof.
+        gamma: A number.
+    """
+    n = fan_in(kernel)
+    centred = kernel - ops.mean(kernel, axis=(0, 1, 2))
+    # The mean's rounding error is the same for every weight of a channel, and the activations
+    # that meet it have a mean of their own, so it would add up over the taps and not average
+    # out over the image. Exactly, this second mean is zero, and so is its gradient.
+    centred = centred - ops.stop_gradient(ops.mean(centred, axis=(0, 1, 2)))
+    variance = ops.sum(ops.square(centred), axis=(0, 1, 2)) / (n - ddof)
+    if eps_rule == "max":
+        scale = ops.rsqrt(ops.maximum(n * variance, eps))
+    elif eps_rule == "add":
+        scale = ops.rsqrt(n * (variance + eps))
+    else:
+        scale = n**-0.5 / (ops.sqrt(variance) + eps)
+    return centred * (scale * gain * gamma)
+
+
+def fan_in(kernel: Any) -> int:
+    """N of a kernel, (k, k, I/groups, O)."""
+    return int(kernel.shape[0] * kernel.shape[1] * kernel.shape[2])
+
+
+def symmetric_pad(kernel: int, stride: int) -> int:
+    """What `symmetric` padding adds at both ends, px."""
+    return (stride + kernel - 2) // 2
+
+
+def pad_image(
+    x: Any, kernel: int, stride: int, padding: str, data_format: str, fill: float
+) -> tuple[Any, str]:
+    """Pad for `symmetric`, and return what is left for the operation to do: `same` or `valid`."""
+    if padding != "symmetric":
+        return x, padding
+    if pad := symmetric_pad(kernel, stride):
+        sides = (1, 2) if data_format == "channels_last" else (2, 3)
+        x = ops.pad(
+            x, [(pad, pad) if a in sides else (0, 0) for a in range(4)], constant_values=fill
+        )
+    return x, "valid"
+
+
+def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
+    """Grouped cross-correlation plus bias.
+
+    Args:
+        x: Images, (N, H, W, I) or (N, I, H, W).
+        kernel: (k, k, I/groups, O), in x's dtype.
+        bias: (O,).
+        strides: px.
+        padding: `same` (an odd pixel goes after), `symmetric` or `valid`.
+        data_format: `channels_last` or `channels_first`.
+    """
+    x, padding = pad_image(x, kernel.shape[0], strides, padding, data_format, 0.0)
+    if data_format == "channels_last":
+        return ops.conv(x, kernel, strides, padding, data_format) + bias
+    if keras.backend.backend() != "tensorflow":
+        return ops.conv(x, kernel, strides, padding, data_format) + ops.reshape(bias, (1, -1, 1, 1))
+    # TensorFlow has no NCHW conv for CPUs on which it does not use oneDNN, those without
+    # AVX-512: https://github.com/keras-team/keras/issues/20414 (as of 2.21). On GPUs its layout
+    # optimiser takes these transpositions out again.
+    out = ops.conv(ops.transpose(x, (0, 2, 3, 1)), kernel, strides, padding) + bias
+    return ops.transpose(out, (0, 3, 1, 2))
+
+
+def convolve_activated(
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    strides: int,
+    padding: str,
+    data_format: str,
+    kind: str,
+    slope: float,
+) -> Any:
+    """`convolve` and an activation without gamma; other arguments as theirs."""
+    return activate(kind, slope)(convolve(x, kernel, bias, strides, padding, data_format))
+
+
+def dense(x: Any, kernel: Any, bias: Any) -> Any:
+    """(N, I) by a kernel (I, O), plus bias (O,)."""
+    return ops.matmul(x, kernel) + bias
+
+
+def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
+    """`scale · branch + shortcut`; scale is a number, or broadcasts to the images' shape."""
+    return branch * scale + shortcut
+
+
+def average_pool(x: Any, window: int, strides: int, padding: str, data_format: str) -> Any:
+    """Means over windows, in which padding is not counted."""
+    # On PyTorch, Keras 3.15 repeats the edge instead of not counting it, which is the same for
+    # windows of 2, the only ones a spec has: https://github.com/keras-team/keras/pull/23233
+    return ops.average_pool(x, window, strides, padding, data_format)
+
+
+def unit_norms(x: Any, axes: tuple[int, ...] | None) -> Any:
+    """L2 norm of each unit, with the reduced axes kept; of each element where there are none."""
+    if axes == ():
+        return ops.abs(x)
+    return ops.sqrt(ops.sum(ops.square(x), axis=axes, keepdims=True))
+
+
+def clip(gradient: Any, parameter: Any, rule: ClipRule) -> tuple[Any, Any]:
+    """Clip a gradient by the norms of its parameter's units.
+
+    Norms are taken in float32, or in float64 where the parameter is. A unit exactly at its bound is
+    left as it is. A unit is left as it is, too, where its gradient has a NaN or its parameter is
+    not finite; where its gradient has an infinity, that element becomes NaN and the others 0. A
+    norm is infinite, too, where squares overflow (elements beyond 1.8e19 in float32). Other units
+    are not affected.
+
+    Args:
+        gradient: In the parameter's shape, of any float dtype; whole (accumulated, reduced over
+            devices) and not scaled for float16. On PyTorch it may be overwritten.
+        parameter: In the canonical layout.
+        rule: `nfspec.clipping.clip_rule` of the parameter.
+
+    Returns:
+        The gradient in its own dtype, and the fraction of units that were clipped, float32.
+    """
+    if rule.clipping is None:
+        return gradient, ops.zeros((), "float32")
+    wide = "float64" if keras.backend.standardize_dtype(parameter.dtype) == "float64" else "float32"
+    of_parameter = unit_norms(ops.cast(parameter, wide), rule.axes)
+    g = ops.cast(gradient, wide)
+    of_gradient = unit_norms(g, rule.axes)
+    # Written with `where`, because frameworks differ in what a maximum makes of NaN.
+    limit = rule.clipping * ops.where(of_parameter < rule.eps, rule.eps, of_parameter)
+    least = ops.where(of_gradient < LEAST_GRADIENT_NORM, LEAST_GRADIENT_NORM, of_gradient)
+    clipped = of_gradient > limit
+    scaled = g * ops.where(clipped, limit / least, 1.0)
+    fraction = ops.mean(ops.cast(clipped, "float32"))
+    return ops.cast(scaled, gradient.dtype), fraction
+
+
+def clip_all(
+    gradients: Sequence[Any], parameters: Sequence[Any], rules: Sequence[ClipRule]
+) -> tuple[list[Any], list[Any]]:
+    """`clip` each gradient; returns the gradients, and the clip fraction of each."""
+    pairs = [clip(*three) for three in zip(gradients, parameters, rules, strict=True)]
+    return [gradient for gradient, _ in pairs], [fraction for _, fraction in pairs]
+
+
+def momentum_steps(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    buffers: Sequence[keras.Variable],
+    gradients: Sequence[Any],
+    rate: Any,
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    """`buffer = momentum · buffer + gradient`, `variable -= rate · step`, one after another.
+
+    The step is the buffer, or gradient + momentum · buffer with Nesterov's momentum.
+
+    Args:
+        optimizer: Whose `assign` is used.
+        variables, buffers: Of one shape and dtype.
+        gradients: In their dtype.
+        rate: A scalar.
+    """
+    for variable, buffer, gradient in zip(variables, buffers, gradients, strict=True):
+        moved = momentum * buffer + gradient
+        optimizer.assign(buffer, moved)
+        step = gradient + momentum * moved if nesterov else moved
+        optimizer.assign_sub(variable, ops.cast(rate, variable.dtype) * step)

@@ -1,0 +1,345 @@
+"""The kernels for PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.optim.sgd import sgd
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from nfspec.activations import DEEPMIND_SLOPE
+from nfspec.backends.kernels import plain
+from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule
+
+FUSED = ("cpu", "cuda")  # devices on which PyTorch has its fused SGD
+
+# tanh GELU is x · sigmoid(LINEAR · x + CUBIC · x³), since (1 + tanh u) / 2 = sigmoid(2u).
+LINEAR = 2.0 * math.sqrt(2.0 / math.pi)
+CUBIC = LINEAR * 0.044715
+
+
+# What oneDNN can do to a conv's output before it leaves the registers: name and algorithm.
+POST_OPS = {
+    "identity": ("none", ""),
+    "gelu_erf": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+    "silu": ("swish", ""),
+}
+
+
+def _eager_on_cpu(x: torch.Tensor) -> bool:
+    """Where the kernels below were measured. Compilers and exporters get standard operators."""
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def _gate(x: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+    """sigmoid(LINEAR · x + CUBIC · x³)."""
+    return (square * CUBIC).add_(LINEAR).mul_(x).sigmoid_()
+
+
+class _TanhGELU(torch.autograd.Function):
+    """PyTorch's own takes twice as long on CPUs, for the tanh. Keeps the slope, and not x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        square = x * x
+        gate = _gate(x, square)
+        slope = square.mul_(3.0 * CUBIC).add_(LINEAR).mul_(x)
+        torch.ops.aten.sigmoid_backward(slope, gate, grad_input=slope)
+        ctx.save_for_backward(slope.add_(gate))
+        return gate.mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
+        (slope,) = ctx.saved_tensors
+        return dy * slope
+
+
+def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
+    if x.dtype is not torch.float32 or not _eager_on_cpu(x):
+        return functional.gelu(x, approximate="tanh")
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _TanhGELU.apply(x)
+    return _gate(x, x * x).mul_(x)
+
+
+def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
+    return _gelu_tanh if kind == "gelu_tanh" else plain.activate(kind, slope)
+
+
+def stored(kernel: Any) -> Any:
+    """Of the shape HWIO or IO, in memory OHWI or OI: as PyTorch's layers have them, and with each
+    output's weights next to each other."""
+    if len(kernel.shape) < 2:
+        return kernel
+    return torch.as_tensor(kernel).movedim(-1, 0).contiguous().movedim(0, -1)
+
+
+class _Standardise(torch.autograd.Function):
+    """Of rows (O, N) in float32, the scale without gamma; see the twin for the arithmetic."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: torch.Tensor, gain: torch.Tensor, eps: float, eps_rule: str, ddof: int
+    ) -> torch.Tensor:
+        n = rows.shape[1]
+        mean = rows.mean(1, keepdim=True)
+        centred = rows - mean
+        rest = centred.mean(1, keepdim=True)
+        centred.sub_(rest)
+        variance = torch.linalg.vector_norm(centred, dim=1, keepdim=True).square_().div_(n - ddof)
+        # `slope` is the derivative of scale by variance, times 2 / (n - ddof).
+        if eps_rule == "max":
+            scale = torch.rsqrt((n * variance).clamp_(min=eps))
+            slope = torch.where(n * variance > eps, scale**3, 0.0).mul_(-n / (n - ddof))
+        elif eps_rule == "add":
+            scale = torch.rsqrt(n * (variance + eps))
+            slope = scale**3 * (-n / (n - ddof))
+        else:
+            std = variance.sqrt()
+            scale = n**-0.5 / (std + eps)
+            slope = torch.where(std > 0.0, scale.square() / std, 0.0).mul_(-(n**0.5) / (n - ddof))
+        ctx.save_for_backward(rows, gain, mean, rest, scale, slope)
+        return centred.mul_(scale * gain[:, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Any:
+        rows, gain, mean, rest, scale, slope = ctx.saved_tensors
+        centred = (rows - mean).sub_(rest)
+        drows = dy * centred
+        along = drows.sum(1, keepdim=True)
+        gain = gain[:, None]
+        torch.sub(dy, dy.mean(1, keepdim=True), out=drows).mul_(scale * gain)
+        drows.add_(centred.mul_(along * slope * gain))
+        return drows, (along * scale)[:, 0], None, None, None
+
+
+def standardise(
+    kernel: Any, gain: Any, *, eps: float, eps_rule: str, ddof: int, gamma: float
+) -> Any:
+    if kernel.dtype is not torch.float32 or not _eager_on_cpu(kernel):
+        return plain.standardise(kernel, gain, eps=eps, eps_rule=eps_rule, ddof=ddof, gamma=gamma)
+    by_output = kernel.permute(3, 0, 1, 2)
+    rows = by_output.reshape(len(by_output), -1)
+    found = _Standardise.apply(rows, gain * gamma, eps, eps_rule, ddof)
+    return found.view(by_output.shape).permute(1, 2, 3, 0)
+
+
+def _padded(x: Any, kernel: int, strides: int, padding: str) -> tuple[Any, list[int]]:
+    """An NCHW image, and what the conv is to pad it with on both ends of each side."""
+    if padding == "valid":
+        return x, [0, 0]
+    if padding == "symmetric":
+        return x, [plain.symmetric_pad(kernel, strides)] * 2
+    totals = [max((-(-side // strides) - 1) * strides + kernel - side, 0) for side in x.shape[2:]]
+    if all(total % 2 == 0 for total in totals):
+        return x, [total // 2 for total in totals]
+    height, width = ((total // 2, total - total // 2) for total in totals)
+    return functional.pad(x, [*width, *height]), [0, 0]
+
+
+def _conv(x: Any, kernel: Any, strides: int, padding: str, data_format: str, conv: Any) -> Any:
+    """`conv(x, weight, stride, padding, groups)` in PyTorch's own layouts."""
+    last = data_format == "channels_last"
+    x = x.permute(0, 3, 1, 2) if last else x
+    x, pad = _padded(x, kernel.shape[0], strides, padding)
+    groups = x.shape[1] // kernel.shape[2]
+    y = conv(x, kernel.permute(3, 2, 0, 1), [strides, strides], pad, groups)
+    return y.permute(0, 2, 3, 1) if last else y
+
+
+def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
+    """Without copies of kernels that are `stored`, and with the bias added by the conv."""
+
+    def conv(x: Any, weight: Any, stride: Any, pad: Any, groups: int) -> Any:
+        return functional.conv2d(x, weight, bias, stride, pad, groups=groups)
+
+    return _conv(x, kernel, strides, padding, data_format, conv)
+
+
+def convolve_activated(
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    strides: int,
+    padding: str,
+    data_format: str,
+    kind: str,
+    slope: float,
+) -> Any:
+    """By oneDNN with a kernel in its own layout and the activation within, without gradients."""
+    fits = x.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
+    if torch.is_grad_enabled() or kind not in POST_OPS or not fits or not _eager_on_cpu(x):
+        y = convolve(x, kernel, bias, strides, padding, data_format)
+        return activate(kind, slope)(y)
+    name, algorithm = POST_OPS[kind]
+
+    def conv(x: Any, weight: Any, stride: Any, pad: Any, groups: int) -> Any:
+        packed = _packed(kernel, weight, stride, pad, groups, x.shape)
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, packed, bias, pad, stride, [1, 1], groups, name, [], algorithm
+        )
+
+    return _conv(x, kernel, strides, padding, data_format, conv)
+
+
+_packs: Any = WeakTensorKeyDictionary()
+
+
+def _packed(
+    kernel: Any, weight: Any, stride: list[int], pad: list[int], groups: int, shape: Any
+) -> Any:
+    """A weight in the layout that oneDNN wants for images of a shape, which is no good for others:
+    kept with the parameter until that is changed, or another shape comes."""
+    if not isinstance(kernel, torch.nn.Parameter):
+        return weight
+    version = (kernel._version, kernel.data_ptr(), shape)
+    found = _packs.get(kernel)
+    if found is None or found[0] != version:
+        pack = torch._C._nn.mkldnn_reorder_conv2d_weight
+        packed = pack(weight.detach().contiguous().to_mkldnn(), pad, stride, [1, 1], groups, shape)
+        found = _packs[kernel] = (version, packed)
+    return found[1]
+
+
+def dense(x: Any, kernel: Any, bias: Any) -> Any:
+    """By oneDNN without gradients: half the time of PyTorch's own for a few images."""
+    fits = x.dtype is torch.float32 and torch.backends.mkldnn.is_available()
+    if torch.is_grad_enabled() or not fits or not _eager_on_cpu(x):
+        return functional.linear(x, kernel.t(), bias)
+    return torch.ops.mkldnn._linear_pointwise(x, kernel.t(), bias, "none", [], "")
+
+
+class _ScaleAdd(torch.autograd.Function):
+    """`addcmul`, whose own derivative makes three tensors of the images' size and not one."""
+
+    @staticmethod
+    def forward(ctx: Any, branch: Any, scale: Any, shortcut: Any) -> torch.Tensor:
+        ctx.save_for_backward(branch, scale)
+        return torch.addcmul(shortcut, branch, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Any:
+        branch, scale = ctx.saved_tensors
+        product = dy * branch
+        dscale = product.sum_to_size(scale.shape)
+        return torch.mul(dy, scale, out=product), dscale, dy
+
+
+def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
+    if isinstance(scale, float):
+        return torch.add(shortcut, branch, alpha=scale)
+    trained = torch.is_grad_enabled() and branch.requires_grad and scale.requires_grad
+    if trained and branch.dtype is torch.float32 and _eager_on_cpu(branch):
+        return _ScaleAdd.apply(branch, scale, shortcut)
+    return torch.addcmul(shortcut, branch, scale)
+
+
+def average_pool(x: Any, window: int, strides: int, padding: str, data_format: str) -> Any:
+    """Without the copies that Keras's makes of images in channels_last."""
+    if padding != "same" or not window == strides == 2:
+        return plain.average_pool(x, window, strides, padding, data_format)
+    last = data_format == "channels_last"
+    # A window that reaches beyond an odd side is divided by what it has within.
+    y = functional.avg_pool2d(x.permute(0, 3, 1, 2) if last else x, 2, ceil_mode=True)
+    return y.permute(0, 2, 3, 1) if last else y
+
+
+def clip_all(
+    gradients: Sequence[Any], parameters: Sequence[Any], rules: Sequence[ClipRule]
+) -> tuple[list[Any], list[Any]]:
+    """In place, and the arithmetic between norms and products once for all tensors."""
+    found, fractions = list(gradients), [torch.zeros(())] * len(rules)
+    together: dict[tuple[float, float, torch.device], list[int]] = {}
+    weights = [keras.ops.convert_to_tensor(parameter) for parameter in parameters]
+    for i, (gradient, weight, rule) in enumerate(zip(gradients, weights, rules, strict=True)):
+        if rule.clipping is None:
+            continue
+        if gradient.dtype is weight.dtype is torch.float32 and not _overlaps(gradient):
+            together.setdefault((rule.clipping, rule.eps, weight.device), []).append(i)
+        else:
+            found[i], fractions[i] = plain.clip(gradient, weight, rule)
+    for (clipping, eps, _), members in together.items():
+        with torch.no_grad():
+            norms = [
+                torch.cat([_norms(tensors[i], rules[i]).reshape(-1) for i in members])
+                for tensors in (weights, gradients)
+            ]
+            # A NaN stays what it is in clamp_, and is not above any limit.
+            limit, norm = norms[0].clamp_(min=eps).mul_(clipping), norms[1]
+            clipped = norm > limit
+            factor = torch.where(clipped, limit.div_(norm.clamp_(min=LEAST_GRADIENT_NORM)), 1.0)
+            sizes = [rules[i].units for i in members]
+            ends = clipped.cumsum(0)[torch.tensor(sizes).cumsum(0) - 1]
+            counts = torch.diff(ends, prepend=ends.new_zeros(1))
+            shares = (counts / torch.tensor(sizes, device=counts.device)).float().unbind()
+            for i, part, share in zip(members, factor.split(sizes), shares, strict=True):
+                shape = _kept(gradients[i].shape, rules[i].axes)
+                gradients[i].mul_(part.view(shape))
+                fractions[i] = share
+    return found, fractions
+
+
+def _overlaps(x: torch.Tensor) -> bool:
+    """Whether elements share memory, so that it cannot be changed in place."""
+    return any(n > 1 and step == 0 for n, step in zip(x.shape, x.stride(), strict=True))
+
+
+def _norms(x: torch.Tensor, rule: ClipRule) -> torch.Tensor:
+    return x.abs() if rule.axes == () else torch.linalg.vector_norm(x, dim=rule.axes)
+
+
+def _kept(shape: Sequence[int], axes: tuple[int, ...] | None) -> list[int]:
+    """A shape with the reduced axes kept as 1."""
+    return [1 if axes is None or axis in axes else n for axis, n in enumerate(shape)]
+
+
+def momentum_steps(
+    optimizer: Any,
+    variables: Sequence[Any],
+    buffers: Sequence[Any],
+    gradients: Sequence[Any],
+    rate: Any,
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    """PyTorch's own fused step: one pass over parameter, buffer and gradient."""
+    moved: list[tuple[Any, Any, Any]] = []
+    for variable, buffer, gradient in zip(variables, buffers, gradients, strict=True):
+        # It takes memory in order, and copies what is not.
+        parts = [
+            t.detach().movedim(-1, 0) if t.ndim > 1 else t.detach()
+            for t in (variable.value, buffer.value, gradient)
+        ]
+        fused = all(part.is_contiguous() for part in parts) and parts[0].device.type in FUSED
+        if fused:
+            moved.append(tuple(parts))
+        else:
+            plain.momentum_steps(
+                optimizer, [variable], [buffer], [gradient], rate, momentum, nesterov
+            )
+    if moved:
+        values, moving, slopes = map(list, zip(*moved, strict=True))
+        sgd(
+            values,
+            slopes,
+            moving,
+            fused=True,
+            foreach=False,
+            weight_decay=0.0,
+            momentum=momentum,
+            lr=float(rate),
+            dampening=0.0,
+            nesterov=nesterov,
+            maximize=False,
+        )

@@ -1,0 +1,94 @@
+"""Plan to Plan: the same network, with its scalars where they cost least.
+
+gamma, beta, alpha, the gain of attention and the skip gain each multiply every element of an
+activation, as a spec has them. Each is linear in what comes after it, so that it can multiply a
+kernel's scale, which is a number a channel, or a gate, which is a number an image and channel.
+Parameters keep their names, shapes and meaning, and their gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nfspec.plan import (
+    ECA,
+    Activation,
+    GlobalPool,
+    Op,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    WSConv,
+)
+
+
+def move_scalars(plan: Plan) -> Plan:
+    """A plan that computes the same from the same parameters, but for rounding.
+
+    - An activation's gamma, and its beta where that comes after it, go into the gamma of the convs
+      that read it, through average pools, too: `conv(K, c · x) = conv(c · K, x)`, biases are not
+      touched. After the last activation they go into the mean over the image.
+    - Attention at a branch's end hands its gate to the residual sum, where alpha and skip gain
+      multiply the gate: `alpha · g · (gate · x) + y = (alpha · g · gate) · x + y`. Stochastic depth
+      in between acts on the gate, which it zeroes as it would the branch.
+
+    Scalars stay where something else reads what they multiply, and the taps of the result are those
+    of the plan. `Plan.blocks` still tells of the plan as it was.
+    """
+    return _hand_over_gates(_move_from_activations(plan))
+
+
+def _readers(plan: Plan) -> dict[str, list[Op]]:
+    """Operation name to what reads it; a tap is not among them."""
+    found: dict[str, list[Op]] = {op.name: [] for op in plan.ops}
+    for op in plan.ops:
+        for name in set(op.inputs) & found.keys():
+            found[name].append(op)
+    return found
+
+
+def _move_from_activations(plan: Plan) -> Plan:
+    readers, tapped = _readers(plan), set(plan.taps.values())
+
+    def absorbed(name: str) -> bool:
+        return name not in tapped and all(
+            isinstance(op, WSConv | GlobalPool)
+            or (isinstance(op, Pool) and op.kind == "avg" and absorbed(op.name))
+            for op in readers[name]
+        )
+
+    missing: dict[str, float] = {}  # what an operation's output has yet to be multiplied by
+    ops: list[Op] = []
+    for op in plan.ops:
+        factor = missing.get(op.inputs[0], 1.0)
+        if isinstance(op, Activation) and absorbed(op.name):
+            before = op.beta_at == "before"
+            missing[op.name] = op.gamma if before else op.gamma * op.beta
+            op = replace(op, gamma=1.0, beta=op.beta if before else 1.0)
+        elif isinstance(op, Pool):
+            missing[op.name] = factor
+        elif isinstance(op, WSConv):
+            op = replace(op, gamma=op.gamma * factor)
+        elif isinstance(op, GlobalPool):
+            op = replace(op, scale=op.scale * factor)
+        ops.append(op)
+    return replace(plan, ops=tuple(ops))
+
+
+def _hand_over_gates(plan: Plan) -> Plan:
+    by_name, readers = {op.name: op for op in plan.ops}, _readers(plan)
+    alone = {name for name, ops in readers.items() if len(ops) == 1} - set(plan.taps.values())
+    changed: dict[str, Op] = {}
+    for op in plan.ops:
+        if not isinstance(op, Residual) or len(op.inputs) != 2:
+            continue
+        gate, shortcut = op.inputs
+        attention = by_name.get(gate)
+        if isinstance(attention, StochasticDepth):
+            attention = by_name.get(attention.inputs[0])
+        if isinstance(attention, SqueezeExcite | ECA) and {gate, attention.name} <= alone:
+            changed[attention.name] = replace(attention, gate_only=True)
+            changed[op.name] = replace(op, inputs=(attention.inputs[0], shortcut, gate))
+    return replace(plan, ops=tuple(changed.get(op.name, op) for op in plan.ops))
