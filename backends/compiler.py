@@ -145,8 +145,9 @@ def fold(model: keras.Model) -> keras.Model:
     plan = getattr(model, "plan", None)
     if plan is None:
         raise InputError(
-            f"{model.name} does not know its plan, since nfspec.compile did not return it, as where "
-            "it was loaded; take nfspec.compile(spec, backend, nfspec.params_of(model), folded=True)"
+            f"{model.name} does not know its plan, since nfspec.compile did not return it, as "
+            "where it was loaded; take nfspec.compile(spec, backend, nfspec.params_of(model), "
+            "folded=True)"
         )
     first = next(layer for layer in model.layers if hasattr(layer, "data_format"))
     return _assemble_folded(

@@ -47,6 +47,14 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         found = {tap: values[name] for tap, name in outputs.items()}
         return found if taps else found["logits"]
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        super().compile(*args, **kwargs)
+        optimizer = getattr(self, "optimizer", None)
+        if keras.backend.backend() == "tensorflow" and optimizer is not None:
+            # Otherwise the first step makes the optimizer's variables, and is traced twice for it.
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
+
     def train_step(self, *args: Any) -> Any:
         if keras.backend.backend() == "torch":
             # Keras lets go of the last step's gradients after the forward pass (as of 3.15); before

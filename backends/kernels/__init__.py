@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import keras
+import numpy as np
 
 _plain = False
 
@@ -52,9 +53,12 @@ def kernels(plain: bool) -> ModuleType:
 
 
 def stored_zeros(plain: bool) -> Callable[..., Any]:
-    """An initialiser of optimiser state, kept as the parameters are."""
+    """An initialiser of optimiser state, kept as the parameters are.
+
+    Zeros are NumPy's: JAX would compile a program for each shape.
+    """
 
     def initializer(shape: Any, dtype: Any = None) -> Any:
-        return kernels(plain).stored(keras.ops.zeros(shape, dtype))
+        return kernels(plain).stored(keras.ops.convert_to_tensor(np.zeros(shape, dtype)))
 
     return initializer

@@ -160,6 +160,11 @@ def unit_norms(x: Any, axes: tuple[int, ...] | None) -> Any:
     return ops.sqrt(ops.sum(ops.square(x), axis=axes, keepdims=True))
 
 
+def kept(shape: Sequence[int], axes: tuple[int, ...] | None) -> list[int]:
+    """A shape whose reduced axes are 1."""
+    return [1 if axes is None or axis in axes else n for axis, n in enumerate(shape)]
+
+
 def clip(gradient: Any, parameter: Any, rule: ClipRule) -> tuple[Any, Any]:
     """Clip a gradient by the norms of its parameter's units.
 

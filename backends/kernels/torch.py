@@ -284,8 +284,7 @@ def clip_all(
             counts = torch.diff(ends, prepend=ends.new_zeros(1))
             shares = (counts / torch.tensor(sizes, device=counts.device)).float().unbind()
             for i, part, share in zip(members, factor.split(sizes), shares, strict=True):
-                shape = _kept(gradients[i].shape, rules[i].axes)
-                gradients[i].mul_(part.view(shape))
+                gradients[i].mul_(part.view(plain.kept(gradients[i].shape, rules[i].axes)))
                 fractions[i] = share
     return found, fractions
 
@@ -297,11 +296,6 @@ def _overlaps(x: torch.Tensor) -> bool:
 
 def _norms(x: torch.Tensor, rule: ClipRule) -> torch.Tensor:
     return x.abs() if rule.axes == () else torch.linalg.vector_norm(x, dim=rule.axes)
-
-
-def _kept(shape: Sequence[int], axes: tuple[int, ...] | None) -> list[int]:
-    """A shape with the reduced axes kept as 1."""
-    return [1 if axes is None or axis in axes else n for axis, n in enumerate(shape)]
 
 
 def momentum_steps(

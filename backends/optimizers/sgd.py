@@ -12,6 +12,14 @@ from nfspec.backends.kernels import is_plain, kernels, stored_zeros
 from nfspec.backends.roles import TreatedAs, identify
 
 
+def _distributed() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.has_strategy())
+
+
 @keras.saving.register_keras_serializable(package="nfspec")
 class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types
     """SGD with momentum and weight decay by role.
@@ -69,7 +77,8 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
     def _backend_update_step(
         self, grads: Any, trainable_variables: Any, learning_rate: Any
     ) -> None:
-        if keras.backend.backend() == "torch" and not self._plain:
+        # Not where TensorFlow updates the variables of each device in turn.
+        if not self._plain and not _distributed():
             self._parallel_update_step(grads, trainable_variables, learning_rate)
         else:
             super()._backend_update_step(grads, trainable_variables, learning_rate)

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 import nfspec
 from nfspec.cli.agc import agc
+from nfspec.cli.bench import bench
 from nfspec.cli.check import check
 from nfspec.cli.compare import compare
 from nfspec.cli.conform import conform, replay
@@ -79,6 +80,7 @@ app.command()(new)
 app.command()(compare)
 app.command()(conform)
 app.command()(replay)
+app.command()(bench)
 app.command()(convert)
 
 

@@ -1,0 +1,42 @@
+"""What the contestants are given: the same for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import nfspec
+from nfspec.benchmarks.works import Setup
+from nfspec.conformance.trial import trial_params
+from nfspec.initialise import Params
+from nfspec.plan import Plan
+
+
+def plan_of(setup: Setup) -> Plan:
+    return nfspec.resolve(nfspec.load(setup.variant))
+
+
+def params_of(plan: Plan) -> Params:
+    """Weights of which none is zero."""
+    return trial_params(plan, 0)
+
+
+def images(setup: Setup) -> NDArray[np.float32]:
+    shape = (setup.batch, setup.size, setup.size, plan_of(setup).channels)
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def labels(setup: Setup, classes: int) -> NDArray[np.int64]:
+    return np.random.default_rng(1).integers(0, classes, setup.batch)
+
+
+def classes_of(plan: Plan) -> int:
+    return int(plan.parameters["head.fc.bias"].shape[0])
+
+
+def gradients(plan: Plan) -> dict[str, Any]:
+    """Of the parameters' size, so that AGC clips each unit."""
+    rng = np.random.default_rng(2)
+    return {name: rng.standard_normal(p.shape, np.float32) for name, p in plan.parameters.items()}

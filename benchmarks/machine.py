@@ -1,0 +1,61 @@
+"""The machine, and what it could do at best."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+PACKAGES = ("keras", "jax", "torch", "tensorflow", "timm", "optax", "numpy")
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _best(work: object, times: int = 5) -> float:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()  # type: ignore[operator]
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def describe() -> dict[str, str | int]:
+    """Processor, cores and versions."""
+    found: dict[str, str | int] = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def sgemm() -> float:
+    """Product of two 2048 x 2048 float32 matrices by NumPy, GFLOP/s."""
+    a = np.random.default_rng(0).standard_normal((2048, 2048), np.float32)
+    return 2 * 2048**3 / _best(lambda: a @ a) / 1e9
+
+
+def bandwidth() -> float:
+    """Copy of 256 MB by NumPy, GB/s read and written."""
+    a = np.ones(2**26, np.float32)
+    b = np.empty_like(a)
+    return 2 * a.nbytes / _best(lambda: np.copyto(b, a)) / 1e9

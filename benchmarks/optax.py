@@ -1,0 +1,70 @@
+"""The plain port on JAX: lax's grouped convs, WS in the graph, optax's AGC and SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import nfspec
+from nfspec.benchmarks import inputs
+from nfspec.benchmarks.ours import RATE
+from nfspec.benchmarks.works import Setup
+
+Work = Callable[[], Any]
+
+
+def step(setup: Setup) -> Work:
+    """One jitted function of parameters and state, which are donated to it."""
+    spec = nfspec.load(setup.variant)
+    plan = nfspec.resolve(spec)
+    model = nfspec.compile(spec, "jax", inputs.params_of(plan), plain=True)
+    x = jnp.asarray(inputs.images(setup))
+    y = jnp.asarray(inputs.labels(setup, inputs.classes_of(plan)))
+    rest = [v.value for v in model.non_trainable_variables]
+    optimizer = optax.chain(
+        optax.adaptive_grad_clip(0.01), optax.sgd(RATE, momentum=0.9, nesterov=True)
+    )
+
+    def loss(params: Any, rest: Any) -> Any:
+        logits, rest = model.stateless_call(params, rest, x, training=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), rest
+
+    def update(params: Any, rest: Any, state: Any) -> Any:
+        (value, rest), found = jax.value_and_grad(loss, has_aux=True)(params, rest)
+        changes, state = optimizer.update(found, state, params)
+        return optax.apply_updates(params, changes), rest, state, value
+
+    params = [jnp.array(v.value) for v in model.trainable_variables]
+    held = [params, rest, optimizer.init(params)]
+    jitted = jax.jit(update, donate_argnums=(0, 2))
+
+    def run() -> None:
+        *held[:], value = jitted(*held)
+        value.block_until_ready()
+
+    return run
+
+
+def _clipping(setup: Setup, transformation: Any) -> Work:
+    """Jitted; the gradients are kept, since the next run needs them."""
+    plan = inputs.plan_of(setup)
+    params = {name: jnp.asarray(v) for name, v in inputs.params_of(plan).items()}
+    given = {name: jnp.asarray(v) for name, v in inputs.gradients(plan).items()}
+    state = transformation.init(params)
+    jitted = jax.jit(transformation.update)
+    return lambda: jax.block_until_ready(jitted(given, state, params)[0])
+
+
+def agc(setup: Setup) -> Work:
+    return _clipping(setup, optax.adaptive_grad_clip(0.01))
+
+
+def ours(setup: Setup) -> Work:
+    """`nfspec.backends.jax.agc`, of every tensor as optax's."""
+    from nfspec.backends.jax import agc
+
+    return _clipping(setup, agc(inputs.plan_of(setup)))

@@ -1,0 +1,100 @@
+"""nfspec's part, on whichever framework Keras runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+import nfspec
+from nfspec.benchmarks import inputs
+from nfspec.benchmarks.works import Setup
+
+Work = Callable[[], Any]
+RATE = 1e-4  # so small that parameters stay what they are
+
+
+def forward(setup: Setup, **how: Any) -> Work:
+    """As the framework's users run it: jitted on JAX, a graph on TensorFlow, eager on PyTorch."""
+    backend = keras.backend.backend()
+    spec = nfspec.load(setup.variant)
+    params = inputs.params_of(nfspec.resolve(spec))
+    model = nfspec.compile(spec, backend, params, **how)  # type: ignore[arg-type]
+    x = keras.ops.convert_to_tensor(inputs.images(setup))
+    if backend == "jax":
+        import jax
+
+        trained = [v.value for v in model.trainable_variables]
+        rest = [v.value for v in model.non_trainable_variables]
+        jitted = jax.jit(lambda t, x: model.stateless_call(t, rest, x, training=False)[0])
+        return lambda: jitted(trained, x).block_until_ready()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        graph = tf.function(lambda x: model(x, training=False), autograph=False)
+        return lambda: graph(x).numpy()
+    import torch
+
+    return torch.inference_mode()(lambda: model(x, training=False))
+
+
+def step(setup: Setup) -> Work:
+    """Keras's `train_on_batch`, with AGC around the original's SGD; no average of the weights."""
+    from nfspec.backends.optimizers import SGD
+
+    spec = nfspec.load(setup.variant)
+    plan = nfspec.resolve(spec)
+    model = nfspec.compile(spec, keras.backend.backend(), inputs.params_of(plan))  # type: ignore[arg-type]
+    model.compile(
+        nfspec.agc(plan, SGD(RATE, momentum=0.9, nesterov=True)),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+    )
+    classes = inputs.classes_of(plan)
+    x, y = inputs.images(setup), np.eye(classes, dtype=np.float32)[inputs.labels(setup, classes)]
+    return lambda: model.train_on_batch(x, y)
+
+
+def _torch_parts(setup: Setup) -> tuple[Any, Any, dict[str, Any]]:
+    """Plan, model and gradients, which are kept as PyTorch keeps those of the parameters."""
+    import torch
+
+    spec = nfspec.load(setup.variant)
+    plan = nfspec.resolve(spec)
+    model = nfspec.compile(spec, "torch", inputs.params_of(plan))
+    drawn = inputs.gradients(plan)
+    found = {}
+    for variable in model.trainable_variables:
+        found[variable.canonical] = torch.empty_like(variable.value).copy_(
+            torch.from_numpy(drawn[variable.canonical])
+        )
+    return plan, model, found
+
+
+def agc(setup: Setup) -> Work:
+    """The hook of `nfspec.backends.torch`, in place on `.grad`."""
+    import torch
+
+    from nfspec.backends.torch import agc
+
+    plan, model, found = _torch_parts(setup)
+    for variable in model.trainable_variables:
+        variable.value.grad = found[variable.canonical]
+    optimizer = torch.optim.SGD([v.value for v in model.trainable_variables], RATE)
+    clipping = agc(plan, optimizer, model)
+    return lambda: clipping._clip(optimizer)
+
+
+def optimizer(setup: Setup) -> Work:
+    """AGC around SGD, as Keras's training loop calls it."""
+    import torch
+
+    from nfspec.backends.optimizers import SGD
+
+    plan, model, found = _torch_parts(setup)
+    variables = model.trainable_variables
+    stepper = nfspec.agc(plan, SGD(RATE, momentum=0.9, nesterov=True))
+    stepper.build(variables)
+    given = [found[v.canonical] for v in variables]
+    return torch.no_grad()(lambda: stepper.apply(given, variables))

@@ -1,0 +1,132 @@
+"""The results as JSON, as a table and as a page of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nfspec import counting
+from nfspec.benchmarks.inputs import plan_of
+from nfspec.benchmarks.run import Result, ratio
+from nfspec.benchmarks.works import WORKS
+
+HEADINGS = ("", "median", "range", "ratio", "to", "first call")
+ALIGN = "<>>><>"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def row(result: Result, results: Sequence[Result]) -> list[str]:
+    """A line of the table; an error stands where the numbers would."""
+    if result.error or not result.seconds:
+        return [result.name, result.error or "not measured", "", "", "", ""]
+    if result.memory is not None:
+        memory = f"memory grew by {result.memory:.2f} times the weights"
+        return [result.name, _time(result.median), memory, "", "", ""]
+    by = ratio(result, results)
+    low, high = min(result.seconds), max(result.seconds)
+    spread = f"{_time(low).removesuffix(' ms').removesuffix(' s')} to {_time(high)}"
+    return [
+        result.name,
+        _time(result.median),
+        spread,
+        "" if by is None else f"{by:.2f}",
+        "" if by is None else result.peer or "",
+        _time(result.first),
+    ]
+
+
+def sections(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+    """Results by work and setup, each with its heading."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        setup = result.setup
+        of = f", {setup.batch} x {setup.size} px" if setup.size else ", weights drawn anew"
+        what = WORKS.get(result.work, "building the model")
+        found.setdefault(f"{what}: {setup.variant}{of}", []).append(result)
+    return list(found.items())
+
+
+def share_of_peak(result: Result, sgemm: float) -> float | None:
+    """FLOPs of a forward pass over what sgemm would do in its time."""
+    if result.work != "forward" or not result.median:
+        return None
+    count = counting.count(plan_of(result.setup), result.setup.size)
+    flops = 2 * count.macs * result.setup.batch
+    return flops / result.median / 1e9 / sgemm
+
+
+def data(results: Sequence[Result], machine: dict[str, Any]) -> dict[str, Any]:
+    """All that was measured, for programs."""
+    return {
+        "machine": machine,
+        "results": [
+            {
+                **asdict(result),
+                "median": result.median,
+                "ratio": ratio(result, results),
+                "images_per_second": (
+                    result.setup.batch / result.median
+                    if result.median and result.work in ("forward", "forward-bf16", "step")
+                    else None
+                ),
+                "share_of_sgemm": share_of_peak(result, machine["sgemm_gflops"]),
+            }
+            for result in results
+        ],
+    }
+
+
+def about(machine: dict[str, Any]) -> list[str]:
+    """The machine in two lines."""
+    packages = [f"{k} {v}" for k, v in machine.items() if k in PACKAGES]
+    return [
+        f"{machine['processor']}, {machine['cores']} cores; sgemm "
+        f"{machine['sgemm_gflops']:.0f} GFLOP/s, copies {machine['copy_gbs']:.0f} GB/s",
+        ", ".join(packages),
+    ]
+
+
+PACKAGES = ("keras", "jax", "torch", "tensorflow", "timm", "optax")
+
+
+def rooflines(results: Sequence[Result], machine: dict[str, Any]) -> list[list[str]]:
+    """Forward passes against the machine's sgemm."""
+    rows = [["forward pass", "images/s", "GFLOP/s", "of sgemm"]]
+    for result in results:
+        share = share_of_peak(result, machine["sgemm_gflops"])
+        if share is None or result.median is None:
+            continue
+        setup = result.setup
+        rows.append(
+            [
+                f"{result.name}, {setup.variant}, {setup.batch} x {setup.size} px",
+                f"{setup.batch / result.median:.1f}",
+                f"{share * machine['sgemm_gflops']:.0f}",
+                f"{share:.0%}",
+            ]
+        )
+    return rows
+
+
+def markdown(results: Sequence[Result], machine: dict[str, Any]) -> str:
+    """The page BENCH.md."""
+    lines = ["# Benchmarks", "", *(f"{line}  " for line in about(machine)), ""]
+    lines += ["Medians; contestants took turns. Compare within a table, and not between runs.", ""]
+    for heading, members in sections(results):
+        lines += [f"## {heading[0].upper()}{heading[1:]}", ""]
+        lines += [*_markdown_table([list(HEADINGS), *(row(r, results) for r in members)]), ""]
+    rows = rooflines(results, machine)
+    if len(rows) > 1:
+        lines += ["## Against the machine's sgemm", "", *_markdown_table(rows), ""]
+    return "\n".join(lines)
+
+
+def _markdown_table(rows: list[list[str]]) -> list[str]:
+    head, *body = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return [head, "|" + "---|" * len(rows[0]), *body]

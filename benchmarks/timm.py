@@ -1,0 +1,93 @@
+"""timm's part: its network of the same name, with its own AGC and PyTorch's SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from nfspec.benchmarks import inputs
+from nfspec.benchmarks.ours import RATE
+from nfspec.benchmarks.works import Setup
+from nfspec.conformance.subjects.torchvision_standin import timm
+from nfspec.errors import InputError
+
+Work = Callable[[], Any]
+
+
+def name_of(variant: str) -> str:
+    """timm's name of a variant."""
+    known = {"nfnet-": "dm_nfnet_", "nf-regnet-": "nf_regnet_", "timm/": ""}
+    for ours, theirs in known.items():
+        name = theirs + variant.removeprefix(ours)
+        if variant.startswith(ours) and timm.is_model(name):
+            return name
+    raise InputError(f"timm has no {variant}")
+
+
+def _model(setup: Setup) -> Any:
+    return timm.create_model(name_of(setup.variant))
+
+
+def _images(setup: Setup) -> Any:
+    return torch.from_numpy(np.ascontiguousarray(inputs.images(setup).transpose(0, 3, 1, 2)))
+
+
+def forward(setup: Setup, bf16: bool = False) -> Work:
+    """Eager; bfloat16 in channels_last."""
+    model, x = _model(setup).eval(), _images(setup)
+    if bf16:
+        how: Any = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
+        model, x = model.to(**how), x.to(**how)
+    return torch.inference_mode()(lambda: model(x))
+
+
+def _optimizer(model: Any) -> Any:
+    return torch.optim.SGD(model.parameters(), RATE, momentum=0.9, nesterov=True)
+
+
+def _clip(model: Any) -> None:
+    from timm.utils.agc import adaptive_clip_grad
+
+    adaptive_clip_grad(model.parameters(), 0.01)
+
+
+def step(setup: Setup) -> Work:
+    model, x = _model(setup).train(), _images(setup)
+    optimizer = _optimizer(model)
+    classes = inputs.classes_of(inputs.plan_of(setup))
+    y = torch.from_numpy(inputs.labels(setup, classes))
+
+    def run() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        _clip(model)
+        optimizer.step()
+
+    return run
+
+
+def _with_gradients(setup: Setup) -> Any:
+    model = _model(setup)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return model
+
+
+def agc(setup: Setup) -> Work:
+    model = _with_gradients(setup)
+    return lambda: _clip(model)
+
+
+def optimizer(setup: Setup) -> Work:
+    model = _with_gradients(setup)
+    stepper = _optimizer(model)
+
+    def run() -> None:
+        _clip(model)
+        stepper.step()
+
+    return run

@@ -1,0 +1,125 @@
+"""`nfspec bench`: what it costs, next to what people would use instead."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nfspec.cli.compare import parse_backends
+from nfspec.cli.text import print_json, print_lines, table
+from nfspec.compilation import BACKENDS, missing
+from nfspec.errors import BackendError, InputError
+from nfspec.loader import load
+
+if TYPE_CHECKING:
+    from nfspec.benchmarks.run import Result
+
+PEERS = ("timm", "optax")
+GROWTH = ("nfnet-f0", "nfnet-f1", "nfnet-f2", "nfnet-f3")
+BATCHES = (1, 2, 8)
+
+
+def _names(text: str, option: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if wrong := [name for name in names if name not in known]:
+        raise InputError(f"{option}: expected some of {', '.join(known)}; found {', '.join(wrong)}")
+    return names
+
+
+def _say(line: str) -> None:
+    typer.echo(f"{line} ...", err=True)
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    part = folder / f"{name}.part"
+    part.write_text(text, encoding="utf-8")
+    part.replace(folder / name)
+
+
+def bench(
+    variant: Annotated[
+        str, typer.Argument(help="A built-in spec, or the path of a .toml file.")
+    ] = "nfnet-f0",
+    backends: Annotated[str, typer.Option(help="Frameworks, with commas.")] = ",".join(BACKENDS),
+    against: Annotated[str, typer.Option(help="Peers, with commas.")] = ",".join(PEERS),
+    work: Annotated[
+        str | None,
+        typer.Option(help="forward, forward-bf16, step, agc, optimizer, build; all if not given."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images.")] = 4,
+    size: Annotated[int, typer.Option(min=1, help="Their side, px.")] = 192,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each one runs.")] = 7,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="Forward passes of F0 to F3 and of batches, too.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for BENCH.md, results.json and bench.png.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a network's work in each framework, and its peers', in one run.
+
+    Each contestant has a process of its own, and they take turns. Times are medians; only ratios
+    within a run mean anything. Packages that are missing are named, and what needs them is left
+    out. NFNet-F0 takes about ten minutes on two cores.
+    """
+    from nfspec.benchmarks import machine, report, run
+    from nfspec.benchmarks.works import WORKS, Setup, contestants
+
+    load(variant)
+    works = _names(work, "--work", (*WORKS, "build")) if work else (*WORKS, "build")
+    wanted = parse_backends(backends)
+    peers = _names(against, "--against", PEERS)
+    absent = {name: message for name in wanted if (message := missing(name)) is not None}
+    for name, message in absent.items():
+        typer.echo(f"{name}: {message}", err=True)
+    wanted = tuple(name for name in wanted if name not in absent)
+    if not wanted:
+        raise BackendError("none of the frameworks asked for is installed")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+
+    _say("measuring the machine")
+    facts: dict[str, Any] = {
+        **machine.describe(),
+        "sgemm_gflops": machine.sgemm(),
+        "copy_gbs": machine.bandwidth(),
+    }
+    results: list[Result] = []
+    for name in works:
+        if name == "build":
+            results += run.build(variant, wanted, _say)
+            continue
+        setup = Setup(variant, 1, 256) if name == "forward-bf16" else Setup(variant, batch, size)
+        results += run.race(name, contestants(name, wanted, peers), setup, rounds, _say)
+    if growth:
+        setups = [Setup(name, batch, size) for name in GROWTH if name != variant]
+        setups += [Setup(variant, n, size) for n in BATCHES if n != batch]
+        for setup in setups:
+            folded = [c for c in contestants("forward", wanted, ()) if c.options.get("folded")]
+            results += run.race("forward", folded, setup, 3, _say)
+
+    if out is not None:
+        from nfspec.benchmarks.plot import plot
+
+        _write(out, "results.json", json.dumps(report.data(results, facts), indent=1) + "\n")
+        _write(out, "BENCH.md", report.markdown(results, facts))
+        plot(results, facts, out / "bench.png")
+    if as_json:
+        print_json(report.data(results, facts))
+        return
+    lines = report.about(facts)
+    for heading, members in report.sections(results):
+        errors = [f"{r.name}: {r.error}" for r in members if r.error]
+        done = [report.row(r, results) for r in members if not r.error]
+        lines += [
+            "",
+            heading,
+            *(table([list(report.HEADINGS), *done], report.ALIGN) if done else []),
+        ]
+        lines += errors
+    rows = report.rooflines(results, facts)
+    print_lines([*lines, "", *(table(rows, "<>>>") if len(rows) > 1 else [])])
