@@ -47,13 +47,13 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         found = {tap: values[name] for tap, name in outputs.items()}
         return found if taps else found["logits"]
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        super().compile(*args, **kwargs)
+    def make_train_function(self, force: bool = False) -> Any:
         optimizer = getattr(self, "optimizer", None)
-        if keras.backend.backend() == "tensorflow" and optimizer is not None:
+        if keras.backend.backend() == "tensorflow" and optimizer and not optimizer.built:
             # Otherwise the first step makes the optimizer's variables, and is traced twice for it.
             with self.distribute_strategy.scope():
                 optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
 
     def train_step(self, *args: Any) -> Any:
         if keras.backend.backend() == "torch":

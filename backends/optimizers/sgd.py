@@ -72,7 +72,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         self._buffers = self.add_optimizer_variables(variables, "momentum", zeros)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        self._parallel_update_step([gradient], [variable], learning_rate)
+        self._step([gradient], [variable], learning_rate)
 
     def _backend_update_step(
         self, grads: Any, trainable_variables: Any, learning_rate: Any
@@ -83,9 +83,11 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         else:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
 
-    def _parallel_update_step(
-        self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any
-    ) -> None:
+    def _parallel_update_step(self, gradients: Any, variables: Any, learning_rate: Any) -> None:
+        # Not through `update_step`: what acts around an update is around either of the two.
+        self._step(gradients, variables, learning_rate)
+
+    def _step(self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
         gradients = [ops.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)]
         for i, variable in enumerate(variables):
             if self._var_key(variable) in self._decays:

@@ -48,6 +48,9 @@ SHIPPED = {
     "jax": "nfspec.conformance.subjects.nfspec:JAX",
     "torch": "nfspec.conformance.subjects.nfspec:Torch",
     "tensorflow": "nfspec.conformance.subjects.nfspec:TensorFlow",
+    "jax-plain": "nfspec.conformance.subjects.nfspec:PlainJAX",
+    "torch-plain": "nfspec.conformance.subjects.nfspec:PlainTorch",
+    "tensorflow-plain": "nfspec.conformance.subjects.nfspec:PlainTensorFlow",
     "timm": "nfspec.conformance.subjects.timm:Timm",
     "optax": "nfspec.conformance.subjects.optax:Optax",
 }

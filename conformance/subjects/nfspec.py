@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,16 @@ Function = Callable[..., Any]
 
 class _Nfspec:
     framework = ""
+    plain = False  # Keras's own operations, without rewrites and kernels
 
     def __init__(self, mode: str):
         self.policy = MODES[mode].policy
+
+    def _kernels(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which layers and optimisers are made."""
+        from nfspec.backends.kernels import only_plain
+
+        return only_plain() if self.plain else contextlib.nullcontext()
 
     def _layer(self, op: Op) -> Function:
         """A layer as a function of its inputs and parameters."""
@@ -27,7 +35,8 @@ class _Nfspec:
 
         from nfspec.backends.compiler import layer_of
 
-        layer = layer_of(op, "channels_last", self.policy)
+        with self._kernels():
+            layer = layer_of(op, "channels_last", self.policy)
         inputs = len(op.inputs)
         # Built with zeros: drawing initial values would be most of the time, and none is used.
         prefix = f"{layer.canonical}."
@@ -59,7 +68,7 @@ class _Nfspec:
         from nfspec.backends.kernels import is_plain, kernels
 
         rule, narrow = clip.rule, keras.DTypePolicy(self.policy).compute_dtype
-        clip_all = kernels(is_plain()).clip_all
+        clip_all = kernels(self.plain or is_plain()).clip_all
 
         def function(gradient: Any, parameter: Any) -> Any:
             return clip_all([keras.ops.cast(gradient, narrow)], [parameter], [rule])[0][0]
@@ -84,7 +93,8 @@ class _Nfspec:
     def _model(self, plan: Plan, params: Arrays | None = None, *, taps: bool) -> Any:
         from nfspec.backends.compiler import assemble
 
-        return assemble(plan, params, taps=taps, data_format="channels_last", dtype=self.policy)
+        with self._kernels():
+            return assemble(plan, params, taps=taps, data_format="channels_last", dtype=self.policy)
 
     def train(
         self, plan: Plan, params: Arrays, x: Any, labels: Any, steps: int
@@ -94,7 +104,8 @@ class _Nfspec:
         from nfspec.runs import recipe
 
         model = self._model(plan, params, taps=False)
-        trainer = recipe(plan, steps=RATE_STEPS, batch=len(x)).compile(model)
+        with self._kernels():
+            trainer = recipe(plan, steps=RATE_STEPS, batch=len(x)).compile(model)
         how = {"batch_size": len(x), "shuffle": False, "verbose": 0}
         losses = trainer.fit(x, labels, epochs=1, **how).history["loss"]
         first = params_of(model)
@@ -122,7 +133,8 @@ class _Nfspec:
 
         model = self._model(plan, params, taps=False)
         weights = model.trainable_variables
-        optimizer = recipe(plan, steps=RATE_STEPS).optimizer()
+        with self._kernels():
+            optimizer = recipe(plan, steps=RATE_STEPS).optimizer()
         optimizer.build(weights)
         sgd = optimizer
         while hasattr(sgd, "inner"):
@@ -173,3 +185,15 @@ class Torch(_Nfspec):
 
 class TensorFlow(_Nfspec):
     framework = "tensorflow"
+
+
+class PlainJAX(JAX):
+    plain = True
+
+
+class PlainTorch(Torch):
+    plain = True
+
+
+class PlainTensorFlow(TensorFlow):
+    plain = True
