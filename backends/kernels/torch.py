@@ -233,7 +233,9 @@ class _ScaleAdd(torch.autograd.Function):
         branch, scale = ctx.saved_tensors
         product = dy * branch
         dscale = product.sum_to_size(scale.shape)
-        return torch.mul(dy, scale, out=product), dscale, dy
+        # Images of one pixel: nothing is summed, and the sum is the product itself.
+        out = None if dscale.shape == product.shape else product
+        return torch.mul(dy, scale, out=out), dscale, dy
 
 
 def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:

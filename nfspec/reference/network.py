@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,7 +74,7 @@ def evaluate(
         case ECA():
             return ops.eca(op, x, *values)
         case Residual():
-            factor: Any = op.alpha * (float(values[0]) if values else 1.0)
+            factor: float | Array = op.alpha * (float(values[0]) if values else 1.0)
             if len(inputs) == 3:
                 factor = factor * inputs[2][:, None, None, :]
             return factor * x + inputs[1]
