@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --require jax,torch,tensorflow
-.PHONY: help demo test test-nfspec bench lint format schema clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test test-nfspec bench bench-kernels lint format schema clean $(addprefix test-,$(BACKENDS)) \
   reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
@@ -46,10 +46,14 @@ test-nfspec: $(BIN)/.installed-test
 $(addprefix test-,$(BACKENDS)): test-%: $(BIN)/.installed-test
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -q tests/backends
 
-## make bench      forward pass against timm's, in each framework
+## make bench      NFNet-F0 against timm, optax and a plain port: benchmarks/results
 bench: $(BIN)/.installed-test
+	$(BIN)/nfspec bench --growth --out benchmarks/results
+
+## make bench-kernels  each kernel against its plain twin, in each framework
+bench-kernels: $(BIN)/.installed-test
 	for backend in $(BACKENDS); do \
-	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks --benchmark-only || exit 1; \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks/kernels --benchmark-only || exit 1; \
 	done
 
 ## make reports    regenerate conformance/reports (about 25 minutes)

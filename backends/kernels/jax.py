@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 
+MOST_GROUPS = 16  # each is a conv of its own to be compiled, and NF-RegNets have dozens
+
+
 def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
     """On CPU, 1x1 convs as matrix products and grouped convs group by group.
 
@@ -45,20 +48,21 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
     x, padding = plain.pad_image(x, kernel.shape[0], strides, padding, data_format, 0.0)
     groups = x.shape[3] // kernel.shape[2]
 
-    def conv(x: Any, kernel: Any) -> Any:
+    def conv(x: Any, kernel: Any, groups: int = 1) -> Any:
         return lax.conv_general_dilated(
             x,
             kernel,
             (strides, strides),
             padding.upper(),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
         )
 
     if kernel.shape[:2] == (1, 1) and groups == 1:
         # Without padding: a window of 1 needs none, whatever the rule.
         return jnp.matmul(x[:, ::strides, ::strides], kernel[0, 0]) + bias
-    if groups == 1:
-        return conv(x, kernel) + bias
+    if groups == 1 or groups > MOST_GROUPS:
+        return conv(x, kernel, groups) + bias
     parts = zip(jnp.split(x, groups, 3), jnp.split(kernel, groups, 3), strict=True)
     return jnp.concatenate([conv(*part) for part in parts], axis=3) + bias
 

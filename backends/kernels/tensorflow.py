@@ -38,10 +38,13 @@ def _on_cpu() -> bool:
     return not tf.config.list_physical_devices("GPU")
 
 
+MOST_GROUPS = 16  # each is an operation of its own, and NF-RegNets have dozens
+
+
 def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
     """On CPU, grouped convs group by group: XLA's and TensorFlow's own take longer."""
     groups = x.shape[3] // kernel.shape[2] if data_format == "channels_last" else 1
-    if groups == 1 or not _on_cpu():
+    if groups == 1 or groups > MOST_GROUPS or not _on_cpu():
         return plain.convolve(x, kernel, bias, strides, padding, data_format)
     x, padding = plain.pad_image(x, kernel.shape[0], strides, padding, data_format, 0.0)
     parts = zip(tf.split(x, groups, 3), tf.split(kernel, groups, 3), strict=True)
