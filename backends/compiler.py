@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from nfspec import folding
 from nfspec import plan as p
@@ -19,7 +16,7 @@ from nfspec.backends.network import Network, Step
 from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.around import found_in
 from nfspec.errors import InputError, WeightError
-from nfspec.initialise import Params, draw, init
+from nfspec.initialise import Params, draw_in_order, init
 from nfspec.resolver import resolve
 from nfspec.rewriting import move_scalars
 from nfspec.spec import Spec
@@ -177,7 +174,7 @@ def assemble(
     given = plan
     plan = plan if kernels.is_plain() else move_scalars(plan)
     # Drawn one by one where they are built into the model, so that there is never a second copy.
-    values_of = partial(draw, seed=0) if params is None else _looked_up(check(plan, params))
+    weights = draw_in_order(plan) if params is None else iter(check(plan, params).items())
     policy = keras.DTypePolicy(dtype) if dtype else keras.config.dtype_policy()
     head = _head_policy(policy)
 
@@ -191,7 +188,8 @@ def assemble(
         layer = layer_of(op, data_format, head if at_head else policy)
         if isinstance(layer, NFLayer):
             prefix = f"{layer.canonical}."
-            layer.given = {q.name.removeprefix(prefix): values_of(q) for q in op.parameters}
+            own = dict(next(weights) for _ in op.parameters)
+            layer.given = {name.removeprefix(prefix): value for name, value in own.items()}
         inputs = [values[name] for name in op.inputs]
         values[op.name] = layer(inputs if len(inputs) > 1 else inputs[0])
         done = {name for name in op.inputs if last_use[name] == i and name not in kept}
@@ -202,10 +200,6 @@ def assemble(
     model.plan = given
     model.follow(steps, dict(plan.taps), taps)
     return model
-
-
-def _looked_up(params: Params) -> Callable[[p.Parameter], NDArray[np.float32]]:
-    return lambda parameter: params[parameter.name]
 
 
 def names_of(model: keras.Model) -> list[str]:
