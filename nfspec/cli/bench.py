@@ -60,9 +60,9 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure a network's work in each framework, and its peers', in one run.
+    """Measure a network next to its peers.
 
-    Each contestant has a process of its own, and they take turns. Times are medians; only ratios
+    In one run, each contestant in a process of its own and in turns. Times are medians; only ratios
     within a run mean anything. Packages that are missing are named, and what needs them is left
     out. NFNet-F0 takes about ten minutes on two cores.
     """
