@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import nfspec
 from nfspec.benchmarks.works import Setup
 from nfspec.conformance.trial import trial_params
 from nfspec.initialise import Params
+from nfspec.loader import load
 from nfspec.plan import Plan
+from nfspec.resolver import resolve
 
 
 def plan_of(setup: Setup) -> Plan:
-    return nfspec.resolve(nfspec.load(setup.variant))
+    return resolve(load(setup.variant))
+
+
+def clipped_whole(plan: Plan) -> Plan:
+    """A plan that clips every parameter, as timm's and optax's clipping do."""
+    return replace(plan, agc=plan.agc.model_copy(update={"exclude": ()}))
 
 
 def params_of(plan: Plan) -> Params:

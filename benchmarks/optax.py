@@ -9,19 +9,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-import nfspec
+from nfspec import compilation
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.ours import RATE
 from nfspec.benchmarks.works import Setup
+from nfspec.loader import load
+from nfspec.resolver import resolve
 
 Work = Callable[[], Any]
 
 
 def step(setup: Setup) -> Work:
-    """One jitted function of parameters and state, which are donated to it."""
-    spec = nfspec.load(setup.variant)
-    plan = nfspec.resolve(spec)
-    model = nfspec.compile(spec, "jax", inputs.params_of(plan), plain=True)
+    """One jitted function of parameters, state and images; the first two are donated to it.
+
+    Dropout and stochastic depth as the variant has them.
+    """
+    spec = load(setup.variant)
+    plan = resolve(spec)
+    model = compilation.compile(spec, "jax", inputs.params_of(plan), plain=True)
     x = jnp.asarray(inputs.images(setup))
     y = jnp.asarray(inputs.labels(setup, inputs.classes_of(plan)))
     rest = [v.value for v in model.non_trainable_variables]
@@ -29,12 +34,12 @@ def step(setup: Setup) -> Work:
         optax.adaptive_grad_clip(0.01), optax.sgd(RATE, momentum=0.9, nesterov=True)
     )
 
-    def loss(params: Any, rest: Any) -> Any:
+    def loss(params: Any, rest: Any, x: Any, y: Any) -> Any:
         logits, rest = model.stateless_call(params, rest, x, training=True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), rest
 
-    def update(params: Any, rest: Any, state: Any) -> Any:
-        (value, rest), found = jax.value_and_grad(loss, has_aux=True)(params, rest)
+    def update(params: Any, rest: Any, state: Any, x: Any, y: Any) -> Any:
+        (value, rest), found = jax.value_and_grad(loss, has_aux=True)(params, rest, x, y)
         changes, state = optimizer.update(found, state, params)
         return optax.apply_updates(params, changes), rest, state, value
 
@@ -43,8 +48,8 @@ def step(setup: Setup) -> Work:
     jitted = jax.jit(update, donate_argnums=(0, 2))
 
     def run() -> None:
-        *held[:], value = jitted(*held)
-        value.block_until_ready()
+        *held[:], value = jitted(*held, x, y)
+        jax.block_until_ready((held, value))
 
     return run
 
@@ -67,4 +72,4 @@ def ours(setup: Setup) -> Work:
     """`nfspec.backends.jax.agc`, of every tensor as optax's."""
     from nfspec.backends.jax import agc
 
-    return _clipping(setup, agc(inputs.plan_of(setup)))
+    return _clipping(setup, agc(inputs.clipped_whole(inputs.plan_of(setup))))

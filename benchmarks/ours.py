@@ -8,9 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-import nfspec
+from nfspec import compilation
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.works import Setup
+from nfspec.loader import load
+from nfspec.resolver import resolve
 
 Work = Callable[[], Any]
 RATE = 1e-4  # so small that parameters stay what they are
@@ -19,9 +21,9 @@ RATE = 1e-4  # so small that parameters stay what they are
 def forward(setup: Setup, **how: Any) -> Work:
     """As the framework's users run it: jitted on JAX, a graph on TensorFlow, eager on PyTorch."""
     backend = keras.backend.backend()
-    spec = nfspec.load(setup.variant)
-    params = inputs.params_of(nfspec.resolve(spec))
-    model = nfspec.compile(spec, backend, params, **how)  # type: ignore[arg-type]
+    spec = load(setup.variant)
+    params = inputs.params_of(resolve(spec))
+    model = compilation.compile(spec, backend, params, **how)
     x = keras.ops.convert_to_tensor(inputs.images(setup))
     if backend == "jax":
         import jax
@@ -41,14 +43,17 @@ def forward(setup: Setup, **how: Any) -> Work:
 
 
 def step(setup: Setup) -> Work:
-    """Keras's `train_on_batch`, with AGC around the original's SGD; no average of the weights."""
+    """Keras's `train_on_batch`, with AGC around the original's SGD; no average of the weights.
+
+    Dropout and stochastic depth as the variant has them.
+    """
     from nfspec.backends.optimizers import SGD
 
-    spec = nfspec.load(setup.variant)
-    plan = nfspec.resolve(spec)
-    model = nfspec.compile(spec, keras.backend.backend(), inputs.params_of(plan))  # type: ignore[arg-type]
+    spec = load(setup.variant)
+    plan = resolve(spec)
+    model = compilation.compile(spec, keras.backend.backend(), inputs.params_of(plan))
     model.compile(
-        nfspec.agc(plan, SGD(RATE, momentum=0.9, nesterov=True)),
+        compilation.agc(plan, SGD(RATE, momentum=0.9, nesterov=True)),
         keras.losses.CategoricalCrossentropy(from_logits=True),
     )
     classes = inputs.classes_of(plan)
@@ -60,9 +65,9 @@ def _torch_parts(setup: Setup) -> tuple[Any, Any, dict[str, Any]]:
     """Plan, model and gradients, which are kept as PyTorch keeps those of the parameters."""
     import torch
 
-    spec = nfspec.load(setup.variant)
-    plan = nfspec.resolve(spec)
-    model = nfspec.compile(spec, "torch", inputs.params_of(plan))
+    spec = load(setup.variant)
+    plan = inputs.clipped_whole(resolve(spec))
+    model = compilation.compile(spec, "torch", inputs.params_of(plan))
     drawn = inputs.gradients(plan)
     found = {}
     for variable in model.trainable_variables:
@@ -94,7 +99,7 @@ def optimizer(setup: Setup) -> Work:
 
     plan, model, found = _torch_parts(setup)
     variables = model.trainable_variables
-    stepper = nfspec.agc(plan, SGD(RATE, momentum=0.9, nesterov=True))
+    stepper = compilation.agc(plan, SGD(RATE, momentum=0.9, nesterov=True))
     stepper.build(variables)
     given = [found[v.canonical] for v in variables]
     return torch.no_grad()(lambda: stepper.apply(given, variables))

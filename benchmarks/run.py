@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -55,16 +56,35 @@ def ratio(result: Result, results: Iterable[Result]) -> float | None:
     return None
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C; `results` has what was measured until then."""
+
+    def __init__(self, results: list[Result]):
+        super().__init__()
+        self.results = results
+        for result in results:
+            if not result.seconds:
+                result.error = result.error or "interrupted"
+
+
 class Process:
     """A worker process."""
 
     def __init__(self, backend: str):
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._home = tempfile.TemporaryDirectory(prefix="nfspec-")
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `end`)
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "KERAS_HOME": self._home.name,  # the user's keras.json could change dtypes and layouts
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nfspec.benchmarks.worker"],
+            # -P: what lies in the present folder must not stand in for a framework.
+            [sys.executable, "-P", "-m", "nfspec.benchmarks.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
             env=environment,
         )
@@ -79,13 +99,22 @@ class Process:
         except BrokenPipeError:
             text = ""
         if not text:
-            return {"error": f"its process ended with status {self.process.wait()}"}
+            status = self.process.wait()
+            return {"error": f"its process ended with status {status}{self._last_words()}"}
         return dict(json.loads(text))
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return f": {said[-1]}" if said else ""
 
     def end(self) -> None:
         self.process.kill()
         with contextlib.suppress(BrokenPipeError):
             self.process.communicate()  # closes the pipes, too
+        self._log.close()
+        self._home.cleanup()
 
 
 def race(
@@ -98,8 +127,6 @@ def race(
 ) -> list[Result]:
     """Let contestants take turns, each beginning a round in turn.
 
-    Interrupted, it returns what was measured.
-
     Args:
         work: For the results.
         contestants: Who takes part.
@@ -107,6 +134,9 @@ def race(
         rounds: How often each runs, after a first time that does not count.
         say: Called with a line for each step.
         start: Makes a process for a backend.
+
+    Raises:
+        Interrupted: With what was measured.
     """
     results = [Result(work, c.name, c.peer, setup) for c in contestants]
     processes: list[Process] = []
@@ -130,9 +160,7 @@ def race(
                     result.error = answer.get("error")
                     result.seconds += answer.get("seconds", [])[1:]
     except KeyboardInterrupt:
-        say("interrupted; what was measured so far follows")
-        for result in results:
-            result.error = result.error or (None if result.seconds else "interrupted")
+        raise Interrupted(results) from None
     finally:
         for process in processes:
             process.end()
@@ -142,14 +170,20 @@ def race(
 def build(
     variant: str, backends: Iterable[str], say: Say, start: Callable[[str], Process] = Process
 ) -> list[Result]:
-    """Time and memory of building a model, each in a process of its own."""
-    results = []
+    """Time and memory of building a model, each in a process of its own.
+
+    Raises:
+        Interrupted: With what was measured.
+    """
+    results: list[Result] = []
     for backend in backends:
         say(f"build: {backend}")
         result = Result("build", backend, None, Setup(variant, 0, 0))
         process = start(backend)
         try:
             answer = process.ask(build={"variant": variant, "backend": backend})
+        except KeyboardInterrupt:
+            raise Interrupted([*results, result]) from None
         finally:
             process.end()
         result.error, result.memory = answer.get("error"), answer.get("memory")

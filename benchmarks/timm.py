@@ -35,12 +35,13 @@ def _images(setup: Setup) -> Any:
     return torch.from_numpy(np.ascontiguousarray(inputs.images(setup).transpose(0, 3, 1, 2)))
 
 
-def forward(setup: Setup, bf16: bool = False) -> Work:
-    """Eager; bfloat16 in channels_last."""
+def forward(setup: Setup, channels_last: bool = False, bf16: bool = False) -> Work:
+    """Eager."""
     model, x = _model(setup).eval(), _images(setup)
+    if channels_last:
+        model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
     if bf16:
-        how: Any = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
-        model, x = model.to(**how), x.to(**how)
+        model, x = model.to(torch.bfloat16), x.to(torch.bfloat16)
     return torch.inference_mode()(lambda: model(x))
 
 
@@ -55,6 +56,7 @@ def _clip(model: Any) -> None:
 
 
 def step(setup: Setup) -> Work:
+    """timm's defaults: neither dropout nor stochastic depth."""
     model, x = _model(setup).train(), _images(setup)
     optimizer = _optimizer(model)
     classes = inputs.classes_of(inputs.plan_of(setup))

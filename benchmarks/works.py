@@ -59,6 +59,10 @@ def _forward(backend: str, peer: str | None) -> list[Contestant]:
     ]
 
 
+def _plain(backend: str, peer: str | None) -> Contestant:
+    return Contestant(f"{backend} plain", backend, "ours:forward", peer, {"plain": True})
+
+
 def contestants(work: str, backends: Collection[str], against: Collection[str]) -> list[Contestant]:
     """Who does a piece of work, peers first.
 
@@ -73,15 +77,17 @@ def contestants(work: str, backends: Collection[str], against: Collection[str]) 
     if work == "forward":
         if timm:
             found.append(Contestant("timm", "torch", theirs))
+            how: dict[str, Any] = {"channels_last": True}
+            found.append(Contestant("timm channels_last", "torch", theirs, timm, how))
         for backend in backends:
-            peer = timm
             if backend == "jax":
-                peer = "jax plain"
-                found.append(Contestant(peer, backend, "ours:forward", None, {"plain": True}))
-            found += _forward(backend, peer)
+                found += [_plain(backend, None), *_forward(backend, "jax plain")]
+            else:
+                found += [*_forward(backend, timm), _plain(backend, timm)]
     elif work == "forward-bf16" and "torch" in backends:
         if timm:
-            found.append(Contestant("timm", "torch", theirs, None, {"bf16": True}))
+            how = {"channels_last": True, "bf16": True}
+            found.append(Contestant("timm", "torch", theirs, None, how))
         options = {"folded": True, "dtype": "bfloat16"}
         found.append(Contestant("torch folded", "torch", "ours:forward", timm, options))
     elif work == "step":

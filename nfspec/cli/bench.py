@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +29,20 @@ def _names(text: str, option: str, known: tuple[str, ...]) -> tuple[str, ...]:
     if wrong := [name for name in names if name not in known]:
         raise InputError(f"{option}: expected some of {', '.join(known)}; found {', '.join(wrong)}")
     return names
+
+
+def _measure(results: list[Result], races: Iterable[Callable[[], list[Result]]]) -> bool:
+    """Add what each one finds; whether all were run, and not interrupted."""
+    from nfspec.benchmarks.run import Interrupted
+
+    try:
+        for race in races:
+            results += race()
+    except Interrupted as cut:
+        results += cut.results
+        typer.echo("interrupted; what was measured follows", err=True)
+        return False
+    return True
 
 
 def _say(line: str) -> None:
@@ -70,7 +86,10 @@ def bench(
     from nfspec.benchmarks.works import WORKS, Setup, contestants
 
     load(variant)
-    works = _names(work, "--work", (*WORKS, "build")) if work else (*WORKS, "build")
+    known = (*WORKS, "build")
+    works = known if work is None else _names(work, "--work", known)
+    if not works:
+        raise InputError(f"--work: expected some of {', '.join(known)}; found {work!r}")
     wanted = parse_backends(backends)
     peers = _names(against, "--against", PEERS)
     absent = {name: message for name in wanted if (message := missing(name)) is not None}
@@ -88,29 +107,44 @@ def bench(
         "sgemm_gflops": machine.sgemm(),
         "copy_gbs": machine.bandwidth(),
     }
-    results: list[Result] = []
+    races: list[Callable[[], list[Result]]] = []
     for name in works:
         if name == "build":
-            results += run.build(variant, wanted, _say)
+            races.append(partial(run.build, variant, wanted, _say))
             continue
         setup = Setup(variant, 1, 256) if name == "forward-bf16" else Setup(variant, batch, size)
-        results += run.race(name, contestants(name, wanted, peers), setup, rounds, _say)
+        who = contestants(name, wanted, peers)
+        races.append(partial(run.race, name, who, setup, rounds, _say))
     if growth:
         setups = [Setup(name, batch, size) for name in GROWTH if name != variant]
         setups += [Setup(variant, n, size) for n in BATCHES if n != batch]
         for setup in setups:
             folded = [c for c in contestants("forward", wanted, ()) if c.options.get("folded")]
-            results += run.race("forward", folded, setup, 3, _say)
+            races.append(partial(run.race, "forward", folded, setup, 3, _say))
+    results: list[Result] = []
+    complete = _measure(results, races)
 
     if out is not None:
         from nfspec.benchmarks.plot import plot
 
         _write(out, "results.json", json.dumps(report.data(results, facts), indent=1) + "\n")
         _write(out, "BENCH.md", report.markdown(results, facts))
-        plot(results, facts, out / "bench.png")
+        try:
+            plot(results, facts, out / "bench.png")
+        except InputError as error:
+            typer.echo(f"no bench.png: {error}", err=True)
     if as_json:
         print_json(report.data(results, facts))
-        return
+    else:
+        print_lines(_lines(results, facts))
+    if not complete:
+        raise typer.Exit(130)
+
+
+def _lines(results: list[Result], facts: dict[str, Any]) -> list[str]:
+    """The tables; what did not run is named below each."""
+    from nfspec.benchmarks import report
+
     lines = report.about(facts)
     for heading, members in report.sections(results):
         errors = [f"{r.name}: {r.error}" for r in members if r.error]
@@ -122,4 +156,4 @@ def bench(
         ]
         lines += errors
     rows = report.rooflines(results, facts)
-    print_lines([*lines, "", *(table(rows, "<>>>") if len(rows) > 1 else [])])
+    return [*lines, "", *table(rows, "<>>>")] if len(rows) > 1 else lines

@@ -1,12 +1,16 @@
 """Contestants take turns; what goes wrong with one is said by name."""
 
 import json
+import signal
+import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from nfspec.benchmarks import report
-from nfspec.benchmarks.run import Process, Result, race, ratio
+from nfspec.benchmarks.run import Interrupted, Process, Result, build, race, ratio
+from nfspec.benchmarks.worker import forget_peak, memory
 from nfspec.benchmarks.works import WORKS, Contestant, Setup, contestants
 from nfspec.cli import app
 
@@ -65,21 +69,83 @@ def test_what_fails_is_named_and_the_others_are_measured():
 
 
 def test_an_interrupt_keeps_what_was_measured():
-    results = race("forward", two(["s1", "interrupted"][::-1]), SETUP, 5, lambda line: None, _slow)
-    assert results[1].seconds == [1.0] or results[0].seconds == [1.0]
-    assert "end s1" in TURNS
+    TURNS.clear()
+    with pytest.raises(Interrupted) as cut:
+        race("forward", two(["interrupted", "s1"]), SETUP, 5, lambda line: None, Fake)
+    # Round 2 starts with the second, and the first does not end it.
+    assert [r.seconds for r in cut.value.results] == [[1.0], [1.0, 1.0]]
+    assert TURNS[-2:] == ["end interrupted", "end s1"]
 
 
-def _slow(backend):
-    return Fake(backend)
+def test_an_interrupted_build_keeps_those_before_it():
+    class Building(Fake):
+        def ask(self, **line):
+            if self.backend == "jax":
+                raise KeyboardInterrupt
+            return {"seconds": 1.0, "memory": 1.5}
+
+    with pytest.raises(Interrupted) as cut:
+        build("nfnet-f0", ["torch", "jax", "tensorflow"], lambda line: None, Building)
+    assert [(r.name, r.seconds, r.error) for r in cut.value.results] == [
+        ("torch", [1.0], None),
+        ("jax", [], "interrupted"),
+    ]
+
+
+def test_an_interrupt_ends_the_command_and_prints_what_there_is(monkeypatch):
+    asked = []
+
+    def interrupted(work, contestants, setup, rounds, say):
+        asked.append(work)
+        raise Interrupted([Result(work, "torch folded", None, setup, 1.0, [0.25])])
+
+    monkeypatch.setattr("nfspec.benchmarks.run.race", interrupted)
+    done = CliRunner().invoke(app, ["bench", "timm/test_nfnet", "--backends", "torch"])
+    assert done.exit_code == 130 and asked == ["forward"]
+    assert "torch folded  250 ms" in done.stdout
+    assert done.stderr.splitlines()[-1] == "interrupted; what was measured follows"
+
+
+def test_a_peak_of_memory_is_of_what_was_since():
+    block = np.ones(2**24)
+    del block
+    forget_peak()
+    assert memory("VmHWM") - memory("VmRSS") < 2**26
+    block = np.ones(2**24)
+    del block
+    assert memory("VmHWM") - memory("VmRSS") > 2**26
+
+
+def test_ctrl_c_is_not_the_workers():
+    process = Process("torch")
+    try:
+        process.ask(runs=0)
+        process.process.send_signal(signal.SIGINT)
+        assert process.ask(runs=0) == {"seconds": []}
+    finally:
+        process.end()
 
 
 def test_a_process_that_dies_is_an_error():
     process = Process("torch")
     process.process.kill()
     process.process.wait()
-    assert "its process ended" in process.ask(runs=1)["error"]
+    assert process.ask(runs=1)["error"] == "its process ended with status -9"
     process.end()
+
+
+def test_what_lies_in_the_present_folder_is_no_framework(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise SystemExit('not PyTorch')")
+    monkeypatch.chdir(tmp_path)
+    process = Process("torch")
+    try:
+        answer = process.ask(
+            make="ours:forward", setup={"variant": "timm/test_nfnet", "batch": 1, "size": 32},
+            options={},
+        )  # fmt: skip
+        assert set(answer) == {"first"}
+    finally:
+        process.end()
 
 
 @pytest.mark.parametrize("work", WORKS)
@@ -96,6 +162,8 @@ def test_the_report_is_80_columns_and_json():
     results = [
         Result("forward", "timm", None, SETUP, 1.0, [0.4, 0.5, 0.45]),
         Result("forward", "tensorflow folded", "timm", SETUP, 2.5, [0.3, 0.31, 0.29]),
+        Result("step", "jax plain, optax", None, SETUP, 12.5, [2.3, 2.31, 2.29]),
+        Result("step", "jax", "jax plain, optax", SETUP, 12.5, [1.3, 1.31, 1.29]),
         Result("build", "torch", None, Setup("nfnet-f0", 0, 0), None, [1.2], memory=1.1),
     ]
     data = json.loads(json.dumps(report.data(results, MACHINE)))
@@ -111,8 +179,19 @@ def test_the_report_is_80_columns_and_json():
     )
 
 
+def test_without_matplotlib_the_tables_are_there(tmp_path, monkeypatch):
+    setup = Setup("timm/test_nfnet", 0, 0)
+    built = [Result("build", "torch", None, setup, None, [1.2], memory=1.1)]
+    monkeypatch.setattr("nfspec.benchmarks.run.build", lambda variant, backends, say: built)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    arguments = ["bench", "timm/test_nfnet", "--backends", "torch", "--work", "build"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
+    assert result.exit_code == 0 and "memory grew by" in result.stdout
+    assert "no bench.png: matplotlib not installed" in result.stderr
+
+
 def test_a_small_run(tmp_path):
-    arguments = ["bench", "timm/test_nfnet", "--backends", "torch", "--work", "forward,agc,build"]
+    arguments = ["bench", "timm/test_nfnet", "--backends", "torch", "--work", "forward,build"]
     options = ["--batch", "1", "--size", "32", "--rounds", "1", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, [*arguments, *options])
     assert result.exit_code == 0, result.output
@@ -126,6 +205,7 @@ def test_a_small_run(tmp_path):
     ("arguments", "said"),
     [
         (["--work", "foward"], "--work: expected some of"),
+        (["--work", ","], "--work: expected some of"),
         (["--against", "keras"], "--against: expected some of timm, optax"),
         (["--backends", "mxnet"], "--backends: expected some of"),
     ],
