@@ -119,8 +119,7 @@ class Case:
             if value == field.default and field.name != "property":
                 continue
             if field.name == "op":
-                value = {"type": type(value).__name__, **dataclasses.asdict(value)}
-                value = {k: v for k, v in value.items() if k not in (*NEUTRAL, "inputs")}
+                value = {"type": type(value).__name__, **_op_fields(value)}
             found[field.name] = value
         return json.loads(json.dumps(found))
 
@@ -153,6 +152,17 @@ class Case:
         """A counter-based generator keyed by the case; one for each stream."""
         key = hashlib.sha256(f"{self.id}/{stream}".encode()).digest()[:16]
         return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+
+
+def _op_fields(op: Any) -> dict[str, Any]:
+    """Those that are not the same for all cases, nor at their default: a field that an operation
+    gets later leaves its cases, and what is drawn for them, as they were."""
+    known = {of.name: of.default for of in dataclasses.fields(op)}
+    return {
+        name: getattr(op, name)
+        for name, default in known.items()
+        if name not in (*NEUTRAL, "inputs") and getattr(op, name) != default
+    }
 
 
 def _op(data: dict[str, Any]) -> Any:

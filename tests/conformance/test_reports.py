@@ -1,6 +1,7 @@
 """The reports that are committed: a small run here and now has the verdicts of the one kept."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from test_readme import blocks
 
 import nfspec
+from nfspec.conformance.case import Case
 from nfspec.conformance.report.markdown import compact_verdicts
 from nfspec.conformance.report.small import SMALL
 from nfspec.conformance.run import run
@@ -30,6 +32,17 @@ def test_the_reports_kept_are_of_the_specs_as_they_are(name):
     text = (REPORTS / f"{name}.md").read_text(encoding="utf-8")
     assert "**CONFORMANT**" in text
     assert nfspec.load(str(path)).digest in text
+
+
+def test_the_cases_that_the_reports_name_are_those_of_today():
+    """Their arrays are drawn from their lines, so that another line would be another case."""
+    texts = {
+        line
+        for path in REPORTS.glob("*.md")
+        for line in re.findall(r"nfspec replay '([^']*)'", path.read_text(encoding="utf-8"))
+    }
+    assert len(texts) > 100
+    assert {Case.parse(text).line() for text in texts} == texts
 
 
 def test_the_variant_of_the_report_is_the_readmes():
