@@ -95,7 +95,7 @@ lint: $(BIN)/.installed-test
 	rm -rf build/types && mkdir -p build/types/nfspec
 	ln -s $(CURDIR)/nfspec/* build/types/nfspec/
 	ln -s $(CURDIR)/backends build/types/nfspec/backends
-	ln -s $(CURDIR)/benchmarks build/types/nfspec/benchmarks
+	mkdir build/types/nfspec/benchmarks && ln -s $(CURDIR)/benchmarks/*.py build/types/nfspec/benchmarks/
 	ln -s $(CURDIR)/conformance build/types/nfspec/conformance
 	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml nfspec
 

@@ -34,14 +34,13 @@ def layer_of(op: p.Op, data_format: str, dtype: Any) -> keras.layers.Layer:
     name = op.name.replace(".", "_")
     common: dict[str, Any] = {"name": name, "dtype": dtype, "canonical": op.name}
     image = {**common, "data_format": data_format}
+    if isinstance(op, p.Convolution):
+        geometry = {"strides": op.stride, "groups": op.groups, "padding": op.padding, **image}
     match op:
         case p.WSConv():
             return layers.WSConv2D(
                 op.out_channels,
                 op.kernel,
-                strides=op.stride,
-                groups=op.groups,
-                padding=op.padding,
                 eps=op.eps,
                 eps_rule=op.eps_rule,
                 ddof=op.ddof,
@@ -49,18 +48,11 @@ def layer_of(op: p.Op, data_format: str, dtype: Any) -> keras.layers.Layer:
                 init_scale=op.kernel_init.value**2 * op.fan_in,
                 gain_init=op.gain_init,
                 ws_dtype=op.dtype,
-                **image,
+                **geometry,
             )
         case p.Conv():
             return layers.Conv2D(
-                op.out_channels,
-                op.kernel,
-                strides=op.stride,
-                groups=op.groups,
-                padding=op.padding,
-                kind=op.activation,
-                slope=op.slope,
-                **image,
+                op.out_channels, op.kernel, kind=op.activation, slope=op.slope, **geometry
             )
         case p.Activation():
             return layers.ScaledActivation(
@@ -147,12 +139,13 @@ def fold(model: keras.Model) -> keras.Model:
             "folded=True)"
         )
     first = next(layer for layer in model.layers if hasattr(layer, "data_format"))
-    return _assemble_folded(
-        folding.fold(plan, params_of(model, average=False)),
-        taps=isinstance(model.output, dict),
-        data_format=first.data_format,
-        dtype=first.dtype_policy.name,
-    )
+    with kernels.only_plain() if first.kernels.plain else contextlib.nullcontext():
+        return _assemble_folded(
+            folding.fold(plan, params_of(model, average=False)),
+            taps=isinstance(model.output, dict),
+            data_format=first.data_format,
+            dtype=first.dtype_policy.name,
+        )
 
 
 def assemble(
@@ -232,4 +225,5 @@ def params_of(model: keras.Model, average: bool) -> Params:
                 found[name] = np.array(keras.ops.convert_to_numpy(value), np.float32)
     if not found:
         raise WeightError(f"{model.name}: no layer of this model was made by nfspec")
-    return found
+    in_order = getattr(model, "plan", None)  # Keras's is by depth, and rewrites change that
+    return {name: found[name] for name in in_order.parameters} if in_order else found

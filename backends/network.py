@@ -29,6 +29,8 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
     Keras's way.
     """
 
+    _followed: tuple[list[Step], dict[str, str], bool] | None = None
+
     def follow(self, steps: list[Step], outputs: dict[str, str], taps: bool) -> None:
         """Say how to do without Keras: what to call in order, and tap name to value."""
         self._followed = (steps, outputs, taps) if _uniform(steps) else None
@@ -36,6 +38,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if keras.backend.backend() != "torch" or not self._can_follow(inputs):
             return super().call(inputs, training=training, mask=mask)
+        assert self._followed is not None
         steps, outputs, taps = self._followed
         values = {INPUT: inputs}
         for layer, names, output, last in steps:
@@ -66,15 +69,20 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         import torch
 
         return (
-            getattr(self, "_followed", None) is not None
+            self._followed is not None
             and isinstance(x, torch.Tensor)
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
             and x.device.type != "meta"
-            and not any(
-                s.layer._forward_hooks or s.layer._forward_pre_hooks for s in self._followed[0]
-            )
+            and not any(_hooked(step.layer) for step in self._followed[0])
         )
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _hooked(layer: Any) -> bool:
+    return any(getattr(layer, kind) for kind in HOOKS)
 
 
 def _uniform(steps: list[Step]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from nfspec.initialise import Params
 from nfspec.plan import (
     Activation,
     Conv,
+    Convolution,
     Dropout,
     Op,
     Plan,
@@ -51,8 +53,7 @@ def fold(plan: Plan, params: Params) -> Folded:
       read what they scale.
     - An activation that a conv alone writes to belongs to the conv.
     - alpha and skip gain are in the last conv of a branch, where nothing comes between it and the
-      sum; behind attention, all of alpha, skip gain and the attention's gain are one number, which
-      multiplies the gate.
+      sum; behind attention they are one number, which multiplies the gate.
     - Dropout and stochastic depth are gone.
 
     Taps are those of the plan. Mind that skip gains of 0, as training starts from, leave nothing of
@@ -84,15 +85,15 @@ def fold(plan: Plan, params: Params) -> Folded:
                 folded[f"{op.name}.kernel"] = standardise(op, kernel, gain)
                 folded[f"{op.name}.bias"] = bias
                 op = _plain(op)
-            case Activation() if alone and isinstance(before, Conv) and op.gamma == op.beta == 1.0:
+            case Activation() if alone and _linear(before) and op.gamma == op.beta == 1.0:
                 ops[before.name] = replace(before, activation=op.kind, slope=op.slope)
                 renamed[op.name] = before.name
+                taps |= {before.name} if op.name in taps else set()
                 readers[before.name] = readers.get(op.name, 0)
                 continue
             case Residual():
                 scale = op.alpha * (float(params[op.parameters[0].name]) if op.skip_gain else 1.0)
-                linear = isinstance(before, Conv) and before.activation == "identity"
-                if len(op.inputs) == 2 and alone and linear:
+                if len(op.inputs) == 2 and alone and _linear(before):
                     for p in before.parameters:
                         folded[p.name] = scale * folded[p.name]
                     op = replace(op, alpha=1.0, skip_gain=False)
@@ -113,17 +114,13 @@ def fold(plan: Plan, params: Params) -> Folded:
     )
 
 
+def _linear(op: Op | None) -> TypeGuard[Conv]:
+    """Whether an operation is a conv that no activation belongs to yet."""
+    return isinstance(op, Conv) and op.activation == "identity"
+
+
 def _plain(op: WSConv) -> Conv:
-    return Conv(
-        op.name,
-        op.inputs,
-        in_channels=op.in_channels,
-        out_channels=op.out_channels,
-        kernel=op.kernel,
-        stride=op.stride,
-        groups=op.groups,
-        padding=op.padding,
-    )
+    return Conv(**{field.name: getattr(op, field.name) for field in fields(Convolution)})
 
 
 def _without_drops(plan: Plan) -> Plan:

@@ -71,7 +71,10 @@ def standardise(
     elif eps_rule == "add":
         scale = ops.rsqrt(n * (variance + eps))
     else:
-        scale = n**-0.5 / (ops.sqrt(variance) + eps)
+        # The root of a constant channel's 0 has no derivative; the scale there has one, 0.
+        varies = variance > 0.0
+        std = ops.where(varies, ops.sqrt(ops.where(varies, variance, 1.0)), 0.0)
+        scale = n**-0.5 / (std + eps)
     return centred * (scale * gain * gamma)
 
 

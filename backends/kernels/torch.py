@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ FUSED = ("cpu", "cuda")  # devices on which PyTorch has its fused SGD
 # tanh GELU is x · sigmoid(LINEAR · x + CUBIC · x³), since (1 + tanh u) / 2 = sigmoid(2u).
 LINEAR = 2.0 * math.sqrt(2.0 / math.pi)
 CUBIC = LINEAR * 0.044715
+LARGE = 1e30
 
 
 # What oneDNN can do to a conv's output before it leaves the registers: name and algorithm.
@@ -44,20 +46,21 @@ def _gate(x: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
     return (square * CUBIC).add_(LINEAR).mul_(x).sigmoid_()
 
 
-class _TanhGELU(torch.autograd.Function):
+class _TanhGELU(torch.autograd.Function):  # type: ignore[misc]  # no types
     """PyTorch's own takes twice as long on CPUs, for the tanh. Keeps the slope, and not x."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         square = x * x
         gate = _gate(x, square)
-        slope = square.mul_(3.0 * CUBIC).add_(LINEAR).mul_(x)
+        # Where x³ overflows the gate is 0 or 1 and does not change; infinity times 0 is no number.
+        slope = square.mul_(3.0 * CUBIC).add_(LINEAR).mul_(x).clamp_(-LARGE, LARGE)
         torch.ops.aten.sigmoid_backward(slope, gate, grad_input=slope)
         ctx.save_for_backward(slope.add_(gate))
         return gate.mul_(x)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
         (slope,) = ctx.saved_tensors
         return dy * slope
@@ -83,7 +86,7 @@ def stored(kernel: Any) -> Any:
     return torch.as_tensor(kernel).movedim(-1, 0).contiguous().movedim(0, -1)
 
 
-class _Standardise(torch.autograd.Function):
+class _Standardise(torch.autograd.Function):  # type: ignore[misc]  # no types
     """Of rows (O, N) in float32, the scale without gamma; see the twin for the arithmetic."""
 
     @staticmethod
@@ -111,7 +114,7 @@ class _Standardise(torch.autograd.Function):
         return centred.mul_(scale * gain[:, None])
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
         rows, gain, mean, rest, scale, slope = ctx.saved_tensors
         centred = (rows - mean).sub_(rest)
@@ -219,7 +222,7 @@ def dense(x: Any, kernel: Any, bias: Any) -> Any:
     return torch.ops.mkldnn._linear_pointwise(x, kernel.t(), bias, "none", [], "")
 
 
-class _ScaleAdd(torch.autograd.Function):
+class _ScaleAdd(torch.autograd.Function):  # type: ignore[misc]  # no types
     """`addcmul`, whose own derivative makes three tensors of the images' size and not one."""
 
     @staticmethod
@@ -228,7 +231,7 @@ class _ScaleAdd(torch.autograd.Function):
         return torch.addcmul(shortcut, branch, scale)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
         branch, scale = ctx.saved_tensors
         product = dy * branch
@@ -239,7 +242,7 @@ class _ScaleAdd(torch.autograd.Function):
 
 
 def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
-    if isinstance(scale, float):
+    if isinstance(scale, int | float):
         return torch.add(shortcut, branch, alpha=scale)
     trained = torch.is_grad_enabled() and branch.requires_grad and scale.requires_grad
     if trained and branch.dtype is torch.float32 and _eager_on_cpu(branch):
@@ -264,10 +267,12 @@ def clip_all(
     found, fractions = list(gradients), [torch.zeros(())] * len(rules)
     together: dict[tuple[float, float, torch.device], list[int]] = {}
     weights = [keras.ops.convert_to_tensor(parameter) for parameter in parameters]
+    given = Counter(gradient.data_ptr() for gradient in gradients)
     for i, (gradient, weight, rule) in enumerate(zip(gradients, weights, rules, strict=True)):
         if rule.clipping is None:
             continue
-        if gradient.dtype is weight.dtype is torch.float32 and not _overlaps(gradient):
+        float32 = gradient.dtype is weight.dtype is torch.float32
+        if float32 and given[gradient.data_ptr()] == 1 and not _overlaps(gradient):
             together.setdefault((rule.clipping, rule.eps, weight.device), []).append(i)
         else:
             found[i], fractions[i] = plain.clip(gradient, weight, rule)

@@ -1,4 +1,4 @@
-"""Convolution of folded networks."""
+"""What convs share, and the convolution of folded networks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from nfspec.backends.layers.base import NFLayer, Shape, channel_axis, output_ima
 from nfspec.plan import Padding
 
 
-@serialisable
-class Conv2D(NFLayer):
-    """A conv and an activation without gamma. Parameters: kernel (k, k, I/groups, O), bias (O,).
+class Convolution(NFLayer):
+    """A conv with bias, whose kernel is (k, k, I/groups, O).
 
     Args:
         filters: Output channels.
@@ -22,8 +21,6 @@ class Conv2D(NFLayer):
         strides: In both directions.
         groups: Groups of channels.
         padding: `same` (an odd pixel goes after), `symmetric` or `valid`.
-        kind: A spec's name of an activation, such as `gelu_tanh`.
-        slope: Of `leaky_relu` for x < 0.
         data_format: `channels_last` or `channels_first`.
     """
 
@@ -35,8 +32,6 @@ class Conv2D(NFLayer):
         strides: int = 1,
         groups: int = 1,
         padding: Padding = "same",
-        kind: str = "identity",
-        slope: float = DEEPMIND_SLOPE,
         data_format: str = "channels_last",
         **kwargs: Any,
     ):
@@ -46,29 +41,21 @@ class Conv2D(NFLayer):
         self.strides = strides
         self.groups = groups
         self.padding = padding
-        self.kind = kind
-        self.slope = slope
         self.data_format = data_format
 
-    def build(self, input_shape: Shape) -> None:
-        inputs = input_shape[channel_axis(self.data_format)] // self.groups
-        shape = (self.kernel_size, self.kernel_size, inputs, self.filters)
-        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
-        self.kernel = self.add_parameter("kernel", "kernel", shape, initializer)
-        self.bias = self.add_parameter("bias", "bias", shape[3:], "zeros")
+    def kernel_shape(self, input_shape: Shape) -> tuple[int, int, int, int]:
+        """For images of a shape.
 
-    def call(self, x: Any) -> Any:
-        kernel, bias = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
-        return self.kernels.convolve_activated(
-            x,
-            kernel,
-            bias,
-            self.strides,
-            self.padding,
-            self.data_format,
-            self.kind,
-            self.slope,
-        )
+        Raises:
+            ValueError: Channels cannot be divided into the groups.
+        """
+        inputs = input_shape[channel_axis(self.data_format)]
+        if inputs is None or inputs % self.groups or self.filters % self.groups:
+            raise ValueError(
+                f"{self.name}: groups={self.groups} must divide input channels and filters; "
+                f"received input shape {input_shape}, filters={self.filters}"
+            )
+        return (self.kernel_size, self.kernel_size, inputs // self.groups, self.filters)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return output_image(
@@ -88,7 +75,54 @@ class Conv2D(NFLayer):
             "strides": self.strides,
             "groups": self.groups,
             "padding": self.padding,
-            "kind": self.kind,
-            "slope": self.slope,
             "data_format": self.data_format,
         }
+
+
+@serialisable
+class Conv2D(Convolution):
+    """A conv and an activation without gamma. Parameters: kernel (k, k, I/groups, O), bias (O,).
+
+    On PyTorch its kernel is packed for oneDNN when it is first used without gradients on a CPU, and
+    packed anew after an assignment; as with autograd, a change through `.data` is not noticed.
+
+    Args:
+        filters, kernel_size, strides, groups, padding, data_format: As of any `Convolution`.
+        kind: A spec's name of an activation, such as `gelu_tanh`.
+        slope: Of `leaky_relu` for x < 0.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        *,
+        kind: str = "identity",
+        slope: float = DEEPMIND_SLOPE,
+        **kwargs: Any,
+    ):
+        super().__init__(filters, kernel_size, **kwargs)
+        self.kind = kind
+        self.slope = slope
+
+    def build(self, input_shape: Shape) -> None:
+        shape = self.kernel_shape(input_shape)
+        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
+        self.kernel = self.add_parameter("kernel", "kernel", shape, initializer)
+        self.bias = self.add_parameter("bias", "bias", shape[3:], "zeros")
+
+    def call(self, x: Any) -> Any:
+        kernel, bias = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
+        return self.kernels.convolve_activated(
+            x,
+            kernel,
+            bias,
+            self.strides,
+            self.padding,
+            self.data_format,
+            self.kind,
+            self.slope,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "kind": self.kind, "slope": self.slope}

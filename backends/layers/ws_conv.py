@@ -7,29 +7,19 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.backends.layers.base import (
-    NFLayer,
-    Shape,
-    channel_axis,
-    output_image,
-    serialisable,
-)
-from nfspec.plan import Padding
+from nfspec.backends.layers.base import Shape, serialisable
+from nfspec.backends.layers.conv import Convolution
 
 
 @serialisable
-class WSConv2D(NFLayer):
+class WSConv2D(Convolution):
     """A conv whose kernel has mean 0 and norm `gamma · gain` over each output channel's fan-in.
 
     Parameters: kernel (k, k, I/groups, O), gain (O,), bias (O,). All statistics are in float32
     whatever the compute dtype, unless `ws_dtype` is `compute`.
 
     Args:
-        filters: Output channels.
-        kernel_size: Side of the kernel, odd.
-        strides: In both directions.
-        groups: Groups of channels.
-        padding: `same` (an odd pixel goes after), `symmetric` or `valid`.
+        filters, kernel_size, strides, groups, padding, data_format: As of any `Convolution`.
         eps: Guards the division.
         eps_rule: `max`: 1/sqrt(max(N·var, eps)); `add`: 1/sqrt(N·(var + eps)); `add_to_std`:
             1/(sqrt(N)·(sqrt(var) + eps)); N is the fan-in.
@@ -38,7 +28,6 @@ class WSConv2D(NFLayer):
         init_scale: Variance of the initial kernel times N.
         gain_init: Initial gain.
         ws_dtype: `float32` or `compute`.
-        data_format: `channels_last` or `channels_first`.
     """
 
     def __init__(
@@ -46,9 +35,6 @@ class WSConv2D(NFLayer):
         filters: int,
         kernel_size: int,
         *,
-        strides: int = 1,
-        groups: int = 1,
-        padding: Padding = "same",
         eps: float = 1e-4,
         eps_rule: str = "max",
         ddof: int = 0,
@@ -56,15 +42,9 @@ class WSConv2D(NFLayer):
         init_scale: float = 1.0,
         gain_init: float = 1.0,
         ws_dtype: str = "float32",
-        data_format: str = "channels_last",
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.strides = strides
-        self.groups = groups
-        self.padding = padding
+        super().__init__(filters, kernel_size, **kwargs)
         self.eps = eps
         self.eps_rule = eps_rule
         self.ddof = ddof
@@ -72,16 +52,9 @@ class WSConv2D(NFLayer):
         self.init_scale = init_scale
         self.gain_init = gain_init
         self.ws_dtype = ws_dtype
-        self.data_format = data_format
 
     def build(self, input_shape: Shape) -> None:
-        inputs = input_shape[channel_axis(self.data_format)]
-        if inputs is None or inputs % self.groups or self.filters % self.groups:
-            raise ValueError(
-                f"{self.name}: groups={self.groups} must divide input channels and filters; "
-                f"received input shape {input_shape}, filters={self.filters}"
-            )
-        shape = (self.kernel_size, self.kernel_size, inputs // self.groups, self.filters)
+        shape = self.kernel_shape(input_shape)
         # Autocast would hand `call` bfloat16 copies, and the statistics with them.
         autocast = self.ws_dtype == "compute"
         self.kernel = self.add_parameter(
@@ -113,24 +86,9 @@ class WSConv2D(NFLayer):
     def _conv(self, x: Any, kernel: Any, bias: Any) -> Any:
         return self.kernels.convolve(x, kernel, bias, self.strides, self.padding, self.data_format)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return output_image(
-            input_shape,
-            self.filters,
-            self.kernel_size,
-            self.strides,
-            self.padding,
-            self.data_format,
-        )
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "groups": self.groups,
-            "padding": self.padding,
             "eps": self.eps,
             "eps_rule": self.eps_rule,
             "ddof": self.ddof,
@@ -138,5 +96,4 @@ class WSConv2D(NFLayer):
             "init_scale": self.init_scale,
             "gain_init": self.gain_init,
             "ws_dtype": self.ws_dtype,
-            "data_format": self.data_format,
         }
