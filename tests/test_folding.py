@@ -222,9 +222,12 @@ def with_another_activation(kind):
     act, second = f"{plan.blocks[0].name}.act1", "second"
     ops = []
     for op in plan.ops:
-        ops.append(replace(op, inputs=tuple(second if name == act else name for name in op.inputs)))
+        op = replace(op, inputs=tuple(second if name == act else name for name in op.inputs))
         if op.name == act:
-            ops.append(p.Activation(second, (act,), kind, 0.01, 1.0, 1.0, "after"))
+            op = replace(op, gamma=1.0)  # so that nothing else keeps it apart
+            ops += [op, p.Activation(second, (act,), kind, 0.01, 1.0, 1.0, "after")]
+        else:
+            ops.append(op)
     return replace(plan, ops=tuple(ops)), second
 
 
