@@ -125,18 +125,26 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
     return ops.transpose(out, (0, 3, 1, 2))
 
 
-def convolve_activated(
-    x: Any,
-    kernel: Any,
-    bias: Any,
-    strides: int,
-    padding: str,
-    data_format: str,
-    kind: str,
-    slope: float,
-) -> Any:
-    """`convolve` and an activation without gamma; other arguments as theirs."""
-    return activate(kind, slope)(convolve(x, kernel, bias, strides, padding, data_format))
+def activated(convolve: Callable[..., Any]) -> Callable[..., Any]:
+    """A framework's `convolve_activated`, where it has no conv with the activation within."""
+
+    def convolve_activated(
+        x: Any,
+        kernel: Any,
+        bias: Any,
+        strides: int,
+        padding: str,
+        data_format: str,
+        kind: str,
+        slope: float,
+    ) -> Any:
+        """`convolve` and an activation without gamma; other arguments as theirs."""
+        return activate(kind, slope)(convolve(x, kernel, bias, strides, padding, data_format))
+
+    return convolve_activated
+
+
+convolve_activated = activated(convolve)
 
 
 def dense(x: Any, kernel: Any, bias: Any) -> Any:

@@ -51,14 +51,4 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
     return tf.concat([tf.nn.conv2d(*part, strides, padding.upper()) for part in parts], 3) + bias
 
 
-def convolve_activated(
-    x: Any,
-    kernel: Any,
-    bias: Any,
-    strides: int,
-    padding: str,
-    data_format: str,
-    kind: str,
-    slope: float,
-) -> Any:
-    return activate(kind, slope)(convolve(x, kernel, bias, strides, padding, data_format))
+convolve_activated = plain.activated(convolve)

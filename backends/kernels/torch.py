@@ -25,7 +25,6 @@ LINEAR = 2.0 * math.sqrt(2.0 / math.pi)
 CUBIC = LINEAR * 0.044715
 LARGE = 1e30
 
-
 # What oneDNN can do to a conv's output before it leaves the registers: name and algorithm.
 POST_OPS = {
     "identity": ("none", ""),

@@ -127,6 +127,8 @@ def test_every_file_has_every_kernel(module):
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
             assert ast.literal_eval(node.value) == NAMES
     assert set(NAMES) <= names
