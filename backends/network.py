@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -30,12 +32,40 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
     """
 
     _followed: tuple[list[Step], dict[str, str], bool] | None = None
+    _replicated: tuple[Any] | None = None  # a tuple, so that it is not taken for a part of this
 
     def follow(self, steps: list[Step], outputs: dict[str, str], taps: bool) -> None:
         """Say how to do without Keras: what to call in order, and tap name to value."""
         self._followed = (steps, outputs, taps) if _uniform(steps) else None
 
+    def replicate(self) -> None:
+        """On PyTorch, average gradients over the processes from now on, through
+        DistributedDataParallel."""
+        import torch
+
+        class Whole(torch.nn.Module):
+            def __init__(self, network: Network):
+                super().__init__()
+                self.network = network
+
+            def forward(self, inputs: Any) -> Any:
+                with self.network.alone():
+                    return self.network.call(inputs, training=True)
+
+        self._replicated = (torch.nn.parallel.DistributedDataParallel(Whole(self)),)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Without what `replicate` did: gradients are those of this process."""
+        replicated, self._replicated = self._replicated, None
+        try:
+            yield
+        finally:
+            self._replicated = replicated
+
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if training and self._replicated is not None:
+            return self._replicated[0](inputs)
         if keras.backend.backend() != "torch" or not self._can_follow(inputs):
             return super().call(inputs, training=training, mask=mask)
         assert self._followed is not None

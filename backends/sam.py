@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
@@ -95,7 +96,8 @@ class SharpnessAware(keras.Model):  # type: ignore[misc]  # Keras has no types
             return list(tape.gradient(value, self._weights_now()))
         import torch
 
-        return list(torch.autograd.grad(loss(), [v.value for v in self._weights_now()]))
+        with getattr(self.model, "alone", contextlib.nullcontext)():
+            return list(torch.autograd.grad(loss(), [v.value for v in self._weights_now()]))
 
     def compute_loss_and_updates(
         self,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from nfspec.errors import InputError
 from nfspec.spec import Input
@@ -41,7 +42,6 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
     Raises:
         InputError: Not a readable image, or a number of channels that an image does not have.
     """
-    from PIL import Image
 
     if how.channels not in (1, 3):
         raise InputError(f"images have 1 or 3 channels, this network's have {how.channels}")
@@ -50,6 +50,18 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
             image = opened.convert("RGB" if how.channels == 3 else "L")
     except (OSError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not an image that can be read ({error})") from None
+    return normalise(fit(image, how, size), how)[None]
+
+
+def fit(image: Image.Image, how: Input, size: int) -> Image.Image:
+    """Resize an image and cut out its centre, as a spec's `[input]` says for evaluation.
+
+    Args:
+        image: Of any size.
+        how: `spec.input`.
+        size: Side of the result, px.
+    """
+
     side = round(size / how.crop) + how.margin
     if how.resize == "squash":
         image = image.resize((side, side), Image.Resampling.BICUBIC)
@@ -58,7 +70,11 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
         width, height = (max(side, round(n * scale)) for n in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)), np.float64) / 255.0
-    pixels = pixels.reshape(size, size, how.channels)
-    normalised = (pixels - np.asarray(how.mean)) / np.asarray(how.std)
-    return np.asarray(normalised[None], np.float32)
+    return image.crop((left, top, left + size, top + size))
+
+
+def normalise(image: Image.Image | NDArray[np.uint8], how: Input) -> NDArray[np.float32]:
+    """Pixels of 0 to 255 as a network's input: (height, width, channels), float32."""
+    pixels = np.asarray(image, np.float64) / 255.0
+    pixels = pixels.reshape(*pixels.shape[:2], how.channels)
+    return np.asarray((pixels - np.asarray(how.mean)) / np.asarray(how.std), np.float32)

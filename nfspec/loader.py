@@ -7,7 +7,7 @@ else replaces. Whatever is in the files, and whoever wrote them, ends in a Spec 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -238,11 +238,12 @@ def _check(
     return _check(rest, problems, stand_ins | set(bad.values()))
 
 
-def load(source: str | Path) -> Spec:
+def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
     """Load and check a spec.
 
     Args:
         source: The name of a built-in spec (`nfspec.variants()`), or the path of a .toml file.
+        over: What replaces some of its values, the strongest last: see `read_layer` and `given`.
 
     Returns:
         The spec, every field stated, known to resolve.
@@ -251,12 +252,36 @@ def load(source: str | Path) -> Spec:
         SpecError: With everything that is wrong at once.
     """
     chain, problems = _chain(source)
+    own = {key: chain[-1].data[key] for key in NOT_INHERITED if key in chain[-1].data}
+    for layer in over:
+        problems += (
+            layer.problem("SPEC-EXTENDS", (key,), "what replaces values has no name and no parent")
+            for key in ("extends", *NOT_INHERITED)
+            if key in layer.data
+        )
+        chain.append(replace(layer, data={**layer.data, **own}))
     spec = _check(chain, problems)
     if spec is None or problems:
         ranks = {layer.label: n for n, layer in enumerate(reversed(chain))}
         places = {p: (ranks.get(p.file, len(ranks)), p.line, p.column) for p in problems}
         raise SpecError(sorted(places, key=lambda p: places[p]))
     return spec
+
+
+def given(label: str, values: Mapping[Key, Any]) -> Layer:
+    """Values that were not written in a file, for `load` to take over those of a spec.
+
+    Args:
+        label: Where they are from, for errors.
+        values: Path to value, such as ("recipe", "batch") to 64.
+    """
+    data: dict[str, Any] = {}
+    for path, value in values.items():
+        table = data
+        for key in path[:-1]:
+            table = table.setdefault(str(key), {})
+        table[str(path[-1])] = value
+    return Layer(label, None, 0, data, {(): (0, 0)})
 
 
 def _origins(chain: list[Layer], owner: dict[Key, Layer]) -> dict[Key, Origin]:

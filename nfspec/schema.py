@@ -31,6 +31,7 @@ def generate() -> dict[str, Any]:
     model = Spec.model_json_schema(by_alias=True)
     root = _table({key: value for key, value in model.items() if key != "$defs"})
     root["properties"]["recipe"] = {"$ref": "#/$defs/Recipe"}  # TOML writes no null
+    root["properties"]["finetune"] = {"$ref": "#/$defs/Finetune"}
     root["properties"]["extends"] = {
         "description": "Name of a built-in spec, or path of a .toml file in this file's folder.",
         "type": "string",

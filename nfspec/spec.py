@@ -34,10 +34,11 @@ from nfspec.fields import (
     Stride,
     Table,
 )
-from nfspec.training import AGC, Recipe
+from nfspec.training import AGC, Finetune, Recipe
 
 SCHEMA = "nfspec/1"
 NOT_INHERITED = ("name", "source")  # each file speaks for itself
+NOT_THE_GRAPH = {"name", "source", "agc", "recipe", "finetune"}
 SCALAR_COLUMNS = ("stride", "expansion", "group_width", "kernel", "alpha", "attention")
 
 
@@ -292,6 +293,7 @@ class Spec(Table):
     head: Head
     agc: AGC
     recipe: Recipe | None = None
+    finetune: Finetune | None = None
 
     _origins: dict[tuple[str | int, ...], Origin] = PrivateAttr(default_factory=dict)
 
@@ -305,9 +307,9 @@ class Spec(Table):
     def canonical(self) -> str:
         """The network's meaning as canonical JSON: every column at full length, keys sorted.
 
-        What does not change the graph is left out: name, source, agc and recipe.
+        What does not change the graph is left out: name, source, agc, recipe and finetune.
         """
-        data = self.model_dump(by_alias=True, exclude={"name", "source", "agc", "recipe"})
+        data = self.model_dump(by_alias=True, exclude=NOT_THE_GRAPH)
         for column in SCALAR_COLUMNS:
             data["stages"][column] = self.stages.column(column)
         return json.dumps(data, sort_keys=True, separators=(",", ":"))

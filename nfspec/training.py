@@ -72,6 +72,10 @@ class Recipe(Table):
     precision: Annotated[
         Literal["float32", "bfloat16"], Field(description="Of the forward and backward pass.")
     ]
+    crop_area: Annotated[
+        float, Field(gt=0, le=1, description="Least share of an image that is cut out; 1: all.")
+    ]
+    flip: Annotated[bool, Field(description="Mirror half of the images, left to right.")]
     mixup_alpha: Annotated[NotNegative, Field(description="Of mixup's Beta draw; 0: off.")]
     cutmix_alpha: Annotated[NotNegative, Field(description="Of CutMix's Beta draw; 0: off.")]
     randaugment_layers: Annotated[
@@ -85,3 +89,26 @@ class Recipe(Table):
     def decay_of(self, role: str) -> float:
         """The weight decay of a parameter of a role: `weight_decay`, or 0 where it is excluded."""
         return 0.0 if role in self.weight_decay_exclude else self.weight_decay
+
+
+class Finetune(Table):
+    """What is another than in `[recipe]` when training starts from weights."""
+
+    batch: Annotated[int, Field(ge=1, le=1_000_000, description="Images in a step.")]
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="Of training, warmup included.")]
+    warmup_epochs: Annotated[NotNegative, Field(description="Of a linear rise from zero.")]
+    learning_rate: Annotated[Factor, Field(description="The highest, reached after warmup.")]
+    learning_rate_images: Annotated[
+        int, Field(ge=0, le=1_000_000, description="Batch it is for; scales linearly; 0: as it is.")
+    ]
+    weight_decay: Annotated[NotNegative, Field(description="Added to gradients, times the weight.")]
+    ema_decay: Annotated[float, Field(ge=0, lt=1, description="0: no average.")]
+    mixup_alpha: Annotated[NotNegative, Field(description="Of mixup's Beta draw; 0: off.")]
+    cutmix_alpha: Annotated[NotNegative, Field(description="Of CutMix's Beta draw; 0: off.")]
+    randaugment_layers: Annotated[
+        int, Field(ge=0, le=100, description="RandAugment operations for an image; 0: off.")
+    ]
+    freeze: Annotated[
+        tuple[str, ...],
+        Field(max_length=1_000, description="Names that stay as they are; * is any characters."),
+    ]

@@ -78,9 +78,13 @@ class AGC(Around):
     def clip_fractions(self) -> dict[str, tuple[float, int]]:
         """What the last step clipped: name of each parameter that AGC may clip to the fraction of
         its units that were, and the number of its units."""
+        if not self._fractions:
+            return {}
+        # All at once: each copy to the host waits for the device.
+        fractions = ops.convert_to_numpy(ops.stack(list(self._fractions.values())))
         return {
-            self._names[key]: (float(ops.convert_to_numpy(fraction)), self._rules[key].units)
-            for key, fraction in self._fractions.items()
+            self._names[key]: (float(fraction), self._rules[key].units)
+            for key, fraction in zip(self._fractions, fractions, strict=True)
         }
 
     def get_config(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # safetensors leaves files that others cannot read
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or a machine that loses power may keep the name alone
         temporary.replace(path)
     except OSError as error:
         raise WeightError(f"{path}: cannot be written: {error.strerror}") from None

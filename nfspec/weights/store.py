@@ -79,6 +79,20 @@ def read(
         raise WeightError(f"{path}: {message}") from None
 
 
+def read_all(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read a safetensors file, whatever is in it: the tensors, and the file's metadata.
+
+    Raises:
+        WeightError: Unreadable, or not a whole safetensors file.
+    """
+    head(path, 1)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError:
+        raise WeightError(f"{path}: not a safetensors file, or damaged or cut short") from None
+
+
 def _guess(start: bytes) -> str:
     text = "not a safetensors file"
     if start.startswith(b"PK"):

@@ -1,0 +1,1 @@
+"""Training by a spec's recipe: devices, checkpoints, the loop and what it writes down."""

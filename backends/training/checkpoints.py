@@ -1,0 +1,101 @@
+"""Checkpoints of a training: everything that the next step depends on, in one file, whole or not
+at all.
+
+A file is safetensors: parameters by canonical name, what the optimizer keeps by the path of its
+variables, the seeds of what drops at random, and as metadata where the training was. Any framework
+reads what another wrote; only the same one goes on to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from nfspec.backends.layers.base import NFLayer
+from nfspec.backends.layers.drop import Drop
+from nfspec.errors import WeightError
+from nfspec.weights.store import read_all, write
+
+FORMAT = "nfspec-checkpoint/1"
+NAME = re.compile(r"step-(\d{8})\.safetensors")
+KEPT = 2  # the newest; and the best
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training was: steps taken, and the best evaluation so far."""
+
+    step: int
+    best_step: int = 0
+    best: float = -1.0  # top-1, a fraction
+
+
+def _variables(model: keras.Model, optimizer: Any) -> Iterator[tuple[str, Any]]:
+    for layer in model._flatten_layers():
+        if isinstance(layer, NFLayer):
+            for name, variable in layer.canonical_variables.items():
+                yield f"parameter/{name}", variable
+        if isinstance(layer, Drop):
+            yield f"seed/{layer.canonical}", layer.seed_generator.state
+    for variable in optimizer.variables:
+        yield f"optimizer/{variable.path}", variable
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """The file of a step's checkpoint."""
+    return folder / f"step-{step:08d}.safetensors"
+
+
+def save(folder: Path, model: keras.Model, optimizer: Any, position: Position, digest: str) -> None:
+    """Write a checkpoint, then delete those that are neither of the newest two nor the best.
+
+    Raises:
+        WeightError: It cannot be written; older ones are still there.
+    """
+    tensors = {
+        name: np.asarray(keras.ops.convert_to_numpy(variable))
+        for name, variable in _variables(model, optimizer)
+    }
+    metadata = {"format": FORMAT, "digest": digest, "position": json.dumps(asdict(position))}
+    write(path_of(folder, position.step), tensors, metadata)
+    steps = saved(folder)
+    for step in set(steps[:-KEPT]) - {position.best_step}:
+        path_of(folder, step).unlink(missing_ok=True)
+
+
+def saved(folder: Path) -> list[int]:
+    """Steps that there are checkpoints of, in order."""
+    found = (NAME.fullmatch(path.name) for path in folder.glob("step-*.safetensors"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Position:
+    """Set a built model and its built optimizer to what they were.
+
+    Raises:
+        WeightError: Unreadable, damaged, or of another training.
+    """
+    tensors, metadata = read_all(path)
+    if metadata.get("format") != FORMAT or metadata.get("digest") != digest:
+        raise WeightError(f"{path}: a checkpoint of another training than this one")
+    wanted = dict(_variables(model, optimizer))
+    _require_same(path, wanted, tensors)
+    for name, variable in wanted.items():
+        variable.assign(keras.ops.convert_to_tensor(tensors[name], variable.dtype))
+    return Position(**json.loads(metadata["position"]))
+
+
+def _require_same(path: Path, wanted: dict[str, Any], found: dict[str, NDArray[Any]]) -> None:
+    for name in [*wanted, *found]:
+        ours = tuple(wanted[name].shape) if name in wanted else None
+        theirs = found[name].shape if name in found else None
+        if ours != theirs:
+            raise WeightError(f"{path}: {name}: expected {ours}, found {theirs} (None: not there)")

@@ -1,0 +1,193 @@
+"""One device or several, on each framework's own engine, behind one small interface.
+
+JAX through `keras.distribution`, TensorFlow through `tf.distribute.MirroredStrategy`, PyTorch
+through DistributedDataParallel in processes that torchrun starts. A batch is that of all devices
+together; each takes an equal part, and gradients are averaged before they are clipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from nfspec.backends.layers.drop import Drop
+from nfspec.errors import BackendError
+
+Logs = dict[str, float]
+
+
+class Devices:
+    """A single device, and what the others change.
+
+    Attributes:
+        count: Devices in all.
+        rank, world: Which process this is, of how many.
+    """
+
+    count = 1
+    rank = 0
+    world = 1
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Where models and optimizers are made."""
+        return contextlib.nullcontext()
+
+    def prepare(self, trainer: keras.Model, network: keras.Model) -> None:
+        """Make a compiled model ready to train; `network` is what it trains."""
+
+    def train(self, trainer: keras.Model, x: NDArray[Any], y: NDArray[Any]) -> Logs:
+        """One batch, of which x and y are this process's part: its loss and metrics."""
+        return trainer.train_on_batch(x, y, return_dict=True)
+
+    def close(self) -> None:
+        """Let go of other processes."""
+
+
+def devices(count: int, shard: bool = False) -> Devices:
+    """The first devices of this machine, on the framework Keras runs on.
+
+    Args:
+        count: How many. On PyTorch each is a process, and this is one of them.
+        shard: JAX alone: spread each parameter over the devices, for networks that do not fit one.
+
+    Raises:
+        BackendError: There are not as many, or the framework cannot do so.
+    """
+    backend = keras.backend.backend()
+    if shard and backend != "jax":
+        raise BackendError(f"sharding parameters: on jax only, through keras.distribution; {backend} cannot")
+    if count == 1:
+        return Devices()
+    kinds = {"jax": OnJAX, "tensorflow": OnTensorFlow}
+    return OnTorch() if backend == "torch" else kinds[backend](count, shard)
+
+
+class OnJAX(Devices):
+    """Data parallel, or with the parameters spread over the devices too."""
+
+    def __init__(self, count: int, shard: bool):
+        import jax
+
+        # Where there is no accelerator, cores stand in for devices.
+        with contextlib.suppress(RuntimeError):  # JAX already runs
+            jax.config.update("jax_num_cpu_devices", count)
+        found = keras.distribution.list_devices()
+        if len(found) < count:
+            raise BackendError(_too_few(count, found))
+        self.count = count
+        used = found[:count]
+        keras.distribution.set_distribution(
+            _Spread(used) if shard else keras.distribution.DataParallel(devices=used)
+        )
+
+
+class _Spread(keras.distribution.ModelParallel):  # type: ignore[misc]  # Keras has no types
+    """Each kernel, and what the optimizer keeps for it, in parts by output channel."""
+
+    def __init__(self, found: Sequence[str]):
+        mesh = keras.distribution.DeviceMesh((1, len(found)), ("batch", "model"), found)
+        layouts = keras.distribution.LayoutMap(mesh)
+        super().__init__(layout_map=layouts, batch_dim_name="batch")
+
+    def get_variable_layout(self, variable: Any) -> Any:
+        shape = variable.shape
+        count = self.device_mesh.shape[1]
+        spread = len(shape) > 1 and shape[-1] % count == 0
+        axes = [None] * (len(shape) - 1) + ["model"] if spread else [None] * len(shape)
+        return keras.distribution.TensorLayout(axes, self.device_mesh)
+
+
+class OnTensorFlow(Devices):
+    """Mirrored variables."""
+
+    def __init__(self, count: int, shard: bool):
+        import tensorflow as tf
+
+        kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        if kind == "CPU":
+            logical = [tf.config.LogicalDeviceConfiguration()] * count
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            with contextlib.suppress(RuntimeError):  # TensorFlow already runs
+                tf.config.set_logical_device_configuration(cpu, logical)
+        found = [device.name for device in tf.config.list_logical_devices(kind)]
+        if len(found) < count:
+            raise BackendError(_too_few(count, found))
+        self.count = count
+        self.strategy = tf.distribute.MirroredStrategy(found[:count])
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        return self.strategy.scope()
+
+    def train(self, trainer: keras.Model, x: NDArray[Any], y: NDArray[Any]) -> Logs:
+        parts = [self._parts(values) for values in (x, y)]
+        trainer.reset_metrics()
+        logs = trainer.train_function(iter([(*parts, None)]))
+        return {name: float(value) for name, value in logs.items()}
+
+    def prepare(self, trainer: keras.Model, network: keras.Model) -> None:
+        side = network.plan.train_size
+        x = np.zeros((self.count, side, side, network.plan.channels), np.float32)
+        y = np.zeros((self.count, network.output_shape[-1]), np.float32)
+        with self.scope():
+            trainer._symbolic_build(data_batch=(x, y, None))
+        trainer.make_train_function()
+
+    def _parts(self, values: NDArray[Any]) -> Any:
+        import tensorflow as tf
+
+        parts = np.split(values, self.count)
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+        )
+
+
+class OnTorch(Devices):
+    """One of the processes that torchrun started."""
+
+    def __init__(self) -> None:
+        import torch
+
+        if "RANK" not in os.environ:
+            raise BackendError(
+                "several devices on torch are a process each; start them with torchrun"
+            )
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(local)
+        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+        self.rank = torch.distributed.get_rank()
+        self.world = self.count = torch.distributed.get_world_size()
+
+    def prepare(self, trainer: keras.Model, network: keras.Model) -> None:
+        # Each process drops its own images: the first process's draws are those that are saved.
+        for layer in network.layers:
+            if isinstance(layer, Drop):
+                seed, counter = np.asarray(keras.ops.convert_to_numpy(layer.seed_generator.state))
+                layer.seed_generator.state.assign([seed + self.rank, counter])
+        network.replicate()
+
+    def train(self, trainer: keras.Model, x: NDArray[Any], y: NDArray[Any]) -> Logs:
+        import torch
+
+        logs = super().train(trainer, x, y)
+        values = torch.tensor(list(logs.values()), dtype=torch.float64)
+        if torch.cuda.is_available():
+            values = values.cuda()
+        torch.distributed.all_reduce(values)
+        return dict(zip(logs, (values / self.world).tolist(), strict=True))
+
+    def close(self) -> None:
+        import torch
+
+        torch.distributed.destroy_process_group()
+
+
+def _too_few(count: int, found: Sequence[str]) -> str:
+    return f"{count} devices asked for; found {len(found)}: {', '.join(found)}"

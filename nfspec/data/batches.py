@@ -1,0 +1,217 @@
+"""Batches of training images, each a function of the seed and its place, whatever the framework.
+
+Grain reads ahead and keeps the order; see https://google-grain.readthedocs.io.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from nfspec.data.augment import rand_augment, random_crop_flip
+from nfspec.data.mixing import cutmix, mix_kind, mixup
+from nfspec.data.sources import Source
+from nfspec.errors import InputError
+from nfspec.images import fit, normalise
+from nfspec.initialise import generator
+from nfspec.spec import Input
+from nfspec.training import Recipe
+
+Pixels = NDArray[np.uint8]
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # images (N, S, S, C), labels (N, classes)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training image with its label: (S, S, C) and (classes,), float32."""
+
+    image: NDArray[np.float32]
+    label: NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Examples:
+    """The training images of a whole run, by their place in it.
+
+    Each epoch reads the source in an order of its own. An image that cannot be read gives way to
+    the one after it in that order. Where images are mixed, each is made of two.
+
+    Attributes:
+        source: The images.
+        how: `spec.input`.
+        recipe: Says what is done to images.
+        seed: Of everything that is drawn.
+        batch: Images in a step, of which half are mixed one way and half the other.
+        count: Images in the run.
+        on_bad: Called with what is wrong with an image, once for each, from any thread.
+    """
+
+    source: Source
+    how: Input
+    recipe: Recipe
+    seed: int
+    batch: int
+    count: int
+    on_bad: Callable[[str], None] = lambda message: None
+    bad: set[int] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, place: int) -> Example:
+        rng = generator(self.seed, f"image/{place}")
+        kind = mix_kind(place % self.batch, self.batch, self.recipe)
+        if kind is None:
+            image, label = self._read(place, rng)
+            image = self._augment(image, rng)
+        else:
+            image, label = self._mixed(kind, place, rng)
+        return Example(normalise(image, self.how), label)
+
+    def _mixed(self, kind: str, place: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
+        first, label = self._read(2 * place, rng)
+        second, other = self._read(2 * place + 1, rng)
+        if not self.recipe.mix_before_augment:
+            first, second = self._augment(first, rng), self._augment(second, rng)
+        if kind == "mixup":
+            image, share = mixup(first, second, self.recipe.mixup_alpha, rng)
+        else:
+            image, share = cutmix(first, second, self.recipe.cutmix_alpha, rng)
+        if self.recipe.mix_before_augment:
+            image = self._augment(image, rng)
+        return image, np.float32(share) * label + np.float32(1.0 - share) * other
+
+    def _read(self, position: int, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.float32]]:
+        """The image at a position of the endless stream of epochs, cropped, and its label."""
+        epoch, start = divmod(position, len(self.source))
+        order = _order(self.seed, epoch, len(self.source))
+        for step in range(len(self.source)):
+            number = int(order[(start + step) % len(order)])
+            if number in self.bad:
+                continue
+            try:
+                opened = self.source.image(number, self.how.channels)
+            except InputError as error:
+                self._remember(number, str(error))
+                continue
+            area = (self.recipe.crop_area, 1.0)
+            if self.recipe.crop_area < 1.0:
+                cut = random_crop_flip(
+                    opened, self.how.train, rng, area=area, flip=self.recipe.flip
+                )
+            else:
+                cut = fit(opened, self.how, self.how.train)
+                if self.recipe.flip and rng.random() < 0.5:
+                    cut = ImageOps.mirror(cut)
+            label = np.zeros(len(self.source.classes), np.float32)
+            label[self.source.labels[number]] = 1.0
+            return _pixels(cut), label
+        raise InputError("none of the training images can be read")
+
+    def _remember(self, number: int, message: str) -> None:
+        with self._lock:
+            if number not in self.bad:
+                self.bad.add(number)
+                self.on_bad(message)
+
+    def _augment(self, image: Pixels, rng: np.random.Generator) -> Pixels:
+        layers, magnitude = self.recipe.randaugment_layers, self.recipe.randaugment_magnitude
+        if layers == 0:
+            return image
+        picture = Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])
+        return _pixels(rand_augment(picture, layers, magnitude, rng))
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return generator(seed, f"order/{epoch}").permutation(count)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The examples that one of several processes reads: its part of each batch, from a step on.
+
+    Attributes:
+        examples: Those of all processes.
+        micro: Images that are read together, in all processes.
+        start: The place of the first.
+        rank, world: Which process of how many.
+    """
+
+    examples: Examples
+    micro: int
+    start: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.micro // self.world
+
+    def __len__(self) -> int:
+        return (len(self.examples) - self.start) // self.micro * self.size
+
+    def __getitem__(self, place: int) -> Example:
+        step, within = divmod(place, self.size)
+        return self.examples[self.start + step * self.micro + self.rank * self.size + within]
+
+
+def batches(share: Share, workers: int) -> Iterator[Batch]:
+    """Read a share of the examples, batch after batch, on several threads ahead of the caller.
+
+    Pillow decodes, resizes and filters without Python's lock.
+
+    Raises:
+        InputError: grain is not installed.
+    """
+    try:
+        import grain
+    except ModuleNotFoundError:
+        message = "training reads its images with grain, which is not installed; run: "
+        raise InputError(f"{message}pip install grain") from None
+    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=4 * share.size)
+    read = grain.MapDataset.source(share).to_iter_dataset(options)
+    for found in read.batch(share.size, drop_remainder=True, batch_fn=_stacked):
+        yield found
+
+
+def _stacked(examples: Any) -> Batch:
+    return np.stack([e.image for e in examples]), np.stack([e.label for e in examples])
+
+
+def held_out(
+    source: Source, how: Input, size: int, batch: int, on_bad: Callable[[str], None]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """Images to evaluate on, as the network takes them, and their labels; bad ones are left out.
+
+    Args:
+        size: Side of the images, px.
+        batch: Images at a time; the last time it may be fewer.
+    """
+    images, labels = [], []
+    for number in range(len(source)):
+        try:
+            opened = source.image(number, how.channels)
+        except InputError as error:
+            on_bad(str(error))
+            continue
+        images.append(normalise(fit(opened, how, size), how))
+        labels.append(source.labels[number])
+        if len(images) == batch:
+            yield np.stack(images), np.asarray(labels)
+            images, labels = [], []
+    if images:
+        yield np.stack(images), np.asarray(labels)

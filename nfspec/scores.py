@@ -1,0 +1,65 @@
+"""How often a network is right, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z = 1.959963984540054  # 95 % of a normal distribution are within so many standard deviations
+
+
+@dataclass(frozen=True)
+class Score:
+    """Right answers among images; scores of parts of a data set add up.
+
+    Attributes:
+        images: Images looked at.
+        top1: Of those, whose highest output is the label's.
+        top5: Whose label is among the five highest, or all where there are fewer classes.
+        loss: Sum of the cross-entropies.
+    """
+
+    images: int = 0
+    top1: int = 0
+    top5: int = 0
+    loss: float = 0.0
+
+    def __add__(self, other: Score) -> Score:
+        return Score(
+            self.images + other.images,
+            self.top1 + other.top1,
+            self.top5 + other.top5,
+            self.loss + other.loss,
+        )
+
+
+def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:
+    """Score outputs; where several are equally high, the label's comes last.
+
+    Args:
+        logits: (images, classes).
+        labels: (images,).
+    """
+    exact = logits.astype(np.float64)
+    own = np.take_along_axis(exact, labels[:, None], 1)
+    above = (exact >= own).sum(1) - 1  # outputs that are as high, but for the label's own
+    highest = exact.max(1, keepdims=True)
+    losses = np.log(np.exp(exact - highest).sum(1)) + (highest - own)[:, 0]
+    right = np.isfinite(exact).all(1)  # what is not a number is no answer
+    return Score(
+        len(labels),
+        int(((above == 0) & right).sum()),
+        int(((above < 5) & right).sum()),
+        float(losses.sum()),
+    )
+
+
+def interval(right: int, images: int) -> tuple[float, float]:
+    """Wilson's 95 % confidence interval of a share (Wilson 1927), of at least one image."""
+    share = right / images
+    spread = Z * math.sqrt(share * (1 - share) / images + (Z / (2 * images)) ** 2)
+    middle, scale = share + Z * Z / (2 * images), 1 + Z * Z / images
+    return (middle - spread) / scale, (middle + spread) / scale
