@@ -1,0 +1,1 @@
+"""Training images and their labels, made without a framework."""
