@@ -81,7 +81,7 @@ class AGC(Around):
         if not self._fractions:
             return {}
         # All at once: each copy to the host waits for the device.
-        fractions = ops.convert_to_numpy(ops.stack(list(self._fractions.values())))
+        fractions = ops.convert_to_numpy(ops.stack([f.value for f in self._fractions.values()]))
         return {
             self._names[key]: (float(fraction), self._rules[key].units)
             for key, fraction in zip(self._fractions, fractions, strict=True)

@@ -61,7 +61,9 @@ def devices(count: int, shard: bool = False) -> Devices:
     """
     backend = keras.backend.backend()
     if shard and backend != "jax":
-        raise BackendError(f"sharding parameters: on jax only, through keras.distribution; {backend} cannot")
+        raise BackendError(
+            f"sharding parameters: on jax only, through keras.distribution; {backend} cannot"
+        )
     if count == 1:
         return Devices()
     kinds = {"jax": OnJAX, "tensorflow": OnTensorFlow}

@@ -148,9 +148,7 @@ class Training:
         for step in reversed(checkpoints.saved(self.checkpoints)):
             path = checkpoints.path_of(self.checkpoints, step)
             try:
-                self.position = checkpoints.restore(
-                    path, self.network, self.optimizer, self.digest
-                )
+                self.position = checkpoints.restore(path, self.network, self.optimizer, self.digest)
                 break
             except WeightError as error:
                 if "another training" in str(error):
@@ -261,9 +259,7 @@ class Training:
         if self.devices.rank != 0:
             return
         self.checkpoints.mkdir(exist_ok=True)
-        checkpoints.save(
-            self.checkpoints, self.network, self.optimizer, self.position, self.digest
-        )
+        checkpoints.save(self.checkpoints, self.network, self.optimizer, self.position, self.digest)
 
     def _bad(self, message: str) -> None:
         if message not in self.said:

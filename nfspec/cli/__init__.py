@@ -21,9 +21,11 @@ from nfspec.cli.compare import compare
 from nfspec.cli.conform import conform, replay
 from nfspec.cli.convert import convert
 from nfspec.cli.diff import diff
+from nfspec.cli.evaluate import evaluate
 from nfspec.cli.listing import list_specs
 from nfspec.cli.new import new
 from nfspec.cli.show import show
+from nfspec.cli.train import train
 from nfspec.errors import NfspecError
 
 
@@ -81,6 +83,8 @@ app.command()(compare)
 app.command()(conform)
 app.command()(replay)
 app.command()(bench)
+app.command()(train)
+app.command()(evaluate)
 app.command()(convert)
 
 

@@ -50,7 +50,7 @@ def _by_suffix(path: Path, option: str) -> Kind:
     raise InputError(f"{path}: its name does not say what it is; give {option}, one of {kinds}")
 
 
-def _kind_of_input(path: Path) -> Kind:
+def kind_of_input(path: Path) -> Kind:
     kind = _by_suffix(path, "--from")
     return Kind.TIMM if kind is Kind.NFSPEC and not _is_ours(path) else kind
 
@@ -104,7 +104,7 @@ def convert(
     plan = resolve(load(variant))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        params = READERS[source_kind or _kind_of_input(source)](source, plan)
+        params = READERS[source_kind or kind_of_input(source)](source, plan)
     for warning in caught:
         typer.echo(f"warning: {warning.message}", err=True)
     WRITERS[to](target, plan, params)

@@ -1,0 +1,135 @@
+"""`nfspec evaluate`: how often a network is right on labelled images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nfspec.cli.convert import READERS, kind_of_input
+from nfspec.cli.text import print_json, print_lines
+from nfspec.compilation import select
+from nfspec.data.batches import held_out as batches_of
+from nfspec.data.sources import open_held_out
+from nfspec.errors import InputError
+from nfspec.loader import load
+from nfspec.resolver import resolve
+from nfspec.scores import interval
+
+
+def score_lines(top1: int, top5: int, images: int) -> list[str]:
+    """Shares of right answers, with 95 % confidence intervals."""
+    lines = []
+    for name, right in (("top-1", top1), ("top-5", top5)):
+        low, high = interval(right, images)
+        lines.append(
+            f"{name}  {right / images:7.2%}  (95 % interval {low:.2%} to {high:.2%}, "
+            f"{right:,} of {images:,})"
+        )
+    return lines
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise InputError(
+            f"{folder}: no training in it (no run.json that can be read); give a folder that "
+            "nfspec train wrote, or a spec"
+        ) from None
+
+
+def evaluate(
+    variant: Annotated[str, typer.Argument(help="A folder that `nfspec train` wrote, or a spec.")],
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="As for train; else what it held out.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Of the network; else the training's last.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="jax, torch or tensorflow; else the training's.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images, px; else the spec's test size.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    plain: Annotated[
+        bool, typer.Option("--unfolded", help="With weight standardisation in the graph.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Evaluate a network on labelled images.
+
+    Resized and cropped as the spec says. A folder with class folders in val (or test) is evaluated
+    on those, one with class folders alone on all of it; a training without DATA on what it held
+    out. Bad images are named and left out.
+    """
+    from nfspec.cli.train import default_backend
+
+    folder = Path(variant)
+    facts = _facts(folder) if folder.is_dir() else None
+    if facts is None and (data is None or weights is None):
+        missing = "DATA" if data is None else "--weights"
+        raise InputError(f"{variant} is a spec, so that {missing} has to be given")
+    spec = load(folder / "spec.toml" if facts else variant)
+    classes = tuple(facts["classes"]) if facts else ()
+    if facts and data is None:
+        held = open_held_out(facts["data"], facts["held_out"], facts["seed"], classes)
+    else:
+        assert data is not None
+        held = open_held_out(data, 1.0, 0, classes)
+    if len(held.classes) != spec.head.classes:
+        raise InputError(
+            f"{data}: {len(held.classes)} class folders, {spec.name} has {spec.head.classes} "
+            "classes; a folder for each is needed, whose names sort in the order of the outputs"
+        )
+    path = weights or folder / "weights.safetensors"
+    params = READERS[kind_of_input(path)](path, resolve(spec))
+    select(backend or (facts["backend"] if facts else default_backend()))
+    from nfspec import compilation
+    from nfspec.backends.training import evaluation
+
+    network = compilation.compile(
+        spec,
+        backend or (facts["backend"] if facts else default_backend()),
+        params,
+        folded=not plain,
+    )
+    side, bad = size or spec.input.test, []
+
+    def say(message: str) -> None:
+        bad.append(message)
+        typer.echo(f"{message}; left out", err=True)
+
+    batch = min(batch, len(held))
+    found = evaluation.evaluate(
+        evaluation.logits_function(network),
+        batches_of(held, spec.input, side, batch, say),
+        batch,
+    )
+    if not found.images:
+        raise InputError(f"{data}: none of the images can be read")
+    if as_json:
+        print_json(
+            {
+                "images": found.images,
+                "left_out": len(bad),
+                "size": side,
+                "top1": found.top1 / found.images,
+                "top1_interval": interval(found.top1, found.images),
+                "top5": found.top5 / found.images,
+                "top5_interval": interval(found.top5, found.images),
+                "loss": found.loss / found.images,
+            }
+        )
+        return
+    print_lines(
+        [
+            f"{spec.name}, {found.images:,} images at {side} px",
+            *score_lines(found.top1, found.top5, found.images),
+            f"loss   {found.loss / found.images:.4f}",
+        ]
+    )

@@ -1,0 +1,394 @@
+"""`nfspec train`: a network by its spec's recipe, on real images."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import nfspec
+from nfspec import logs
+from nfspec.cli.convert import READERS, kind_of_input
+from nfspec.cli.evaluate import score_lines
+from nfspec.cli.text import compact, print_json, print_lines
+from nfspec.cli.watching import WithTensorBoard, watching
+from nfspec.compilation import BACKENDS, missing, select
+from nfspec.data.sources import Source, open_sources
+from nfspec.errors import BackendError, InputError, NfspecError, WeightError
+from nfspec.initialise import init
+from nfspec.loader import given, load
+from nfspec.plan import Plan
+from nfspec.plots import plot
+from nfspec.reading import Layer, read_layer
+from nfspec.resolver import resolve
+from nfspec.runs import Run, recipe
+from nfspec.spec import Spec
+from nfspec.starting import start_from
+from nfspec.template import resolved
+from nfspec.weights.files import replacing
+
+FOUR = 4  # bytes of a float32
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A spec with everything that was asked for put over it."""
+
+    variant: str
+    layers: list[Layer]
+
+    def spec(self, classes: int) -> Spec:
+        layer = given("the data", {("head", "classes"): classes})
+        return load(self.variant, [*self.layers, layer])
+
+    def plan(self, classes: int) -> Plan:
+        return resolve(self.spec(classes))
+
+
+def default_backend() -> str:
+    """`KERAS_BACKEND`, or else the first framework that is installed."""
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen
+    for backend in BACKENDS:
+        if missing(backend) is None:
+            return backend
+    raise BackendError(f"no framework is installed; run: pip install keras {BACKENDS[1]}")
+
+
+def _flags(values: dict[str, Any]) -> list[Layer]:
+    """The options that were given, each as a layer that bears its name."""
+    layers = []
+    for option, (path, value) in values.items():
+        if value is not None:
+            layers.append(given(option, {path: value}))
+    return layers
+
+
+def _clipping(text: str | None) -> list[Layer]:
+    if text is None:
+        return []
+    if text == "none":
+        return [given("--clipping", {("agc", "enabled"): False})]
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f'--clipping: expected a number, or "none"; found "{text}"') from None
+    return [given("--clipping", {("agc", "enabled"): True, ("agc", "clipping"): value})]
+
+
+def _fine_tuning(spec: Spec) -> list[Layer]:
+    if spec.finetune is None or spec.recipe is None:
+        return []
+    values = spec.finetune.model_dump(exclude={"freeze"})
+    return [given("[finetune]", {("recipe", name): value for name, value in values.items()})]
+
+
+def _prepare(folder: Path, resume: bool) -> None:
+    """Make the folder of a training, or see that there is one to go on with."""
+    begun = (folder / "run.json").exists()
+    if resume and not begun:
+        raise InputError(f"{folder}: no training there to resume; start it without --resume")
+    if begun and not resume:
+        raise InputError(
+            f"{folder}: holds a training; go on with it by --resume, or give another --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / ".writable") as probe:
+            probe.write_bytes(b"")
+        (folder / ".writable").unlink()
+    except (OSError, WeightError) as error:
+        raise InputError(f"{folder}: cannot be written to ({error}); give another --out") from None
+
+
+def _require_disk(folder: Path, plan: Plan, run: Run) -> None:
+    """See that three checkpoints, the one that is being written and the weights have room."""
+    count = sum(parameter.size for parameter in plan.parameters.values())
+    copies = 2 + bool(run.recipe.ema_decay)  # parameters, momentum, averages
+    needed = count * FOUR * (4 * copies + 2)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: {compact(needed)}B are needed there for checkpoints and weights, "
+            f"{compact(free)}B are free; free some, or give another --out"
+        )
+
+
+def _start_processes(devices: int) -> int:
+    """Run this command in a process for each device, by torchrun; their exit status."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={devices}", "-m", "nfspec", *sys.argv[1:]]
+    cores = max(1, (os.cpu_count() or 1) // devices)
+    environment = {"OMP_NUM_THREADS": str(cores), **os.environ}
+    with contextlib.suppress(KeyboardInterrupt):  # they are told too, and end by themselves
+        return subprocess.run(command, env=environment).returncode
+    return 130
+
+
+@contextlib.contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Signals to end, which are kept until somebody looks; the second one ends at once."""
+    caught: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        typer.echo("stopping after this step, with a checkpoint; again: at once", err=True)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a framework says that memory did not suffice."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError")
+        or "RESOURCE_EXHAUSTED" in text
+        or "can't allocate memory" in text
+    )
+
+
+def train(
+    variant: Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")],
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help='A folder of class folders of images, or "digits".'),
+    ],
+    backend: Annotated[
+        str | None, typer.Option(help="jax, torch or tensorflow; else what is installed.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The training's folder; else runs/VARIANT-DATA-BACKEND.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    start: Annotated[
+        Path | None, typer.Option("--init", help="Weights to fine-tune: nfspec's, timm's ...")
+    ] = None,
+    new_head: Annotated[
+        bool, typer.Option("--new-head", help="Draw the classifier though it would fit.")
+    ] = False,
+    freeze: Annotated[
+        list[str] | None, typer.Option(help="Parameters to leave, such as 'stem.*'; repeatable.")
+    ] = None,
+    overrides: Annotated[
+        Path | None, typer.Option("--recipe", help="A .toml of values to put over the spec's.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of recipe.epochs.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Instead of recipe.batch.")] = None,
+    rate: Annotated[
+        float | None, typer.Option("--lr", help="The highest learning rate, as it is.")
+    ] = None,
+    warmup: Annotated[float | None, typer.Option(help="Instead of recipe.warmup_epochs.")] = None,
+    clipping: Annotated[str | None, typer.Option(help='AGC\'s lambda, or "none".')] = None,
+    size: Annotated[int | None, typer.Option(help="Side of all images, px.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    accumulation: Annotated[int, typer.Option(min=1, help="Micro-batches in a batch.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="How many, on this machine.")] = 1,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Spread the parameters over them (jax).")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = max(
+        2, min(16, os.cpu_count() or 1)
+    ),
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share to evaluate on, unless in val/.")
+    ] = 0.2,
+    minutes: Annotated[
+        float, typer.Option("--checkpoint-minutes", min=0.0, help="Between checkpoints.")
+    ] = 10.0,
+    last: Annotated[int, typer.Option("--stop-at", min=0, help="A step to stop at; 0: none.")] = 0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write files for TensorBoard, too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a network as its spec says.
+
+    In the folder --out: spec.toml, run.json, log.jsonl, training.png, checkpoints, and the weights,
+    the last and the best. Stopped in whatever way, the same command with --resume goes on.
+    """
+    backend = backend or default_backend()
+    if (message := missing(backend) if backend in BACKENDS else None) is not None:
+        raise BackendError(f"{backend}: {message}")
+    if importlib.util.find_spec("grain") is None:
+        raise InputError("grain, which reads the images, is not installed; run: pip install grain")
+    base = load(variant)
+    layers = _fine_tuning(base) if start is not None else []
+    if overrides is not None:
+        layers.append(read_layer(overrides, str(overrides), builtin=False))
+    layers += _flags(
+        {
+            "--epochs": (("recipe", "epochs"), epochs),
+            "--batch": (("recipe", "batch"), batch),
+            "--lr": (("recipe", "learning_rate"), rate),
+            "--lr of any batch": (("recipe", "learning_rate_images"), None if rate is None else 0),
+            "--warmup": (("recipe", "warmup_epochs"), warmup),
+            "--size": (("input", "train"), size),
+            "--size of evaluation": (("input", "test"), size),
+            "--precision": (("recipe", "precision"), precision),
+        }
+    )
+    layers += _clipping(clipping)
+    if base.recipe is None and not any("recipe" in layer.data for layer in layers[:1]):
+        raise InputError(
+            f"{variant} has no [recipe]; give one as --recipe FILE, or extend a spec that has it"
+        )
+    source, held = open_sources(data, held_out, seed)
+    layers.append(given("the data", {("recipe", "images"): len(source)}))
+    wanted = Wanted(variant, layers)
+    spec = wanted.spec(len(source.classes))
+    plan = resolve(spec)
+    run = recipe(plan, accumulation=accumulation)
+    if run.steps < 1:
+        raise InputError(f"--batch: {run.batch} images are more than {len(source)} x --epochs")
+    if run.batch // accumulation % devices:
+        raise InputError(f"--batch: {run.batch // accumulation} images do not divide by {devices}")
+    name = Path(data).name or "data"
+    folder = out or Path("runs") / f"{spec.name}-{name}-{backend}".replace("/", "-")
+    first = "RANK" not in os.environ
+    if first:
+        _prepare(folder, resume)
+        _require_disk(folder, plan, run)
+        if backend == "torch" and devices > 1:
+            raise typer.Exit(_start_processes(devices))
+    frozen = (*(freeze or ()), *(spec.finetune.freeze if start and spec.finetune else ()))
+    if start is None:
+        params = init(plan, seed)
+    else:
+        params, drawn = start_from(
+            start,
+            READERS[kind_of_input(start)],
+            wanted.plan,
+            (len(source.classes), base.head.classes),
+            new_head=new_head,
+            seed=seed,
+        )
+        if first:
+            typer.echo(f"starts from {start}{', with a new classifier' if drawn else ''}", err=True)
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
+    select(backend)
+    from nfspec.backends.training import devices as engines
+    from nfspec.backends.training.loop import Settings, Training
+
+    engine = engines.devices(devices, shard)
+    if engine.rank == 0:
+        typer.echo(str(run), err=True)
+        images = f"{len(source):,} to train on, {len(held):,} held out"
+        typer.echo(f"data           {data}: {images}, {len(source.classes)} classes", err=True)
+        _write_facts(folder, spec, source, data, backend, seed, held_out)
+    settings = Settings(seed, workers, frozen, minutes, last)
+    with watching(run.steps, engine.rank) as shown, _asked_to_stop() as caught:
+        watcher = WithTensorBoard(shown, folder / "tensorboard") if tensorboard else shown
+        position, problem = 0, None
+        try:
+            training = Training(
+                spec,
+                run,
+                source,
+                held,
+                folder,
+                settings,
+                engine,
+                watcher,
+                params,
+                lambda: bool(caught),
+            )
+            if resume:
+                training.resume()
+            training.train()
+        except NfspecError as error:
+            problem = error
+        except OSError as error:
+            problem = InputError(f"{error.filename or folder}: {error.strerror or error}")
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            problem = InputError(
+                f"{run.batch // accumulation} images of {plan.train_size} px at a time do not fit "
+                "the memory; take a smaller --batch, or as many micro-batches by --accumulation"
+            )
+    engine.close()
+    if engine.rank != 0:
+        raise typer.Exit(2 if problem else 130 if caught else 0)
+    if problem is not None:
+        raise InputError(f"{problem}\n{_where_it_is(folder)}")
+    position = training.position.step
+    entries = logs.read(training.log)
+    plot({spec.name: entries}, folder / "training.png")
+    if caught:
+        typer.echo(f"stopped after step {position:,}; go on with --resume", err=True)
+        raise typer.Exit(130)
+    _report(folder, entries, run, as_json)
+
+
+def _where_it_is(folder: Path) -> str:
+    """What there is to go on with after a failure."""
+    found = sorted(path.name for path in (folder / "checkpoints").glob("step-*.safetensors"))
+    if not found:
+        return f"no checkpoint was written yet; {folder} can be deleted"
+    return f"{folder}/checkpoints/{found[-1]} is whole; --resume goes on from there"
+
+
+def _write_facts(
+    folder: Path,
+    spec: Spec,
+    source: Source,
+    data: str,
+    backend: str,
+    seed: int,
+    held_out: float,
+) -> None:
+    facts = {
+        "nfspec": nfspec.__version__,
+        "keras": version("keras"),
+        backend: version(backend),
+        "variant": spec.name,
+        "data": data if data == "digits" else str(Path(data).resolve()),
+        "backend": backend,
+        "seed": seed,
+        "held_out": held_out,
+        "classes": list(source.classes),
+    }
+    for name, text in (
+        ("spec.toml", "\n".join(resolved(spec))),
+        ("run.json", json.dumps(facts, indent=2)),
+    ):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _report(folder: Path, entries: list[logs.Entry], run: Run, as_json: bool) -> None:
+    evaluations = [entry for entry in entries if "top1" in entry]
+    final, best = evaluations[-1], max(evaluations, key=lambda e: (e["top1"], e["step"]))
+    if as_json:
+        print_json({"folder": str(folder), "steps": run.steps, "final": final, "best": best})
+        return
+    images = final["held_out_images"]
+    print_lines(
+        [
+            *score_lines(round(final["top1"] * images), round(final["top5"] * images), images),
+            f"best   {best['top1']:.2%} after epoch {best['epoch']:.1f}",
+            f"wrote  {folder}/weights.safetensors, best.safetensors, log.jsonl, training.png",
+        ]
+    )

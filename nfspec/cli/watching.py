@@ -1,0 +1,129 @@
+"""What a training shows while it runs: a progress bar, or lines where there is no terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from nfspec.errors import InputError
+from nfspec.logs import Entry
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def _numbers(entry: Entry) -> str:
+    parts = [f"loss {entry['loss']:.3f}", f"acc {entry['accuracy']:.2f}", f"lr {entry['rate']:.2g}"]
+    if "clip_fraction" in entry:
+        parts.append(f"clip {entry['clip_fraction']:.2f}")
+    return "  ".join([*parts, f"{entry['images_per_second']:.0f} img/s"])
+
+
+def _evaluated(entry: Entry) -> str:
+    return (
+        f"epoch {entry['epoch']:.1f}: held-out top-1 {entry['top1']:.2%}, "
+        f"top-5 {entry['top5']:.2%}, loss {entry['held_out_loss']:.3f}"
+    )
+
+
+class Lines:
+    """For what is not a terminal."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.said = 0.0
+
+    def step(self, entry: Entry) -> None:
+        if time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+            self.said = time.monotonic()
+            self.message(f"step {entry['step']:,} of {self.steps:,}: {_numbers(entry)}")
+
+    def evaluation(self, entry: Entry) -> None:
+        self.message(_evaluated(entry))
+
+    def message(self, text: str) -> None:
+        typer.echo(text, err=True)
+
+
+class Bar:
+    """For a terminal."""
+
+    def __init__(self, progress: Any, steps: int):
+        self.progress = progress
+        self.task = progress.add_task("compiling, loading", total=steps)
+
+    def step(self, entry: Entry) -> None:
+        self.progress.update(self.task, completed=entry["step"], description=_numbers(entry))
+
+    def evaluation(self, entry: Entry) -> None:
+        self.message(_evaluated(entry))
+
+    def message(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, highlight=False)
+
+
+class Quiet:
+    """For the other processes of a training."""
+
+    def step(self, entry: Entry) -> None:
+        pass
+
+    evaluation = step
+
+    def message(self, text: str) -> None:
+        pass
+
+
+class WithTensorBoard:
+    """Writes TensorBoard files beside what another watcher shows.
+
+    Raises:
+        InputError: tensorboardX is not installed.
+    """
+
+    def __init__(self, inner: Any, folder: Path):
+        try:
+            from tensorboardX import SummaryWriter
+        except ModuleNotFoundError:
+            message = "TensorBoard files: tensorboardX is not installed; run: "
+            raise InputError(f"{message}pip install tensorboardX") from None
+        self.inner = inner
+        self.writer = SummaryWriter(str(folder))
+        self.message = inner.message
+
+    def step(self, entry: Entry) -> None:
+        self._write("train", entry)
+        self.inner.step(entry)
+
+    def evaluation(self, entry: Entry) -> None:
+        self._write("held_out", entry)
+        self.inner.evaluation(entry)
+
+    def _write(self, group: str, entry: Entry) -> None:
+        for name, value in entry.items():
+            if isinstance(value, dict):
+                for part, fraction in value.items():
+                    self.writer.add_scalar(f"{name}/{part}", fraction, entry["step"])
+            elif name != "step":
+                self.writer.add_scalar(f"{group}/{name}", value, entry["step"])
+
+
+@contextlib.contextmanager
+def watching(steps: int, rank: int) -> Iterator[Any]:
+    """A watcher for one training of so many steps."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if rank:
+        yield Quiet()
+    elif not console.is_terminal:
+        yield Lines(steps)
+    else:
+        columns = (BarColumn(14), MofNCompleteColumn(), "{task.description}", TimeRemainingColumn())
+        with Progress(*columns, console=console) as progress:
+            yield Bar(progress, steps)
