@@ -60,6 +60,9 @@ def test_imports_run_one_way():
         ("nfspec/cli/bench.py", "nfspec.benchmarks"),
         ("nfspec/cli/compare.py", "nfspec.conformance"),
         ("nfspec/cli/conform.py", "nfspec.conformance"),
+        ("nfspec/cli/cost.py", "nfspec.benchmarks"),
+        ("nfspec/cli/evaluate.py", "nfspec.backends"),
+        ("nfspec/cli/train.py", "nfspec.backends"),
     }
     found = set()
     for folder, higher in lower.items():

@@ -20,6 +20,7 @@ from nfspec.cli.check import check
 from nfspec.cli.compare import compare
 from nfspec.cli.conform import conform, replay
 from nfspec.cli.convert import convert
+from nfspec.cli.cost import cost
 from nfspec.cli.diff import diff
 from nfspec.cli.evaluate import evaluate
 from nfspec.cli.listing import list_specs
@@ -85,6 +86,7 @@ app.command()(replay)
 app.command()(bench)
 app.command()(train)
 app.command()(evaluate)
+app.command()(cost)
 app.command()(convert)
 
 

@@ -92,7 +92,9 @@ def open_held_out(data: str | Path, held_out: float, seed: int, classes: tuple[s
     if str(data) == DIGITS:
         return split(digits(), held_out, seed)[1] if held_out < 1 else digits()
     found = folder(_found(Path(data), SPLITS[1]) or Path(data), classes)
-    return found if held_out == 1 or _found(Path(data), SPLITS[1]) else split(found, held_out, seed)[1]
+    return (
+        found if held_out == 1 or _found(Path(data), SPLITS[1]) else split(found, held_out, seed)[1]
+    )
 
 
 def _found(root: Path, names: tuple[str, ...]) -> Path | None:

@@ -1,0 +1,197 @@
+"""`nfspec cost`."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import nfspec
+from nfspec.accelerators import ACCELERATORS, named
+from nfspec.cli import app
+from nfspec.costs import calibrate, largest_batch, step, training_memory
+
+TEXT = """\
+nfnet-f0 on tpu-v3
+step     4,096 images of 192 px, bfloat16, 32 on each of 128 devices
+time     70.6 ms; probably 67.3 ms to 74.1 ms, at worst 64.8 ms to 76.9 ms
+speed    453 images/s on a device, 58,014 on all; 19 TFLOP/s of 61.5
+run      112,602 steps (360 epochs): 2.21 hours, 283 device-hours
+memory   2.81 GB of 17.2 on a device: parameters 0.286, gradients 0.286,
+         momentum 0.286, average 0.286, kernels 0.143, activations 1.51,
+         workspace 0.014
+fits     yes, up to 302 images on a device
+model    0.68 of the roofline: the mean of 6 measured steps (arXiv:2102.06171
+         table 3)
+error    each measured step by the mean of the others: off by a factor of 1.05
+         typically, 1.09 at worst
+figures  61.5 TFLOP/s, 450 GB/s, 166 GB/s to others, 16 GiB
+         (cloud.google.com/tpu/docs/v3, half a chip: 123 TFLOP/s, 900 GB/s, 32
+         GiB)
+
+part of a step    ms  share
+convs           36.3    51%
+activations      9.3    13%
+update           8.4    12%
+other            5.8     8%
+attention        4.4     6%
+all-reduce       3.4     5%
+weights          3.0     4%
+"""
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["cost", *map(str, arguments)])
+
+
+def facts(*arguments):
+    """The lines of the headline by their first word, each with its continuation."""
+    result = run(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    found, name = {}, ""
+    for line in result.stdout.partition("\n\n")[0].splitlines()[1:]:
+        name = line[:9].strip() or name
+        found[name] = f"{found.get(name, '')} {line[9:]}".strip()
+    return found
+
+
+def test_the_whole_text():
+    result = run("nfnet-f0", "--devices", 128)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == TEXT
+
+
+@pytest.mark.parametrize("device", ["tpu-v5e", "v100", "h200"])
+@pytest.mark.parametrize("name", ["nfnet-f4+", "nf-regnet-b0", "nf-seresnet-50"])
+def test_lines_have_80_columns(name, device):
+    result = run(name, "--accelerator", device, "--batch", 64, "--devices", 8)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_what_does_not_fit_is_said_and_accumulated():
+    found = facts("nfnet-f5", "--accelerator", "v100", "--batch", 32)
+    assert found["fits"] == (
+        "no, 6 at most of the 32 images on a device; counted as 8 micro-batches of 4 images, "
+        "accumulated"
+    )
+    assert "accumulated gradients 1.51, SAM's weights 1.51" in found["memory"]
+    assert "accumulation" in run("nfnet-f5", "--accelerator", "v100", "--batch", 32).stdout
+
+
+def test_an_accelerator_that_was_not_measured_says_so():
+    found = facts("nfnet-f1", "--accelerator", "h100", "--devices", 8)
+    assert found["model"] == (
+        "0.47 of the roofline, as measured on rtx-3090 (timm's results, PyTorch 1.12, channels "
+        "first); nothing is calibrated on h100"
+    )
+    worst = calibrate("h100").worst
+    assert worst > 2
+    assert found["error"] == (
+        "measured steps by the means of other accelerators: off by a factor of "
+        f"{calibrate('h100').typical:.2f} typically, {worst:.2f} at worst"
+    )
+
+
+def test_a_network_without_a_recipe_needs_batch_and_precision():
+    result = run("timm/test_nfnet", "--batch", 32)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "timm/test_nfnet has no [recipe] to take the batch and precision from; give --batch and "
+        "--precision, or add the table to its spec\n"
+    )
+    found = facts("timm/test_nfnet", "--batch", 32, "--precision", "float32")
+    assert found["run"] == "no recipe"
+    assert found["step"] == "32 images of 160 px, float32"
+
+
+def test_json_holds_what_the_functions_return():
+    arguments = ("--accelerator", "a100-80gb", "--batch", 512, "--devices", 2)
+    result = run("nfnet-f1", *arguments, "--size", 160, "--precision", "float32", "--json")
+    found = json.loads(result.stdout)
+    plan, device = nfspec.resolve(nfspec.load("nfnet-f1")), named("a100-80gb")
+    expected = step(plan, device, 512, 2, 160, "float32")
+    assert found["digest"] == plan.digest
+    assert found["step"]["seconds"] == expected.seconds
+    assert found["step"]["parts"] == expected.parts
+    assert found["step"]["images_per_second"] == 512 / expected.seconds
+    steps = nfspec.recipe(plan, batch=512).steps
+    hours = steps * expected.seconds / 3600
+    assert found["run"] == {"steps": steps, "hours": hours, "device_hours": 2 * hours}
+    memory = found["memory"]
+    parts = expected.accumulation
+    assert memory["parts"] == vars(training_memory(plan, 256 // parts, 160, "float32", parts > 1))
+    assert memory["needed"] == sum(memory["parts"].values())
+    assert memory["largest_batch_per_device"] == largest_batch(plan, device.memory, 160, "float32")
+    assert memory["fits"] == (memory["largest_batch_per_device"] >= 256)
+    assert found["model"] == {
+        "efficiency": calibrate("a100-80gb").efficiency,
+        "calibrated_on": "rtx-3090",
+        "typical_error": calibrate("a100-80gb").typical,
+        "worst_error": calibrate("a100-80gb").worst,
+    }
+
+
+def test_check_prints_every_measured_step():
+    result = run("--check")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line.split() for line in lines if line.startswith(("nfnet-", "timm/"))]
+    expected = [
+        [timing.variant, str(timing.size), str(timing.batch), f"{timing.seconds:.4f}"]
+        for each in ACCELERATORS.values()
+        for timing in each.timings
+    ]
+    assert [row[:4] for row in rows] == expected
+    ratios = [
+        ratio for each in ACCELERATORS if named(each).timings for ratio in calibrate(each).ratios
+    ]
+    assert [row[5] for row in rows] == [f"{ratio:.2f}" for ratio in ratios]
+    assert rows[0] == ["nfnet-f0", "192", "32", "0.0733", "0.0700", "0.95"]
+    data = json.loads(run("--check", "--json").stdout)
+    assert [each["ratio"] for found in data.values() for each in found["steps"]] == ratios
+
+
+def test_the_cpu_takes_its_figures_from_the_command_or_the_machine(monkeypatch):
+    from nfspec.benchmarks import machine
+
+    monkeypatch.setattr(machine, "sgemm", lambda: 400.0)
+    monkeypatch.setattr(machine, "bandwidth", lambda: 50.0)
+    arguments = ("nfnet-f0", "--accelerator", "cpu", "--batch", 4, "--precision", "float32")
+    measured = run(*arguments)
+    assert (measured.exit_code, measured.stderr) == (0, "measuring the machine ...\n")
+    assert "0.4 TFLOP/s, 50 GB/s, " in measured.stdout
+    given = run(*arguments, "--tflops", 0.4, "--gbs", 50)
+    assert (given.stdout, given.stderr) == (measured.stdout, "")
+
+
+def test_a_cpu_with_both_figures_given_is_not_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nfspec.benchmarks", None)
+    found = facts(
+        *("nfnet-f0", "--accelerator", "cpu", "--batch", 4, "--precision", "float32"),
+        *("--tflops", 0.202, "--gbs", 28),
+    )
+    # The machine of BENCH.md, where the model is fitted: 1.27, 1.29 and 1.76 s.
+    assert found["time"].startswith("1.4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "missing VARIANT, or --check"),
+        (("nfnet-f0", "--check"), "--check is of what was measured; leave out 'nfnet-f0'"),
+        (("nfnet-f00",), "nfnet-f00"),
+        (("nfnet-f0", "--accelerator", "tpuv3"), 'did you mean "tpu-v3"?'),
+        (("nfnet-f0", "--devices", 3), "batch: 4096 images do not divide among 3 devices"),
+        (("nfnet-f0", "--precision", "fp16"), "precision: expected one of float32, bfloat16"),
+        (("nfnet-f0", "--tflops", 1), "--tflops and --gbs are figures of the cpu"),
+        (("nfnet-f7", "--size", 1024), "one image of 1024 px takes"),
+        (("nfnet-f0", "--batch", 2_000_000_000), "leave nothing of"),
+    ],
+)
+def test_bad_input_is_a_message(arguments, message):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
