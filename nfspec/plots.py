@@ -49,16 +49,16 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
             raise InputError(f"{name}: no step in its log yet; train first")
         epochs = [entry["epoch"] for entry in steps]
         at = [entry["epoch"] for entry in held]
-        look: dict[str, Any] = {"color": f"C{number}", "linewidth": 1.2}
-        loss.plot(epochs, _smooth([e["loss"] for e in steps]), label=f"{name}, training", **look)
-        loss.plot(
-            at, [e["held_out_loss"] for e in held], "o--", label=f"{name}, held out", **look, ms=3
-        )
+        # The first ones are wider, so that curves that are the same are all seen.
+        width = 1.2 + 2.0 * (len(runs) - 1 - number)
+        look: dict[str, Any] = {"color": f"C{number}", "linewidth": width}
+        loss.plot(epochs, _smooth([e["loss"] for e in steps]), label=name, **look)
+        loss.plot(at, [e["held_out_loss"] for e in held], "o--", **look, ms=3)
         accuracy.plot(epochs, _smooth([e["accuracy"] for e in steps]), **look)
         accuracy.plot(at, [e["top1"] for e in held], "o--", **look, ms=3)
         rate.plot(epochs, [e["rate"] for e in steps], **look)
         _clip(clip, steps, epochs, None if len(runs) == 1 else look)
-    loss.set(title="loss", yscale="log")
+    loss.set(title="loss (- - held out)", ylim=(0.0, None))
     accuracy.set(title="accuracy (- - held out)", ylim=(None, 1.0))
     rate.set(title="learning rate", xlabel="epoch")
     clip.set(title="clip fraction", xlabel="epoch", ylim=(0.0, 1.0))

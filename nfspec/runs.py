@@ -144,8 +144,9 @@ def _augmentation(recipe: Recipe) -> str:
     ]
     if not recipe.mix_before_augment:
         steps.reverse()
-    done = ", then ".join(filter(None, steps))
-    return f"{done} (by the input)" if done else "none"
+    crop = f"crops from {recipe.crop_area:g}" if recipe.crop_area < 1.0 else ""
+    first = " and ".join(filter(None, [crop, "flips" if recipe.flip else ""]))
+    return ", then ".join(filter(None, [first, *steps])) or "none"
 
 
 def recipe(
@@ -180,6 +181,6 @@ def recipe(
     if warmup >= int(exact):
         raise InputError(
             f"warmup_epochs: {table.warmup_epochs:g} of {table.epochs} epochs leave nothing of "
-            f"{exact:.4g} steps to train in"
+            f"{exact:.4g} steps to train in; warm up for less"
         )
     return Run(plan, table, int(exact), batch, accumulation, warmup)

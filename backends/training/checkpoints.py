@@ -71,6 +71,12 @@ def save(folder: Path, model: keras.Model, optimizer: Any, position: Position, d
         path_of(folder, step).unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Delete what was being written when a training was killed."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def saved(folder: Path) -> list[int]:
     """Steps that there are checkpoints of, in order."""
     found = (NAME.fullmatch(path.name) for path in folder.glob("step-*.safetensors"))

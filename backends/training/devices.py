@@ -49,6 +49,24 @@ class Devices:
         """Let go of other processes."""
 
 
+def memory(count: int) -> int:
+    """Bytes that each of so many devices may use: an accelerator's, or its part of what is free."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available) // count
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        stats = jax.local_devices()[0].memory_stats() or {}
+        return int(stats.get("bytes_limit", free))
+    if backend == "torch":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free
+    return free  # TensorFlow does not say what a device has
+
+
 def devices(count: int, shard: bool = False) -> Devices:
     """The first devices of this machine, on the framework Keras runs on.
 

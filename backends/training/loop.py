@@ -156,6 +156,8 @@ class Training:
                 self.watcher.message(f"{error}; going back to the one before it")
         if self.devices.rank == 0:
             logs.cut(self.log, self.position.step)
+            for folder in (self.folder, self.checkpoints):
+                checkpoints.sweep(folder)
         self.watcher.message(f"going on after step {self.position.step:,} of {self.run.steps:,}")
 
     def train(self) -> Position:
@@ -204,10 +206,10 @@ class Training:
         entry |= found | {"rate": rate, **self._clipped()}
         entry["images_per_second"] = self.run.batch / (time.monotonic() - began)
         if not math.isfinite(found["loss"]):
-            advice = "" if self.agc is not None else ", or clip gradients: --clipping 0.01"
+            clip = "clip more" if self.agc is not None else "clip gradients"
             raise Diverged(
                 f"step {step}: the loss is {found['loss']}, at a learning rate of {rate:.3g}; "
-                f"train with a lower one (--lr), or clip more (--clipping){advice}"
+                f"train with a lower one (--lr), or {clip} (--clipping 0.01)"
             )
         if self.devices.rank == 0:
             logs.append(self.log, entry)

@@ -25,6 +25,7 @@ from nfspec.cli.diff import diff
 from nfspec.cli.evaluate import evaluate
 from nfspec.cli.listing import list_specs
 from nfspec.cli.new import new
+from nfspec.cli.plot import plot
 from nfspec.cli.show import show
 from nfspec.cli.train import train
 from nfspec.errors import NfspecError
@@ -86,6 +87,7 @@ app.command()(replay)
 app.command()(bench)
 app.command()(train)
 app.command()(evaluate)
+app.command()(plot)
 app.command()(cost)
 app.command()(convert)
 

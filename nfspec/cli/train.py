@@ -25,6 +25,7 @@ from nfspec.cli.evaluate import score_lines
 from nfspec.cli.text import compact, print_json, print_lines
 from nfspec.cli.watching import WithTensorBoard, watching
 from nfspec.compilation import BACKENDS, missing, select
+from nfspec.costs import largest_batch, training_bytes
 from nfspec.data.sources import Source, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError, WeightError
 from nfspec.initialise import init
@@ -124,6 +125,32 @@ def _require_disk(folder: Path, plan: Plan, run: Run) -> None:
             f"{folder}: {compact(needed)}B are needed there for checkpoints and weights, "
             f"{compact(free)}B are free; free some, or give another --out"
         )
+
+
+def _require_memory(plan: Plan, run: Run, devices: int, memory: int) -> None:
+    """See that a device can train its part of a batch, as far as that can be told beforehand."""
+    images, how = run.batch // run.accumulation // devices, (plan.train_size, run.recipe.precision)
+    needed = training_bytes(plan, images, *how, accumulate=run.accumulation > 1)
+    if needed <= memory:
+        return
+    most = largest_batch(plan, memory, *how, accumulate=True) * devices
+    parts = next(
+        (
+            n
+            for n in range(2, run.batch + 1)
+            if run.batch % n == 0 == run.batch // n % devices and run.batch // n <= most
+        ),
+        0,
+    )
+    advice = (
+        f"take --accumulation {parts}, or a smaller --batch"
+        if parts
+        else "take a smaller --size, or a device with more"
+    )
+    raise InputError(
+        f"{images} images of {plan.train_size} px at a time need about {compact(needed)}B to train "
+        f"{plan.name}, and {compact(memory)}B are free; {advice}"
+    )
 
 
 def _start_processes(devices: int) -> int:
@@ -292,6 +319,12 @@ def train(
     from nfspec.backends.training.loop import Settings, Training
 
     engine = engines.devices(devices, shard)
+    try:
+        _require_memory(plan, run, devices, engines.memory(devices))
+    except InputError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if nothing was there before
+        raise
     if engine.rank == 0:
         typer.echo(str(run), err=True)
         images = f"{len(source):,} to train on, {len(held):,} held out"
@@ -380,7 +413,7 @@ def _write_facts(
 
 def _report(folder: Path, entries: list[logs.Entry], run: Run, as_json: bool) -> None:
     evaluations = [entry for entry in entries if "top1" in entry]
-    final, best = evaluations[-1], max(evaluations, key=lambda e: (e["top1"], e["step"]))
+    final, best = evaluations[-1], max(evaluations, key=lambda e: e["top1"])
     if as_json:
         print_json({"folder": str(folder), "steps": run.steps, "final": final, "best": best})
         return

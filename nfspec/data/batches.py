@@ -184,8 +184,7 @@ def batches(share: Share, workers: int) -> Iterator[Batch]:
         raise InputError(f"{message}pip install grain") from None
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=4 * share.size)
     read = grain.MapDataset.source(share).to_iter_dataset(options)
-    for found in read.batch(share.size, drop_remainder=True, batch_fn=_stacked):
-        yield found
+    yield from read.batch(share.size, drop_remainder=True, batch_fn=_stacked)
 
 
 def _stacked(examples: Any) -> Batch:

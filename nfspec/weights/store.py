@@ -88,7 +88,8 @@ def read_all(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     head(path, 1)
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = sorted(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError:
         raise WeightError(f"{path}: not a safetensors file, or damaged or cut short") from None
 
