@@ -62,4 +62,4 @@ def interval(right: int, images: int) -> tuple[float, float]:
     share = right / images
     spread = Z * math.sqrt(share * (1 - share) / images + (Z / (2 * images)) ** 2)
     middle, scale = share + Z * Z / (2 * images), 1 + Z * Z / images
-    return (middle - spread) / scale, (middle + spread) / scale
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
