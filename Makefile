@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --require jax,torch,tensorflow
-.PHONY: help demo test test-nfspec bench bench-kernels lint format schema clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test test-nfspec bench bench-kernels why lint format schema clean $(addprefix test-,$(BACKENDS)) \
   reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
@@ -55,6 +55,10 @@ bench-kernels: $(BIN)/.installed-test
 	for backend in $(BACKENDS); do \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks/kernels --benchmark-only || exit 1; \
 	done
+
+## make why        what AGC is for: benchmarks/results/AGC.md (ten minutes)
+why: $(BIN)/.installed-test
+	$(BIN)/python -m nfspec.benchmarks.clipping benchmarks/results
 
 ## make reports    regenerate conformance/reports (about 25 minutes)
 reports: reports-small reports-specs reports-modes reports-faults reports-matrix reports-clean

@@ -43,7 +43,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
         DistributedDataParallel."""
         import torch
 
-        class Whole(torch.nn.Module):
+        class Whole(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are not read
             def __init__(self, network: Network):
                 super().__init__()
                 self.network = network

@@ -20,6 +20,7 @@ from nfspec.backends.layers.drop import Drop
 from nfspec.errors import BackendError
 
 Logs = dict[str, float]
+JAX_HOSTS = "KERAS_DISTRIBUTION_JOB_ADDRESSES"  # of keras.distribution.initialize
 
 
 class Devices:
@@ -28,11 +29,13 @@ class Devices:
     Attributes:
         count: Devices in all.
         rank, world: Which process this is, of how many.
+        together: All processes have to evaluate, not the first alone.
     """
 
     count = 1
     rank = 0
     world = 1
+    together = False
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Where models and optimizers are made."""
@@ -82,7 +85,7 @@ def devices(count: int, shard: bool = False) -> Devices:
         raise BackendError(
             f"sharding parameters: on jax only, through keras.distribution; {backend} cannot"
         )
-    if count == 1:
+    if count == 1 and not shard:
         return Devices()
     kinds = {"jax": OnJAX, "tensorflow": OnTensorFlow}
     return OnTorch() if backend == "torch" else kinds[backend](count, shard)
@@ -94,9 +97,13 @@ class OnJAX(Devices):
     def __init__(self, count: int, shard: bool):
         import jax
 
+        if JAX_HOSTS in os.environ:
+            keras.distribution.initialize()
+            self.rank, self.world = jax.process_index(), jax.process_count()
+            self.together = self.world > 1
         # Where there is no accelerator, cores stand in for devices.
         with contextlib.suppress(RuntimeError):  # JAX already runs
-            jax.config.update("jax_num_cpu_devices", count)
+            jax.config.update("jax_num_cpu_devices", count // self.world)
         found = keras.distribution.list_devices()
         if len(found) < count:
             raise BackendError(_too_few(count, found))
@@ -129,6 +136,16 @@ class OnTensorFlow(Devices):
     def __init__(self, count: int, shard: bool):
         import tensorflow as tf
 
+        if "TF_CONFIG" in os.environ:
+            self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            self.count = self.strategy.num_replicas_in_sync
+            resolver = self.strategy.cluster_resolver
+            self.together = True
+            self.rank, self.world = (
+                resolver.task_id,
+                len(resolver.cluster_spec().as_dict()["worker"]),
+            )
+            return
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         if kind == "CPU":
             logical = [tf.config.LogicalDeviceConfiguration()] * count
@@ -145,25 +162,35 @@ class OnTensorFlow(Devices):
         return self.strategy.scope()
 
     def train(self, trainer: keras.Model, x: NDArray[Any], y: NDArray[Any]) -> Logs:
-        parts = [self._parts(values) for values in (x, y)]
         trainer.reset_metrics()
-        logs = trainer.train_function(iter([(*parts, None)]))
+        logs = self.step((self._parts(x), self._parts(y), None))
         return {name: float(value) for name, value in logs.items()}
 
     def prepare(self, trainer: keras.Model, network: keras.Model) -> None:
+        import tensorflow as tf
+
         side = network.plan.train_size
         x = np.zeros((self.count, side, side, network.plan.channels), np.float32)
         y = np.zeros((self.count, network.output_shape[-1]), np.float32)
         with self.scope():
             trainer._symbolic_build(data_batch=(x, y, None))
-        trainer.make_train_function()
+
+        # Not trainer.train_function, which fails on several hosts: Keras reduces each metric over
+        # an axis that it does not have (keras/src/backend/tensorflow/trainer.py,
+        # `reduce_per_replica`, as of 3.15).
+        def step(data: Any) -> Any:
+            found = self.strategy.run(trainer.train_step, args=(data,))
+            return {k: self.strategy.reduce("MEAN", v, axis=None) for k, v in found.items()}
+
+        self.step = tf.function(step, autograph=False)
 
     def _parts(self, values: NDArray[Any]) -> Any:
         import tensorflow as tf
 
-        parts = np.split(values, self.count)
+        own = self.count // self.world
+        parts = np.split(values, own)
         return self.strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+            lambda context: tf.constant(parts[context.replica_id_in_sync_group % own])
         )
 
 

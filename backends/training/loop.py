@@ -97,7 +97,7 @@ class Training:
         with self.devices.scope():
             self.network = compilation.compile(
                 self.spec,
-                keras.backend.backend(),  # type: ignore[arg-type]
+                keras.backend.backend(),
                 self.params,
                 dtype=PRECISIONS[run.recipe.precision],
             )
@@ -229,7 +229,8 @@ class Training:
         return {"clip_fraction": found.pop("", 0.0), "clip_fraction_of": found}
 
     def _evaluate(self, step: int) -> None:
-        if self.devices.rank != 0:
+        first = self.devices.rank == 0
+        if not first and not self.devices.together:
             return
         with evaluation.averaged(self.optimizer):
             found = self.score()
@@ -245,8 +246,9 @@ class Training:
                 self.position = Position(step, step, entry["top1"])
                 self._write("best.safetensors")
             self._write("weights.safetensors")
-        logs.append(self.log, entry)
-        self.watcher.evaluation(entry)
+        if first:
+            logs.append(self.log, entry)
+            self.watcher.evaluation(entry)
 
     def score(self) -> Score:
         """Of the held-out images at the test size, with the parameters as they are."""
@@ -255,7 +257,9 @@ class Training:
         return evaluation.evaluate(self.logits, images, batch)
 
     def _write(self, name: str) -> None:
-        weights.save(self.folder / name, self.plan, compilation.params_of(self.network))
+        params = compilation.params_of(self.network)
+        if self.devices.rank == 0:
+            weights.save(self.folder / name, self.plan, params)
 
     def _save(self) -> None:
         if self.devices.rank != 0:
@@ -299,7 +303,7 @@ def seed_drops(network: keras.Model, seed: int) -> None:
 
 def _stages(plan: Plan) -> dict[str, str]:
     """Name of each parameter to its part of the network: stem, stages.0, ..., head."""
-    found = {}
+    found: dict[str, str] = {}
     for op in plan.ops:
         section = plan.section(op)
         stage = ".".join(section.split(".")[:2]) if section.startswith("stages") else section

@@ -88,16 +88,12 @@ def evaluate(
         )
     path = weights or folder / "weights.safetensors"
     params = READERS[kind_of_input(path)](path, resolve(spec))
-    select(backend or (facts["backend"] if facts else default_backend()))
+    chosen: Any = backend or (facts["backend"] if facts else default_backend())
+    select(chosen)
     from nfspec import compilation
     from nfspec.backends.training import evaluation
 
-    network = compilation.compile(
-        spec,
-        backend or (facts["backend"] if facts else default_backend()),
-        params,
-        folded=not plain,
-    )
+    network = compilation.compile(spec, chosen, params, folded=not plain)
     side, bad = size or spec.input.test, []
 
     def say(message: str) -> None:

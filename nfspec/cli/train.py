@@ -153,6 +153,14 @@ def _require_memory(plan: Plan, run: Run, devices: int, memory: int) -> None:
     )
 
 
+def _is_first(backend: str) -> bool:
+    """Whether this is the first process of a training, as its launcher says."""
+    if backend == "tensorflow" and "TF_CONFIG" in os.environ:
+        return int(json.loads(os.environ["TF_CONFIG"])["task"]["index"]) == 0
+    names = {"torch": "RANK", "jax": "KERAS_DISTRIBUTION_PROCESS_ID"}
+    return os.environ.get(names.get(backend, ""), "0") == "0"
+
+
 def _start_processes(devices: int) -> int:
     """Run this command in a process for each device, by torchrun; their exit status."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -288,16 +296,18 @@ def train(
     run = recipe(plan, accumulation=accumulation)
     if run.steps < 1:
         raise InputError(f"--batch: {run.batch} images are more than {len(source)} x --epochs")
+    if backend == "torch" and "WORLD_SIZE" in os.environ:
+        devices = int(os.environ["WORLD_SIZE"])  # torchrun's
     if run.batch // accumulation % devices:
         raise InputError(f"--batch: {run.batch // accumulation} images do not divide by {devices}")
     name = Path(data).name or "data"
     folder = out or Path("runs") / f"{spec.name}-{name}-{backend}".replace("/", "-")
-    first = "RANK" not in os.environ
+    first = _is_first(backend)
     if first:
         _prepare(folder, resume)
         _require_disk(folder, plan, run)
-        if backend == "torch" and devices > 1:
-            raise typer.Exit(_start_processes(devices))
+    if backend == "torch" and devices > 1 and "RANK" not in os.environ:
+        raise typer.Exit(_start_processes(devices))
     frozen = (*(freeze or ()), *(spec.finetune.freeze if start and spec.finetune else ()))
     if start is None:
         params = init(plan, seed)

@@ -1,0 +1,102 @@
+"""`nfspec plot`."""
+
+import sys
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from nfspec import logs
+from nfspec.cli import app
+
+ENTRY = {"step": 1, "epoch": 0.5, "loss": 2.0, "accuracy": 0.25, "rate": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["plot", *map(str, arguments)])
+
+
+def trained(folder, *entries):
+    folder.mkdir(parents=True)
+    for entry in entries or (ENTRY,):
+        logs.append(folder / "log.jsonl", entry)
+    return folder
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn, without drawing it."""
+    found = []
+    module = sys.modules["nfspec.cli.plot"]  # not the command, which has its name
+    monkeypatch.setattr(module, "draw", lambda runs, out: found.append((runs, out)))
+    return found
+
+
+def test_it_writes_a_picture_of_one_run(tmp_path):
+    result = run(trained(tmp_path / "mine"), "--out", "new.png")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "wrote new.png\n", "")
+    with Image.open("new.png") as image:
+        assert image.format == "PNG"
+
+
+def test_runs_are_called_by_their_folders(tmp_path, drawn, monkeypatch):
+    trained(tmp_path / "runs/a")
+    trained(tmp_path / "runs/b", ENTRY, {**ENTRY, "step": 2})
+    assert run("runs/a/", tmp_path / "runs/b").exit_code == 0
+    ((runs, out),) = drawn
+    assert list(runs) == ["a", "b"]
+    assert [len(entries) for entries in runs.values()] == [1, 2]
+    assert str(out) == "training.png"
+    monkeypatch.chdir(tmp_path / "runs/a")
+    run(".")
+    assert list(drawn[1][0]) == ["a"]
+
+
+def test_runs_of_one_name_are_called_by_their_paths(tmp_path, drawn):
+    for folder in ("one/a", "two/a", "b"):
+        trained(tmp_path / folder)
+    run("one/a", "two/a", "b")
+    assert list(drawn[0][0]) == ["one/a", "two/a", "b"]
+
+
+def test_a_half_written_last_line_is_left_out(tmp_path, drawn):
+    trained(tmp_path / "a", ENTRY, {**ENTRY, "step": 2})
+    with (tmp_path / "a/log.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')
+    run("a")
+    assert len(drawn[0][0]["a"]) == 2
+
+
+@pytest.mark.parametrize("name", ["empty", "missing", "log.jsonl", "odd"])
+def test_a_folder_without_a_training_is_named(tmp_path, name):
+    trained(tmp_path / "a")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "log.jsonl").touch()
+    (tmp_path / "odd/log.jsonl").mkdir(parents=True)
+    result = run("a", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"{name}: no training in it (no log.jsonl)\n"
+    assert not (tmp_path / "training.png").exists()
+
+
+def test_a_training_without_a_step_is_named(tmp_path):
+    trained(tmp_path / "a")
+    (tmp_path / "a/log.jsonl").write_text("")
+    result = run("a")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "a: no step in its log yet; train first\n"
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    result = run(trained(tmp_path / "a"), "--out", "missing/new.png")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "missing/new.png: cannot be written: No such file or directory\n"
+
+
+def test_it_takes_a_run_at_least():
+    assert run().exit_code == 2

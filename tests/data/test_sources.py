@@ -1,0 +1,480 @@
+"""Where labelled images come from: which files are taken, in which order, and who is held out."""
+
+import io
+import os
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+import nfspec
+from nfspec.data.sources import (
+    Source,
+    digits,
+    folder,
+    open_held_out,
+    open_sources,
+    split,
+)
+
+WANTED = "expected one with a folder of images for each class"
+
+
+def picture(path, value=0, **how):
+    """Write an image of one colour, in the format of the path's suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (value, value, value)).save(path, **how)
+    return path
+
+
+def pictures(root, **counts):
+    """A folder with so many images in each class, each grey of its own."""
+    for start, (name, count) in enumerate(counts.items()):
+        for n in range(count):
+            picture(root / name / f"{n}.png", 16 * start + n)
+    return root
+
+
+def made(*counts):
+    """A source of images that are nothing but their number."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return Source(
+        tuple(f"class{n}" for n in range(len(counts))),
+        labels,
+        tuple(f"image{n}" for n in range(len(labels))),
+        lambda number: Image.new("L", (1, 1), number),
+    )
+
+
+def one(opened, name="an image"):
+    return Source(("x",), np.zeros(1, np.int64), (name,), lambda number: opened())
+
+
+def complaint(call, *arguments):
+    with pytest.raises(nfspec.InputError) as error:
+        call(*arguments)
+    return str(error.value)
+
+
+# digits
+
+
+def test_digits_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    theirs, ours = load_digits(), digits()
+    assert ours.classes == tuple("0123456789")
+    assert ours.labels.dtype == np.int64
+    assert ours.labels.tolist() == theirs.target.tolist()
+    assert ours.names[0] == "digits/0"
+    assert len(set(ours.names)) == len(ours) == len(ours.names) == 1797
+    levels = [round(255 * level / 16) for level in range(17)]  # 0 to 16 there, none a tie
+    for number in (0, 1, 900, 1796):
+        expected = np.asarray(levels)[theirs.images[number].astype(int)]
+        found = ours.image(number, 1)
+        assert (found.mode, found.size) == ("L", (8, 8))
+        assert (np.asarray(found) == expected).all()
+        assert (np.asarray(ours.image(number, 3)) == expected[..., None]).all()
+
+
+def test_digits_are_opened_by_name_and_a_fifth_held_out():
+    training, held = open_sources("digits", 0.2, 0)
+    assert len(training) + len(held) == 1797
+    # Of each of ten classes within half an image of a fifth.
+    assert abs(len(held) - 0.2 * 1797) <= 5
+    assert sorted(training.names + held.names) == sorted(digits().names)
+    assert open_held_out("digits", 0.2, 0, ()).names == held.names
+    assert open_held_out("digits", 1.0, 0, ()).names == digits().names
+
+
+def test_the_recipe_of_nfnet_nano_is_for_the_digits_that_are_trained_on():
+    assert nfspec.load("nfnet-nano").recipe.images == len(open_sources("digits", 0.2, 0)[0])
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert complaint(digits) == (
+        "digits come with scikit-learn, which is not installed; run: pip install scikit-learn"
+    )
+
+
+# folders
+
+
+def test_classes_and_images_are_in_the_order_of_their_names(tmp_path):
+    for name in ("dog/b.png", "dog/a.png", "cat/z.png", "Emu/1.png", "cat/10.png", "cat/9.png"):
+        picture(tmp_path / name)
+    found = folder(tmp_path)
+    assert found.classes == ("Emu", "cat", "dog")
+    assert found.labels.tolist() == [0, 1, 1, 1, 2, 2]
+    assert found.labels.dtype == np.int64
+    expected = ["Emu/1.png", "cat/10.png", "cat/9.png", "cat/z.png", "dog/a.png", "dog/b.png"]
+    assert found.names == tuple(str(tmp_path / name) for name in expected)
+
+
+def test_each_number_opens_the_image_of_its_name(tmp_path):
+    found = folder(pictures(tmp_path, a=3, b=2))
+    assert [found.image(n, 1).getpixel((0, 0)) for n in range(5)] == [0, 1, 2, 16, 17]
+    chosen = found.some(np.array([4, 1, 2])).some(np.array([2, 0]))
+    assert chosen.names == (found.names[2], found.names[4])
+    assert chosen.labels.tolist() == [0, 1]
+    assert [chosen.image(n, 1).getpixel((0, 0)) for n in range(2)] == [2, 17]
+    assert chosen.classes == found.classes
+
+
+def test_images_lie_at_any_depth_under_any_spelling_of_their_suffix(tmp_path):
+    expected = ("x/1.JPG", "x/deep/2.PnG", "x/deep/er/3.webp", "x/with.dots/4.5.gif", "x/é ü.bmp")
+    for name in expected:
+        picture(tmp_path / name)
+    assert folder(tmp_path).names == tuple(str(tmp_path / name) for name in expected)
+
+
+def test_what_is_no_image_is_passed_over(tmp_path):
+    picture(tmp_path / "x/1.png")
+    for name in ("x/notes.txt", "x/labels.json", "x/png", "x/2.png.part", "x/Thumbs.db", "top.png"):
+        (tmp_path / name).write_bytes(b"nothing")
+    assert folder(tmp_path).names == (str(tmp_path / "x/1.png"),)
+
+
+def test_what_pillow_writes_but_cannot_read_is_no_image(tmp_path):
+    picture(tmp_path / "x/1.png")
+    picture(tmp_path / "x/2.pdf")
+    assert folder(tmp_path).names == (str(tmp_path / "x/1.png"),)
+
+
+def test_a_folder_that_is_called_like_an_image_is_no_image(tmp_path):
+    picture(tmp_path / "x/1.png")
+    picture(tmp_path / "x/more.jpg/2.png")
+    assert folder(tmp_path).names == (
+        str(tmp_path / "x/1.png"),
+        str(tmp_path / "x/more.jpg/2.png"),
+    )
+
+
+def test_hidden_classes_and_files_are_passed_over(tmp_path):
+    for name in ("x/1.png", "x/._1.png", ".cache/2.png"):
+        picture(tmp_path / name)
+    found = folder(tmp_path)
+    assert (found.classes, found.names) == (("x",), (str(tmp_path / "x/1.png"),))
+
+
+def test_hidden_folders_within_a_class_are_passed_over(tmp_path):
+    for name in ("x/1.png", "x/.thumbnails/1.png", "x/deep/.trash/er/2.png"):
+        picture(tmp_path / name)
+    assert folder(tmp_path).names == (str(tmp_path / "x/1.png"),)
+
+
+def test_a_dot_in_the_path_of_the_folder_itself_hides_nothing(tmp_path):
+    assert len(folder(pictures(tmp_path / ".data" / "set", a=2, b=1))) == 3
+
+
+def test_a_class_may_be_a_link_to_a_folder(tmp_path):
+    pictures(tmp_path / "elsewhere", a=2)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/x").symlink_to(tmp_path / "elsewhere/a")
+    assert folder(tmp_path / "set").names == tuple(str(tmp_path / f"set/x/{n}.png") for n in (0, 1))
+
+
+def test_classes_that_are_given_keep_their_order_and_their_labels(tmp_path):
+    found = folder(pictures(tmp_path, a=1, c=2), ("d", "c", "b", "a"))
+    assert found.classes == ("d", "c", "b", "a")
+    assert found.labels.tolist() == [1, 1, 3]
+    assert [name.split("/")[-2] for name in found.names] == ["c", "c", "a"]
+
+
+# train and val
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "test"])
+def test_a_folder_beside_train_is_what_is_held_out(tmp_path, name):
+    pictures(tmp_path / "train", a=2, b=3)
+    pictures(tmp_path / name, b=1, a=1)
+    (tmp_path / "README.md").write_text("a data set")
+    training, held = open_sources(tmp_path, 0.5, 0)
+    assert training.names == folder(tmp_path / "train").names
+    assert held.names == folder(tmp_path / name).names
+    assert training.classes == held.classes == ("a", "b")
+    assert held.labels.tolist() == [0, 1]
+    assert open_held_out(str(tmp_path), 0.5, 0, training.classes).names == held.names
+
+
+def test_val_comes_before_test(tmp_path):
+    for name in ("train", "test", "val"):
+        pictures(tmp_path / name, a=1)
+    assert open_sources(tmp_path, 0.5, 0)[1].names == (str(tmp_path / "val/a/0.png"),)
+
+
+def test_labels_of_val_are_those_of_train_though_a_class_is_not_in_it(tmp_path):
+    pictures(tmp_path / "train", a=1, b=1, c=1)
+    pictures(tmp_path / "val", c=2)
+    assert open_sources(tmp_path, 0.5, 0)[1].labels.tolist() == [2, 2]
+
+
+def test_train_without_val_is_not_taken_for_a_class(tmp_path):
+    """Without this, a network of one class is trained, and is always right."""
+    pictures(tmp_path / "train", cat=3, dog=3)
+    training, held = open_sources(tmp_path, 0.3, 0)
+    assert training.classes == held.classes == ("cat", "dog")
+
+
+def test_classes_may_be_called_train_and_test_if_there_is_but_one_of_them(tmp_path):
+    pictures(tmp_path, test=3, wagon=3)
+    assert open_sources(tmp_path, 0.3, 0)[0].classes == ("test", "wagon")
+
+
+def test_a_whole_folder_is_evaluated_on_or_what_was_held_out_of_it(tmp_path):
+    pictures(tmp_path, a=5, b=10)
+    held = open_sources(tmp_path, 0.4, 3)[1]
+    assert open_held_out(tmp_path, 0.4, 3, ()).names == held.names
+    assert open_held_out(tmp_path, 1.0, 3, ()).names == folder(tmp_path).names
+    assert open_held_out(tmp_path, 1.0, 3, ("b", "a")).labels.tolist() == [0] * 10 + [1] * 5
+
+
+# holding out
+
+
+@pytest.mark.parametrize(
+    ("share", "counts", "expected"),
+    [
+        (0.2, (10, 20, 5), (2, 4, 1)),
+        (0.01, (2, 30, 200), (1, 1, 2)),
+        (0.9, (2, 3, 10), (1, 2, 9)),
+        (0.99, (2, 3, 10), (1, 2, 9)),
+    ],
+)
+def test_a_share_of_each_class_is_held_out_and_one_image_at_least(share, counts, expected):
+    training, held = split(made(*counts), share, 0)
+    assert tuple(np.bincount(held.labels)) == expected
+    assert tuple(np.bincount(training.labels)) == tuple(np.subtract(counts, expected))
+
+
+def test_each_image_is_in_one_part_with_its_label_and_in_order():
+    source = made(7, 12, 3)
+    found = []
+    for part in split(source, 0.3, 5):
+        numbers = [int(name.removeprefix("image")) for name in part.names]
+        assert numbers == sorted(numbers)
+        assert part.labels.tolist() == source.labels[numbers].tolist()
+        assert [part.image(n, 1).getpixel((0, 0)) for n in range(len(part))] == numbers
+        assert part.classes == source.classes
+        found += numbers
+    assert sorted(found) == list(range(22))
+
+
+def test_the_seed_decides_who_is_held_out():
+    def held(seed):
+        return split(made(40, 40), 0.25, seed)[1].names
+
+    assert held(1) == held(1)
+    assert held(1) != held(2)
+    # Nor the first or the last of each class: 10 of 40 are so once in 8e8 times.
+    assert held(0) not in [
+        tuple(f"image{n + start + c}" for c in (0, 40) for n in range(10)) for start in (0, 30)
+    ]
+
+
+def test_images_of_one_class_do_not_decide_who_of_another_is_held_out():
+    def of_second(first):
+        held = split(made(first, 20), 0.25, 0)[1]
+        return [int(name.removeprefix("image")) - first for name in held.names[-5:]]
+
+    assert of_second(4) == of_second(9)
+
+
+def test_a_negative_seed_is_refused():
+    assert complaint(split, made(4, 4), 0.25, -1) == "seed must be at least 0; found -1"
+
+
+# what is wrong with a folder
+
+
+def test_there_is_no_such_folder_or_it_is_a_file(tmp_path):
+    path = tmp_path / "missing"
+    for call in (
+        lambda: folder(path),
+        lambda: open_sources(path, 0.2, 0),
+        lambda: open_held_out(path, 0.2, 0, ()),
+    ):
+        assert complaint(call) == f"{path}: no such folder; {WANTED}"
+    file = picture(tmp_path / "image.png")
+    assert complaint(open_sources, str(file), 0.2, 0) == f"{file}: not a folder; {WANTED}"
+
+
+def test_there_are_no_class_folders(tmp_path):
+    picture(tmp_path / "1.png")
+    (tmp_path / ".git").mkdir()
+    assert complaint(open_sources, tmp_path, 0.2, 0) == (
+        f"{tmp_path}: no class folders in it; expected {tmp_path}/CLASS/IMAGE, a folder for each "
+        "class"
+    )
+
+
+def test_empty_classes_are_named(tmp_path):
+    pictures(tmp_path, a=2)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/notes.txt").write_text("none")
+    assert complaint(open_sources, tmp_path, 0.2, 0) == (
+        f"{tmp_path}: no images in b, c; put some there, or take the folder away"
+    )
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path):
+    pictures(tmp_path, a=2, b=1)
+    assert complaint(open_sources, tmp_path, 0.2, 0) == (
+        'class "b" has 1 image: none is left to train on when one is held out; add images, or put '
+        "those to evaluate on into a folder val beside train"
+    )
+
+
+def test_strangers_are_named_in_val_and_in_what_is_evaluated_on(tmp_path):
+    pictures(tmp_path / "train", cat=1, emu=1)
+    val = pictures(tmp_path / "val", emu=1, dog=1, cow=1)
+    message = f"{val}: no classes of the network: cow, dog; it knows cat, emu"
+    assert complaint(open_sources, tmp_path, 0.2, 0) == message
+    assert complaint(open_held_out, tmp_path, 0.2, 0, ("cat", "emu")) == message
+    assert complaint(open_held_out, val, 1.0, 0, ("cat", "emu")) == message
+
+
+# images that cannot be read
+
+
+def encoded(kind, size=(24, 24)):
+    """Noise as a file of a format, which is long enough to be cut."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def bomb(side):
+    """A PNG of a few bytes that says to have so many pixels each way."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+BAD = {
+    "garbage.png": b"not an image at all",
+    "empty.png": b"",
+    "zeros.jpg": b"\0" * 4096,
+    "cut.png": encoded("PNG")[:900],
+    "cut.jpg": encoded("JPEG")[:500],
+    "cut.gif": encoded("GIF")[:500],
+    "cut.bmp": encoded("BMP")[:500],
+    "broken.png": encoded("PNG").replace(b"IDAT", b"IDAX"),
+    "bomb.png": bomb(60_000),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, name, channels):
+    path = picture(tmp_path / "x" / name)
+    path.write_bytes(BAD[name])
+    message = complaint(folder(tmp_path).image, 0, channels)
+    assert message.startswith(f"{path}: cannot be read (")
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/1.png").symlink_to("missing.png")
+    message = complaint(folder(tmp_path).image, 0, 3)
+    assert message.startswith(f"{tmp_path}/x/1.png: cannot be read (")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
+def test_an_image_that_may_not_be_read_is_named(tmp_path):
+    path = picture(tmp_path / "x/1.png")
+    path.chmod(0)
+    assert complaint(folder(tmp_path).image, 0, 3).startswith(f"{path}: cannot be read (")
+
+
+FORMATS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "TGA", "PPM", "PCX", "ICO", "SGI", "QOI"]
+OPTIONAL = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
+FORMATS += [name for name, feature in OPTIONAL.items() if features.check(feature)]
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_files_cut_short_and_files_with_wrong_bytes_are_images_or_errors(kind):
+    """Whatever a reader of Pillow's raises."""
+    whole, rng = encoded(kind), np.random.default_rng(0)
+    variants = [whole[: len(whole) * n // 24] for n in range(24)]
+    for _ in range(40):
+        data = bytearray(whole)
+        # The first bytes say what the file is; with those wrong nobody reads on.
+        for place in rng.integers(12, min(len(data), 600), 3):
+            data[place] = rng.integers(256)
+        variants.append(bytes(data))
+    refused = 0
+    for data in variants:
+        source = one(lambda data=data: Image.open(io.BytesIO(data)), "a file")
+        try:
+            assert source.image(0, 3).mode == "RGB"
+        except nfspec.InputError as error:
+            assert str(error).startswith("a file: cannot be read (")
+            refused += 1
+    assert refused > 0
+
+
+# modes
+
+
+def through(tmp_path, image, name="1.png", **how):
+    """What an image is as RGB and as grey, once it was a file: two arrays of its first pixel."""
+    (tmp_path / "x").mkdir(exist_ok=True)
+    image.save(tmp_path / "x" / name, **how)
+    source = folder(tmp_path)
+    colour, grey = source.image(0, 3), source.image(0, 1)
+    assert (colour.mode, grey.mode) == ("RGB", "L")
+    assert colour.size == grey.size == image.size
+    return colour.getpixel((0, 0)), grey.getpixel((0, 0))
+
+
+# ITU-R 601-2 luma of (200, 100, 50): 0.299 · 200 + 0.587 · 100 + 0.114 · 50 = 124.2
+@pytest.mark.parametrize(
+    ("mode", "colour", "rgb", "grey"),
+    [
+        ("RGB", (200, 100, 50), (200, 100, 50), 124),
+        ("RGBA", (200, 100, 50, 7), (200, 100, 50), 124),
+        ("L", 77, (77, 77, 77), 77),
+        ("LA", (77, 3), (77, 77, 77), 77),
+        ("1", 1, (255, 255, 255), 255),
+    ],
+)
+def test_every_mode_becomes_colour_or_grey(tmp_path, mode, colour, rgb, grey):
+    assert through(tmp_path, Image.new(mode, (5, 4), colour)) == (rgb, grey)
+
+
+def test_a_palette_becomes_its_colours(tmp_path):
+    image = Image.new("P", (5, 4), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    assert through(tmp_path, image) == ((200, 100, 50), 124)
+
+
+def test_a_palette_with_transparency_becomes_its_colours_without_a_warning(tmp_path):
+    """A common kind of PNG."""
+    image = Image.new("P", (5, 4), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    assert through(tmp_path, image, transparency=b"\x00\x80") == ((200, 100, 50), 124)
+
+
+def test_cmyk_becomes_colour(tmp_path):
+    image = Image.new("CMYK", (5, 4), (55, 155, 205, 0))
+    assert through(tmp_path, image, "1.tif") == ((200, 100, 50), 124)
+
+
+@pytest.mark.parametrize("name", ["1.png", "1.tif"])
+@pytest.mark.parametrize("value", [0, 100, 128, 255])
+def test_sixteen_bits_become_the_upper_eight(tmp_path, name, value):
+    """257 of 65,535 is 1 of 255."""
+    image = Image.fromarray(np.full((4, 5), 257 * value, np.uint16))
+    assert image.mode == "I;16"
+    assert through(tmp_path, image, name) == ((value,) * 3, value)
