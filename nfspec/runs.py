@@ -131,8 +131,15 @@ class Run:
             ),
             "loss": f"cross-entropy, label smoothing {recipe.label_smoothing:g}",
             "precision": recipe.precision,
+            "images": _preparation(recipe),
             "augmentation": _augmentation(recipe),
         }
+
+
+def _preparation(recipe: Recipe) -> str:
+    whole = recipe.crop_area == 1.0
+    cut = "whole" if whole else f"crops of {recipe.crop_area:.0%} or more"
+    return f"{cut}, half of them mirrored" if recipe.flip else cut
 
 
 def _augmentation(recipe: Recipe) -> str:
@@ -144,9 +151,7 @@ def _augmentation(recipe: Recipe) -> str:
     ]
     if not recipe.mix_before_augment:
         steps.reverse()
-    crop = f"crops from {recipe.crop_area:g}" if recipe.crop_area < 1.0 else ""
-    first = " and ".join(filter(None, [crop, "flips" if recipe.flip else ""]))
-    return ", then ".join(filter(None, [first, *steps])) or "none"
+    return ", then ".join(filter(None, steps)) or "none"
 
 
 def recipe(

@@ -12,7 +12,7 @@ KINDS = (
 )
 TABLES = (
     "schema, name, source, family, input, stem, stages, block, rounding, ws, activation, conv, "
-    "attention, se, eca, stochastic_depth, head, agc or recipe"
+    "attention, se, eca, stochastic_depth, head, agc, recipe or finetune"
 )
 
 # What stands from line 5 on, and the line of the error after `x.toml:`.

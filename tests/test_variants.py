@@ -26,6 +26,7 @@ def ours(name: str) -> str:
 
 
 DEEPMIND = {ours(name): counts for name, counts in COUNTS["deepmind"].items()}
+OURS = "nfnet-nano"  # for small images; nobody else has it
 TIMM = {f"timm/{name}": entry for name, entry in COUNTS["timm"].items()}
 
 # train px, test px, dropout, RandAugment as the original's three digits or more: 405 is 4 layers of
@@ -59,6 +60,7 @@ def test_the_networks_are_those_that_were_counted_in_a_natural_order():
         *(f"nfnet-f{n}" for n in range(8)),
         *(f"nfnet-f{n}+" for n in range(8)),
         "nfnet-f4+paper",
+        "nfnet-nano",
         *(f"nf-regnet-b{n}" for n in range(9)),
         *(f"nf-resnet-{n}" for n in resnets),
         *(f"nf-seresnet-{n}" for n in resnets),
@@ -72,11 +74,11 @@ def test_the_networks_are_those_that_were_counted_in_a_natural_order():
         "timm/nfnet_l0",
         "timm/test_nfnet",
     )
-    assert set(variants()) == {*DEEPMIND, *TIMM}
+    assert set(variants()) - {OURS} == {*DEEPMIND, *TIMM}
     assert dialects() == ("deepmind", "timm", "timm-dm")
 
 
-@pytest.mark.parametrize("name", variants())
+@pytest.mark.parametrize("name", [name for name in variants() if name != OURS])
 def test_parameters_are_exactly_as_published(name):
     spec = load(name)
     assert spec.name == name
@@ -155,3 +157,11 @@ def test_wiring_of_timms(name):
     assert spec.stem.pool == ("max" if cfg["stem_type"] == "7x7_pool" else "none")
     if cfg["attn_layer"] == "se":
         assert spec.se.ratio == cfg["attn_kwargs"]["rd_ratio"]
+
+
+def test_our_own_small_network_is_small_and_knows_how_it_is_trained():
+    spec = load(OURS)
+    assert count(resolve(spec)).parameters < 1_500_000
+    assert (spec.input.train, spec.input.test) == (32, 32)
+    assert spec.recipe is not None and spec.recipe.precision == "float32"
+    assert spec.finetune is not None

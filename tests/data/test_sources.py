@@ -240,6 +240,7 @@ def test_a_whole_folder_is_evaluated_on_or_what_was_held_out_of_it(tmp_path):
     ("share", "counts", "expected"),
     [
         (0.2, (10, 20, 5), (2, 4, 1)),
+        (0.3, (9, 12, 14), (3, 4, 4)),  # 2.7, 3.6 and 4.2
         (0.01, (2, 30, 200), (1, 1, 2)),
         (0.9, (2, 3, 10), (1, 2, 9)),
         (0.99, (2, 3, 10), (1, 2, 9)),
@@ -274,6 +275,12 @@ def test_the_seed_decides_who_is_held_out():
     assert held(0) not in [
         tuple(f"image{n + start + c}" for c in (0, 40) for n in range(10)) for start in (0, 30)
     ]
+
+
+def test_classes_of_a_size_do_not_hold_out_the_same_places():
+    held = split(made(40, 40), 0.25, 0)[1]
+    numbers = [int(name.removeprefix("image")) for name in held.names]
+    assert [number - 40 for number in numbers[10:]] != numbers[:10]
 
 
 def test_images_of_one_class_do_not_decide_who_of_another_is_held_out():
@@ -360,6 +367,16 @@ def bomb(side):
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def second_half_broken():
+    """A PNG in two parts, the second of which says to be no part of a PNG."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 25), np.uint8)
+    pixels[:, 0] = 0  # each row is as it is
+    packed = zlib.compress(pixels.tobytes())
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 8, 0, 0, 0, 0))
+    parts = chunk(b"IDAT", packed[:200]) + chunk(b"\1\2\3\4", packed[200:])
+    return b"\x89PNG\r\n\x1a\n" + header + parts + chunk(b"IEND", b"")
+
+
 BAD = {
     "garbage.png": b"not an image at all",
     "empty.png": b"",
@@ -369,6 +386,7 @@ BAD = {
     "cut.gif": encoded("GIF")[:500],
     "cut.bmp": encoded("BMP")[:500],
     "broken.png": encoded("PNG").replace(b"IDAT", b"IDAX"),
+    "half.png": second_half_broken(),
     "bomb.png": bomb(60_000),
 }
 

@@ -1,0 +1,724 @@
+"""`nfspec train`, from its arguments to the files it leaves, on PyTorch and images of three colours.
+
+Most calls go to one process that stays; those that are signalled before they look have their own.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+import nfspec
+from nfspec.weights.store import read_all
+
+from served import ENVIRONMENT, Served
+from tiny import CLASSES, EACH, log_of, write_images, write_spec
+
+STEPS = 12
+FILES = {
+    "spec.toml",
+    "run.json",
+    "log.jsonl",
+    "training.png",
+    "weights.safetensors",
+    "best.safetensors",
+    "checkpoints",
+}
+# A signal in the middle of a step, and failures of one: what runs before the command.
+AT_STEP = """
+from nfspec.backends.training.devices import Devices
+train, calls = Devices.train, []
+def failing(self, trainer, x, y):
+    calls.append(1)
+    if len(calls) == {step}:
+        {action}
+    return train(self, trainer, x, y)
+patch.setattr(Devices, "train", failing)
+"""
+INTERRUPT = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+
+
+@pytest.fixture(scope="module")
+def nfspec_on_torch():
+    served = Served()
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the spec and the images."""
+    folder = tmp_path_factory.mktemp("place")
+    write_spec(folder)
+    write_images(folder / "data")
+    return folder
+
+
+@pytest.fixture
+def train(nfspec_on_torch, place):
+    """`nfspec train` of the tiny network; of other images if given."""
+
+    def call(*arguments, data=None, spec=None, before=""):
+        spec, data = spec or place / "tiny.toml", data or place / "data"
+        return nfspec_on_torch("train", spec, data, *arguments, before=before)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """A whole training in a process of its own: what it printed, and its folder."""
+    folder = place / "finished"
+    command = [sys.executable, "-m", "nfspec", "train", "tiny.toml", "data", "--json"]
+    command += ["--backend", "torch", "--out", folder]
+    result = subprocess.run(
+        command, cwd=place, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+@pytest.fixture
+def stopped(train, tmp_path):
+    """The folder of a training that was interrupted in its fifth step."""
+    result = train(
+        "--out", tmp_path / "run", before=AT_STEP.format(step=5, action=INTERRUPT)
+    )
+    assert result.exit_code == 130, result.stderr
+    assert "stopping after this step, with a checkpoint; again: at once" in result.stderr
+    assert result.stderr.endswith("stopped after step 5; go on with --resume\n")
+    assert checkpoints(tmp_path / "run") == [3, 5]
+    return tmp_path / "run"
+
+
+def checkpoints(folder):
+    found = (folder / "checkpoints").glob("step-*.safetensors")
+    return sorted(int(path.stem.removeprefix("step-")) for path in found)
+
+
+def snapshot(folder):
+    """Every file below a folder, and its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_refused(result, message):
+    """A message, exit status 2, no traceback."""
+    assert result.unexpected == ""
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    assert re.search(message, result.stderr), result.stderr
+
+
+def assert_same_bits(folder, whole):
+    last = f"checkpoints/step-{STEPS:08d}.safetensors"
+    for file in ("weights.safetensors", "best.safetensors", last):
+        (found, facts), (expected, others) = read_all(folder / file), read_all(whole / file)
+        assert facts == others, file
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            assert found[name].tobytes() == array.tobytes(), f"{file}: {name}"
+    assert log_of(folder) == log_of(whole)
+
+
+# A training from end to end.
+
+
+def test_all_files_are_there_and_nothing_else(finished):
+    folder, _ = finished
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert (folder / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert checkpoints(folder)[-2:] == [9, 12]
+
+
+def test_the_spec_in_the_folder_is_the_one_that_was_trained(finished, place):
+    spec = nfspec.load(finished[0] / "spec.toml")
+    assert spec == nfspec.load(place / "tiny.toml")
+    weights = nfspec.weights.load(finished[0] / "weights.safetensors", nfspec.resolve(spec))
+    assert weights["head.fc.kernel"].shape == (32, 3)
+
+
+def test_the_spec_in_the_folder_has_what_was_asked_for(train, tmp_path):
+    (tmp_path / "over.toml").write_text("[recipe]\nmomentum = 0.8\nbatch = 6\n")
+    options = ["--recipe", tmp_path / "over.toml", "--batch", 4, "--lr", 0.5, "--clipping", 0.02]
+    options += ["--epochs", 3, "--warmup", 2, "--size", 17, "--precision", "bfloat16"]
+    result = train("--out", tmp_path / "run", "--stop-at", 1, *options)
+    assert result.exit_code == 0, result.stderr
+    spec = nfspec.load(tmp_path / "run" / "spec.toml")
+    recipe = spec.recipe
+    assert (recipe.momentum, recipe.batch, recipe.epochs, recipe.warmup_epochs) == (0.8, 4, 3, 2)
+    assert (recipe.learning_rate, recipe.learning_rate_images) == (0.5, 0)
+    assert (recipe.precision, recipe.images) == ("bfloat16", 24)
+    assert (spec.input.train, spec.input.test, spec.agc.clipping) == (17, 17, 0.02)
+
+
+def test_clipping_none_turns_it_off(train, tmp_path):
+    result = train("--out", tmp_path / "run", "--stop-at", 1, "--clipping", "none")
+    assert result.exit_code == 0, result.stderr
+    assert not nfspec.load(tmp_path / "run" / "spec.toml").agc.enabled
+    assert "clipping       none" in result.stderr
+    assert "clip_fraction" not in log_of(tmp_path / "run")[0]
+
+
+def test_the_facts_of_the_run(finished, place):
+    facts = json.loads((finished[0] / "run.json").read_text())
+    versions = {name: facts.pop(name) for name in ("nfspec", "keras", "torch")}
+    assert versions["nfspec"] == nfspec.__version__
+    assert facts == {
+        "variant": "tiny",
+        "data": str(place / "data"),
+        "backend": "torch",
+        "seed": 0,
+        "held_out": 0.2,
+        "classes": list(CLASSES),
+    }
+
+
+def test_json_is_the_last_and_the_best_evaluation_of_the_log(finished):
+    folder, result = finished
+    entries = log_of(folder)
+    evaluations = [entry for entry in entries if "top1" in entry]
+    assert [entry["step"] for entry in entries if "loss" in entry] == [*range(1, STEPS + 1)]
+    assert [entry["step"] for entry in evaluations] == [3, 6, 9, 12]
+    best = max(evaluations, key=lambda entry: entry["top1"])
+    assert json.loads(result.stdout) == {
+        "folder": str(folder),
+        "steps": STEPS,
+        "final": evaluations[-1],
+        "best": best,
+    }
+    assert "Traceback" not in result.stderr
+    assert f"{3 * EACH - 6} to train on, 6 held out, 3 classes" in result.stderr
+
+
+def test_text_says_how_often_it_is_right_and_how_sure_that_is(train, finished, tmp_path):
+    result = train("--out", tmp_path / "run")
+    assert (result.exit_code, result.unexpected) == (0, "")
+    lines = result.stdout.splitlines()
+    last = [entry for entry in log_of(tmp_path / "run") if "top1" in entry][-1]
+    assert lines[0].startswith(f"top-1  {last['top1']:7.2%}  (95 % interval ")
+    assert lines[0].endswith(f"{round(6 * last['top1'])} of 6)")
+    assert lines[1].endswith(f"{round(6 * last['top5'])} of 6)")
+    assert lines[3].startswith(f"wrote  {tmp_path / 'run'}/weights.safetensors")
+    assert_same_bits(tmp_path / "run", finished[0])
+
+
+def test_the_folder_is_called_after_spec_data_and_framework(train, tmp_path):
+    result = train("--stop-at", 1, before=f"patch.chdir({str(tmp_path)!r})")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "runs" / "tiny-data-torch" / "weights.safetensors").is_file()
+
+
+def test_tensorboard_files_are_written_on_request(train, tmp_path):
+    result = train("--out", tmp_path / "run", "--stop-at", 1, "--tensorboard")
+    assert result.exit_code == 0, result.stderr
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"train/loss" in events.read_bytes()
+
+
+def test_another_seed_is_another_training(train, finished, tmp_path):
+    result = train("--out", tmp_path / "run", "--seed", 1, "--stop-at", 1)
+    assert result.exit_code == 0, result.stderr
+    assert log_of(tmp_path / "run")[0]["loss"] != log_of(finished[0])[0]["loss"]
+
+
+def test_a_folder_val_is_what_is_evaluated_on(train, place, tmp_path):
+    shutil.copytree(place / "data", tmp_path / "data" / "train")
+    (tmp_path / "data" / "val" / "red").mkdir(parents=True)
+    shutil.copy(place / "data" / "red" / "0.png", tmp_path / "data" / "val" / "red")
+    result = train("--out", tmp_path / "run", "--stop-at", 1, data=tmp_path / "data")
+    assert result.exit_code == 0, result.stderr
+    assert "30 to train on, 1 held out, 3 classes" in result.stderr
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--clipping", "high"), r'^--clipping: expected a number, or "none"; found "high"$'),
+        (("--clipping", "-1"), r"^--clipping: agc\.clipping: must be more than 0"),
+        (("--lr", "0"), r"^--lr: recipe\.learning_rate: must be more than 0"),
+        (("--lr", "nan"), r"^--lr: recipe\.learning_rate: must be finite"),
+        (("--batch", "0"), r"^--batch: recipe\.batch: must be at least 1; found 0"),
+        (("--epochs", "0"), r"^--epochs: recipe\.epochs: must be at least 1; found 0"),
+        (("--size", "8"), r"--size: input\.train: must be at least 16; found 8"),
+        (("--precision", "float16"), r'^--precision: .*did you mean "bfloat16"'),
+        (("--accumulation", "3"), r"^batch: 8 images do not divide into 3 micro-batches$"),
+        (("--devices", "3"), r"^--batch: 8 images do not divide by 3$"),
+        (("--accumulation", "4", "--devices", "4"), r"^--batch: 2 images do not divide by 4$"),
+        (("--warmup", "4"), r"^warmup_epochs: 4 of 4 epochs leave nothing of 12 steps"),
+        (("--backend", "jaxx"), r'^no backend "jaxx"; .*did you mean "jax"\?$'),
+        (("--init", "none.safetensors"), r"No such file or directory: none\.safetensors"),
+        (("--resume",), r"no training there to resume; start it without --resume$"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(train, tmp_path, options, message):
+    assert_refused(train("--out", tmp_path / "run", *options), message)
+    assert snapshot(tmp_path) == {}
+
+
+def test_a_batch_of_more_images_than_there_are_is_called_that(train, tmp_path):
+    """And not a warm-up that is too long."""
+    assert_refused(train("--out", tmp_path / "run", "--batch", 1000), r"^--batch: 1000 images")
+    options = ("--out", tmp_path / "run", "--batch", 1000, "--warmup", 0)
+    assert_refused(train(*options), r"^--batch: 1000 images")
+
+
+def test_an_unknown_variant_and_one_without_a_recipe(train, tmp_path):
+    out = ("--out", tmp_path / "run")
+    assert_refused(train(*out, spec="nfnet-f00"), r'did you mean "nfnet-f0"\? \[SPEC-NAME\]$')
+    assert_refused(train(*out, spec="timm/test_nfnet"), r"^timm/test_nfnet has no \[recipe\]; give")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[recipe]\nbatch = 0\n", r":2:1: recipe\.batch: must be at least 1; found 0"),
+        ("[recipe]\nmomentun = 0.5\n", r':2:1: recipe\.momentun: unknown key; .*"momentum"'),
+        ("[recipe]\nbatch = \n", ":2:9: not TOML"),
+        (None, ": cannot be read: No such file or directory"),
+    ],
+    ids=["value", "key", "not TOML", "missing"],
+)
+def test_what_is_wrong_in_a_recipe_file_is_said_with_its_place(train, tmp_path, text, where):
+    file = tmp_path / "over.toml"
+    if text is not None:
+        file.write_text(text)
+    result = train("--out", tmp_path / "run", "--recipe", file)
+    assert_refused(result, re.escape(str(file)) + where)
+
+
+# What is not installed.
+
+
+HIDDEN = """
+import importlib.util, sys
+find = importlib.util.find_spec
+hidden = {names!r}
+patch.setattr(importlib.util, "find_spec", lambda n, *a: None if n in hidden else find(n, *a))
+for name in hidden:
+    patch.setitem(sys.modules, name, None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["jax"], ["--backend", "jax"], r"^jax: jax not installed; run: pip install jax$"),
+        (["grain"], [], r"^grain, .* is not installed; run: pip install grain$"),
+        (["tensorboardX"], ["--tensorboard"], r"not installed; run: pip install tensorboardX$"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_the_command(train, tmp_path, names, options, message):
+    """And nothing is begun, so that the same command works once it is."""
+    before = HIDDEN.format(names=names)
+    assert_refused(train("--out", tmp_path / "run", *options, before=before), message)
+    assert snapshot(tmp_path) == {}
+
+
+def test_digits_without_scikit_learn(train, tmp_path):
+    before = HIDDEN.format(names=["sklearn", "sklearn.datasets"])
+    result = train("--out", tmp_path / "run", data="digits", before=before)
+    assert_refused(result, r"^digits come with scikit-learn.* run: pip install scikit-learn$")
+
+
+# Images.
+
+
+def test_data_that_is_no_folder_of_class_folders(train, place, tmp_path):
+    out = ("--out", tmp_path / "run")
+    assert_refused(train(*out, data=tmp_path / "none"), r"/none: no such folder; expected one")
+    assert_refused(train(*out, data=place / "tiny.toml"), r"tiny\.toml: not a folder; expected one")
+    (tmp_path / "data" / ".hidden").mkdir(parents=True)
+    (tmp_path / "data" / "0.png").write_bytes(b"")
+    assert_refused(train(*out, data=tmp_path / "data"), r"/data: no class folders in it; expected")
+    (tmp_path / "data" / "red").mkdir()
+    (tmp_path / "data" / "red" / "notes.txt").write_text("no image")
+    assert_refused(train(*out, data=tmp_path / "data"), r"/data: no images in red; put some there")
+
+
+def test_a_class_of_one_image_leaves_none_to_train_on(train, place, tmp_path):
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    for number in range(1, EACH):
+        (data / "green" / f"{number}.png").unlink()
+    result = train("--out", tmp_path / "run", data=data)
+    assert_refused(result, r'^class "green" has 1 image: none is left to train on')
+
+
+def test_strangers_in_val_are_refused(train, place, tmp_path):
+    shutil.copytree(place / "data", tmp_path / "data" / "train")
+    shutil.copytree(place / "data" / "red", tmp_path / "data" / "val" / "pink")
+    result = train("--out", tmp_path / "run", data=tmp_path / "data")
+    assert_refused(result, r"no classes of the network: pink; it knows blue, green, red")
+
+
+def damaged_avif(path, image):
+    image.save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def test_images_that_cannot_be_read_are_named_once_and_left_out(train, place, tmp_path):
+    """Of those to train on and those held out, whatever Pillow makes of them."""
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    bad = []
+    for number in range(0, EACH, 2):
+        path = data / "red" / f"{number}.png"
+        whole = path.read_bytes()
+        path.write_bytes([b"", b"text", whole[:100], whole[:-300], whole[::-1]][number // 2])
+        bad.append(path)
+    result = train("--out", tmp_path / "run", data=data)
+    assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
+    for path in bad:
+        assert result.stderr.count(f"{path}: cannot be read (") == 1
+    assert result.stderr.count("left out") == len(bad)
+    assert len([entry for entry in log_of(tmp_path / "run") if "loss" in entry]) == STEPS
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_an_avif_that_cannot_be_read_is_left_out_too(train, place, tmp_path):
+    """Pillow says so by a RuntimeError, unlike those of other formats."""
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    path = data / "red" / "broken.avif"
+    damaged_avif(path, Image.open(data / "red" / "0.png"))
+    with pytest.raises(RuntimeError):
+        Image.open(path).convert("RGB")
+    result = train("--out", tmp_path / "run", data=data)
+    assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
+    assert result.stderr.count(f"{path}: cannot be read (") == 1
+
+
+def emptied(place, target, keep=()):
+    """A copy of the images, all of them text but those to keep."""
+    data = shutil.copytree(place / "data", target)
+    for path in data.glob("*/*.png"):
+        if path not in keep:
+            path.write_text("not an image")
+    return data
+
+
+def test_where_no_image_can_be_read_it_ends(train, place, tmp_path):
+    data = emptied(place, tmp_path / "data")
+    result = train("--out", tmp_path / "run", data=data)
+    assert_refused(result, "none of the training images can be read")
+    assert "no checkpoint was written yet" in result.stderr
+
+
+def test_where_no_held_out_image_can_be_read_it_ends_in_a_message(train, place, tmp_path):
+    shutil.copytree(place / "data", tmp_path / "data" / "train")
+    emptied(place, tmp_path / "data" / "val")
+    result = train("--out", tmp_path / "run", data=tmp_path / "data")
+    assert_refused(result, "none of the held-out images can be read")
+
+
+# The folder.
+
+
+def test_a_folder_that_cannot_be_one(train, place, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert_refused(train("--out", out), r"cannot be written to \(.*\); give another --out$")
+    assert snapshot(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_to(train, tmp_path):
+    (tmp_path / "run").mkdir(mode=0o500)
+    result = train("--out", tmp_path / "run")
+    assert_refused(result, r"cannot be written to \(.*Permission denied\); give another --out$")
+
+
+def test_a_file_system_that_cannot_be_written_to(train, tmp_path):
+    before = "import errno, pathlib\ndef touch(*a, **k): raise OSError(errno.EROFS, 'Read-only')\n"
+    before += "patch.setattr(pathlib.Path, 'touch', touch)"
+    result = train("--out", tmp_path / "run", before=before)
+    assert_refused(result, r"cannot be written to \(.*Read-only\); give another --out$")
+
+
+def test_a_folder_that_holds_a_training_is_left_as_it_is(train, finished):
+    before = snapshot(finished[0])
+    result = train("--out", finished[0], "--seed", 3)
+    assert_refused(result, "holds a training; go on with it by --resume, or give another --out$")
+    assert snapshot(finished[0]) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--lr", 0.1), ("--seed", 1), ("--held-out", 0.4), ("--freeze", "stem.*"), ("--epochs", 5)],
+    ids=lambda options: options[0],
+)
+def test_resuming_with_other_settings_is_refused_and_changes_nothing(train, stopped, options):
+    """`nfspec evaluate` reads what was trained from spec.toml, and what was held out from run.json:
+    they must stay those of the training that is there."""
+    before = snapshot(stopped)
+    result = train("--out", stopped, "--resume", *options)
+    assert_refused(result, r"step-00000005\.safetensors: a checkpoint of another training than")
+    assert snapshot(stopped) == before
+
+
+def test_a_training_goes_on_from_another_folder_of_the_same_images(train, stopped, place):
+    """By another way to the same place."""
+    data = place / "data" / ".." / "data"
+    result = train("--out", stopped, "--resume", data=data)
+    assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
+
+
+def test_resuming_what_is_finished_reports_it_again(train, finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    result = train("--out", folder, "--resume", "--json")
+    assert (result.exit_code, result.unexpected) == (0, "")
+    found = json.loads(result.stdout)
+    expected = json.loads(finished[1].stdout)
+    assert (found["final"], found["best"]) == (expected["final"], expected["best"])
+    assert_same_bits(folder, finished[0])
+
+
+# Room.
+
+
+def test_a_disk_without_room_for_checkpoints(train, tmp_path):
+    """17,707 parameters, three copies of each in a checkpoint: see what the message says."""
+    before = "import shutil, types\n"
+    before += "patch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free={}))"
+    result = train("--out", tmp_path / "run", before=before.format(50_000))
+    assert_refused(result, r"/run: \S+ k?B are needed there for checkpoints .* 50\S* kB are free; ")
+    assert snapshot(tmp_path) == {}
+    result = train("--out", tmp_path / "run", "--stop-at", 1, before=before.format(10**8))
+    assert result.exit_code == 0, result.stderr
+
+
+LIMITED = """
+import resource
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+class Limit:
+    pass
+patch.setattr(resource, "setrlimit", resource.setrlimit)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, limits[1]))
+"""
+UNLIMITED = """
+import resource
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limits[1], limits[1]))
+"""
+
+
+@pytest.mark.parametrize("full", ["a checkpoint", "the weights", "the log"])
+def test_a_disk_that_is_full_while_it_trains(train, finished, stopped, full):
+    """What is there stays whole, and with room it goes on to the bits it would have had."""
+    log = (stopped / "log.jsonl").stat().st_size
+    checkpoint = checkpoints_file(stopped, 5).stat().st_size
+    limit = {"a checkpoint": checkpoint - 1, "the weights": log + 2_000, "the log": log + 100}[full]
+    before = snapshot(stopped / "checkpoints")
+    try:
+        result = train("--out", stopped, "--resume", before=LIMITED.format(limit=limit))
+    finally:
+        train("--help", before=UNLIMITED)
+    assert_refused(result, "File too large")
+    assert result.stderr.endswith(
+        f"{checkpoints_file(stopped, 5)} is whole; --resume goes on from there\n"
+    )
+    assert snapshot(stopped / "checkpoints") == before
+    assert not list(stopped.rglob(".*.tmp"))
+    result = train("--out", stopped, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert_same_bits(stopped, finished[0])
+
+
+def checkpoints_file(folder, step):
+    return folder / "checkpoints" / f"step-{step:08d}.safetensors"
+
+
+MEMORY = """
+from nfspec.backends.training import devices
+patch.setattr(devices, "memory", lambda count: {bytes})
+"""
+
+
+def test_memory_that_does_not_suffice_for_the_batch_but_for_parts_of_it(train, place, tmp_path):
+    """The advice is such that the training starts with it."""
+    plan = nfspec.resolve(nfspec.load(place / "tiny.toml"))
+    from nfspec.costs import training_bytes
+
+    enough = training_bytes(plan, 2, 16, "float32", accumulate=True)
+    before = MEMORY.format(bytes=enough)
+    result = train("--out", tmp_path / "run", before=before)
+    assert_refused(result, r"^8 images of 16 px at a time need about .*; take --accumulation 4, or")
+    assert not (tmp_path / "run").exists()
+    options = ("--out", tmp_path / "run", "--accumulation", 4, "--stop-at", 1)
+    result = train(*options, before=before)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_memory_that_does_not_suffice_for_an_image(train, tmp_path):
+    result = train("--out", tmp_path / "run", before=MEMORY.format(bytes=1000))
+    assert_refused(result, r"1\S* kB are free; take a smaller --size, or a device with more$")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "MemoryError()",
+        "__import__('torch').OutOfMemoryError('CUDA out of memory')",
+        "type('ResourceExhaustedError', (Exception,), {})('OOM when allocating tensor')",
+        "type('XlaRuntimeError', (RuntimeError,), {})('RESOURCE_EXHAUSTED: Out of memory')",
+        "RuntimeError('[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: "
+        "can\\'t allocate memory: you tried to allocate 8 bytes.')",
+    ],
+    ids=["Python", "torch, CUDA", "TensorFlow", "JAX", "torch, CPU"],
+)
+def test_memory_that_does_not_suffice_after_all(train, tmp_path, error):
+    before = AT_STEP.format(step=4, action=f"raise {error}")
+    result = train("--out", tmp_path / "run", before=before)
+    assert_refused(result, "8 images of 16 px at a time do not fit the memory; take a smaller")
+    assert result.stderr.endswith("step-00000003.safetensors is whole; --resume goes on from there\n")
+
+
+def test_any_other_error_is_not_taken_for_that(train, tmp_path):
+    before = AT_STEP.format(step=2, action="raise RuntimeError('shapes differ')")
+    result = train("--out", tmp_path / "run", before=before)
+    assert "RuntimeError: shapes differ" in result.unexpected
+    assert "memory" not in result.stderr
+
+
+def test_a_training_that_diverges_says_what_to_do(train, tmp_path):
+    (tmp_path / "wild.toml").write_text("[recipe]\nweight_decay = 1e6\n")
+    options = ("--lr", 1000, "--warmup", 0, "--clipping", "none", "--recipe", tmp_path / "wild.toml")
+    result = train("--out", tmp_path / "run", *options)
+    assert_refused(result, r"step \d+: the loss is (nan|inf), at a learning rate of .* \(--lr\), or")
+    assert "clip gradients (--clipping 0.01)" in result.stderr
+    losses = [entry["loss"] for entry in log_of(tmp_path / "run") if "loss" in entry]
+    assert np.isfinite(losses).all()
+
+
+# Interruptions.
+
+
+def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(train, finished, stopped):
+    result = train("--out", stopped, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert "going on after step 5 of 12" in result.stderr
+    assert_same_bits(stopped, finished[0])
+
+
+def test_what_was_interrupted_before_its_first_evaluation_can_be_resumed(train, tmp_path):
+    """Even to a step that lies behind it: there is nothing to do, and nothing to report."""
+    before = AT_STEP.format(step=2, action=INTERRUPT)
+    assert train("--out", tmp_path / "run", before=before).exit_code == 130
+    result = train("--out", tmp_path / "run", "--resume", "--stop-at", 1)
+    assert result.unexpected == ""
+
+
+def test_a_second_interruption_ends_it_at_once(train, tmp_path):
+    before = AT_STEP.format(step=5, action=f"{INTERRUPT}; os.kill(os.getpid(), signal.SIGINT)")
+    result = train("--out", tmp_path / "run", before=before)
+    assert (result.exit_code, result.unexpected) == (130, "")
+    assert result.stderr.endswith("again: at once\ninterrupted\n")
+    assert checkpoints(tmp_path / "run") == [3]
+    assert log_of(tmp_path / "run")[-1]["step"] == 4
+
+
+def test_ctrl_c_and_sigterm_from_outside(place, finished, tmp_path):
+    """Of a process that is somewhere in its training, whose twelve steps would take minutes."""
+    code = "import time, pytest\npatch = pytest.MonkeyPatch()\n"
+    code += AT_STEP.replace("len(calls) == {step}", "len(calls) > 4").format(action="time.sleep(1)")
+    code += "from nfspec.cli import main\nmain()"
+    out = tmp_path / "run"
+    arguments = ["train", "tiny.toml", "data", "--backend", "torch", "--out", out]
+    for number, resume in ((signal.SIGINT, []), (signal.SIGTERM, ["--resume"])):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments, *resume],
+            cwd=place,
+            env=ENVIRONMENT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        had, began = len(log_of(out)) if resume else 0, time.monotonic()
+        while not (out / "log.jsonl").exists() or len(log_of(out)) < had + 2:
+            assert process.poll() is None and time.monotonic() - began < 60
+            time.sleep(0.02)
+        process.send_signal(number)
+        stderr = process.communicate(timeout=60)[1]
+        assert process.returncode == 130, stderr
+        assert "Traceback" not in stderr
+        assert stderr.endswith("; go on with --resume\n")
+    steps = len([entry for entry in log_of(out) if "loss" in entry])
+    assert 4 <= steps < STEPS
+    process = subprocess.run(
+        [sys.executable, "-m", "nfspec", *arguments, "--resume"],
+        cwd=place,
+        env=ENVIRONMENT,
+        capture_output=True,
+    )
+    assert process.returncode == 0, process.stderr
+    assert_same_bits(out, finished[0])
+
+
+# Weights to start from.
+
+
+def test_what_is_not_this_networks_weights_is_refused(train, finished, tmp_path):
+    whole = (finished[0] / "weights.safetensors").read_bytes()
+    other = nfspec.resolve(nfspec.load("timm/test_nfnet"))
+    nfspec.weights.save(tmp_path / "other.safetensors", other, nfspec.init(other))
+    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "text.npz").write_text("text")
+    messages = {
+        "other.safetensors": "not fit tiny",
+        "half.safetensors": "damaged or cut short",
+        "empty.safetensors": "empty file",
+        "text.npz": "text.npz: ",
+    }
+    for name, message in messages.items():
+        file = tmp_path / name
+        result = train("--out", tmp_path / "run", "--init", file)
+        assert_refused(result, f"{name}.*{message}|{message}")
+        assert snapshot(tmp_path / "run") == {}
+
+
+def test_advice_on_weights_is_of_options_that_there_are(train, tmp_path):
+    for file in (tmp_path / "weights.bin", tmp_path):
+        result = train("--out", tmp_path / "run", "--init", file)
+        assert_refused(result, re.escape(str(file)))
+        assert "--from" not in result.stderr
+
+
+def test_training_starts_from_weights_and_draws_a_classifier_where_it_must(
+    train, finished, place, tmp_path
+):
+    """The first step's learning rate is zero, so that the averages after it are the weights."""
+    weights, _ = read_all(finished[0] / "weights.safetensors")
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    two = shutil.copytree(place / "data", tmp_path / "two")
+    shutil.rmtree(two / "red")
+    cases = [([], data, False), (["--new-head"], data, True), ([], two, True)]
+    for number, (options, images, drawn) in enumerate(cases):
+        out = tmp_path / str(number)
+        start = ("--init", finished[0] / "weights.safetensors", "--warmup", 1, "--stop-at", 1)
+        result = train("--out", out, *start, *options, data=images)
+        assert result.exit_code == 0, result.stderr
+        assert ("with a new classifier" in result.stderr) == drawn
+        found, _ = read_all(out / "weights.safetensors")
+        for name, array in weights.items():
+            same = found[name].tobytes() == array.tobytes()
+            assert same == (not (drawn and name.startswith("head."))), name
+
+
+def test_a_pattern_that_is_for_no_parameter_freezes_nothing(train, tmp_path):
+    result = train("--out", tmp_path / "run", "--freeze", "steam.*")
+    assert_refused(result, r'freeze: no parameter is called "steam\.\*"; \* is any run')
+    assert_refused(train("--out", tmp_path / "other", "--freeze", "*"), "nothing is left to train")
