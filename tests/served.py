@@ -44,8 +44,7 @@ class Served:
         return SimpleNamespace(**json.loads(self.process.stdout.readline()))
 
     def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
 
 
 def _serve():

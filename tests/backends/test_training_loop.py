@@ -141,9 +141,28 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
+def lent(tmp_path_factory):
+    """A training that is already compiled, set back to its start, in another folder."""
+    start = tmp_path_factory.mktemp("start")
+    training = made(start)
+    digest = training.digest
+    checkpoints.save(start, training.network, training.optimizer, checkpoints.Position(0), digest)
+
+    def lend(folder, **settings):
+        path = checkpoints.path_of(start, 0)
+        training.position = checkpoints.restore(path, training.network, training.optimizer, digest)
+        training.folder, training.watcher, training.devices = folder, Told(), Devices()
+        training.settings = Settings(**{"minutes": 60.0, **settings})
+        training.stop = lambda: False
+        return training
+
+    return lend
+
+
+@pytest.fixture(scope="module")
+def stopped(lent, tmp_path_factory):
     """The folder of one that was stopped after step 5, in the middle of its second epoch."""
-    training = made(tmp_path_factory.mktemp("stopped"))
+    training = lent(tmp_path_factory.mktemp("stopped"))
     training.stop = lambda: training.position.step == STOPPED
     assert training.train().step == STOPPED
     assert checkpoints.saved(training.checkpoints) == [PER_EPOCH, STOPPED]
@@ -208,10 +227,10 @@ def test_the_training_is_one_whose_state_matters(whole):
     ],
     ids=["empty", "half", "a byte short", "zero", "the second half zero"],
 )
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, cut, damage):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, cut, lent, damage):
     path = checkpoints.path_of(cut / "checkpoints", STOPPED)
     path.write_bytes(damage(path.read_bytes()))
-    training = made(cut)
+    training = lent(cut)
     training.resume()
     assert training.position.step == PER_EPOCH
     first, second = training.watcher.messages
@@ -222,10 +241,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, cut, damage):
     assert_same_training(cut, whole.folder)
 
 
-def test_where_all_checkpoints_are_damaged_it_starts_from_the_start(whole, cut):
+def test_where_all_checkpoints_are_damaged_it_starts_from_the_start(whole, cut, lent):
     for path in (cut / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    training = made(cut)
+    training = lent(cut)
     training.resume()
     assert training.watcher.messages[2:] == ["going on after step 0 of 12"]
     assert log_of(cut) == []
@@ -233,16 +252,15 @@ def test_where_all_checkpoints_are_damaged_it_starts_from_the_start(whole, cut):
     assert_same_training(cut, whole.folder)
 
 
-def test_what_is_written_after_going_back_is_not_deleted_for_what_is_damaged(cut):
+def test_what_is_written_after_going_back_is_not_deleted_for_what_is_damaged(cut, lent):
     """Nor are the damaged ones kept in its place: the next start needs a whole one."""
     for path in (cut / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    training = made(cut, minutes=0.0)
+    training = lent(cut, minutes=0.0)
     training.resume()
     training.stop = lambda: training.position.step == 2
     training.train()
-    assert made(cut).digest == training.digest
-    again = made(cut)
+    again = lent(cut)
     again.resume()
     assert again.position.step == 2
 
@@ -291,27 +309,22 @@ def test_a_name_and_a_source_in_words_are_not_another_training(cut):
     assert training.position.step == STOPPED
 
 
-def test_the_newest_two_and_the_best_are_kept(tmp_path):
+def test_the_newest_two_and_the_best_are_kept(lent, tmp_path, monkeypatch):
     """A later evaluation that is as good is not better."""
-    training = made(tmp_path, minutes=0.0)
+    training = lent(tmp_path, minutes=0.0)
     right = iter([1, 4, 4, 3])
-    training.score = lambda: Score(6, next(right), 6, 6.0)
+    monkeypatch.setattr(training, "score", lambda: Score(6, next(right), 6, 6.0))
     kept = []
-    step = training.watcher.step
-    training.watcher.step = lambda entry: (
-        step(entry),
-        kept.append(checkpoints.saved(training.checkpoints)),
-    )
+    training.watcher.step = lambda entry: kept.append(checkpoints.saved(training.checkpoints))
     training.train()
     assert kept[:6] == [[], [1], [1, 2], [2, 3], [3, 4], [3, 4, 5]]
     assert kept[6:9] == [[5, 6], [6, 7], [6, 7, 8]]
     assert checkpoints.saved(training.checkpoints) == [6, 11, 12]
     assert training.position == checkpoints.Position(STEPS, 6, 4 / 6)
     best, _ = read_all(training.folder / "best.safetensors")
-    again = made(tmp_path)
     path = checkpoints.path_of(training.checkpoints, 6)
-    checkpoints.restore(path, again.network, again.optimizer, again.digest)
-    assert same(nfspec.params_of(again.trainer, average=True), best) == []
+    checkpoints.restore(path, training.network, training.optimizer, training.digest)
+    assert same(nfspec.params_of(training.trainer, average=True), best) == []
 
 
 def test_checkpoints_are_as_far_apart_as_asked(whole):
@@ -331,14 +344,14 @@ def test_what_was_being_written_is_swept(cut):
 
 
 @pytest.mark.parametrize("written", [0, 1000], ids=["nothing", "a part"])
-def test_a_write_that_fails_leaves_what_was_there(whole, cut, monkeypatch, written):
+def test_a_write_that_fails_leaves_what_was_there(whole, cut, lent, monkeypatch, written):
     def full(tensors, path, metadata):
         path.write_bytes(bytes(written))
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = bits(cut)
     weights = (cut / "weights.safetensors").read_bytes()
-    training = made(cut)
+    training = lent(cut)
     training.resume()
     with monkeypatch.context() as patched:
         patched.setattr(nfspec.weights.store, "save_file", full)
@@ -347,7 +360,7 @@ def test_a_write_that_fails_leaves_what_was_there(whole, cut, monkeypatch, writt
     assert bits(cut) == before
     assert (cut / "weights.safetensors").read_bytes() == weights
     assert not list(cut.rglob(".*.tmp"))
-    again = made(cut)
+    again = lent(cut)
     again.resume()
     again.train()
     assert_same_training(cut, whole.folder)
@@ -447,12 +460,12 @@ def test_what_is_frozen_stays_to_the_bit(tmp_path):
 
 
 @pytest.mark.parametrize("clipped", [True, False])
-def test_a_loss_that_is_not_a_number_ends_the_training(cut, clipped):
+def test_a_loss_that_is_not_a_number_ends_the_training(cut, lent, monkeypatch, clipped):
     before, log = bits(cut), log_of(cut)
-    training = made(cut)
+    training = lent(cut)
     training.resume()
     if not clipped:
-        training.agc = None
+        monkeypatch.setattr(training, "agc", None)
     (bias,) = [v for v in training.network.trainable_variables if v.canonical == "head.fc.bias"]
     bias.assign(np.full(bias.shape, np.nan, np.float32))
     message = r"step 6: the loss is nan, at a learning rate of 0\.17.*--lr.*"
@@ -462,9 +475,9 @@ def test_a_loss_that_is_not_a_number_ends_the_training(cut, clipped):
     assert training.position.step == STOPPED
 
 
-def test_weights_that_are_no_numbers_after_the_last_step_are_not_a_result(cut):
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_a_result(cut, lent):
     """The last step's loss is of the parameters before it: what it made of them is looked at."""
-    training = made(cut, last=STOPPED + 1)
+    training = lent(cut, last=STOPPED + 1)
     training.resume()
     weights = (cut / "weights.safetensors").read_bytes()
     train = training.devices.train
