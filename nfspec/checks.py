@@ -64,8 +64,10 @@ class Problems:
         """
         origins = [self.spec.origin(p) for p in (path, *causes)]
         loaded = self.spec.origin(("name",))
-        own = (o for o in origins if o and loaded and o.file == loaded.file)
-        origin = next(own, origins[0])
+        # Whoever asked can change what was put over the spec, then the spec's own file.
+        files = [*self.spec._over, *([loaded.file] if loaded else [])]
+        own = [o for file in files for o in origins if o and o.file == file]
+        origin = own[0] if own else origins[0]
         place = (origin.file, origin.line, origin.column) if origin else ("", 0, 0)
         from_stand_in = any(p[: len(s)] == s for s in self.stand_ins for p in (path, *causes))
         problem = None if from_stand_in else Problem(code, shown(path), message, *place)

@@ -11,6 +11,9 @@ from PIL import Image
 from nfspec.errors import InputError
 from nfspec.spec import Input
 
+# What Pillow raises, by format, for a file that is none or is damaged.
+UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+
 
 def sample_photo() -> Path:
     """The photograph that comes with matplotlib (Grace Hopper, public domain).
@@ -47,10 +50,20 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
         raise InputError(f"images have 1 or 3 channels, this network's have {how.channels}")
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB" if how.channels == 3 else "L")
-    except (OSError, Image.DecompressionBombError) as error:
+            image = with_channels(opened, how.channels)
+    except UNREADABLE as error:
         raise InputError(f"{path}: not an image that can be read ({error})") from None
     return normalise(fit(image, how, size), how)[None]
+
+
+def with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """An image of any mode as RGB or, with one channel, grey; of 16 bits the upper 8."""
+    if image.mode.startswith("I"):  # Pillow's own conversion cuts off at 255
+        levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        image = Image.fromarray((levels >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # which Pillow asks for, in a warning
+    return image.convert("RGB" if channels == 3 else "L")
 
 
 def fit(image: Image.Image, how: Input, size: int) -> Image.Image:

@@ -141,16 +141,22 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
+def _spec_of(chain: list[Layer]) -> Layer:
+    """The spec that was asked for, without what is put over it."""
+    return [layer for layer in chain if not layer.over][-1]
+
+
 def merge(chain: list[Layer]) -> tuple[dict[str, Any], dict[Key, Layer]]:
     """Merge a chain, base first: the flat meaning, and which layer each value or table is from.
 
     `name` and `source` are never inherited; `extends` is used up.
     """
     merged: dict[Any, Any] = {"schema": SCHEMA}
+    spec = _spec_of(chain)
     owner: dict[Key, Layer] = {}
     for layer in chain:
         for path, value in _leaves(layer.data):
-            if path[0] == "extends" or (path[0] in NOT_INHERITED and layer is not chain[-1]):
+            if path[0] == "extends" or (path[0] in NOT_INHERITED and layer is not spec):
                 continue
             tables = path if value == {} else path[:-1]
             inner = merged
@@ -198,7 +204,7 @@ def _missing(found: list[Finding], chain: list[Layer]) -> list[Problem]:
     elif count > MAX_MISSING:
         message = f'{count} fields are missing; start from a base, such as extends = "deepmind"'
         inherited = [Finding("SPEC-MISSING", (), message)]
-    return [chain[-1].problem(*finding) for finding in own + inherited]
+    return [_spec_of(chain).problem(*finding) for finding in own + inherited]
 
 
 def _check(
@@ -217,6 +223,7 @@ def _check(
         total = error.error_count()
     else:
         spec._origins.update(_origins(chain, owner))
+        spec._over = tuple(layer.label for layer in reversed(chain) if layer.over)
         try:
             resolver.resolve(spec, stand_ins)
         except SpecError as error:
@@ -252,14 +259,13 @@ def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
         SpecError: With everything that is wrong at once.
     """
     chain, problems = _chain(source)
-    own = {key: chain[-1].data[key] for key in NOT_INHERITED if key in chain[-1].data}
     for layer in over:
         problems += (
             layer.problem("SPEC-EXTENDS", (key,), "what replaces values has no name and no parent")
             for key in ("extends", *NOT_INHERITED)
             if key in layer.data
         )
-        chain.append(replace(layer, data={**layer.data, **own}))
+        chain.append(replace(layer, over=True))
     spec = _check(chain, problems)
     if spec is None or problems:
         ranks = {layer.label: n for n, layer in enumerate(reversed(chain))}
@@ -276,12 +282,14 @@ def given(label: str, values: Mapping[Key, Any]) -> Layer:
         values: Path to value, such as ("recipe", "batch") to 64.
     """
     data: dict[str, Any] = {}
+    places: dict[Key, tuple[int, int]] = {(): (0, 0)}
     for path, value in values.items():
+        places |= {path[:n]: (0, 0) for n in range(1, len(path) + 1)}
         table = data
         for key in path[:-1]:
             table = table.setdefault(str(key), {})
         table[str(path[-1])] = value
-    return Layer(label, None, 0, data, {(): (0, 0)})
+    return Layer(label, None, 0, data, places)
 
 
 def _origins(chain: list[Layer], owner: dict[Key, Layer]) -> dict[Key, Origin]:

@@ -21,7 +21,7 @@ def read(path: Path) -> list[Entry]:
     """The entries of a log, up to one that was not written to its end."""
     found: list[Entry] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 found.append(json.loads(line))
             except ValueError:

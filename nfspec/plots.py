@@ -52,7 +52,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
         # The first ones are wider, so that curves that are the same are all seen.
         width = 1.2 + 2.0 * (len(runs) - 1 - number)
         look: dict[str, Any] = {"color": f"C{number}", "linewidth": width}
-        loss.plot(epochs, _smooth([e["loss"] for e in steps]), label=name, **look)
+        loss.plot(epochs, _smooth([e["loss"] for e in steps]), label=_label(name), **look)
         loss.plot(at, [e["held_out_loss"] for e in held], "o--", **look, ms=3)
         accuracy.plot(epochs, _smooth([e["accuracy"] for e in steps]), **look)
         accuracy.plot(at, [e["top1"] for e in held], "o--", **look, ms=3)
@@ -69,6 +69,11 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
     figure.savefig(image, format="png", dpi=120)
     with replacing(path) as temporary:
         temporary.write_bytes(image.getvalue())
+
+
+def _label(name: str) -> str:
+    """A name as a legend shows it: matplotlib takes $ for a formula, and leaves out _names."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _clip(

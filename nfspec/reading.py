@@ -42,6 +42,7 @@ class Layer:
     size: int  # bytes
     data: dict[str, Any]
     places: dict[Key, tuple[int, int]]
+    over: bool = False  # put over a spec by whoever loads it, and no spec itself
 
     def problem(self, code: str, path: Key, message: str) -> Problem:
         """A problem at a path of this file, or at the nearest table around it."""

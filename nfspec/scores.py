@@ -47,7 +47,8 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:
     own = np.take_along_axis(exact, labels[:, None], 1)
     above = (exact >= own).sum(1) - 1  # outputs that are as high, but for the label's own
     highest = exact.max(1, keepdims=True)
-    losses = np.log(np.exp(exact - highest).sum(1)) + (highest - own)[:, 0]
+    with np.errstate(invalid="ignore"):  # of what is not finite, the loss is not either
+        losses = np.log(np.exp(exact - highest).sum(1)) + (highest - own)[:, 0]
     right = np.isfinite(exact).all(1)  # what is not a number is no answer
     return Score(
         len(labels),
@@ -62,4 +63,6 @@ def interval(right: int, images: int) -> tuple[float, float]:
     share = right / images
     spread = Z * math.sqrt(share * (1 - share) / images + (Z / (2 * images)) ** 2)
     middle, scale = share + Z * Z / (2 * images), 1 + Z * Z / images
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    # Rounded, the ends would miss 0 and 1 by a little.
+    low = 0.0 if right == 0 else (middle - spread) / scale
+    return low, 1.0 if right == images else (middle + spread) / scale

@@ -258,11 +258,14 @@ class Head(Table):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written: file, line and column (1-based)."""
+    """Where a value was written: file, line and column (1-based); 0 of what is in no file."""
 
     file: str
     line: int
     column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 class Spec(Table):
@@ -295,6 +298,7 @@ class Spec(Table):
     recipe: Recipe | None = None
     finetune: Finetune | None = None
 
+    _over: tuple[str, ...] = PrivateAttr(default=())  # labels of what was put over it, last first
     _origins: dict[tuple[str | int, ...], Origin] = PrivateAttr(default_factory=dict)
 
     def origin(self, path: tuple[str | int, ...]) -> Origin | None:

@@ -34,7 +34,8 @@ def classes_of(path: Path) -> int | None:
         with safe_open(path, framework="numpy") as file:
             for name in sorted(file.keys()):
                 if name.endswith("head.fc.bias"):
-                    return int(file.get_slice(name).get_shape()[0])
+                    shape = file.get_slice(name).get_shape()
+                    return int(shape[0]) if len(shape) == 1 and shape[0] else None
     except (OSError, SafetensorError):
         return None  # whoever reads the weights says what is wrong
     return None

@@ -92,7 +92,7 @@ def resolved(spec: Spec) -> list[str]:
     )
     for _, table in by_table:
         rows = [(path_text(path), value_text(value), spec.origin(path)) for path, value in table]
-        places = [f"# {at.file}:{at.line}" if at else "" for _, _, at in rows]
+        places = [f"# {at}" if at else "" for _, _, at in rows]
         keys = max(len(key) for key, _, _ in rows)
         room = WIDTH - keys - len(" = ") - len("  ")
         pairs = zip(rows, places, strict=True)

@@ -61,6 +61,13 @@ def test_a_tail_that_was_never_written_is_left_out(log, tail):
     assert read(log) == ENTRIES
 
 
+def test_what_comes_after_a_line_that_was_cut_is_left_out_too(log):
+    """It was written by somebody who did not cut the log, and does not follow on what is kept."""
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + lines[1][:9] + b"\n" + lines[2] + lines[3])
+    assert cut(log, 9) == read(log) == ENTRIES[:1]
+
+
 def test_what_comes_after_a_step_is_cut_off(log):
     assert cut(log, 2) == read(log) == ENTRIES[:3]
     append(log, {"step": 3, "loss": 1.5})

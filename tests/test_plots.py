@@ -73,6 +73,10 @@ def test_one_run_has_a_curve_for_each_number_and_each_stage(tmp_path, figures):
     assert curves(accuracy)[1] == ([1.5, 3.0], [6 / 120, 12 / 120])
     assert curves(rate) == [(epochs, [0.1 * n for n in range(1, 13)])]
     assert [line.get_label() for line in clip.lines] == legend(clip) == ["stem", "head"]
+    for n, (at, values) in enumerate(curves(clip), 1):
+        assert at == epochs
+        fractions = [step / (50 * n) for step in range(1, 13)]
+        assert values == pytest.approx(fractions, rel=0, abs=12 * 2**-53)  # sums of less than 2
     assert len(loss.lines) == len(accuracy.lines) == 2
     assert legend(loss) == ["mine"]
     titles = ["loss (- - held out)", "accuracy (- - held out)", "learning rate", "clip fraction"]
@@ -130,7 +134,7 @@ def test_a_log_without_a_step_is_refused_and_nothing_written(tmp_path, entries):
 def test_a_runs_name_is_shown(tmp_path, figures, name):
     """Though matplotlib hides what begins with an underscore."""
     loss = drawn({name: log()}, tmp_path / "a.png", figures)[0]
-    assert legend(loss) == [name]
+    assert [text.replace("\\$", "$").strip() for text in legend(loss)] == [name]
 
 
 def test_a_runs_name_is_not_set_as_a_formula(tmp_path):

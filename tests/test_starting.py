@@ -146,6 +146,13 @@ def test_the_classes_of_a_file_are_found(tmp_path, kind, classes):
     assert classes_of(written(tmp_path, kind, classes)[0]) == classes
 
 
+def test_the_bias_of_a_final_conv_is_no_classifiers(tmp_path, kind):
+    plan = resolve(load("nfnet-nano", [given("a", {("head", "classes"): 4})]))
+    assert "final_conv.bias" in plan.parameters
+    kind[0](tmp_path / "old.safetensors", plan, nfspec.init(plan))
+    assert classes_of(tmp_path / "old.safetensors") == 4
+
+
 def test_the_classes_of_other_files_are_not_known(tmp_path):
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
     (tmp_path / "garbage.safetensors").write_bytes(b"garbage")
@@ -160,7 +167,7 @@ def test_a_file_that_does_not_say_is_tried_with_the_usual_classes_and_then_those
 ):
     path = tmp_path / "weights.npz"
     path.touch()
-    for fits in (10, 7):
+    for fits in (10, 7, 5):
         tried = []
 
         def read(path, plan, tried=tried, fits=fits):

@@ -57,13 +57,18 @@ class Bar:
         self.task = progress.add_task("compiling, loading", total=steps)
 
     def step(self, entry: Entry) -> None:
-        self.progress.update(self.task, completed=entry["step"], description=_numbers(entry))
+        parts = [f"loss {entry['loss']:.3f}", f"acc {entry['accuracy']:.0%}"]
+        parts.append(f"lr {entry['rate']:.2g}")
+        if "clip_fraction" in entry:
+            parts.append(f"clip {entry['clip_fraction']:.0%}")
+        parts.append(f"{entry['images_per_second']:.0f}/s")
+        self.progress.update(self.task, completed=entry["step"], description=" ".join(parts))
 
     def evaluation(self, entry: Entry) -> None:
         self.message(_evaluated(entry))
 
     def message(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, highlight=False)
+        self.progress.console.print(text, markup=False, highlight=False, emoji=False)
 
 
 class Quiet:
@@ -124,6 +129,6 @@ def watching(steps: int, rank: int) -> Iterator[Any]:
     elif not console.is_terminal:
         yield Lines(steps)
     else:
-        columns = (BarColumn(14), MofNCompleteColumn(), "{task.description}", TimeRemainingColumn())
+        columns = (BarColumn(8), MofNCompleteColumn(), "{task.description}", TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
             yield Bar(progress, steps)

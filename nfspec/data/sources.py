@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nfspec.errors import InputError
+from nfspec.images import UNREADABLE, with_channels
 from nfspec.initialise import generator
 
 DIGITS = "digits"
 SPLITS = (("train",), ("val", "validation", "valid", "test"))
-EXTENSIONS = frozenset(Image.registered_extensions())
+EXTENSIONS = frozenset(
+    extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Source:
         """
         try:
             with self.opened(number) as image:
-                return image.convert("RGB" if channels == 3 else "L")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                return with_channels(image, channels)
+        except UNREADABLE as error:
             raise InputError(f"{self.names[number]}: cannot be read ({error})") from None
 
     def some(self, numbers: NDArray[np.int64]) -> Source:
@@ -76,7 +79,7 @@ def open_sources(data: str | Path, held_out: float, seed: int) -> tuple[Source, 
     root = Path(data)
     train, held = (_found(root, names) for names in SPLITS)
     if train is None or held is None:
-        return split(folder(root), held_out, seed)
+        return split(folder(train or root), held_out, seed)
     training = folder(train)
     return training, folder(held, training.classes)
 
@@ -98,7 +101,9 @@ def open_held_out(data: str | Path, held_out: float, seed: int, classes: tuple[s
 
 
 def _found(root: Path, names: tuple[str, ...]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
+    """The folder of a split: one with folders in it, as a class may be called so, too."""
+    folders = (root / name for name in names)
+    return next((f for f in folders if f.is_dir() and any(p.is_dir() for p in f.iterdir())), None)
 
 
 def split(source: Source, held_out: float, seed: int) -> tuple[Source, Source]:
@@ -112,8 +117,8 @@ def split(source: Source, held_out: float, seed: int) -> tuple[Source, Source]:
         of_class = np.flatnonzero(source.labels == label)
         if len(of_class) < 2:
             raise InputError(
-                f'class "{name}" has {len(of_class)} image: none is left to train on when one is '
-                "held out; add images, or put those to evaluate on into a folder val beside train"
+                f'class "{name}": {len(of_class)} image in all, and one is held out; add images, '
+                "or put those to evaluate on into a folder val beside train"
             )
         mixed = generator(seed, f"split/{name}").permutation(of_class)
         count = min(max(1, round(held_out * len(mixed))), len(mixed) - 1)
@@ -192,5 +197,7 @@ def _images(root: Path) -> list[Path]:
     return sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+        if path.suffix.lower() in EXTENSIONS
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and not path.is_dir()  # a link to nothing is named when it is to be read
     )

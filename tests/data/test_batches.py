@@ -4,6 +4,7 @@ import hashlib
 import math
 import sys
 import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -101,6 +102,25 @@ def test_threads_do_not_change_a_bit(scans, workers, how):
     assert [(x.shape, y.shape) for x, y in found] == [((8, 16, 16, how.channels), (8, 10))] * 6
     assert {array.dtype for pair in found for array in pair} == {np.dtype(np.float32)}
     assert joined(found) == alone(examples(scans, ALL, how, **EXAMPLES))
+
+
+def test_so_many_threads_read_at_once():
+    meeting, lock, inside, most = threading.Barrier(5), threading.Lock(), set(), []
+
+    def opened(number):
+        with lock:
+            inside.add(threading.get_ident())
+            most.append(len(inside))
+        meeting.wait(60)  # until five are here
+        with lock:
+            inside.discard(threading.get_ident())
+        return Image.new("L", (20, 20), number)
+
+    plain = numbered(20)
+    source = Source(plain.classes, plain.labels, plain.names, opened)
+    found = list(batches(Share(examples(source, batch=4), 4, 0), 5))
+    assert joined(found) == alone(examples(plain, batch=4))
+    assert max(most) == 5
 
 
 @pytest.mark.parametrize("start", [8, 24, 40])
@@ -364,12 +384,13 @@ def test_half_of_the_images_are_mirrored_or_none(area):
 
 
 def test_a_crop_of_everything_is_what_evaluation_sees(scans):
-    how = PLAIN.model_copy(update={"margin": 4, "resize": "center", "mean": (0.5, 0.4, 0.3)})
+    changes = {"margin": 4, "resize": "center", "mean": (0.5, 0.4, 0.3), "train": 24}
+    how = PLAIN.model_copy(update=changes)  # it tests at 16
     made = examples(scans, BARE, how, count=8)
     order = module._order(0, 0, len(scans))
     for place in range(8):
         image = scans.image(int(order[place]), 3)
-        assert (made[place].image == normalise(fit(image, how, 16), how)).all()
+        assert (made[place].image == normalise(fit(image, how, 24), how)).all()
 
 
 def test_images_are_of_the_size_to_train_with_and_crops_of_the_area_that_is_asked_for(monkeypatch):
@@ -425,6 +446,15 @@ def test_a_bad_image_is_named_once_and_read_once():
     assert all(times[number] == 1 for number in BROKEN)
 
 
+class Slow(set):
+    """A set that takes its time to answer, so that others come in between."""
+
+    def __contains__(self, value):
+        found = super().__contains__(value)
+        time.sleep(0.02)
+        return found
+
+
 def test_a_bad_image_is_named_once_by_threads_that_meet_at_it():
     messages, meeting = [], threading.Barrier(6)
 
@@ -436,7 +466,7 @@ def test_a_bad_image_is_named_once_by_threads_that_meet_at_it():
 
     source = numbered(2)
     source = Source(source.classes, source.labels, source.names, opened)
-    made = examples(source, count=12, on_bad=messages.append)
+    made = examples(source, count=12, on_bad=messages.append, bad=Slow())
     places = [p for p in range(12) if module._order(0, p // 2, 2)[p % 2] == 0]
     found = []
     threads = [

@@ -332,8 +332,8 @@ def test_empty_classes_are_named(tmp_path):
 def test_a_class_of_one_image_cannot_be_split(tmp_path):
     pictures(tmp_path, a=2, b=1)
     assert complaint(open_sources, tmp_path, 0.2, 0) == (
-        'class "b" has 1 image: none is left to train on when one is held out; add images, or put '
-        "those to evaluate on into a folder val beside train"
+        'class "b": 1 image in all, and one is held out; add images, or put those to evaluate on '
+        "into a folder val beside train"
     )
 
 
