@@ -31,6 +31,20 @@ def missing(backend: str) -> str | None:
     return f"{' and '.join(absent)} not installed; run: pip install {' '.join(absent)}"
 
 
+def default_backend() -> str:
+    """`KERAS_BACKEND`, or else the first framework that is installed.
+
+    Raises:
+        BackendError: None is.
+    """
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen
+    for backend in BACKENDS:
+        if missing(backend) is None:
+            return backend
+    raise BackendError(f"no framework is installed; run: pip install keras {BACKENDS[1]}")
+
+
 def select(backend: str) -> None:
     """Make Keras run on a backend in this process, or say why it cannot.
 

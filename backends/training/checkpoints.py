@@ -8,6 +8,8 @@ reads what another wrote; only the same one goes on to the bit.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -29,6 +31,10 @@ NAME = re.compile(r"step-(\d{8})\.safetensors")
 KEPT = 2  # the newest; and the best
 
 
+class OtherTraining(WeightError):
+    """A checkpoint of another training than the one that is to go on."""
+
+
 @dataclass(frozen=True)
 class Position:
     """Where a training was: steps taken, and the best evaluation so far."""
@@ -46,7 +52,8 @@ def _variables(model: keras.Model, optimizer: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(layer, Drop):
             yield f"seed/{layer.canonical}", layer.seed_generator.state
     for variable in optimizer.variables:
-        yield f"optimizer/{variable.path}", variable
+        # Keras counts the optimizers of a process: the path begins with sgd, sgd_1, ...
+        yield f"optimizer/{variable.path.partition('/')[2]}", variable
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -65,10 +72,24 @@ def save(folder: Path, model: keras.Model, optimizer: Any, position: Position, d
         for name, variable in _variables(model, optimizer)
     }
     metadata = {"format": FORMAT, "digest": digest, "position": json.dumps(asdict(position))}
+    metadata["sha256"] = _sum_of(tensors)
     write(path_of(folder, position.step), tensors, metadata)
     steps = saved(folder)
     for step in set(steps[:-KEPT]) - {position.best_step}:
         path_of(folder, step).unlink(missing_ok=True)
+
+
+def _sum_of(tensors: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
+
+
+def put_aside(path: Path) -> None:
+    """Give a damaged checkpoint a name under which it is none."""
+    with contextlib.suppress(OSError):
+        path.replace(path.with_suffix(".damaged"))
 
 
 def sweep(folder: Path) -> None:
@@ -90,8 +111,13 @@ def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Posi
         WeightError: Unreadable, damaged, or of another training.
     """
     tensors, metadata = read_all(path)
+    if metadata.get("sha256") != _sum_of(tensors):
+        raise WeightError(f"{path}: damaged: its content is not what was written")
     if metadata.get("format") != FORMAT or metadata.get("digest") != digest:
-        raise WeightError(f"{path}: a checkpoint of another training than this one")
+        raise OtherTraining(
+            f"{path}: a checkpoint of another training than this one; go on with the options and "
+            "the images that it was started with, or give another --out"
+        )
     wanted = dict(_variables(model, optimizer))
     _require_same(path, wanted, tensors)
     for name, variable in wanted.items():

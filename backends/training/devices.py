@@ -48,6 +48,10 @@ class Devices:
         """One batch, of which x and y are this process's part: its loss and metrics."""
         return trainer.train_on_batch(x, y, return_dict=True)
 
+    def agree(self, stop: bool) -> bool:
+        """Whether any process was told to stop; all have to after the same step."""
+        return stop
+
     def close(self) -> None:
         """Let go of other processes."""
 
@@ -229,6 +233,14 @@ class OnTorch(Devices):
             values = values.cuda()
         torch.distributed.all_reduce(values)
         return dict(zip(logs, (values / self.world).tolist(), strict=True))
+
+    def agree(self, stop: bool) -> bool:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        told = torch.tensor(int(stop), device=device)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        return bool(told)
 
     def close(self) -> None:
         import torch

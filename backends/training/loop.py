@@ -19,7 +19,7 @@ from nfspec.backends.layers.drop import Drop
 from nfspec.backends.optimizers import AGC
 from nfspec.backends.optimizers.around import found_in
 from nfspec.backends.training import checkpoints, evaluation
-from nfspec.backends.training.checkpoints import Position
+from nfspec.backends.training.checkpoints import OtherTraining, Position
 from nfspec.backends.training.devices import Devices
 from nfspec.clipping import matches
 from nfspec.data.batches import Examples, Share, batches, held_out
@@ -31,6 +31,7 @@ from nfspec.runs import Run
 from nfspec.scores import Score
 from nfspec.spec import Spec
 
+LESS = "train with a lower rate (--lr), or clip more (--clipping 0.01)"
 PRECISIONS = {"float32": None, "bfloat16": "mixed_bfloat16"}
 
 
@@ -139,7 +140,7 @@ class Training:
         facts = [
             self.spec.model_dump(mode="json", by_alias=True, exclude={"name", "source"}),
             [self.settings.seed, list(self.settings.freeze), self.run.accumulation, self.run.steps],
-            [list(self.source.classes), list(self.source.names)],
+            [list(self.source.classes), self.source.keys()],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -150,10 +151,12 @@ class Training:
             try:
                 self.position = checkpoints.restore(path, self.network, self.optimizer, self.digest)
                 break
+            except OtherTraining:
+                raise
             except WeightError as error:
-                if "another training" in str(error):
-                    raise
                 self.watcher.message(f"{error}; going back to the one before it")
+                if self.devices.rank == 0:
+                    checkpoints.put_aside(path)
         if self.devices.rank == 0:
             logs.cut(self.log, self.position.step)
             for folder in (self.folder, self.checkpoints):
@@ -183,7 +186,7 @@ class Training:
             ends = self._epoch(step) > self._epoch(step - 1) or step == last
             if ends:
                 self._evaluate(step)
-            stopped = self.stop()
+            stopped = self.devices.agree(self.stop())
             if ends or stopped or time.monotonic() - saved > 60 * self.settings.minutes:
                 self._save()
                 saved = time.monotonic()
@@ -206,11 +209,8 @@ class Training:
         entry |= found | {"rate": rate, **self._clipped()}
         entry["images_per_second"] = self.run.batch / (time.monotonic() - began)
         if not math.isfinite(found["loss"]):
-            clip = "clip more" if self.agc is not None else "clip gradients"
-            raise Diverged(
-                f"step {step}: the loss is {found['loss']}, at a learning rate of {rate:.3g}; "
-                f"train with a lower one (--lr), or {clip} (--clipping 0.01)"
-            )
+            at = f"at a learning rate of {rate:.3g}"
+            raise Diverged(f"step {step}: the loss is {found['loss']}, {at}; {LESS}")
         if self.devices.rank == 0:
             logs.append(self.log, entry)
             self.watcher.step(entry)
@@ -234,6 +234,12 @@ class Training:
             return
         with evaluation.averaged(self.optimizer):
             found = self.score()
+            if not found.images:
+                raise InputError("none of the held-out images can be read")
+            if not math.isfinite(found.loss):
+                raise Diverged(
+                    f"step {step}: the network's outputs are not finite any more; {LESS}"
+                )
             entry = {
                 "step": step,
                 "epoch": step * self.run.batch / self.run.recipe.images,

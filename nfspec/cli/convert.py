@@ -46,12 +46,16 @@ def _by_suffix(path: Path, option: str) -> Kind:
     for kind, suffixes in SUFFIXES.items():
         if path.suffix in suffixes:
             return kind
-    kinds = ", ".join(Kind)
-    raise InputError(f"{path}: its name does not say what it is; give {option}, one of {kinds}")
+    advice = f"give {option}, one of {', '.join(Kind)}"
+    if not option:
+        known = (f"{kind}: {' '.join(suffixes)}" for kind, suffixes in SUFFIXES.items())
+        advice = f"expected a name that ends as one of {'; '.join(known)}"
+    raise InputError(f"{path}: its name does not say what it is; {advice}")
 
 
-def kind_of_input(path: Path) -> Kind:
-    kind = _by_suffix(path, "--from")
+def kind_of_input(path: Path, option: str = "") -> Kind:
+    """Whose weights a file has, by its name and content; `option` is where to say so instead."""
+    kind = _by_suffix(path, option)
     return Kind.TIMM if kind is Kind.NFSPEC and not _is_ours(path) else kind
 
 
@@ -104,7 +108,7 @@ def convert(
     plan = resolve(load(variant))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        params = READERS[source_kind or kind_of_input(source)](source, plan)
+        params = READERS[source_kind or kind_of_input(source, "--from")](source, plan)
     for warning in caught:
         typer.echo(f"warning: {warning.message}", err=True)
     WRITERS[to](target, plan, params)

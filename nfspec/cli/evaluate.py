@@ -10,13 +10,15 @@ import typer
 
 from nfspec.cli.convert import READERS, kind_of_input
 from nfspec.cli.text import print_json, print_lines
-from nfspec.compilation import select
+from nfspec.compilation import default_backend, select
 from nfspec.data.batches import held_out as batches_of
 from nfspec.data.sources import open_held_out
 from nfspec.errors import InputError
 from nfspec.loader import load
 from nfspec.resolver import resolve
 from nfspec.scores import interval
+
+FACTS = ("data", "backend", "seed", "held_out", "classes")  # what is read of run.json
 
 
 def score_lines(top1: int, top5: int, images: int) -> list[str]:
@@ -33,8 +35,9 @@ def score_lines(top1: int, top5: int, images: int) -> list[str]:
 
 def _facts(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return {name: facts[name] for name in FACTS}
+    except (OSError, ValueError, TypeError, LookupError):
         raise InputError(
             f"{folder}: no training in it (no run.json that can be read); give a folder that "
             "nfspec train wrote, or a spec"
@@ -67,8 +70,6 @@ def evaluate(
     on those, one with class folders alone on all of it; a training without DATA on what it held
     out. Bad images are named and left out.
     """
-    from nfspec.cli.train import default_backend
-
     folder = Path(variant)
     facts = _facts(folder) if folder.is_dir() else None
     if facts is None and (data is None or weights is None):
@@ -107,7 +108,8 @@ def evaluate(
         batch,
     )
     if not found.images:
-        raise InputError(f"{data}: none of the images can be read")
+        where = data or (facts["data"] if facts else "")
+        raise InputError(f"{where}: none of the images can be read")
     if as_json:
         print_json(
             {

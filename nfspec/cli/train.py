@@ -6,10 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,12 +19,20 @@ import nfspec
 from nfspec import logs
 from nfspec.cli.convert import READERS, kind_of_input
 from nfspec.cli.evaluate import score_lines
-from nfspec.cli.text import compact, print_json, print_lines
+from nfspec.cli.launching import (
+    end_with_parent,
+    is_first,
+    out_of_memory,
+    prepare_folder,
+    require_disk,
+    require_memory,
+    start_processes,
+)
+from nfspec.cli.text import print_json, print_lines
 from nfspec.cli.watching import WithTensorBoard, watching
-from nfspec.compilation import BACKENDS, missing, select
-from nfspec.costs import largest_batch, training_bytes
+from nfspec.compilation import BACKENDS, default_backend, missing, select
 from nfspec.data.sources import Source, open_sources
-from nfspec.errors import BackendError, InputError, NfspecError, WeightError
+from nfspec.errors import BackendError, InputError, NfspecError
 from nfspec.initialise import init
 from nfspec.loader import given, load
 from nfspec.plan import Plan
@@ -39,8 +44,6 @@ from nfspec.spec import Spec
 from nfspec.starting import start_from
 from nfspec.template import resolved
 from nfspec.weights.files import replacing
-
-FOUR = 4  # bytes of a float32
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,6 @@ class Wanted:
 
     def plan(self, classes: int) -> Plan:
         return resolve(self.spec(classes))
-
-
-def default_backend() -> str:
-    """`KERAS_BACKEND`, or else the first framework that is installed."""
-    if chosen := os.environ.get("KERAS_BACKEND"):
-        return chosen
-    for backend in BACKENDS:
-        if missing(backend) is None:
-            return backend
-    raise BackendError(f"no framework is installed; run: pip install keras {BACKENDS[1]}")
 
 
 def _flags(values: dict[str, Any]) -> list[Layer]:
@@ -96,82 +89,6 @@ def _fine_tuning(spec: Spec) -> list[Layer]:
     return [given("[finetune]", {("recipe", name): value for name, value in values.items()})]
 
 
-def _prepare(folder: Path, resume: bool) -> None:
-    """Make the folder of a training, or see that there is one to go on with."""
-    begun = (folder / "run.json").exists()
-    if resume and not begun:
-        raise InputError(f"{folder}: no training there to resume; start it without --resume")
-    if begun and not resume:
-        raise InputError(
-            f"{folder}: holds a training; go on with it by --resume, or give another --out"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / ".writable") as probe:
-            probe.write_bytes(b"")
-        (folder / ".writable").unlink()
-    except (OSError, WeightError) as error:
-        raise InputError(f"{folder}: cannot be written to ({error}); give another --out") from None
-
-
-def _require_disk(folder: Path, plan: Plan, run: Run) -> None:
-    """See that three checkpoints, the one that is being written and the weights have room."""
-    count = sum(parameter.size for parameter in plan.parameters.values())
-    copies = 2 + bool(run.recipe.ema_decay)  # parameters, momentum, averages
-    needed = count * FOUR * (4 * copies + 2)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(
-            f"{folder}: {compact(needed)}B are needed there for checkpoints and weights, "
-            f"{compact(free)}B are free; free some, or give another --out"
-        )
-
-
-def _require_memory(plan: Plan, run: Run, devices: int, memory: int) -> None:
-    """See that a device can train its part of a batch, as far as that can be told beforehand."""
-    images, how = run.batch // run.accumulation // devices, (plan.train_size, run.recipe.precision)
-    needed = training_bytes(plan, images, *how, accumulate=run.accumulation > 1)
-    if needed <= memory:
-        return
-    most = largest_batch(plan, memory, *how, accumulate=True) * devices
-    parts = next(
-        (
-            n
-            for n in range(2, run.batch + 1)
-            if run.batch % n == 0 == run.batch // n % devices and run.batch // n <= most
-        ),
-        0,
-    )
-    advice = (
-        f"take --accumulation {parts}, or a smaller --batch"
-        if parts
-        else "take a smaller --size, or a device with more"
-    )
-    raise InputError(
-        f"{images} images of {plan.train_size} px at a time need about {compact(needed)}B to train "
-        f"{plan.name}, and {compact(memory)}B are free; {advice}"
-    )
-
-
-def _is_first(backend: str) -> bool:
-    """Whether this is the first process of a training, as its launcher says."""
-    if backend == "tensorflow" and "TF_CONFIG" in os.environ:
-        return int(json.loads(os.environ["TF_CONFIG"])["task"]["index"]) == 0
-    names = {"torch": "RANK", "jax": "KERAS_DISTRIBUTION_PROCESS_ID"}
-    return os.environ.get(names.get(backend, ""), "0") == "0"
-
-
-def _start_processes(devices: int) -> int:
-    """Run this command in a process for each device, by torchrun; their exit status."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={devices}", "-m", "nfspec", *sys.argv[1:]]
-    cores = max(1, (os.cpu_count() or 1) // devices)
-    environment = {"OMP_NUM_THREADS": str(cores), **os.environ}
-    with contextlib.suppress(KeyboardInterrupt):  # they are told too, and end by themselves
-        return subprocess.run(command, env=environment).returncode
-    return 130
-
-
 @contextlib.contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
     """Signals to end, which are kept until somebody looks; the second one ends at once."""
@@ -189,17 +106,6 @@ def _asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a framework says that memory did not suffice."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError")
-        or "RESOURCE_EXHAUSTED" in text
-        or "can't allocate memory" in text
-    )
 
 
 def train(
@@ -262,11 +168,18 @@ def train(
     In the folder --out: spec.toml, run.json, log.jsonl, training.png, checkpoints, and the weights,
     the last and the best. Stopped in whatever way, the same command with --resume goes on.
     """
+    end_with_parent()
     backend = backend or default_backend()
     if (message := missing(backend) if backend in BACKENDS else None) is not None:
         raise BackendError(f"{backend}: {message}")
     if importlib.util.find_spec("grain") is None:
         raise InputError("grain, which reads the images, is not installed; run: pip install grain")
+    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise InputError("tensorboardX is not installed; run: pip install tensorboardX")
+    if shard and backend != "jax":
+        raise BackendError(
+            f"--shard: jax alone spreads parameters, by keras.distribution; not {backend}"
+        )
     base = load(variant)
     layers = _fine_tuning(base) if start is not None else []
     if overrides is not None:
@@ -293,21 +206,24 @@ def train(
     wanted = Wanted(variant, layers)
     spec = wanted.spec(len(source.classes))
     plan = resolve(spec)
+    if spec.recipe and spec.recipe.batch > spec.recipe.epochs * len(source):
+        raise InputError(
+            f"--batch: {spec.recipe.batch} images are more than the {len(source)} to train on, in "
+            f"all of {spec.recipe.epochs} epochs"
+        )
     run = recipe(plan, accumulation=accumulation)
-    if run.steps < 1:
-        raise InputError(f"--batch: {run.batch} images are more than {len(source)} x --epochs")
     if backend == "torch" and "WORLD_SIZE" in os.environ:
         devices = int(os.environ["WORLD_SIZE"])  # torchrun's
     if run.batch // accumulation % devices:
         raise InputError(f"--batch: {run.batch // accumulation} images do not divide by {devices}")
     name = Path(data).name or "data"
     folder = out or Path("runs") / f"{spec.name}-{name}-{backend}".replace("/", "-")
-    first = _is_first(backend)
+    first = is_first(backend)
     if first:
-        _prepare(folder, resume)
-        _require_disk(folder, plan, run)
+        prepare_folder(folder, resume)
+        require_disk(folder, plan, run)
     if backend == "torch" and devices > 1 and "RANK" not in os.environ:
-        raise typer.Exit(_start_processes(devices))
+        raise typer.Exit(start_processes(devices))
     frozen = (*(freeze or ()), *(spec.finetune.freeze if start and spec.finetune else ()))
     if start is None:
         params = init(plan, seed)
@@ -326,11 +242,12 @@ def train(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
     select(backend)
     from nfspec.backends.training import devices as engines
+    from nfspec.backends.training.checkpoints import OtherTraining, saved
     from nfspec.backends.training.loop import Settings, Training
 
     engine = engines.devices(devices, shard)
     try:
-        _require_memory(plan, run, devices, engines.memory(devices))
+        require_memory(plan, run, devices, engines.memory(devices))
     except InputError:
         with contextlib.suppress(OSError):
             folder.rmdir()  # if nothing was there before
@@ -339,11 +256,14 @@ def train(
         typer.echo(str(run), err=True)
         images = f"{len(source):,} to train on, {len(held):,} held out"
         typer.echo(f"data           {data}: {images}, {len(source.classes)} classes", err=True)
-        _write_facts(folder, spec, source, data, backend, seed, held_out)
+        if not saved(folder / "checkpoints"):
+            _write_facts(folder, spec, source, data, backend, seed, held_out)
     settings = Settings(seed, workers, frozen, minutes, last)
     with watching(run.steps, engine.rank) as shown, _asked_to_stop() as caught:
-        watcher = WithTensorBoard(shown, folder / "tensorboard") if tensorboard else shown
-        position, problem = 0, None
+        watcher = shown
+        if tensorboard and engine.rank == 0:
+            watcher = WithTensorBoard(shown, folder / "tensorboard")
+        problem: NfspecError | None = None
         try:
             training = Training(
                 spec,
@@ -374,11 +294,14 @@ def train(
     engine.close()
     if engine.rank != 0:
         raise typer.Exit(2 if problem else 130 if caught else 0)
+    if isinstance(problem, OtherTraining):
+        raise problem
     if problem is not None:
         raise InputError(f"{problem}\n{_where_it_is(folder)}")
     position = training.position.step
     entries = logs.read(training.log)
-    plot({spec.name: entries}, folder / "training.png")
+    if any("loss" in entry for entry in entries):
+        plot({spec.name: entries}, folder / "training.png")
     if caught:
         typer.echo(f"stopped after step {position:,}; go on with --resume", err=True)
         raise typer.Exit(130)
@@ -423,6 +346,8 @@ def _write_facts(
 
 def _report(folder: Path, entries: list[logs.Entry], run: Run, as_json: bool) -> None:
     evaluations = [entry for entry in entries if "top1" in entry]
+    if not evaluations:
+        raise InputError(f"{folder}: nothing was evaluated up to this step; go on with --resume")
     final, best = evaluations[-1], max(evaluations, key=lambda e: e["top1"])
     if as_json:
         print_json({"folder": str(folder), "steps": run.steps, "final": final, "best": best})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def keys(self) -> list[str]:
+        """The names of the images, without the folder that all are in."""
+        root = os.path.commonpath(self.names)
+        return [os.path.relpath(name, root) for name in self.names]
 
     def image(self, number: int, channels: int) -> Image.Image:
         """An image as RGB or, of one channel, grey.

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import CLASSES, EACH, SPEC, STILL, log_of, pictures, write_spec
 
 import nfspec
 import nfspec.clipping
@@ -27,7 +28,6 @@ from nfspec.scores import Score, score
 from nfspec.weights.store import read_all
 
 from golden import relative
-from tiny import CLASSES, EACH, SPEC, STILL, log_of, pictures, write_spec
 
 STEPS = 12
 PER_EPOCH = 3

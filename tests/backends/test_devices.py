@@ -1,0 +1,243 @@
+"""Training on two devices, and on one, through the command line.
+
+JAX and TensorFlow on two virtual devices of this machine, PyTorch in two processes.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import psutil
+import pytest
+from tiny import STILL, log_of, write_images, write_spec
+
+import nfspec
+from nfspec.backends.training import devices as engines
+from nfspec.weights.store import read_all
+
+STEPS = 4
+SAM = "sam_rho = 0.05\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with images, and specs without dropping, whose draws differ between devices."""
+    folder = tmp_path_factory.mktemp("place")
+    write_images(folder / "data")
+    write_spec(folder, STILL)
+    (folder / "sam").mkdir()
+    write_spec(folder / "sam", STILL + SAM)
+    return folder
+
+
+def command(place, out, *options, spec="tiny.toml"):
+    arguments = [place / spec, place / "data", "--backend", keras.backend.backend()]
+    arguments += ["--out", out, "--stop-at", STEPS, *options]
+    return [sys.executable, "-m", "nfspec", "train", *map(str, arguments)]
+
+
+def start(*arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        command(*arguments, **options),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process):
+    stdout, stderr = process.communicate(timeout=240)
+    return process.returncode, stdout, stderr
+
+
+@pytest.fixture(scope="module")
+def trained(place, backend_name):
+    """The folder of a training on one device, on two, and on two that share the parameters."""
+    options = {"one": (), "two": ("--devices", 2)}
+    if backend_name == "jax":
+        options["shared"] = ("--devices", 2, "--shard")
+    running = {name: start(place, place / name, *each) for name, each in options.items()}
+    for process in running.values():
+        status, _, stderr = ended(process)
+        assert status == 0, stderr
+    return {name: place / name for name in running}
+
+
+@pytest.fixture(scope="module")
+def backend_name():
+    return keras.backend.backend()
+
+
+def steps_of(folder):
+    return [entry for entry in log_of(folder) if "loss" in entry]
+
+
+def kinds(trained):
+    return [name for name in trained if name != "one"]
+
+
+def test_losses_on_two_devices_are_those_on_one(trained):
+    """Each takes half of the batch, and what is summed in another order is off by roundings: the
+    bound of losses under `fit` (test_training.py)."""
+    expected = steps_of(trained["one"])
+    assert len(expected) == STEPS
+    assert expected[-1]["rate"] > 0
+    for name in kinds(trained):
+        found = steps_of(trained[name])
+        losses = [entry["loss"] for entry in expected]
+        assert [entry["loss"] for entry in found] == pytest.approx(losses, rel=1e-5), name
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours["step"], ours["epoch"]) == (theirs["step"], theirs["epoch"])
+            assert ours["rate"] == theirs["rate"]
+            assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=1e-6)
+            assert ours["clip_fraction"] == pytest.approx(theirs["clip_fraction"], rel=1e-6)
+
+
+def test_checkpoints_and_evaluations_are_written_once_and_whole(trained):
+    """The same tensors as on one device, of the whole shapes; and one line for each evaluation."""
+    for name in kinds(trained):
+        for step in (3, 4):
+            file = f"checkpoints/step-{step:08d}.safetensors"
+            found, facts = read_all(trained[name] / file)
+            expected, others = read_all(trained["one"] / file)
+            assert facts["digest"] == others["digest"]
+            assert {n: a.shape for n, a in found.items()} == {
+                n: a.shape for n, a in expected.items()
+            }
+        evaluations = [entry["step"] for entry in log_of(trained[name]) if "top1" in entry]
+        assert evaluations == [3, 4]
+
+
+def test_two_devices_go_on_where_one_stopped(trained, place):
+    status, _, stderr = ended(
+        start(place, trained["one"], "--devices", 2, "--resume", "--stop-at", 5)
+    )
+    assert status == 0, stderr
+    assert "going on after step 4 of 12" in stderr
+    assert [entry["step"] for entry in steps_of(trained["one"])] == [1, 2, 3, 4, 5]
+
+
+def test_too_few_devices_are_counted(backend_name, monkeypatch):
+    """Where a framework is set up already, with one device."""
+    if backend_name == "torch":
+        monkeypatch.delenv("RANK", raising=False)
+        with pytest.raises(nfspec.BackendError, match="a process each; start them with torchrun"):
+            engines.devices(2)
+        return
+    if backend_name == "jax":
+        import jax
+
+        jax.devices()
+        monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+        message = "2 devices asked for; found 1: cpu:0"
+    else:
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+        message = "2 devices asked for; found 1: /device:CPU:0"
+    with pytest.raises(nfspec.BackendError, match=f"^{re.escape(message)}$"):
+        engines.devices(2)
+
+
+def test_one_device_needs_nothing():
+    engine = engines.devices(1)
+    assert (engine.count, engine.rank, engine.world) == (1, 0, 1)
+
+
+def test_only_jax_spreads_parameters(backend_name):
+    if backend_name == "jax":
+        pytest.skip("trained that way above")
+    message = f"^sharding parameters: on jax only, .*; {backend_name} cannot$"
+    with pytest.raises(nfspec.BackendError, match=message):
+        engines.devices(2, shard=True)
+
+
+def test_memory_is_divided_among_devices():
+    """Of a machine without accelerators, which all its devices have together."""
+    one, four = engines.memory(1), engines.memory(4)
+    assert 2**20 < four < one
+    assert one == pytest.approx(4 * four, rel=0.2)  # others take and give back some in between
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--devices", 2, "--batch", 7), r"^--batch: 7 images do not divide by 2$"),
+        (("--devices", 2, "--accumulation", 8), r"^--batch: 1 images do not divide by 2$"),
+    ],
+)
+def test_a_batch_that_cannot_be_divided_is_refused(place, tmp_path, options, message):
+    status, stdout, stderr = ended(start(place, tmp_path / "run", *options))
+    assert (status, stdout) == (2, "")
+    assert re.search(message, stderr, re.MULTILINE), stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_one_of_several_devices_refuses_is_a_message(place, tmp_path, backend_name):
+    """Exit status 2 and one message, though on PyTorch there are several processes."""
+    options = ("--devices", 2, "--freeze", "steam.*")
+    status, stdout, stderr = ended(start(place, tmp_path / "run", *options))
+    assert stderr.count('no parameter is called "steam.*"') == 1
+    assert "Traceback" not in stderr
+    assert (status, stdout) == (2, "")
+
+
+def test_sharding_is_refused_with_one_message(place, tmp_path, backend_name):
+    if backend_name == "jax":
+        pytest.skip("JAX can")
+    status, stdout, stderr = ended(start(place, tmp_path / "run", "--devices", 2, "--shard"))
+    assert stderr.count("sharding parameters: on jax only") == 1
+    assert "Traceback" not in stderr
+    assert (status, stdout) == (2, "")
+
+
+def test_sharpness_aware_minimisation_on_two_devices(place, tmp_path, backend_name):
+    """Each process ascends on its own half, so that losses are not those of one device."""
+    if backend_name != "torch":
+        pytest.skip(
+            "for where gradients are averaged in the backward pass, and ascents must not be"
+        )
+    status, _, stderr = ended(start(place, tmp_path / "run", "--devices", 2, spec="sam/tiny.toml"))
+    assert status == 0, stderr
+    losses = [entry["loss"] for entry in steps_of(tmp_path / "run")]
+    assert len(losses) == STEPS
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.slow
+def test_processes_are_stopped_by_whoever_stops_the_command(place, tmp_path, backend_name):
+    """Ctrl-C reaches all processes of a terminal, a scheduler's SIGTERM the first alone: either
+    ends all of them after the same step, with a checkpoint."""
+    if backend_name != "torch":
+        pytest.skip("one process, as of one device")
+    out = tmp_path / "run"
+    ways = ((signal.SIGINT, os.killpg, ()), (signal.SIGTERM, os.kill, ("--resume",)))
+    for number, send, resume in ways:
+        process = start(place, out, "--devices", 2, "--epochs", 200, "--stop-at", 0, *resume)
+        before, began = len(steps_of(out)) if resume else 0, time.monotonic()
+        while not (out / "log.jsonl").exists() or len(steps_of(out)) < before + 4:
+            assert process.poll() is None and time.monotonic() - began < 60
+            time.sleep(0.02)
+        others = psutil.Process(process.pid).children(recursive=True)
+        send(process.pid, number)
+        try:
+            _, stderr = process.communicate(timeout=15)  # when all that write there have ended
+        finally:
+            for other in others:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    other.kill()
+            process.communicate()
+        assert process.returncode == 130
+        last = steps_of(out)[-1]["step"]
+        assert (out / "checkpoints" / f"step-{last:08d}.safetensors").exists()
+        assert f"stopped after step {last}; go on with --resume" in stderr
+        assert "Traceback" not in stderr

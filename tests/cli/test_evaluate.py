@@ -1,0 +1,270 @@
+"""`nfspec evaluate`: trainings, specs with weights, and what is wrong with either."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from served import ENVIRONMENT, Served
+from tiny import CLASSES, EACH, log_of, write_images, write_spec
+
+import nfspec
+from nfspec.images import prepare
+from nfspec.scores import interval, score
+
+HELD = 9  # of 30 images, three of each class
+
+
+@pytest.fixture(scope="module")
+def nfspec_on_torch():
+    served = Served()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def evaluate(nfspec_on_torch):
+    return lambda *arguments, before="": nfspec_on_torch("evaluate", *arguments, before=before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    write_spec(folder)
+    write_images(folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(nfspec_on_torch, place):
+    """The folder of a training of five steps, in the middle of its second epoch."""
+    options = ("--backend", "torch", "--stop-at", 5, "--lr", 0.02, "--seed", 3, "--held-out", 0.3)
+    arguments = ("train", place / "tiny.toml", place / "data", "--out", place / "run", *options)
+    result = nfspec_on_torch(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return place / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it to spoil."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def found_by(result):
+    assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
+    return json.loads(result.stdout)
+
+
+def assert_refused(result, message):
+    assert result.unexpected == ""
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    assert re.search(message, result.stderr), result.stderr
+
+
+def by_hand(spec, params, images, labels, size=16):
+    """The float64 reference's score, and the largest norm of its outputs."""
+    x = np.concatenate([prepare(path, spec.input, size) for path in images])
+    logits = nfspec.reference.forward(nfspec.resolve(spec), params, x)["logits"]
+    return score(logits, np.asarray(labels)), np.linalg.norm(logits, axis=1).max()
+
+
+def test_a_training_is_evaluated_on_what_it_held_out(evaluate, trained):
+    """The figures of its last evaluation: the same weights, unfolded, on the same images in one
+    batch, on the same framework, are the same bits; rounded once more in the log's mean."""
+    facts = json.loads((trained / "run.json").read_text())
+    assert (facts["seed"], facts["held_out"]) == (3, 0.3)
+    last = [entry for entry in log_of(trained) if "top1" in entry][-1]
+    found = found_by(evaluate(trained, "--json", "--unfolded"))
+    assert (found["images"], found["left_out"], found["size"]) == (HELD, 0, 16)
+    assert (found["top1"], found["top5"]) == (last["top1"], last["top5"])
+    assert found["loss"] == last["held_out_loss"]
+    assert found["top1_interval"] == list(interval(round(last["top1"] * HELD), HELD))
+    assert found["top5_interval"] == list(interval(HELD, HELD))
+
+
+def test_a_folded_network_scores_as_an_unfolded_one(evaluate, trained, place):
+    """Outputs of each are off by under 1e-5 of their norm, and a cross-entropy by at most twice
+    what its outputs are."""
+    spec = nfspec.load(trained / "spec.toml")
+    weights = nfspec.weights.load(trained / "weights.safetensors", nfspec.resolve(spec))
+    images = sorted((place / "data").glob("*/*.png"))
+    labels = [CLASSES.index(path.parent.name) for path in images]
+    exact, norm = by_hand(spec, weights, images, labels)
+    for options in ((), ("--unfolded",), ("--batch", 7)):
+        found = found_by(evaluate(trained, place / "data", "--json", *options))
+        assert found["images"] == 3 * EACH
+        assert found["loss"] == pytest.approx(exact.loss / 30, abs=2e-5 * norm)
+        assert found["top1"] == exact.top1 / 30
+
+
+def test_the_best_weights_and_another_size_on_request(evaluate, trained, place):
+    spec = nfspec.load(trained / "spec.toml")
+    best = trained / "best.safetensors"
+    weights = nfspec.weights.load(best, nfspec.resolve(spec))
+    images = [place / "data" / "red" / f"{n}.png" for n in range(EACH)]
+    red = place / "red" / "val"
+    if not red.exists():
+        shutil.copytree(place / "data" / "red", red / "red")
+    exact, norm = by_hand(spec, weights, images, [2] * EACH, 24)
+    found = found_by(evaluate(trained, place / "red", "--weights", best, "--size", 24, "--json"))
+    assert (found["images"], found["size"]) == (EACH, 24)
+    assert found["loss"] == pytest.approx(exact.loss / EACH, abs=2e-5 * norm)
+
+
+@pytest.mark.parametrize("kind", ["nfspec", "timm"])
+def test_a_spec_is_evaluated_with_weights_of_either_kind(evaluate, place, tmp_path, kind):
+    spec = nfspec.load(place / "tiny.toml")
+    plan = nfspec.resolve(spec)
+    params = nfspec.init(plan, 3)
+    file = tmp_path / "weights.safetensors"
+    if kind == "nfspec":
+        nfspec.weights.save(file, plan, params)
+    else:
+        nfspec.weights.to_timm_file(file, plan, params)
+    options = ("--weights", file, "--backend", "torch", "--json")
+    found = found_by(evaluate(place / "tiny.toml", place / "data", *options))
+    images = sorted((place / "data").glob("*/*.png"))
+    labels = [CLASSES.index(path.parent.name) for path in images]
+    exact, norm = by_hand(spec, params, images, labels)
+    assert found["images"] == 3 * EACH
+    assert found["loss"] == pytest.approx(exact.loss / 30, abs=2e-5 * norm)
+
+
+def test_text_says_what_json_does(evaluate, trained):
+    found = found_by(evaluate(trained, "--json"))
+    result = evaluate(trained)
+    assert (result.exit_code, result.stderr) == (0, "")
+    right = round(found["top1"] * HELD)
+    low, high = interval(right, HELD)
+    share = f"{found['top1']:7.2%}"
+    assert result.stdout.splitlines() == [
+        "tiny, 9 images at 16 px",
+        f"top-1  {share}  (95 % interval {low:.2%} to {high:.2%}, {right} of 9)",
+        "top-5  100.00%  (95 % interval 70.09% to 100.00%, 9 of 9)",
+        f"loss   {found['loss']:.4f}",
+    ]
+
+
+def test_the_command_in_a_process_of_its_own_takes_the_trainings_framework(trained):
+    result = subprocess.run(
+        [sys.executable, "-m", "nfspec", "evaluate", trained, "--json"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    last = [entry for entry in log_of(trained) if "top1" in entry][-1]
+    assert json.loads(result.stdout)["top1"] == last["top1"]
+    assert "Traceback" not in result.stderr
+
+
+def test_bad_images_are_named_and_left_out(evaluate, trained, place, tmp_path):
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    bad = [data / "red" / "0.png", data / "blue" / "7.png"]
+    for path in bad:
+        path.write_text("not an image")
+    result = evaluate(trained, data, "--json")
+    found = found_by(result)
+    assert (found["images"], found["left_out"]) == (3 * EACH - 2, 2)
+    for path in bad:
+        assert result.stderr.count(f"{path}: cannot be read (") == 1
+    assert result.stderr.count("; left out\n") == 2
+
+
+def test_where_all_images_are_bad_there_is_nothing_to_say(evaluate, trained, place, tmp_path):
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    for path in data.glob("*/*.png"):
+        path.write_text("not an image")
+    assert_refused(evaluate(trained, data), rf"\n{re.escape(str(data))}: none of the images can be")
+
+
+def test_where_all_images_of_the_training_are_bad_its_folder_is_named(
+    evaluate, nfspec_on_torch, place, tmp_path
+):
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    options = ("--backend", "torch", "--stop-at", 1, "--out", tmp_path / "run")
+    assert nfspec_on_torch("train", place / "tiny.toml", data, *options).exit_code == 0
+    for path in data.glob("*/*.png"):
+        path.write_text("not an image")
+    result = evaluate(tmp_path / "run")
+    assert_refused(result, rf"\n{re.escape(str(data))}: none of the images can be read")
+    shutil.rmtree(data)
+    assert_refused(
+        evaluate(tmp_path / "run"), rf"^{re.escape(str(data))}: no such folder; expected"
+    )
+
+
+def test_a_spec_needs_images_and_weights(evaluate, place):
+    message = r"tiny\.toml is a spec, so that {} has to be given$"
+    assert_refused(evaluate(place / "tiny.toml"), message.format("DATA"))
+    assert_refused(evaluate(place / "tiny.toml", place / "data"), message.format("--weights"))
+    assert_refused(evaluate("nfnet-f00", "digits", "--weights", "w.npz"), r"\[SPEC-NAME\]$")
+
+
+def test_classes_have_to_be_those_of_the_network(evaluate, trained, place, tmp_path):
+    """As many for a spec; of the same names for a training, of which some may be missing."""
+    two = shutil.copytree(place / "data", tmp_path / "two")
+    shutil.rmtree(two / "green")
+    weights = ("--weights", trained / "weights.safetensors", "--backend", "torch")
+    message = r"/two: 2 class folders, tiny has 3 classes; a folder for each is needed"
+    assert_refused(evaluate(place / "tiny.toml", two, *weights), message)
+    assert found_by(evaluate(trained, two, "--json"))["images"] == 2 * EACH
+    (two / "green").mkdir()
+    assert_refused(evaluate(trained, two), r"/two: no images in green; put some there")
+    (two / "green").rename(two / "grass")
+    message = r"/two: no classes of the network: grass; it knows blue, green, red$"
+    assert_refused(evaluate(trained, two), message)
+    assert_refused(evaluate(trained, tmp_path / "none"), r"/none: no such folder; expected one")
+    assert_refused(evaluate(trained, tmp_path / "run.json"), r"no such folder; expected one")
+
+
+def test_weights_that_are_missing_damaged_or_of_another_network(evaluate, run, tmp_path):
+    whole = (run / "weights.safetensors").read_bytes()
+    (run / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert_refused(evaluate(run), r"/weights\.safetensors: .*damaged or cut short")
+    (run / "weights.safetensors").unlink()
+    assert_refused(evaluate(run), r"[Nn]o such file.*/weights\.safetensors")
+    other = nfspec.resolve(nfspec.load("timm/test_nfnet"))
+    nfspec.weights.save(tmp_path / "other.safetensors", other, nfspec.init(other))
+    result = evaluate(run, "--weights", tmp_path / "other.safetensors")
+    assert_refused(result, r"other\.safetensors.*not fit tiny")
+    result = evaluate(run, "--weights", tmp_path / "other.bin")
+    assert_refused(result, r"/other\.bin: its name does not say what it is")
+    assert "--from" not in result.stderr  # evaluate has no such option
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "no JSON", "[]", "null", "{}", '{"variant": "tiny"}'], ids=repr
+)
+def test_a_folder_without_the_facts_of_a_training_is_none(evaluate, run, text):
+    (run / "run.json").unlink()
+    if text is not None:
+        (run / "run.json").write_text(text)
+    assert_refused(
+        evaluate(run), r"/run: no training in it \(no run\.json that can be read\); give"
+    )
+
+
+def test_a_folder_without_its_spec(evaluate, run):
+    (run / "spec.toml").unlink()
+    assert_refused(evaluate(run), r"/spec\.toml: cannot be read: No such file")
+
+
+def test_a_framework_that_there_is_not(evaluate, run):
+    assert_refused(evaluate(run, "--backend", "tensorfow"), r'did you mean "tensorflow"\?$')
+
+
+def test_weights_that_are_not_numbers_are_right_about_nothing(evaluate, trained, tmp_path):
+    plan = nfspec.resolve(nfspec.load(trained / "spec.toml"))
+    params = nfspec.weights.load(trained / "weights.safetensors", plan)
+    params["head.fc.bias"] = np.full(3, np.nan, np.float32)
+    nfspec.weights.save(tmp_path / "nan.safetensors", plan, params)
+    result = evaluate(trained, "--weights", tmp_path / "nan.safetensors")
+    assert (result.exit_code, result.unexpected) == (0, "")
+    assert result.stdout.splitlines()[1].endswith(" 0 of 9)")
