@@ -72,14 +72,15 @@ def save(folder: Path, model: keras.Model, optimizer: Any, position: Position, d
         for name, variable in _variables(model, optimizer)
     }
     metadata = {"format": FORMAT, "digest": digest, "position": json.dumps(asdict(position))}
-    metadata["sha256"] = _sum_of(tensors)
+    metadata["sha256"] = sum_of(tensors)
     write(path_of(folder, position.step), tensors, metadata)
     steps = saved(folder)
     for step in set(steps[:-KEPT]) - {position.best_step}:
         path_of(folder, step).unlink(missing_ok=True)
 
 
-def _sum_of(tensors: dict[str, NDArray[Any]]) -> str:
+def sum_of(tensors: dict[str, NDArray[Any]]) -> str:
+    """sha256 of all values, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(np.ascontiguousarray(tensors[name]).data)
@@ -111,7 +112,7 @@ def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Posi
         WeightError: Unreadable, damaged, or of another training.
     """
     tensors, metadata = read_all(path)
-    if metadata.get("sha256") != _sum_of(tensors):
+    if metadata.get("sha256") != sum_of(tensors):
         raise WeightError(f"{path}: damaged: its content is not what was written")
     if metadata.get("format") != FORMAT or metadata.get("digest") != digest:
         raise OtherTraining(

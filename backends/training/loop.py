@@ -31,7 +31,6 @@ from nfspec.runs import Run
 from nfspec.scores import Score
 from nfspec.spec import Spec
 
-LESS = "train with a lower rate (--lr), or clip more (--clipping 0.01)"
 PRECISIONS = {"float32": None, "bfloat16": "mixed_bfloat16"}
 
 
@@ -194,6 +193,12 @@ class Training:
                 break
         return self.position
 
+    @property
+    def _less(self) -> str:
+        """What to do where a training diverged."""
+        clip = "clip more" if self.agc is not None else "clip gradients"
+        return f"train with a lower rate (--lr), or {clip} (--clipping 0.01)"
+
     def _epoch(self, step: int) -> int:
         return step * self.run.batch // self.run.recipe.images
 
@@ -210,7 +215,7 @@ class Training:
         entry["images_per_second"] = self.run.batch / (time.monotonic() - began)
         if not math.isfinite(found["loss"]):
             at = f"at a learning rate of {rate:.3g}"
-            raise Diverged(f"step {step}: the loss is {found['loss']}, {at}; {LESS}")
+            raise Diverged(f"step {step}: the loss is {found['loss']}, {at}; {self._less}")
         if self.devices.rank == 0:
             logs.append(self.log, entry)
             self.watcher.step(entry)
@@ -237,9 +242,7 @@ class Training:
             if not found.images:
                 raise InputError("none of the held-out images can be read")
             if not math.isfinite(found.loss):
-                raise Diverged(
-                    f"step {step}: the network's outputs are not finite any more; {LESS}"
-                )
+                raise Diverged(f"step {step}: the outputs are not finite; {self._less}")
             entry = {
                 "step": step,
                 "epoch": step * self.run.batch / self.run.recipe.images,

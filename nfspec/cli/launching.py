@@ -168,7 +168,8 @@ def end_with_parent() -> None:
         return
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
+            pass
         os._exit(130)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -195,7 +195,7 @@ def test_sharding_is_refused_with_one_message(place, tmp_path, backend_name):
     if backend_name == "jax":
         pytest.skip("JAX can")
     status, stdout, stderr = ended(start(place, tmp_path / "run", "--devices", 2, "--shard"))
-    assert stderr.count("sharding parameters: on jax only") == 1
+    assert stderr.count("--shard: jax alone spreads parameters") == 1
     assert "Traceback" not in stderr
     assert (status, stdout) == (2, "")
 

@@ -212,7 +212,7 @@ def test_the_training_is_one_whose_state_matters(whole):
     assert len(moved) == 2
     assert all(counter > 0 for _, counter in moved.values())
     for kind in ("average", "momentum"):
-        found = tensors[f"optimizer/sgd/head_fc_kernel_{kind}"]
+        found = tensors[f"optimizer/head_fc_kernel_{kind}"]
         assert relative(found, tensors["parameter/head.fc.kernel"].astype(np.float64)) > 1e-3
 
 
@@ -459,17 +459,14 @@ def test_what_is_frozen_stays_to_the_bit(tmp_path):
         assert same({n: found[n] for n in names}, {n: start[n] for n in names}) == []
 
 
-@pytest.mark.parametrize("clipped", [True, False])
-def test_a_loss_that_is_not_a_number_ends_the_training(cut, lent, monkeypatch, clipped):
+def test_a_loss_that_is_not_a_number_ends_the_training(cut, lent):
     before, log = bits(cut), log_of(cut)
     training = lent(cut)
     training.resume()
-    if not clipped:
-        monkeypatch.setattr(training, "agc", None)
     (bias,) = [v for v in training.network.trainable_variables if v.canonical == "head.fc.bias"]
     bias.assign(np.full(bias.shape, np.nan, np.float32))
-    message = r"step 6: the loss is nan, at a learning rate of 0\.17.*--lr.*"
-    with pytest.raises(Diverged, match=message + ("clip more" if clipped else "clip gradients")):
+    message = r"^step 6: the loss is nan, at a learning rate of 0\.17.* \(--lr\), .* \(--clipping"
+    with pytest.raises(Diverged, match=message):
         training.train()
     assert (bits(cut), log_of(cut)) == (before, log)
     assert training.position.step == STOPPED
@@ -593,19 +590,19 @@ def test_a_checkpoint_has_the_same_tensors_on_every_framework(whole):
     shapes |= {"head.fc.kernel": (32, 3), "head.fc.bias": (3,)}
     assert shapes == {name: p.shape for name, p in whole.plan.parameters.items()}
 
-    expected = {"optimizer/sgd/iteration": ()}
+    expected = {"optimizer/iteration": ()}
     for name, shape in shapes.items():
         flat = name.replace(".", "_").replace("0_skip", "0_add_skip")  # Keras's path of it
         expected[f"parameter/{name}"] = shape
-        expected[f"optimizer/sgd/{flat}_momentum"] = shape
-        expected[f"optimizer/sgd/{flat}_average"] = shape
+        expected[f"optimizer/{flat}_momentum"] = shape
+        expected[f"optimizer/{flat}_average"] = shape
         if name != "head.fc.kernel":
-            expected[f"optimizer/sgd/{name.replace('.', '_')}_clip_fraction"] = ()
+            expected[f"optimizer/{name.replace('.', '_')}_clip_fraction"] = ()
     for layer in ("stages.1.blocks.0.stochastic_depth", "head.dropout"):
         expected[f"seed/{layer}"] = (2,)
     tensors, metadata = read_all(checkpoints.path_of(whole.checkpoints, STEPS))
     assert {name: array.shape for name, array in tensors.items()} == expected
-    assert metadata.keys() == {"format", "digest", "position"}
+    assert metadata.keys() == {"format", "digest", "position", "sha256"}
     kinds = {array.dtype.name for name, array in tensors.items() if "seed/" not in name}
     assert kinds - {"float32"} <= {"int32", "int64"}  # of the iteration
 
@@ -618,6 +615,8 @@ def test_seeds_and_steps_of_any_width_are_read(cut, kind):
     for name in tensors:
         if name.startswith("seed/") or name.endswith("/iteration"):
             tensors[name] = tensors[name].astype(kind)
+    metadata["sha256"] = checkpoints.sum_of(tensors)
+    metadata["sha256"] = checkpoints._sum_of(tensors)
     nfspec.weights.store.write(path, tensors, metadata)
     training = made(cut)
     training.resume()
