@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --require jax,torch,tensorflow
-.PHONY: help demo test test-nfspec bench bench-kernels why lint format schema clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test test-nfspec test-slow bench bench-kernels why lint format schema clean $(addprefix test-,$(BACKENDS)) \
   reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
@@ -45,6 +45,13 @@ test-nfspec: $(BIN)/.installed-test
 # Keras runs on one framework in a process, so these run once for each.
 $(addprefix test-,$(BACKENDS)): test-%: $(BIN)/.installed-test
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -q tests/backends
+
+## make test-slow  what takes longer: kills, several devices (about ten minutes)
+test-slow: $(BIN)/.installed-test
+	$(BIN)/python -m pytest -q -m slow tests --ignore tests/backends
+	for backend in $(BACKENDS); do \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -m slow tests/backends tests/cli/test_killed.py || exit 1; \
+	done
 
 ## make bench      NFNet-F0 against timm, optax and a plain port: benchmarks/results
 bench: $(BIN)/.installed-test

@@ -15,11 +15,14 @@ import keras
 import numpy as np
 import psutil
 import pytest
-from tiny import STILL, log_of, write_images, write_spec
 
 import nfspec
 from nfspec.backends.training import devices as engines
 from nfspec.weights.store import read_all
+
+from tiny import STILL, log_of, write_images, write_spec
+
+pytestmark = pytest.mark.slow  # minutes of starting processes
 
 STEPS = 4
 SAM = "sam_rho = 0.05\n"
@@ -213,7 +216,6 @@ def test_sharpness_aware_minimisation_on_two_devices(place, tmp_path, backend_na
     assert np.isfinite(losses).all()
 
 
-@pytest.mark.slow
 def test_processes_are_stopped_by_whoever_stops_the_command(place, tmp_path, backend_name):
     """Ctrl-C reaches all processes of a terminal, a scheduler's SIGTERM the first alone: either
     ends all of them after the same step, with a checkpoint."""

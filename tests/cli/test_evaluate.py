@@ -8,12 +8,13 @@ import sys
 
 import numpy as np
 import pytest
-from served import ENVIRONMENT, Served
-from tiny import CLASSES, EACH, log_of, write_images, write_spec
 
 import nfspec
 from nfspec.images import prepare
 from nfspec.scores import interval, score
+
+from served import ENVIRONMENT, Served
+from tiny import CLASSES, EACH, log_of, write_images, write_spec
 
 HELD = 9  # of 30 images, three of each class
 

@@ -13,10 +13,11 @@ import sys
 import time
 
 import pytest
-from served import ENVIRONMENT
-from tiny import log_of, write_images, write_spec
 
 from nfspec.weights.store import read_all
+
+from served import ENVIRONMENT
+from tiny import log_of, write_images, write_spec
 
 BACKEND = os.environ.get("KERAS_BACKEND", "torch")
 KILLS = 10

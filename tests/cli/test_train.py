@@ -15,12 +15,13 @@ import time
 import numpy as np
 import pytest
 from PIL import Image, features
-from served import ENVIRONMENT, Served
-from tiny import CLASSES, EACH, log_of, write_images, write_spec
 
 import nfspec
 from nfspec.costs import USABLE, training_bytes
 from nfspec.weights.store import read_all
+
+from served import ENVIRONMENT, Served
+from tiny import CLASSES, EACH, log_of, write_images, write_spec
 
 STEPS = 12
 FILES = {
