@@ -1,8 +1,8 @@
 """One device or several, on each framework's own engine, behind one small interface.
 
 JAX through `keras.distribution`, TensorFlow through `tf.distribute.MirroredStrategy`, PyTorch
-through DistributedDataParallel in processes that torchrun starts. A batch is that of all devices
-together; each takes an equal part, and gradients are averaged before they are clipped.
+through DistributedDataParallel, in processes with torchrun's environment. A batch is that of all
+devices together; each takes an equal part, and gradients are averaged before they are clipped.
 """
 
 from __future__ import annotations
@@ -199,14 +199,14 @@ class OnTensorFlow(Devices):
 
 
 class OnTorch(Devices):
-    """One of the processes that torchrun started."""
+    """One of the processes that torchrun, or `nfspec train --devices`, started."""
 
     def __init__(self) -> None:
         import torch
 
         if "RANK" not in os.environ:
             raise BackendError(
-                "several devices on torch are a process each; start them with torchrun"
+                "several devices on torch are a process each; start them by nfspec train or torchrun"
             )
         local = int(os.environ.get("LOCAL_RANK", "0"))
         cuda = torch.cuda.is_available()
