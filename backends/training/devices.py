@@ -206,7 +206,7 @@ class OnTorch(Devices):
 
         if "RANK" not in os.environ:
             raise BackendError(
-                "several devices on torch are a process each; start them by nfspec train or torchrun"
+                "several devices on torch are a process each; start them by torchrun"
             )
         local = int(os.environ.get("LOCAL_RANK", "0"))
         cuda = torch.cuda.is_available()
