@@ -1,4 +1,4 @@
-"""What training costs: bytes of memory, seconds of a step, hours of the published run.
+"""What a training step costs: seconds, by operations that multiply and move bytes.
 
 Arithmetic over the Plan, with no framework. Each phase of an operation takes as long as its
 multiplications at the device's peak or its bytes at the device's bandwidth, whichever is longer (a
@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from nfspec.accelerators import ACCELERATORS, Accelerator, Timing, named
-from nfspec.counting import Shape, shapes
-from nfspec.errors import InputError, suggest
+from nfspec.counting import Shape, parameter_count
+from nfspec.errors import InputError
 from nfspec.loader import load
+from nfspec.memory import Memory, accumulation, training_memory, training_shapes, width_of
 from nfspec.plan import (
     ECA,
     INPUT,
@@ -32,20 +33,11 @@ from nfspec.plan import (
     Dense,
     Op,
     Plan,
-    Pool,
-    Residual,
     SqueezeExcite,
     WSConv,
 )
 from nfspec.resolver import resolve
 
-WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an activation
-USABLE = 0.91
-"""Share of a device's memory for training_bytes; runtimes and gaps between arrays take the rest.
-
-It parts the batches at which timm's networks trained on 24 GB from those that did not fit there
-(tests/test_costs.py).
-"""
 KINDS = ("convs", "activations", "attention", "weights", "other")
 
 
@@ -89,35 +81,6 @@ class Work:
         peak = accelerator.flops if precision == "float32" else accelerator.narrow_flops
         flops = self.product.padded_flops(accelerator) if self.product else self.flops
         return max(flops / peak, self.bytes / accelerator.bandwidth)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on one device while it trains; float32 but for the last three.
-
-    Attributes:
-        parameters, gradients, momentum: One array for each parameter.
-        average: The same, where the recipe has a moving average.
-        accumulated: The same, where micro-batches are accumulated.
-        perturbed: The same, where the recipe has SAM.
-        kernels: Kernels as they are used, in the precision of the activations.
-        activations: What the forward pass leaves for the backward pass.
-        workspace: What the passes need beyond all that at their fullest.
-    """
-
-    parameters: int
-    gradients: int
-    momentum: int
-    average: int
-    accumulated: int
-    perturbed: int
-    kernels: int
-    activations: int
-    workspace: int
-
-    @property
-    def total(self) -> int:
-        return sum(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -172,33 +135,6 @@ class Calibration:
         return max(max(ratio, 1 / ratio) for ratio in self.ratios)
 
 
-def width_of(precision: str) -> int:
-    """Bytes of an activation.
-
-    Raises:
-        InputError: There is no such precision.
-    """
-    if precision not in WIDTHS:
-        known = ", ".join(WIDTHS)
-        raise InputError(
-            f"precision: expected one of {known}; found {precision!r}{suggest(precision, WIDTHS)}"
-        )
-    return WIDTHS[precision]
-
-
-def _size(shape: Shape) -> int:
-    return math.prod(shape)
-
-
-def _sizes(plan: Plan, size: int | None) -> dict[str, Shape]:
-    side = plan.train_size if size is None else size
-    return shapes(plan, side, side)
-
-
-def _parameters(plan: Plan) -> int:
-    return sum(parameter.size for parameter in plan.parameters.values())
-
-
 def _conv(op: Convolution, found: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
     """Forward, gradient of the input (not of the image), gradient of the kernel."""
     source, out = found[op.inputs[0]], found[op.name]
@@ -206,7 +142,7 @@ def _conv(op: Convolution, found: dict[str, Shape], batch: int, width: int) -> I
     channels = op.out_channels // op.groups
     kernel = op.fan_in * op.out_channels
     flops = 2 * pixels * kernel
-    moved = width * (batch * (_size(source) + _size(out)) + kernel)
+    moved = width * (batch * (math.prod(source) + math.prod(out)) + kernel)
     yield Work(op.name, "convs", flops, moved, Product(pixels, channels, op.fan_in, op.groups))
     if op.inputs[0] != INPUT:
         rows = batch * source[0] * source[1]
@@ -234,8 +170,8 @@ def _works(op: Op, found: dict[str, Shape], batch: int, width: int) -> Iterator[
     if isinstance(op, Dense):
         yield from _dense(op.name, "other", batch, op.in_features, op.out_features, width)
         return
-    read = batch * width * sum(_size(found[name]) for name in op.inputs)
-    written = batch * width * _size(found[op.name])
+    read = batch * width * sum(math.prod(found[name]) for name in op.inputs)
+    written = batch * width * math.prod(found[op.name])
     if isinstance(op, SqueezeExcite | ECA):
         # The mean, then the product with the gate. Backward: the gate's gradient is a sum over x
         # and the output's gradient, which is read again for the gradient of x.
@@ -269,7 +205,7 @@ def works(
     Raises:
         InputError: The image is too small, or there is no such precision.
     """
-    width, found = width_of(precision), _sizes(plan, size)
+    width, found = width_of(precision), training_shapes(plan, size)
     return [work for op in plan.ops for work in _works(op, found, batch, width)]
 
 
@@ -283,121 +219,7 @@ def update_bytes(plan: Plan) -> int:
     each += 2 if plan.agc.enabled else 0
     each += 2 if recipe and recipe.ema_decay else 0
     each += 4 if recipe and recipe.sam_rho else 0
-    return 4 * each * _parameters(plan)
-
-
-def _kept(plan: Plan) -> set[str]:
-    """The arrays that a backward pass reads: inputs of what is not linear, or has parameters.
-
-    Sums, averages and stochastic depth need none of theirs.
-    """
-    kept: set[str] = set()
-    for op in plan.ops:
-        if isinstance(op, Convolution | Activation | SqueezeExcite | ECA | Dense) or (
-            (isinstance(op, Pool) and op.kind == "max")
-            or (isinstance(op, Residual) and op.skip_gain)
-        ):
-            kept.add(op.inputs[0])
-    return kept
-
-
-def _activations(plan: Plan, found: dict[str, Shape]) -> tuple[int, int]:
-    """Numbers of an image that are kept for the backward pass, and the most there are at a time.
-
-    At an operation there are those kept up to it, its inputs and its output, or in the backward
-    pass the gradients of these.
-    """
-    kept = _kept(plan)
-    have = fullest = _size(found[INPUT])
-    for op in plan.ops:
-        out = _size(found[op.name])
-        have += out if op.name in kept else 0
-        fullest = max(fullest, have + out + sum(_size(found[name]) for name in op.inputs))
-    return have, fullest
-
-
-def training_memory(
-    plan: Plan,
-    batch: int,
-    size: int | None = None,
-    precision: str = "float32",
-    accumulate: bool = False,
-) -> Memory:
-    """Bytes on one device while it trains, part by part.
-
-    Nothing is recomputed. What frameworks take for themselves is not in it; see `USABLE`.
-
-    Args:
-        plan: The network; its recipe says whether there are a moving average and SAM.
-        batch: Images on the device at a time; with accumulation, of one micro-batch.
-        size: Their side in px; the plan's training size if not given.
-        precision: Of activations: float32, bfloat16 or float16.
-        accumulate: Whether gradients of several micro-batches are added up.
-
-    Raises:
-        InputError: The image is too small, or there is no such precision.
-    """
-    width, found = width_of(precision), _sizes(plan, size)
-    each, recipe = 4 * _parameters(plan), plan.recipe
-    activations, fullest = _activations(plan, found)
-    kernels = sum(p.size for p in plan.parameters.values() if p.role in ("kernel", "head"))
-    return Memory(
-        parameters=each,
-        gradients=each,
-        momentum=each,
-        average=each if recipe and recipe.ema_decay else 0,
-        accumulated=each if accumulate else 0,
-        perturbed=each if recipe and recipe.sam_rho else 0,
-        kernels=width * kernels,
-        activations=width * batch * activations,
-        workspace=width * batch * (fullest - activations),
-    )
-
-
-def training_bytes(
-    plan: Plan,
-    batch: int,
-    size: int | None = None,
-    precision: str = "float32",
-    accumulate: bool = False,
-) -> int:
-    """`training_memory`, added up."""
-    return training_memory(plan, batch, size, precision, accumulate).total
-
-
-def largest_batch(
-    plan: Plan,
-    memory: int,
-    size: int | None = None,
-    precision: str = "float32",
-    accumulate: bool = False,
-) -> int:
-    """The most images that train at a time in a device's memory of so many bytes; maybe 0."""
-    one = training_bytes(plan, 1, size, precision, accumulate)
-    image = training_bytes(plan, 2, size, precision, accumulate) - one
-    return max(0, int(USABLE * memory - (one - image)) // image)
-
-
-def accumulation(
-    plan: Plan, batch: int, memory: int, size: int | None = None, precision: str = "float32"
-) -> int:
-    """The fewest micro-batches, all of one size, in which a device's images fit into its memory.
-
-    Raises:
-        InputError: Not even one image fits.
-    """
-    if batch <= largest_batch(plan, memory, size, precision):
-        return 1
-    most = largest_batch(plan, memory, size, precision, accumulate=True)
-    for parts in range(2, batch + 1):
-        if batch % parts == 0 and batch // parts <= most:
-            return parts
-    needed = training_bytes(plan, 1, size, precision, accumulate=batch > 1)
-    raise InputError(
-        f"{plan.name}: one image of {size or plan.train_size} px takes {needed / 1e9:.1f} GB, and "
-        f"a device has {USABLE * memory / 1e9:.1f} GB to give; choose one with more, or a smaller "
-        "size"
-    )
+    return 4 * each * parameter_count(plan)
 
 
 def _peak_seconds(
@@ -408,7 +230,7 @@ def _peak_seconds(
     for work in works(plan, batch // parts, size, precision):
         found[work.kind] += parts * work.seconds(accelerator, precision)
     if parts > 1:  # of each gradient: it and the sum are read, the sum is written
-        found["accumulation"] = parts * 12 * _parameters(plan) / accelerator.bandwidth
+        found["accumulation"] = parts * 12 * parameter_count(plan) / accelerator.bandwidth
     found["update"] = update_bytes(plan) / accelerator.bandwidth
     return found
 
@@ -417,7 +239,7 @@ def _reduce_seconds(plan: Plan, accelerator: Accelerator, devices: int) -> float
     """Of summing float32 gradients: 2 (n - 1) / n of them leave each device."""
     if devices == 1:
         return 0.0
-    return 2 * (devices - 1) / devices * 4 * _parameters(plan) / accelerator.link
+    return 2 * (devices - 1) / devices * 4 * parameter_count(plan) / accelerator.link
 
 
 @cache

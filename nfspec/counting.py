@@ -53,6 +53,11 @@ class Count:
     blocks: tuple[Row, ...]
 
 
+def parameter_count(plan: Plan) -> int:
+    """Trainable scalars of a plan."""
+    return sum(parameter.size for parameter in plan.parameters.values())
+
+
 def output_side(side: int, kernel: int, stride: int, padding: Padding) -> int:
     """Output height or width of a conv or pool, px; may be zero or less where nothing fits."""
     if padding == "same":

@@ -5,6 +5,7 @@ Keras runs on one framework in a process, and the tests of the command line run 
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -45,6 +46,14 @@ class Served:
 
     def close(self):
         self.process.communicate()
+
+
+def assert_refused(result, message):
+    """A message, exit status 2, no traceback."""
+    assert result.unexpected == ""
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    assert re.search(message, result.stderr), result.stderr
 
 
 def _serve():

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nfspec.weights.store import read_all
+
 SPEC = """\
 schema = "nfspec/1"
 name = "tiny"
@@ -83,3 +85,16 @@ def log_of(folder):
     lines = Path(folder, "log.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     return [{k: v for k, v in e.items() if k != "images_per_second"} for e in entries]
+
+
+def assert_same_bits(folder, whole, step):
+    """Two trainings ended in the same weights, best weights, checkpoint of a step, and log."""
+    for file in ("weights", "best", f"checkpoints/step-{step:08d}"):
+        (found, facts), (expected, others) = (
+            read_all(each / f"{file}.safetensors") for each in (folder, whole)
+        )
+        assert facts == others, file
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            assert found[name].tobytes() == array.tobytes(), f"{file}: {name}"
+    assert log_of(folder) == log_of(whole)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,7 +134,7 @@ class Training:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of all that a step depends on, so that a checkpoint of another training is noticed."""
         facts = [

@@ -13,9 +13,10 @@ import typer
 
 from nfspec.accelerators import ACCELERATORS, GIB, Accelerator, named
 from nfspec.cli.text import WIDTH, bold, print_json, print_lines, table
-from nfspec.costs import Calibration, Step, calibrate, largest_batch, step
+from nfspec.costs import Calibration, Step, calibrate, step
 from nfspec.errors import InputError
 from nfspec.loader import load
+from nfspec.memory import largest_batch
 from nfspec.plan import Plan
 from nfspec.resolver import resolve
 from nfspec.runs import Run, recipe

@@ -59,7 +59,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Side of the images, px; else the spec's test size.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
-    plain: Annotated[
+    unfolded: Annotated[
         bool, typer.Option("--unfolded", help="With weight standardisation in the graph.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -94,7 +94,7 @@ def evaluate(
     from nfspec import compilation
     from nfspec.backends.training import evaluation
 
-    network = compilation.compile(spec, chosen, params, folded=not plain)
+    network = compilation.compile(spec, chosen, params, folded=not unfolded)
     side, bad = size or spec.input.test, []
 
     def say(message: str) -> None:

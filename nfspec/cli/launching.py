@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from nfspec.cli.text import compact
-from nfspec.costs import largest_batch, training_bytes
+from nfspec.counting import parameter_count
 from nfspec.errors import InputError, WeightError
+from nfspec.memory import accumulation, training_bytes
 from nfspec.plan import Plan
 from nfspec.runs import Run
 from nfspec.weights.files import replacing
@@ -53,9 +54,9 @@ def require_disk(folder: Path, plan: Plan, run: Run) -> None:
     Raises:
         InputError: They have not.
     """
-    count = sum(parameter.size for parameter in plan.parameters.values())
     copies = 2 + bool(run.recipe.ema_decay)  # parameters, momentum, averages
-    needed = count * FLOAT32 * (4 * copies + 2)
+    needed = parameter_count(plan) * FLOAT32 * (4 * copies + 2)
+    needed -= sum(path.stat().st_size for path in folder.rglob("*.safetensors"))  # of before
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
@@ -75,14 +76,15 @@ def require_memory(plan: Plan, run: Run, devices: int, memory: int) -> None:
     """
     images, how = run.batch // run.accumulation // devices, (plan.train_size, run.recipe.precision)
     needed = training_bytes(plan, images, *how, accumulate=run.accumulation > 1)
-    if needed <= memory:
+    try:
+        parts = accumulation(plan, images, memory, *how)
+    except InputError:
+        parts = 0
+    if parts == 1:
         return
-    most = largest_batch(plan, memory, *how, accumulate=True) * devices
-    whole = (n for n in range(2, run.batch + 1) if run.batch % (n * devices) == 0)
-    parts = next((n for n in whole if run.batch // n <= most), None)
     advice = "take a smaller --size, or a device with more"
-    if parts is not None:
-        advice = f"take --accumulation {parts}, or a smaller --batch"
+    if parts:
+        advice = f"take --accumulation {run.accumulation * parts}, or a smaller --batch"
     raise InputError(
         f"{images} images of {plan.train_size} px at a time need about {compact(needed)}B to train "
         f"{plan.name}, and {compact(memory)}B are free; {advice}"

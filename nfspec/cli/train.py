@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,7 +31,7 @@ from nfspec.cli.launching import (
 from nfspec.cli.text import print_json, print_lines
 from nfspec.cli.watching import WithTensorBoard, watching
 from nfspec.compilation import BACKENDS, default_backend, missing, select
-from nfspec.data.sources import Source, open_sources
+from nfspec.data.sources import DIGITS, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError
 from nfspec.initialise import init
 from nfspec.loader import given, load
@@ -44,6 +44,9 @@ from nfspec.spec import Spec
 from nfspec.starting import start_from
 from nfspec.template import resolved
 from nfspec.weights.files import replacing
+
+if TYPE_CHECKING:
+    from nfspec.backends.training.loop import Training
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,20 @@ class Wanted:
         return resolve(self.spec(classes))
 
 
+def _require_installed(backend: str, tensorboard: bool) -> None:
+    """See that what a training needs is there, before anything is begun."""
+    if (message := missing(backend) if backend in BACKENDS else None) is not None:
+        raise BackendError(f"{backend}: {message}")
+    if importlib.util.find_spec("grain") is None:
+        raise InputError("grain, which reads the images, is not installed; run: pip install grain")
+    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise InputError("tensorboardX is not installed; run: pip install tensorboardX")
+
+
 def _flags(values: dict[str, Any]) -> list[Layer]:
     """The options that were given, each as a layer that bears its name."""
-    layers = []
-    for option, (path, value) in values.items():
-        if value is not None:
-            layers.append(given(option, {path: value}))
-    return layers
+    chosen = {option: each for option, each in values.items() if each[1] is not None}
+    return [given(option, {path: value}) for option, (path, value) in chosen.items()]
 
 
 def _clipping(text: str | None) -> list[Layer]:
@@ -170,37 +180,33 @@ def train(
     """
     end_with_parent()
     backend = backend or default_backend()
-    if (message := missing(backend) if backend in BACKENDS else None) is not None:
-        raise BackendError(f"{backend}: {message}")
-    if importlib.util.find_spec("grain") is None:
-        raise InputError("grain, which reads the images, is not installed; run: pip install grain")
-    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise InputError("tensorboardX is not installed; run: pip install tensorboardX")
+    _require_installed(backend, tensorboard)
     if shard and backend != "jax":
         raise BackendError(
             f"--shard: jax alone spreads parameters, by keras.distribution; not {backend}"
         )
     base = load(variant)
-    layers = _fine_tuning(base) if start is not None else []
-    if overrides is not None:
-        layers.append(read_layer(overrides, str(overrides), builtin=False))
-    layers += _flags(
-        {
-            "--epochs": (("recipe", "epochs"), epochs),
-            "--batch": (("recipe", "batch"), batch),
-            "--lr": (("recipe", "learning_rate"), rate),
-            "--lr of any batch": (("recipe", "learning_rate_images"), None if rate is None else 0),
-            "--warmup": (("recipe", "warmup_epochs"), warmup),
-            "--size": (("input", "train"), size),
-            "--size of evaluation": (("input", "test"), size),
-            "--precision": (("recipe", "precision"), precision),
-        }
-    )
-    layers += _clipping(clipping)
-    if base.recipe is None and not any("recipe" in layer.data for layer in layers[:1]):
+    given_here = {
+        "--epochs": (("recipe", "epochs"), epochs),
+        "--batch": (("recipe", "batch"), batch),
+        "--lr": (("recipe", "learning_rate"), rate),
+        "--lr of any batch": (("recipe", "learning_rate_images"), None if rate is None else 0),
+        "--warmup": (("recipe", "warmup_epochs"), warmup),
+        "--size": (("input", "train"), size),
+        "--size of evaluation": (("input", "test"), size),
+        "--precision": (("recipe", "precision"), precision),
+    }
+    written = read_layer(overrides, str(overrides), builtin=False) if overrides else None
+    if base.recipe is None and (written is None or "recipe" not in written.data):
         raise InputError(
             f"{variant} has no [recipe]; give one as --recipe FILE, or extend a spec that has it"
         )
+    layers = [
+        *(_fine_tuning(base) if start is not None else []),
+        *([written] if written else []),
+        *_flags(given_here),
+        *_clipping(clipping),
+    ]
     source, held = open_sources(data, held_out, seed)
     layers.append(given("the data", {("recipe", "images"): len(source)}))
     wanted = Wanted(variant, layers)
@@ -256,27 +262,26 @@ def train(
         typer.echo(str(run), err=True)
         images = f"{len(source):,} to train on, {len(held):,} held out"
         typer.echo(f"data           {data}: {images}, {len(source.classes)} classes", err=True)
-        if not saved(folder / "checkpoints"):
-            _write_facts(folder, spec, source, data, backend, seed, held_out)
     settings = Settings(seed, workers, frozen, minutes, last)
-    with watching(run.steps, engine.rank) as shown, _asked_to_stop() as caught:
-        watcher = shown
+    with watching(run.steps, engine.rank) as watcher, _asked_to_stop() as caught:
         if tensorboard and engine.rank == 0:
-            watcher = WithTensorBoard(shown, folder / "tensorboard")
+            watcher = WithTensorBoard(watcher, folder / "tensorboard")
         problem: NfspecError | None = None
         try:
             training = Training(
-                spec,
-                run,
-                source,
-                held,
-                folder,
-                settings,
-                engine,
-                watcher,
-                params,
-                lambda: bool(caught),
+                spec=spec,
+                run=run,
+                source=source,
+                held=held,
+                folder=folder,
+                settings=settings,
+                devices=engine,
+                watcher=watcher,
+                params=params,
+                stop=lambda: bool(caught),
             )
+            if engine.rank == 0 and not saved(folder / "checkpoints"):
+                _write_facts(training, data, backend, held_out)
             if resume:
                 training.resume()
             training.train()
@@ -298,12 +303,12 @@ def train(
         raise problem
     if problem is not None:
         raise InputError(f"{problem}\n{_where_it_is(folder)}")
-    position = training.position.step
     entries = logs.read(training.log)
     if any("loss" in entry for entry in entries):
         plot({spec.name: entries}, folder / "training.png")
     if caught:
-        typer.echo(f"stopped after step {position:,}; go on with --resume", err=True)
+        step = training.position.step
+        typer.echo(f"stopped after step {step:,}; go on with --resume", err=True)
         raise typer.Exit(130)
     _report(folder, entries, run, as_json)
 
@@ -316,31 +321,24 @@ def _where_it_is(folder: Path) -> str:
     return f"{folder}/checkpoints/{found[-1]} is whole; --resume goes on from there"
 
 
-def _write_facts(
-    folder: Path,
-    spec: Spec,
-    source: Source,
-    data: str,
-    backend: str,
-    seed: int,
-    held_out: float,
-) -> None:
+def _write_facts(training: Training, data: str, backend: str, held_out: float) -> None:
+    """What `nfspec evaluate` reads of a training."""
     facts = {
         "nfspec": nfspec.__version__,
         "keras": version("keras"),
         backend: version(backend),
-        "variant": spec.name,
-        "data": data if data == "digits" else str(Path(data).resolve()),
+        "variant": training.spec.name,
+        "data": data if data == DIGITS else str(Path(data).resolve()),
         "backend": backend,
-        "seed": seed,
+        "seed": training.settings.seed,
         "held_out": held_out,
-        "classes": list(source.classes),
+        "classes": list(training.source.classes),
     }
     for name, text in (
-        ("spec.toml", "\n".join(resolved(spec))),
+        ("spec.toml", "\n".join(resolved(training.spec))),
         ("run.json", json.dumps(facts, indent=2)),
     ):
-        with replacing(folder / name) as temporary:
+        with replacing(training.folder / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
 
 

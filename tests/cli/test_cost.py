@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 import nfspec
 from nfspec.accelerators import ACCELERATORS, named
 from nfspec.cli import app
-from nfspec.costs import calibrate, largest_batch, step, training_memory
+from nfspec.costs import calibrate, step
+from nfspec.memory import largest_batch, training_memory
 
 TEXT = """\
 nfnet-f0 on tpu-v3

@@ -13,7 +13,7 @@ import nfspec
 from nfspec.images import prepare
 from nfspec.scores import interval, score
 
-from served import ENVIRONMENT, Served
+from served import ENVIRONMENT, Served, assert_refused
 from tiny import CLASSES, EACH, log_of, write_images, write_spec
 
 HELD = 9  # of 30 images, three of each class
@@ -58,13 +58,6 @@ def run(trained, tmp_path):
 def found_by(result):
     assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
     return json.loads(result.stdout)
-
-
-def assert_refused(result, message):
-    assert result.unexpected == ""
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "Traceback" not in result.stderr
-    assert re.search(message, result.stderr), result.stderr
 
 
 def by_hand(spec, params, images, labels, size=16):

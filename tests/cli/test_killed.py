@@ -14,10 +14,8 @@ import time
 
 import pytest
 
-from nfspec.weights.store import read_all
-
 from served import ENVIRONMENT
-from tiny import log_of, write_images, write_spec
+from tiny import assert_same_bits, write_images, write_spec
 
 BACKEND = os.environ.get("KERAS_BACKEND", "torch")
 KILLS = 10
@@ -86,12 +84,4 @@ def test_a_training_that_is_killed_ten_times_ends_in_the_same_bits(tmp_path, com
     result = subprocess.run(command(killed), env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "going on after step" in result.stderr
-    last = f"checkpoints/step-{STEPS:08d}.safetensors"
-    for file in ("weights.safetensors", "best.safetensors", last):
-        (found, facts), (expected, others) = read_all(killed / file), read_all(whole / file)
-        assert facts == others, file
-        assert found.keys() == expected.keys()
-        for name, array in expected.items():
-            assert found[name].tobytes() == array.tobytes(), f"{file}: {name}"
-    assert log_of(killed) == log_of(whole)
-    assert not list(killed.rglob(".*.tmp"))
+    assert_same_bits(killed, whole, STEPS)
