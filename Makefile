@@ -36,7 +36,7 @@ demo: $(BIN)/.installed-demo
 ## make test       the tests
 test: $(BIN)/.installed-test
 	@# Two runs at a time, the longest first: most of it is compilation on one core.
-	@echo "Four runs, two at a time; each prints when it is done (about ten minutes in all) ..."
+	@echo "Four runs, two at a time; each prints when it is done (a quarter of an hour in all) ..."
 	$(MAKE) --no-print-directory --jobs 2 --output-sync test-jax test-nfspec test-tensorflow test-torch
 
 test-nfspec: $(BIN)/.installed-test
