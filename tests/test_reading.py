@@ -147,26 +147,39 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_ends_within_a_second(name):
-    source = write((HEAD + HOSTILE[name])[:MAX_BYTES])
+def timed(source):
+    """What `complaints` finds, and the seconds of processor time that it took."""
     start = time.process_time()
     lines = complaints(source)
-    assert time.process_time() - start < 1.0
+    return lines, time.process_time() - start
+
+
+@pytest.fixture(scope="module")
+def long_enough(tmp_path_factory):
+    """Seconds: ten times what the largest network of a spec takes. What grows with the square of a
+    file's length takes a hundred times as long."""
+    path = tmp_path_factory.mktemp("largest") / "x.toml"
+    path.write_text(HEAD + MANY_BLOCKS)
+    return 10 * timed(path)[1]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_takes_no_longer_than_a_large_network(name, long_enough):
+    lines, seconds = timed(write((HEAD + HOSTILE[name])[:MAX_BYTES]))
+    assert seconds < long_enough
     assert len(lines) <= 101
     assert max(map(len, lines), default=0) < 1_000
 
 
 @pytest.mark.parametrize("size", [3_500, 60_000])
-def test_a_hostile_chain_ends_within_a_second(size):
+def test_a_hostile_chain_takes_no_longer_than_a_large_network(size, long_enough):
     for n in range(14):
         names = numbered(f"a{n}b{{}}=1\n", size)
         text = f"head.classes = 0\nagc.roles.gain = {-n}\n[agc.names]\nworst = {-n}\n{names}"
         parent = "nfnet-f0" if n == 13 else f"{n + 1}.toml"
         write(HEAD.replace("nfnet-f0", parent) + text, f"{n}.toml")
-    start = time.process_time()
-    lines = complaints("0.toml")
-    assert time.process_time() - start < 1.0
+    lines, seconds = timed("0.toml")
+    assert seconds < long_enough
     lines = [line for line in lines if "[SPEC-AGC]" not in line]  # the names are of no parameter
     assert lines[3:] == ["1.toml: longer than 65536 bytes with what extends it [SPEC-LIMIT]"] * (
         size > 10_000
