@@ -176,6 +176,26 @@ def kept(shape: Sequence[int], axes: tuple[int, ...] | None) -> list[int]:
     return [1 if axes is None or axis in axes else n for axis, n in enumerate(shape)]
 
 
+def clip_dtype(parameter: Any) -> str:
+    """The dtype that the gradient of a parameter is clipped in."""
+    dtype = keras.backend.standardize_dtype(parameter.dtype)
+    return "float64" if dtype == "float64" else "float32"
+
+
+def scales(of_gradient: Any, of_parameter: Any, clipping: Any, eps: Any) -> tuple[Any, Any]:
+    """What the gradient of each unit is multiplied by, and whether it is clipped.
+
+    Args:
+        of_gradient, of_parameter: Norms, of one shape.
+        clipping, eps: Numbers, or in that shape.
+    """
+    # Written with `where`, because frameworks differ in what a maximum makes of NaN.
+    limit = clipping * ops.where(of_parameter < eps, eps, of_parameter)
+    least = ops.where(of_gradient < LEAST_GRADIENT_NORM, LEAST_GRADIENT_NORM, of_gradient)
+    clipped = of_gradient > limit
+    return ops.where(clipped, limit / least, 1.0), clipped
+
+
 def clip(gradient: Any, parameter: Any, rule: ClipRule) -> tuple[Any, Any]:
     """Clip a gradient by the norms of its parameter's units.
 
@@ -196,15 +216,11 @@ def clip(gradient: Any, parameter: Any, rule: ClipRule) -> tuple[Any, Any]:
     """
     if rule.clipping is None:
         return gradient, ops.zeros((), "float32")
-    wide = "float64" if keras.backend.standardize_dtype(parameter.dtype) == "float64" else "float32"
+    wide = clip_dtype(parameter)
     of_parameter = unit_norms(ops.cast(parameter, wide), rule.axes)
     g = ops.cast(gradient, wide)
-    of_gradient = unit_norms(g, rule.axes)
-    # Written with `where`, because frameworks differ in what a maximum makes of NaN.
-    limit = rule.clipping * ops.where(of_parameter < rule.eps, rule.eps, of_parameter)
-    least = ops.where(of_gradient < LEAST_GRADIENT_NORM, LEAST_GRADIENT_NORM, of_gradient)
-    clipped = of_gradient > limit
-    scaled = g * ops.where(clipped, limit / least, 1.0)
+    scale, clipped = scales(unit_norms(g, rule.axes), of_parameter, rule.clipping, rule.eps)
+    scaled = g * scale
     fraction = ops.mean(ops.cast(clipped, "float32"))
     return ops.cast(scaled, gradient.dtype), fraction
 

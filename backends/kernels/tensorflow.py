@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from nfspec.backends.kernels import plain
 from nfspec.backends.kernels.plain import (
     activate,
     average_pool,
-    clip_all,
     dense,
-    momentum_steps,
     scale_add,
     standardise,
     stored,
 )
+from nfspec.clipping import ClipRule
 
 __all__ = [
     "activate",
@@ -52,3 +54,74 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
 
 
 convolve_activated = plain.activated(convolve)
+
+
+def clip_all(
+    gradients: Sequence[Any], parameters: Sequence[Any], rules: Sequence[ClipRule]
+) -> tuple[list[Any], list[Any]]:
+    """On CPU, with the norms of all units in one vector.
+
+    A tensor is then a dozen operations instead of three dozen: making and optimising the graph of
+    a training step takes longer than to run it a few times.
+    """
+    dtypes = {plain.clip_dtype(parameter) for parameter in parameters}
+    if len(dtypes) != 1 or any(rule.clipping is None for rule in rules) or not _on_cpu():
+        return plain.clip_all(gradients, parameters, rules)
+    (wide,) = dtypes
+    units = [rule.units for rule in rules]
+
+    def norms(tensors: Sequence[Any]) -> Any:
+        wides = [tf.cast(x, wide) for x in tensors]
+        sums = [_squares(x, rule.axes) for x, rule in zip(wides, rules, strict=True)]
+        return tf.sqrt(tf.concat(sums, 0))
+
+    def of_units(values: list[float | None]) -> Any:
+        return tf.constant(np.repeat(np.array(values, wide), units))
+
+    clipping, eps = of_units([r.clipping for r in rules]), of_units([r.eps for r in rules])
+    scale, clipped = plain.scales(norms(gradients), norms(parameters), clipping, eps)
+    scaled = [
+        tf.cast(tf.cast(x, wide) * tf.reshape(part, plain.kept(x.shape, rule.axes)), x.dtype)
+        for x, part, rule in zip(gradients, tf.split(scale, units), rules, strict=True)
+    ]
+    tensors = np.repeat(np.arange(len(units)), units)
+    # Not `segment_sum`, which XLA does not have.
+    counts = tf.math.unsorted_segment_sum(tf.cast(clipped, "float32"), tensors, len(units))
+    return scaled, tf.unstack(counts / np.array(units, "float32"), len(units))
+
+
+def _squares(x: Any, axes: tuple[int, ...] | None) -> Any:
+    """The sum of each unit's squares, in a vector."""
+    squares = tf.square(x)
+    found = squares if axes == () else tf.reduce_sum(squares, axes, keepdims=x.shape.rank == 1)
+    return found if found.shape.rank == 1 else tf.reshape(found, [-1])
+
+
+def momentum_steps(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[Any],
+    buffers: Sequence[Any],
+    gradients: Sequence[Any],
+    rate: Any,
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    """Each as one operation, in place."""
+    if tf.distribute.has_strategy():
+        plain.momentum_steps(optimizer, variables, buffers, gradients, rate, momentum, nesterov)
+        return
+    dtypes = {gradient.dtype for gradient in gradients}
+    numbers = {d: (tf.cast(rate, d), tf.constant(momentum, d)) for d in dtypes}
+    for variable, buffer, gradient in zip(variables, buffers, gradients, strict=True):
+        tf.raw_ops.ResourceApplyMomentum(
+            var=_resource(variable),
+            accum=_resource(buffer),
+            lr=numbers[gradient.dtype][0],
+            grad=gradient,
+            momentum=numbers[gradient.dtype][1],
+            use_nesterov=nesterov,
+        )
+
+
+def _resource(variable: Any) -> Any:
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
