@@ -218,6 +218,7 @@ def test_averages_are_refused_where_there_are_none(backend):
         nfspec.params_of(model, average=True)
 
 
+@pytest.mark.slow  # as test_devices
 def test_two_devices_take_the_whole_batchs_step(backend, tmp_path):
     """Gradients are clipped after they are summed over devices, and everything happens once."""
     folder = Path(__file__).parents[2]

@@ -190,6 +190,7 @@ def test_without_matplotlib_the_tables_are_there(tmp_path, monkeypatch):
     assert "no bench.png: matplotlib not installed" in result.stderr
 
 
+@pytest.mark.slow  # half a minute
 def test_a_small_run(tmp_path):
     arguments = ["bench", "timm/test_nfnet", "--backends", "torch", "--work", "forward,build"]
     options = ["--batch", "1", "--size", "32", "--rounds", "1", "--out", str(tmp_path)]

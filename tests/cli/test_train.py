@@ -644,6 +644,7 @@ def test_a_second_interruption_ends_it_at_once(train, tmp_path):
     assert log_of(tmp_path / "run")[-1]["step"] == 4
 
 
+@pytest.mark.slow  # half a minute, mostly of starting processes
 def test_ctrl_c_and_sigterm_from_outside(place, finished, tmp_path):
     """Of a process that is somewhere in its training, whose twelve steps would take minutes."""
     code = "import time, pytest\npatch = pytest.MonkeyPatch()\n"

@@ -13,6 +13,7 @@ def images(side=32):
     return np.random.default_rng(0).standard_normal((1, side, side, 3)).astype(np.float32)
 
 
+@pytest.mark.slow  # a minute; `make demo` does the same
 def test_f0_on_the_photograph():
     spec = nfspec.load("nfnet-f0")
     result = compare(spec, prepare(sample_photo(), spec.input, 256), BACKENDS)

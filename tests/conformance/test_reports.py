@@ -17,6 +17,7 @@ from nfspec.conformance.run import run
 REPORTS = Path(__file__).parents[2] / "conformance" / "reports"
 
 
+@pytest.mark.slow  # a minute and a half
 def test_a_small_run_has_the_verdicts_of_the_report_that_is_kept():
     """`make reports` writes small.json by this very run."""
     kept = json.loads((REPORTS / "small.json").read_text())
