@@ -46,7 +46,7 @@ test-nfspec: $(BIN)/.installed-test
 $(addprefix test-,$(BACKENDS)): test-%: $(BIN)/.installed-test
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -q tests/backends
 
-## make test-slow  what takes longer: kills, several devices (about ten minutes)
+## make test-slow  what takes longer: kills, several devices, NFNet-F0 (a quarter of an hour)
 test-slow: $(BIN)/.installed-test
 	$(BIN)/python -m pytest -q -m slow tests --ignore tests/backends
 	for backend in $(BACKENDS); do \
