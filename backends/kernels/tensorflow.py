@@ -106,8 +106,8 @@ def momentum_steps(
     momentum: float,
     nesterov: bool,
 ) -> None:
-    """Each as one operation, in place."""
-    if tf.distribute.has_strategy():
+    """On CPU, each as one operation, in place."""
+    if tf.distribute.has_strategy() or not _on_cpu():
         plain.momentum_steps(optimizer, variables, buffers, gradients, rate, momentum, nesterov)
         return
     dtypes = {gradient.dtype for gradient in gradients}
