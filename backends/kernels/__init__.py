@@ -48,8 +48,7 @@ def is_plain() -> bool:
 
 def kernels(plain: bool) -> ModuleType:
     """The plain twins, or the kernels of the framework that Keras runs on."""
-    name = "plain" if plain else keras.backend.backend()
-    return importlib.import_module(f"{__name__}.{name}")
+    return _PLAIN if plain else _FAST
 
 
 def stored_zeros(plain: bool) -> Callable[..., Any]:
@@ -62,3 +61,8 @@ def stored_zeros(plain: bool) -> Callable[..., Any]:
         return kernels(plain).stored(keras.ops.convert_to_tensor(np.zeros(shape, dtype)))
 
     return initializer
+
+
+# Looked up once, and last since they import from here: PyTorch's compiler stops at an import.
+_PLAIN = importlib.import_module(f"{__name__}.plain")
+_FAST = importlib.import_module(f"{__name__}.{keras.backend.backend()}")
