@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nfspec.files import opened
 from nfspec.weights.files import replacing
 
 Entry = dict[str, Any]
+Number = Annotated[float, Field(gt=-1e40, lt=1e40)]  # any in float32 that is finite
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Line(BaseModel):
+    """What a training writes after a step or an evaluation, as far as anybody reads it."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    step: Annotated[int, Field(ge=0)]
+    epoch: Number
+
+
+class _Step(_Line):
+    loss: Number
+    accuracy: Number
+    rate: Number
+    images_per_second: Number
+
+
+class _Clipped(_Step):
+    clip_fraction: Number
+    clip_fraction_of: dict[str, Number]
+
+
+class _Evaluation(_Line):
+    top1: Share
+    top5: Share
+    held_out_loss: Number
+    held_out_images: Annotated[int, Field(ge=1)]
 
 
 def append(path: Path, entry: Entry) -> None:
@@ -17,21 +51,43 @@ def append(path: Path, entry: Entry) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def read(path: Path) -> list[Entry]:
-    """The entries of a log, up to one that was not written to its end."""
-    found: list[Entry] = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
-    return found
+def read(path: Path, say: Callable[[str], None] = lambda message: None) -> list[Entry]:
+    """The entries of a log that are whole.
+
+    Args:
+        path: The file; where there is none, there are no entries.
+        say: Told of lines that are no entries, but for a last one that was not written to its end.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        with opened(path) as file:
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = [_entry(line) for line in lines[:-1]]
+    bad = [number for number, entry in enumerate(found, 1) if entry is None]
+    if bad:
+        rest = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        say(f"{path}: line {bad[0]}{rest}: not what a training writes; left out")
+    return [entry for entry in [*found, _entry(lines[-1])] if entry is not None]
 
 
-def cut(path: Path, step: int) -> list[Entry]:
+def _entry(line: bytes) -> Entry | None:
+    """A line as an entry that has all its numbers; None if it is something else."""
+    try:
+        found = json.loads(line.decode("utf-8"))
+        model = _Evaluation if "top1" in found else _Clipped if "clip_fraction" in found else _Step
+        model.model_validate(found)
+    except (ValueError, RecursionError, TypeError, ValidationError):
+        return None
+    return found if ("loss" in found) != ("top1" in found) else None
+
+
+def cut(path: Path, step: int, say: Callable[[str], None] = lambda message: None) -> list[Entry]:
     """Take out of a log what comes after a step, as that will be done again; returns the rest."""
-    kept = [entry for entry in read(path) if entry["step"] <= step]
+    kept = [entry for entry in read(path, say) if entry["step"] <= step]
     with replacing(path) as temporary:
         temporary.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
     return kept

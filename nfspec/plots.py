@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nfspec.errors import InputError
 from nfspec.logs import Entry
+from nfspec.validation import printable
 from nfspec.weights.files import replacing
 
 STEPS_SHOWN = 50  # of a smoothed curve; the rest is noise of single batches
@@ -57,7 +58,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
         accuracy.plot(epochs, _smooth([e["accuracy"] for e in steps]), **look)
         accuracy.plot(at, [e["top1"] for e in held], "o--", **look, ms=3)
         rate.plot(epochs, [e["rate"] for e in steps], **look)
-        _clip(clip, steps, epochs, None if len(runs) == 1 else look)
+        _clip(clip, steps, None if len(runs) == 1 else look)
     loss.set(title="loss (- - held out)", ylim=(0.0, None))
     accuracy.set(title="accuracy (- - held out)", ylim=(None, 1.0))
     rate.set(title="learning rate", xlabel="epoch")
@@ -73,18 +74,20 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
 
 def _label(name: str) -> str:
     """A name as a legend shows it: matplotlib takes $ for a formula, and leaves out _names."""
-    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+    return (" " if name.startswith("_") else "") + printable(name).replace("$", r"\$")
 
 
-def _clip(
-    axes: Any, steps: Sequence[Entry], epochs: Sequence[float], look: dict[str, Any] | None
-) -> None:
+def _clip(axes: Any, steps: Sequence[Entry], look: dict[str, Any] | None) -> None:
     """Of the whole network, or of each stage where there is no look for all of them."""
-    if "clip_fraction" not in steps[0]:
+    steps = [entry for entry in steps if "clip_fraction" in entry]
+    if not steps:
         return
     if look is not None:
-        axes.plot(epochs, _smooth([e["clip_fraction"] for e in steps]), **look)
+        epochs = [entry["epoch"] for entry in steps]
+        axes.plot(epochs, _smooth([entry["clip_fraction"] for entry in steps]), **look)
         return
     for stage in steps[0]["clip_fraction_of"]:
-        values = [entry["clip_fraction_of"][stage] for entry in steps]
-        axes.plot(epochs, _smooth(values), linewidth=1.2, label=stage)
+        have = [entry for entry in steps if stage in entry["clip_fraction_of"]]
+        epochs = [entry["epoch"] for entry in have]
+        values = [entry["clip_fraction_of"][stage] for entry in have]
+        axes.plot(epochs, _smooth(values), linewidth=1.2, label=_label(stage))

@@ -3,7 +3,8 @@ at all.
 
 A file is safetensors: parameters by canonical name, what the optimizer keeps by the path of its
 variables, the seeds of what drops at random, and as metadata where the training was. Any framework
-reads what another wrote; only the same one goes on to the bit.
+reads what another wrote; only the same one goes on to the bit. A checksum over the names, types,
+shapes and values of all tensors and over the metadata shows damage of any byte that means anything.
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
 
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
 from nfspec.errors import WeightError
+from nfspec.weights.files import TEMPORARY
 from nfspec.weights.store import read_all, write
 
-FORMAT = "nfspec-checkpoint/1"
-NAME = re.compile(r"step-(\d{8})\.safetensors")
+FORMAT = "nfspec-checkpoint/2"
+NAME = re.compile(r"step-([0-9]{8,})\.safetensors")
 KEPT = 2  # the newest; and the best
 
 
@@ -39,9 +42,12 @@ class OtherTraining(WeightError):
 class Position:
     """Where a training was: steps taken, and the best evaluation so far."""
 
-    step: int
-    best_step: int = 0
-    best: float = -1.0  # top-1, a fraction
+    step: Annotated[int, Field(ge=0)]
+    best_step: Annotated[int, Field(ge=0)] = 0
+    best: Annotated[float, Field(ge=-1, le=1)] = -1.0  # top-1, a fraction; -1: none yet
+
+
+POSITION = TypeAdapter(Position)
 
 
 def _variables(model: keras.Model, optimizer: Any) -> Iterator[tuple[str, Any]]:
@@ -72,16 +78,18 @@ def save(folder: Path, model: keras.Model, optimizer: Any, position: Position, d
         for name, variable in _variables(model, optimizer)
     }
     metadata = {"format": FORMAT, "digest": digest, "position": json.dumps(asdict(position))}
-    metadata["sha256"] = sum_of(tensors)
+    metadata["checksum"] = checksum(tensors, metadata)
     write(path_of(folder, position.step), tensors, metadata)
     steps = saved(folder)
     for step in set(steps[:-KEPT]) - {position.best_step}:
         path_of(folder, step).unlink(missing_ok=True)
 
 
-def sum_of(tensors: dict[str, NDArray[Any]]) -> str:
-    """sha256 of all values, in the order of the names."""
-    digest = hashlib.sha256()
+def checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
+    """sha256 of all that a checkpoint says, but for the checksum itself."""
+    facts = sorted(item for item in metadata.items() if item[0] != "checksum")
+    heads = [[name, tensors[name].dtype.str, tensors[name].shape] for name in sorted(tensors)]
+    digest = hashlib.sha256(json.dumps([facts, heads]).encode())
     for name in sorted(tensors):
         digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.hexdigest()
@@ -95,8 +103,9 @@ def put_aside(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Delete what was being written when a training was killed."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def saved(folder: Path) -> list[int]:
@@ -112,18 +121,27 @@ def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Posi
         WeightError: Unreadable, damaged, or of another training.
     """
     tensors, metadata = read_all(path)
-    if metadata.get("sha256") != sum_of(tensors):
+    if "sha256" in metadata:
+        raise OtherTraining(
+            f"{path}: written by an earlier version of nfspec; go on with that version, or give "
+            "another --out"
+        )
+    if metadata.get("format") != FORMAT or metadata.get("checksum") != checksum(tensors, metadata):
         raise WeightError(f"{path}: damaged: its content is not what was written")
-    if metadata.get("format") != FORMAT or metadata.get("digest") != digest:
+    if metadata.get("digest") != digest:
         raise OtherTraining(
             f"{path}: a checkpoint of another training than this one; go on with the options and "
             "the images that it was started with, or give another --out"
         )
+    try:
+        position = POSITION.validate_json(metadata.get("position", ""), strict=True)
+    except ValidationError:
+        raise WeightError(f"{path}: damaged: it does not say which step it is of") from None
     wanted = dict(_variables(model, optimizer))
     _require_same(path, wanted, tensors)
     for name, variable in wanted.items():
         variable.assign(keras.ops.convert_to_tensor(tensors[name], variable.dtype))
-    return Position(**json.loads(metadata["position"]))
+    return position
 
 
 def _require_same(path: Path, wanted: dict[str, Any], found: dict[str, NDArray[Any]]) -> None:

@@ -158,7 +158,7 @@ class Training:
                 if self.devices.rank == 0:
                     checkpoints.put_aside(path)
         if self.devices.rank == 0:
-            logs.cut(self.log, self.position.step)
+            logs.cut(self.log, self.position.step, self.watcher.message)
             for folder in (self.folder, self.checkpoints):
                 checkpoints.sweep(folder)
         self.watcher.message(f"going on after step {self.position.step:,} of {self.run.steps:,}")
@@ -213,7 +213,7 @@ class Training:
                 found[name] = found.get(name, 0.0) + float(value) / accumulation
         entry: logs.Entry = {"step": step, "epoch": step * self.run.batch / self.run.recipe.images}
         entry |= found | {"rate": rate, **self._clipped()}
-        entry["images_per_second"] = self.run.batch / (time.monotonic() - began)
+        entry["images_per_second"] = self.run.batch / max(time.monotonic() - began, 1e-9)
         if not math.isfinite(found["loss"]):
             at = f"at a learning rate of {rate:.3g}"
             raise Diverged(f"step {step}: the loss is {found['loss']}, {at}; {self._less}")

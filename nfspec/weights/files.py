@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
 from nfspec.errors import WeightError
+
+TEMPORARY = re.compile(r"\.nfspec-[0-9a-f]{16}\.tmp")  # names of files that are being written
 
 
 def head(path: Path, count: int) -> bytes:
@@ -34,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         WeightError: The file cannot be written; whatever was at `path` is still there.
     """
-    temporary = path.parent / f".{token_hex(8)}.tmp"
+    temporary = path.parent / f".nfspec-{token_hex(8)}.tmp"
     try:
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode

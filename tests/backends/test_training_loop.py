@@ -3,6 +3,7 @@
 Everything that draws is on: dropout, stochastic depth, crops, flips, RandAugment, mixup, CutMix.
 """
 
+import contextlib
 import errno
 import shutil
 from functools import cache
@@ -24,6 +25,7 @@ from nfspec.data.sources import Source, split
 from nfspec.images import fit, normalise
 from nfspec.reference.training import smoothed
 from nfspec.scores import Score, score
+from nfspec.weights.files import replacing
 from nfspec.weights.store import read_all
 
 from golden import relative
@@ -241,6 +243,85 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, cut, lent, dama
     assert_same_training(cut, whole.folder)
 
 
+class Layerless:
+    """In place of a network and an optimizer: a few variables, so that a checkpoint is tiny."""
+
+    def __init__(self):
+        with keras.name_scope("sgd"):
+            momentum = keras.Variable(np.arange(2, dtype="float32"), name="momentum")
+            steps = keras.Variable(7, name="iteration", dtype="int32", trainable=False)
+        self.variables = [momentum, steps]
+
+    def _flatten_layers(self):
+        return []
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path):
+    """The bytes of a small checkpoint, and what some bytes in its place are restored as."""
+    held = Layerless()
+    position = checkpoints.Position(6, 3, 0.5)
+    checkpoints.save(tmp_path, held, held, position, "0" * 64)
+    path = checkpoints.path_of(tmp_path, 6)
+
+    def restored(content):
+        path.write_bytes(content)
+        for variable in held.variables:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+        found = checkpoints.restore(path, held, held, "0" * 64)
+        return found, [keras.ops.convert_to_numpy(v).tolist() for v in held.variables]
+
+    return path.read_bytes(), restored
+
+
+def test_a_byte_of_a_checkpoint_that_is_not_what_it_was_is_noticed(tiny_checkpoint):
+    """Every one of them: the file is damaged, which the training goes back from, or means what it
+    meant. A name or a digit with one bit changed is another one; "2" becomes "1", "a" becomes "A".
+    """
+    whole, restored = tiny_checkpoint
+    expected = (checkpoints.Position(6, 3, 0.5), [[0.0, 1.0], 7])
+    assert restored(whole) == expected
+    noticed = 0
+    for place in range(len(whole)):
+        for mask in (1, 3, 32, 255):
+            flipped = bytearray(whole)
+            flipped[place] ^= mask
+            try:
+                assert restored(bytes(flipped)) == expected, (place, mask)
+            except checkpoints.OtherTraining as error:
+                raise AssertionError((place, mask)) from error
+            except nfspec.WeightError:
+                noticed += 1
+    assert noticed > 3.9 * len(whole.rstrip(b" "))  # of white space alone nothing depends
+
+
+@pytest.mark.parametrize(
+    "position",
+    ["", "{", "[6, 3, 0.5]", '{"step": -1}', '{"step": "6"}', '{"step": 6, "best": NaN}', "null"],
+)
+def test_a_forged_position_is_no_traceback(tmp_path, tiny_checkpoint, position):
+    """Whose checksum is right."""
+    path = checkpoints.path_of(tmp_path, 6)
+    tensors, metadata = read_all(path)
+    metadata["position"] = position
+    metadata["checksum"] = checkpoints.checksum(tensors, metadata)
+    nfspec.weights.store.write(path, tensors, metadata)
+    _, restored = tiny_checkpoint
+    with pytest.raises(nfspec.WeightError, match="damaged: it does not say which step it is of"):
+        restored(path.read_bytes())
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_called_damaged(cut, lent):
+    path = checkpoints.path_of(cut / "checkpoints", STOPPED)
+    tensors, metadata = read_all(path)
+    del metadata["checksum"]
+    metadata |= {"format": "nfspec-checkpoint/1", "sha256": "0" * 64}
+    nfspec.weights.store.write(path, tensors, metadata)
+    with pytest.raises(checkpoints.OtherTraining, match="written by an earlier version of nfspec"):
+        lent(cut).resume()
+    assert path.exists()
+
+
 def test_where_all_checkpoints_are_damaged_it_starts_from_the_start(whole, cut, lent):
     for path in (cut / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:100])
@@ -334,8 +415,14 @@ def test_checkpoints_are_as_far_apart_as_asked(whole):
 
 
 def test_what_was_being_written_is_swept(cut):
-    unfinished = [cut / ".0123.tmp", cut / "checkpoints" / ".4567.tmp"]
-    others = [cut / "notes.tmp", cut / ".hidden", cut / "checkpoints" / "mine.safetensors"]
+    """And nothing of the user's, whatever it is called."""
+    unfinished = []
+    for folder in (cut, cut / "checkpoints"):
+        with contextlib.suppress(ZeroDivisionError), replacing(folder / "file") as temporary:
+            unfinished.append(temporary)
+            1 / 0  # noqa: B018
+    others = [cut / "notes.tmp", cut / ".notes.tmp", cut / ".0123456789abcdef.tmp", cut / ".hidden"]
+    others += [cut / "checkpoints" / ".nfspec-mine.tmp", cut / "checkpoints" / "mine.safetensors"]
     for path in (*unfinished, *others):
         path.write_bytes(b"half")
     made(cut).resume()
@@ -602,7 +689,7 @@ def test_a_checkpoint_has_the_same_tensors_on_every_framework(whole):
         expected[f"seed/{layer}"] = (2,)
     tensors, metadata = read_all(checkpoints.path_of(whole.checkpoints, STEPS))
     assert {name: array.shape for name, array in tensors.items()} == expected
-    assert metadata.keys() == {"format", "digest", "position", "sha256"}
+    assert metadata.keys() == {"format", "digest", "position", "checksum"}
     kinds = {array.dtype.name for name, array in tensors.items() if "seed/" not in name}
     assert kinds - {"float32"} <= {"int32", "int64"}  # of the iteration
 
@@ -615,7 +702,7 @@ def test_seeds_and_steps_of_any_width_are_read(cut, kind):
     for name in tensors:
         if name.startswith("seed/") or name.endswith("/iteration"):
             tensors[name] = tensors[name].astype(kind)
-    metadata["sha256"] = checkpoints.sum_of(tensors)
+    metadata["checksum"] = checkpoints.checksum(tensors, metadata)
     nfspec.weights.store.write(path, tensors, metadata)
     training = made(cut)
     training.resume()

@@ -10,6 +10,7 @@ from nfspec import logs
 from nfspec.cli import app
 
 ENTRY = {"step": 1, "epoch": 0.5, "loss": 2.0, "accuracy": 0.25, "rate": 0.1}
+ENTRY |= {"images_per_second": 10.0}
 
 
 @pytest.fixture(autouse=True)
