@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nfspec.cli.convert import READERS, kind_of_input
+from nfspec.cli.folders import read_facts
 from nfspec.cli.text import print_json, print_lines
 from nfspec.compilation import default_backend, select
 from nfspec.data.batches import held_out as batches_of
@@ -17,8 +17,6 @@ from nfspec.errors import InputError
 from nfspec.loader import load
 from nfspec.resolver import resolve
 from nfspec.scores import interval
-
-FACTS = ("data", "backend", "seed", "held_out", "classes")  # what is read of run.json
 
 
 def score_lines(top1: int, top5: int, images: int) -> list[str]:
@@ -31,17 +29,6 @@ def score_lines(top1: int, top5: int, images: int) -> list[str]:
             f"{right:,} of {images:,})"
         )
     return lines
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return {name: facts[name] for name in FACTS}
-    except (OSError, ValueError, TypeError, LookupError):
-        raise InputError(
-            f"{folder}: no training in it (no run.json that can be read); give a folder that "
-            "nfspec train wrote, or a spec"
-        ) from None
 
 
 def evaluate(
@@ -71,14 +58,14 @@ def evaluate(
     out. Bad images are named and left out.
     """
     folder = Path(variant)
-    facts = _facts(folder) if folder.is_dir() else None
+    facts = read_facts(folder) if folder.is_dir() else None
     if facts is None and (data is None or weights is None):
         missing = "DATA" if data is None else "--weights"
         raise InputError(f"{variant} is a spec, so that {missing} has to be given")
     spec = load(folder / "spec.toml" if facts else variant)
-    classes = tuple(facts["classes"]) if facts else ()
+    classes = tuple(facts.classes) if facts else ()
     if facts and data is None:
-        held = open_held_out(facts["data"], facts["held_out"], facts["seed"], classes)
+        held = open_held_out(facts.data, facts.held_out, facts.seed, classes)
     else:
         assert data is not None
         held = open_held_out(data, 1.0, 0, classes)
@@ -89,7 +76,7 @@ def evaluate(
         )
     path = weights or folder / "weights.safetensors"
     params = READERS[kind_of_input(path)](path, resolve(spec))
-    chosen: Any = backend or (facts["backend"] if facts else default_backend())
+    chosen: Any = backend or (facts.backend if facts else default_backend())
     select(chosen)
     from nfspec import compilation
     from nfspec.backends.training import evaluation
@@ -108,7 +95,7 @@ def evaluate(
         batch,
     )
     if not found.images:
-        where = data or (facts["data"] if facts else "")
+        where = data or (facts.data if facts else "")
         raise InputError(f"{where}: none of the images can be read")
     if as_json:
         print_json(

@@ -1,4 +1,4 @@
-"""Before a training starts: its folder, room for it on disk and in memory, and its processes."""
+"""Around a training: room for it on disk and in memory, its processes, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -11,41 +11,23 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from nfspec.cli.text import compact
 from nfspec.counting import parameter_count
-from nfspec.errors import InputError, WeightError
+from nfspec.errors import InputError
 from nfspec.memory import accumulation, training_bytes
 from nfspec.plan import Plan
 from nfspec.runs import Run
-from nfspec.weights.files import replacing
 
 FLOAT32 = 4  # bytes
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHILD = "NFSPEC_CHILD"  # set for the processes that `start_processes` starts
-
-
-def prepare_folder(folder: Path, resume: bool) -> None:
-    """Make the folder of a training, or see that there is one to go on with.
-
-    Raises:
-        InputError: There is none, or already one, or nothing can be written there.
-    """
-    begun = (folder / "run.json").exists()
-    if resume and not begun:
-        raise InputError(f"{folder}: no training there to resume; start it without --resume")
-    if begun and not resume:
-        raise InputError(
-            f"{folder}: holds a training; go on with it by --resume, or give another --out"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / ".writable") as probe:
-            probe.write_bytes(b"")
-        (folder / ".writable").unlink()
-    except (OSError, WeightError) as error:
-        raise InputError(f"{folder}: cannot be written to ({error}); give another --out") from None
 
 
 def require_disk(folder: Path, plan: Plan, run: Run) -> None:
@@ -102,12 +84,80 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def devices_of(backend: str, devices: int) -> int:
+    """How many devices a training has: as many as torchrun started processes, or as asked for.
+
+    Raises:
+        InputError: torchrun's variables are no numbers.
+    """
+    if backend != "torch":
+        return devices
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        if not os.environ.get(name, "0").isdecimal():
+            raise InputError(f'{name}: expected a number; found "{os.environ[name]}"; unset it')
+    return max(1, int(os.environ.get("WORLD_SIZE", devices)))
+
+
 def is_first(backend: str) -> bool:
-    """Whether this is the first process of a training, as its launcher says."""
+    """Whether this is the first process of a training, as its launcher says.
+
+    Raises:
+        InputError: TF_CONFIG does not say which.
+    """
     if backend == "tensorflow" and "TF_CONFIG" in os.environ:
-        return int(json.loads(os.environ["TF_CONFIG"])["task"]["index"]) == 0
-    names = {"torch": "RANK", "jax": "KERAS_DISTRIBUTION_PROCESS_ID"}
-    return os.environ.get(names.get(backend, ""), "0") == "0"
+        try:
+            return int(json.loads(os.environ["TF_CONFIG"])["task"]["index"]) == 0
+        except (ValueError, TypeError, LookupError):
+            raise InputError(
+                'TF_CONFIG: expected JSON that has "cluster", and "task" with "type" and "index"; '
+                "see docs/several-devices.md, or unset it"
+            ) from None
+    # Each is read where the other is set, as by the engines; see devices.py.
+    jax = ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "KERAS_DISTRIBUTION_PROCESS_ID")
+    several, which = {"torch": ("WORLD_SIZE", "RANK"), "jax": jax}.get(backend, ("", ""))
+    return several not in os.environ or os.environ.get(which, "0") == "0"
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """A handler for what asks a process to end, but for signals that it was started to ignore."""
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, each in before.items():
+            signal.signal(number, each)
+
+
+@dataclass
+class Asked:
+    """Whether somebody wants a training to end, and whether it has begun."""
+
+    caught: int = 0
+    training: bool = False
+
+    def to_stop(self) -> bool:
+        return self.caught > 0
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[Asked]:
+    """Signals to end, which are kept until somebody looks; the second one ends at once."""
+    asked = Asked()
+
+    def remember(number: int, frame: Any) -> None:
+        asked.caught += 1
+        if asked.caught > 1:
+            raise KeyboardInterrupt
+        when = "stopping after this step, with a checkpoint" if asked.training else "stopping"
+        with contextlib.suppress(
+            OSError, RuntimeError
+        ):  # a terminal that is gone, or is written to
+            typer.echo(f"{when}; again: at once", err=True)
+
+    with _handled(remember):
+        yield asked
 
 
 def start_processes(devices: int) -> int:
@@ -127,7 +177,8 @@ def start_processes(devices: int) -> int:
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "nfspec", *sys.argv[1:]],
+            # -P: what lies in the present folder must not stand in for a module.
+            [sys.executable, "-P", "-m", "nfspec", *sys.argv[1:]],
             env={"OMP_NUM_THREADS": str(cores), **os.environ, **shared}
             | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdin=subprocess.PIPE,  # closed when this process ends, in whatever way
@@ -141,12 +192,8 @@ def start_processes(devices: int) -> int:
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled(pass_on):
         return _first_failure(processes)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int:

@@ -6,12 +6,9 @@ import contextlib
 import importlib.util
 import json
 import os
-import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,14 +16,25 @@ import nfspec
 from nfspec import logs
 from nfspec.cli.convert import READERS, kind_of_input
 from nfspec.cli.evaluate import score_lines
+from nfspec.cli.folders import RUN, claimed, clear
 from nfspec.cli.launching import (
+    asked_to_stop,
+    devices_of,
     end_with_parent,
     is_first,
     out_of_memory,
-    prepare_folder,
     require_disk,
     require_memory,
     start_processes,
+)
+from nfspec.cli.recipes import (
+    DEFAULT,
+    Wanted,
+    asked_for,
+    clipping_of,
+    default_for,
+    fine_tuning,
+    read_recipe,
 )
 from nfspec.cli.text import print_json, print_lines
 from nfspec.cli.watching import WithTensorBoard, watching
@@ -35,87 +43,34 @@ from nfspec.data.sources import DIGITS, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError
 from nfspec.initialise import init
 from nfspec.loader import given, load
-from nfspec.plan import Plan
 from nfspec.plots import plot
-from nfspec.reading import Layer, read_layer
 from nfspec.resolver import resolve
 from nfspec.runs import Run, recipe
-from nfspec.spec import Spec
 from nfspec.starting import start_from
 from nfspec.template import resolved
+from nfspec.validation import printable
 from nfspec.weights.files import replacing
 
 if TYPE_CHECKING:
     from nfspec.backends.training.loop import Training
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A spec with everything that was asked for put over it."""
-
-    variant: str
-    layers: list[Layer]
-
-    def spec(self, classes: int) -> Spec:
-        layer = given("the data", {("head", "classes"): classes})
-        return load(self.variant, [*self.layers, layer])
-
-    def plan(self, classes: int) -> Plan:
-        return resolve(self.spec(classes))
+NEEDED = {
+    "grain": "which reads the images",
+    "matplotlib": "which draws training.png",
+    "psutil": "which tells how much memory is free",
+    "tensorboardX": "which writes the files for TensorBoard",
+}
 
 
 def _require_installed(backend: str, tensorboard: bool) -> None:
     """See that what a training needs is there, before anything is begun."""
     if (message := missing(backend) if backend in BACKENDS else None) is not None:
         raise BackendError(f"{backend}: {message}")
-    if importlib.util.find_spec("grain") is None:
-        raise InputError("grain, which reads the images, is not installed; run: pip install grain")
-    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise InputError("tensorboardX is not installed; run: pip install tensorboardX")
-
-
-def _flags(values: dict[str, Any]) -> list[Layer]:
-    """The options that were given, each as a layer that bears its name."""
-    chosen = {option: each for option, each in values.items() if each[1] is not None}
-    return [given(option, {path: value}) for option, (path, value) in chosen.items()]
-
-
-def _clipping(text: str | None) -> list[Layer]:
-    if text is None:
-        return []
-    if text == "none":
-        return [given("--clipping", {("agc", "enabled"): False})]
-    try:
-        value = float(text)
-    except ValueError:
-        raise InputError(f'--clipping: expected a number, or "none"; found "{text}"') from None
-    return [given("--clipping", {("agc", "enabled"): True, ("agc", "clipping"): value})]
-
-
-def _fine_tuning(spec: Spec) -> list[Layer]:
-    if spec.finetune is None or spec.recipe is None:
-        return []
-    values = spec.finetune.model_dump(exclude={"freeze"})
-    return [given("[finetune]", {("recipe", name): value for name, value in values.items()})]
-
-
-@contextlib.contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Signals to end, which are kept until somebody looks; the second one ends at once."""
-    caught: list[int] = []
-
-    def remember(number: int, frame: Any) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-        typer.echo("stopping after this step, with a checkpoint; again: at once", err=True)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for name, purpose in NEEDED.items():
+        wanted = tensorboard or name != "tensorboardX"
+        if wanted and importlib.util.find_spec(name) is None:
+            raise InputError(f"{name}, {purpose}, is not installed; run: pip install {name}")
 
 
 def train(
@@ -131,6 +86,10 @@ def train(
         Path | None, typer.Option(help="The training's folder; else runs/VARIANT-DATA-BACKEND.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Start over where --out holds a training or other files."),
+    ] = False,
     start: Annotated[
         Path | None, typer.Option("--init", help="Weights to fine-tune: nfspec's, timm's ...")
     ] = None,
@@ -141,7 +100,7 @@ def train(
         list[str] | None, typer.Option(help="Parameters to leave, such as 'stem.*'; repeatable.")
     ] = None,
     overrides: Annotated[
-        Path | None, typer.Option("--recipe", help="A .toml of values to put over the spec's.")
+        Path | None, typer.Option("--recipe", help="A .toml of values for [recipe] or any table.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of recipe.epochs.")] = None,
     batch: Annotated[int | None, typer.Option(help="Instead of recipe.batch.")] = None,
@@ -157,7 +116,9 @@ def train(
     shard: Annotated[
         bool, typer.Option("--shard", help="Spread the parameters over them (jax).")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed for initialisation, order and augmentation.")
+    ] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = max(
         2, min(16, os.cpu_count() or 1)
     ),
@@ -173,10 +134,11 @@ def train(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a network as its spec says.
+    """Train a network as its spec says, or by nfspec's own recipe if the spec has none.
 
     In the folder --out: spec.toml, run.json, log.jsonl, training.png, checkpoints, and the weights,
-    the last and the best. Stopped in whatever way, the same command with --resume goes on.
+    the last and the best. Stopped in whatever way, the same command with --resume goes on. A folder
+    with anything else in it is refused; --force takes it, and replaces files of these names alone.
     """
     end_with_parent()
     backend = backend or default_backend()
@@ -185,7 +147,8 @@ def train(
         raise BackendError(
             f"--shard: jax alone spreads parameters, by keras.distribution; not {backend}"
         )
-    base = load(variant)
+    usual = default_for(load(variant))
+    base = load(variant, usual)
     given_here = {
         "--epochs": (("recipe", "epochs"), epochs),
         "--batch": (("recipe", "batch"), batch),
@@ -196,16 +159,12 @@ def train(
         "--size of evaluation": (("input", "test"), size),
         "--precision": (("recipe", "precision"), precision),
     }
-    written = read_layer(overrides, str(overrides), builtin=False) if overrides else None
-    if base.recipe is None and (written is None or "recipe" not in written.data):
-        raise InputError(
-            f"{variant} has no [recipe]; give one as --recipe FILE, or extend a spec that has it"
-        )
     layers = [
-        *(_fine_tuning(base) if start is not None else []),
-        *([written] if written else []),
-        *_flags(given_here),
-        *_clipping(clipping),
+        *usual,
+        *(fine_tuning(base) if start is not None else []),
+        *([read_recipe(overrides)] if overrides else []),
+        *asked_for(given_here),
+        *clipping_of(clipping),
     ]
     source, held = open_sources(data, held_out, seed)
     layers.append(given("the data", {("recipe", "images"): len(source)}))
@@ -218,107 +177,114 @@ def train(
             f"all of {spec.recipe.epochs} epochs"
         )
     run = recipe(plan, accumulation=accumulation)
-    if backend == "torch" and "WORLD_SIZE" in os.environ:
-        devices = int(os.environ["WORLD_SIZE"])  # torchrun's
+    devices = devices_of(backend, devices)
     if run.batch // accumulation % devices:
         raise InputError(f"--batch: {run.batch // accumulation} images do not divide by {devices}")
     name = Path(data).name or "data"
     folder = out or Path("runs") / f"{spec.name}-{name}-{backend}".replace("/", "-")
-    first = is_first(backend)
-    if first:
-        prepare_folder(folder, resume)
-        require_disk(folder, plan, run)
-    if backend == "torch" and devices > 1 and "RANK" not in os.environ:
-        raise typer.Exit(start_processes(devices))
     frozen = (*(freeze or ()), *(spec.finetune.freeze if start and spec.finetune else ()))
-    if start is None:
-        params = init(plan, seed)
-    else:
-        params, drawn = start_from(
-            start,
-            READERS[kind_of_input(start)],
-            wanted.plan,
-            (len(source.classes), base.head.classes),
-            new_head=new_head,
-            seed=seed,
-        )
+    with contextlib.ExitStack() as stack:
+        first = is_first(backend)
         if first:
-            typer.echo(f"starts from {start}{', with a new classifier' if drawn else ''}", err=True)
+            stack.enter_context(claimed(folder, resume, force))
+            require_disk(folder, plan, run)
+        if backend == "torch" and devices > 1 and "RANK" not in os.environ:
+            stack.close()  # the first of the processes holds it
+            raise typer.Exit(start_processes(devices))
+        asked = stack.enter_context(asked_to_stop())
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
-    select(backend)
-    from nfspec.backends.training import devices as engines
-    from nfspec.backends.training.checkpoints import OtherTraining, saved
-    from nfspec.backends.training.loop import Settings, Training
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
+        select(backend)
+        from nfspec.backends.training import devices as engines
+        from nfspec.backends.training.checkpoints import OtherTraining, saved
+        from nfspec.backends.training.loop import Settings, Training
 
-    engine = engines.devices(devices, shard)
-    try:
+        engine = engines.devices(devices, shard)
         require_memory(plan, run, devices, engines.memory(devices))
-    except InputError:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if nothing was there before
-        raise
-    if engine.rank == 0:
-        typer.echo(str(run), err=True)
-        images = f"{len(source):,} to train on, {len(held):,} held out"
-        typer.echo(f"data           {data}: {images}, {len(source.classes)} classes", err=True)
-    settings = Settings(seed, workers, frozen, minutes, last)
-    with watching(run.steps, engine.rank) as watcher, _asked_to_stop() as caught:
-        if tensorboard and engine.rank == 0:
-            watcher = WithTensorBoard(watcher, folder / "tensorboard")
+        if start is None:
+            params = init(plan, seed)
+        else:
+            params, drawn = start_from(
+                start,
+                READERS[kind_of_input(start)],
+                wanted.plan,
+                (len(source.classes), base.head.classes),
+                new_head=new_head,
+                seed=seed,
+            )
+            if first:
+                new = ", with a new classifier" if drawn else ""
+                typer.echo(f"starts from {printable(str(start))}{new}", err=True)
+        if first:
+            if usual:
+                typer.echo(f"{printable(variant)} has no [recipe]; {DEFAULT} is taken", err=True)
+            typer.echo(str(run), err=True)
+            images = f"{len(source):,} to train on, {len(held):,} held out"
+            images += f", {len(source.classes)} classes"
+            typer.echo(f"data           {printable(data)}: {images}", err=True)
         problem: NfspecError | None = None
-        try:
-            training = Training(
-                spec=spec,
-                run=run,
-                source=source,
-                held=held,
-                folder=folder,
-                settings=settings,
-                devices=engine,
-                watcher=watcher,
-                params=params,
-                stop=lambda: bool(caught),
-            )
-            if engine.rank == 0 and not saved(folder / "checkpoints"):
-                _write_facts(training, data, backend, held_out)
-            if resume:
-                training.resume()
-            training.train()
-        except NfspecError as error:
-            problem = error
-        except OSError as error:
-            problem = InputError(f"{error.filename or folder}: {error.strerror or error}")
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            problem = InputError(
-                f"{run.batch // accumulation} images of {plan.train_size} px at a time do not fit "
-                "the memory; take a smaller --batch, or as many micro-batches by --accumulation"
-            )
-    engine.close()
-    if engine.rank != 0:
-        raise typer.Exit(2 if problem else 130 if caught else 0)
-    if isinstance(problem, OtherTraining):
-        raise problem
-    if problem is not None:
-        raise InputError(f"{problem}\n{_where_it_is(folder)}")
-    entries = logs.read(training.log)
-    if any("loss" in entry for entry in entries):
-        plot({spec.name: entries}, folder / "training.png")
-    if caught:
-        step = training.position.step
-        typer.echo(f"stopped after step {step:,}; go on with --resume", err=True)
-        raise typer.Exit(130)
-    _report(folder, entries, run, as_json)
+        with watching(run.steps, engine.rank) as watcher:
+            if tensorboard and first:
+                watcher = WithTensorBoard(watcher, folder / "tensorboard")
+            try:
+                training = Training(
+                    spec=spec,
+                    run=run,
+                    source=source,
+                    held=held,
+                    folder=folder,
+                    settings=Settings(seed, workers, frozen, minutes, last),
+                    devices=engine,
+                    watcher=watcher,
+                    params=params,
+                    stop=asked.to_stop,
+                )
+                if asked.to_stop():
+                    raise KeyboardInterrupt
+                if first and not (resume and saved(folder / "checkpoints")):
+                    clear(folder)
+                    _write_facts(training, data, backend, held_out)
+                if resume:
+                    training.resume()
+                asked.training = True
+                training.train()
+            except NfspecError as error:
+                problem = error
+            except OSError as error:
+                problem = InputError(f"{error.filename or folder}: {error.strerror or error}")
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                problem = InputError(
+                    f"{run.batch // accumulation} images of {plan.train_size} px at a time do not "
+                    "fit the memory; take a smaller --batch, or as many micro-batches by "
+                    "--accumulation"
+                )
+        engine.close()
+        if not first:
+            raise typer.Exit(2 if problem else 130 if asked.to_stop() else 0)
+        if isinstance(problem, OtherTraining):
+            raise problem
+        if problem is not None:
+            raise InputError("\n".join([str(problem), *_where_it_is(folder)]))
+        entries = logs.read(training.log)
+        if any("loss" in entry for entry in entries):
+            plot({spec.name: entries}, folder / "training.png")
+        if asked.to_stop():
+            step = training.position.step
+            typer.echo(f"stopped after step {step:,}; go on with --resume", err=True)
+            raise typer.Exit(130)
+        _report(folder, entries, run, as_json)
 
 
-def _where_it_is(folder: Path) -> str:
+def _where_it_is(folder: Path) -> list[str]:
     """What there is to go on with after a failure."""
     found = sorted(path.name for path in (folder / "checkpoints").glob("step-*.safetensors"))
-    if not found:
-        return f"no checkpoint was written yet; {folder} can be deleted"
-    return f"{folder}/checkpoints/{found[-1]} is whole; --resume goes on from there"
+    if found:
+        return [f"{folder}/checkpoints/{found[-1]} is whole; --resume goes on from there"]
+    if (folder / RUN).exists():
+        return ["no checkpoint was written yet; --resume starts from the first step"]
+    return []
 
 
 def _write_facts(training: Training, data: str, backend: str, held_out: float) -> None:
@@ -336,7 +302,7 @@ def _write_facts(training: Training, data: str, backend: str, held_out: float) -
     }
     for name, text in (
         ("spec.toml", "\n".join(resolved(training.spec))),
-        ("run.json", json.dumps(facts, indent=2)),
+        (RUN, json.dumps(facts, indent=2)),
     ):
         with replacing(training.folder / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,20 @@ class WithTensorBoard:
 
     def __init__(self, inner: Any, folder: Path):
         try:
-            from tensorboardX import SummaryWriter
+            import tensorboardX  # noqa: F401
         except ModuleNotFoundError:
             message = "TensorBoard files: tensorboardX is not installed; run: "
             raise InputError(f"{message}pip install tensorboardX") from None
         self.inner = inner
-        self.writer = SummaryWriter(str(folder))
+        self.folder = folder
         self.message = inner.message
+
+    @cached_property
+    def writer(self) -> Any:
+        """Made when there is something to write, as it makes the folder."""
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self.folder))
 
     def step(self, entry: Entry) -> None:
         self._write("train", entry)

@@ -234,14 +234,22 @@ def test_weights_that_are_missing_damaged_or_of_another_network(evaluate, run, t
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "no JSON", "[]", "null", "{}", '{"variant": "tiny"}'], ids=repr
+    "text", ["", "no JSON", "[]", "null", "{}", '{"variant": "tiny"}'], ids=repr
 )
 def test_a_folder_without_the_facts_of_a_training_is_none(evaluate, run, text):
+    (run / "run.json").write_text(text)
+    assert_refused(evaluate(run), r"/run/run\.json: not what nfspec train wrote: ")
     (run / "run.json").unlink()
-    if text is not None:
-        (run / "run.json").write_text(text)
+    assert_refused(evaluate(run), r"/run: no training in it \(no run\.json\); give a folder that")
+
+
+@pytest.mark.parametrize("changes", [{"held_out": -5}, {"classes": [1, 2, 3]}, {"seed": None}])
+def test_facts_that_were_tampered_with_are_not_evaluated(evaluate, run, changes):
+    """A share of -5 held out is all images but one of each class, those trained on among them."""
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | changes))
     assert_refused(
-        evaluate(run), r"/run: no training in it \(no run\.json that can be read\); give"
+        evaluate(run), rf"/run\.json: not what nfspec train wrote: {next(iter(changes))}"
     )
 
 

@@ -282,21 +282,85 @@ def test_a_batch_of_more_images_than_there_are_is_called_that(train, tmp_path):
     assert_refused(train(*options), r"^--batch: 1000 images")
 
 
-def test_an_unknown_variant_and_one_without_a_recipe(train, tmp_path):
+def test_an_unknown_variant(train, tmp_path):
     out = ("--out", tmp_path / "run")
     assert_refused(train(*out, spec="nfnet-f00"), r'did you mean "nfnet-f0"\? \[SPEC-NAME\]$')
-    assert_refused(train(*out, spec="timm/test_nfnet"), r"^timm/test_nfnet has no \[recipe\]; give")
+
+
+# Recipes.
+
+
+BARE = """\
+momentum = 0.8          # none of these is in a table
+batch = 6
+[head]
+dropout = 0.1
+"""
+
+
+def test_a_network_without_a_recipe_is_trained_by_the_one_that_nfspec_has(train, tmp_path):
+    """Of which a file may change some values, whether they stand in [recipe] or in no table."""
+    file = tmp_path / "mine.toml"
+    file.write_text(BARE)
+    short = ("--stop-at", 1, "--size", 32, "--recipe", file)
+    result = train("--out", tmp_path / "run", *short, spec="timm/test_nfnet")
+    assert result.exit_code == 0, result.stderr
+    assert "timm/test_nfnet has no [recipe]; nfspec/recipe.toml is taken\n" in result.stderr
+    spec = nfspec.load(tmp_path / "run" / "spec.toml")
+    recipe = spec.recipe
+    assert (recipe.momentum, recipe.batch, recipe.images, spec.head.dropout) == (0.8, 6, 24, 0.1)
+    published = nfspec.load("nf-resnet-50").recipe
+    changed = {"momentum": 0.8, "batch": 6, "images": 24}
+    assert recipe.model_dump() == published.model_dump() | changed
+    text = (tmp_path / "run" / "spec.toml").read_text()
+    assert f"# {file}:1:1\n" in text
+    assert "# nfspec/recipe.toml:" in text
+
+
+def test_fine_tuning_a_network_without_a_recipe(train, tmp_path):
+    plan = nfspec.resolve(nfspec.load("timm/test_nfnet"))
+    nfspec.weights.save(tmp_path / "a.safetensors", plan, nfspec.init(plan))
+    short = ("--stop-at", 1, "--size", 32, "--batch", 8, "--init", tmp_path / "a.safetensors")
+    result = train("--out", tmp_path / "run", *short, spec="timm/test_nfnet")
+    assert result.exit_code == 0, result.stderr
+    assert "with a new classifier" in result.stderr
+    recipe = nfspec.load(tmp_path / "run" / "spec.toml").recipe
+    assert (recipe.epochs, recipe.learning_rate, recipe.weight_decay) == (20, 0.05, 0.0)
+
+
+def test_a_network_with_a_recipe_keeps_it(train, finished):
+    assert "recipe.toml" not in (finished[0] / "spec.toml").read_text()
+    assert "recipe.toml" not in finished[1].stderr
+
+
+@pytest.mark.parametrize("name", ["a\nb = 1\n.toml", os.fsdecode(b"a\xff.toml"), "\x1b[31m.toml"])
+def test_a_recipes_file_may_be_called_anything(train, tmp_path, name):
+    """spec.toml names it beside each value, in comments that a line feed must not end."""
+    file = tmp_path / name
+    file.write_text("[recipe]\nmomentum = 0.8\n")
+    result = train("--out", tmp_path / "run", "--recipe", file, "--stop-at", 1)
+    assert (result.exit_code, result.unexpected) == (0, "")
+    assert nfspec.load(tmp_path / "run" / "spec.toml").recipe.momentum == 0.8
+    assert "\x1b" not in (tmp_path / "run" / "spec.toml").read_text() + result.stderr
+    file.write_text("[recipe]\nmomentum = 8\n")
+    result = train("--out", tmp_path / "other", "--recipe", file)
+    assert_refused(result, r"\.toml:2:1: recipe\.momentum: must be less than 1.0; found 8")
+    assert result.stderr.isprintable() or result.stderr.rstrip("\n").isprintable()
 
 
 @pytest.mark.parametrize(
     ("text", "where"),
     [
         ("[recipe]\nbatch = 0\n", r":2:1: recipe\.batch: must be at least 1; found 0"),
+        ("\nbatch = 0\n", r":2:1: recipe\.batch: must be at least 1; found 0"),
+        ("batsh = 9\n", r':1:1: recipe\.batsh: unknown key; did you mean "batch"\?'),
+        ("batch = 9\n[recipe]\nbatch = 8", r":1:1: batch: in \[recipe\] too; take one of the two"),
+        ("recipe = 5\n", r":1:1: recipe: expected a table; found 5"),
         ("[recipe]\nmomentun = 0.5\n", r':2:1: recipe\.momentun: unknown key; .*"momentum"'),
         ("[recipe]\nbatch = \n", ":2:9: not TOML"),
         (None, ": cannot be read: No such file or directory"),
     ],
-    ids=["value", "key", "not TOML", "missing"],
+    ids=["value", "bare", "bare key", "twice", "no table", "key", "not TOML", "missing"],
 )
 def test_what_is_wrong_in_a_recipe_file_is_said_with_its_place(train, tmp_path, text, where):
     file = tmp_path / "over.toml"
@@ -443,8 +507,8 @@ def test_a_folder_that_may_not_be_written_to(train, tmp_path):
 
 
 def test_a_file_system_that_cannot_be_written_to(train, tmp_path):
-    before = "import errno, pathlib\ndef touch(*a, **k): raise OSError(errno.EROFS, 'Read-only')\n"
-    before += "patch.setattr(pathlib.Path, 'touch', touch)"
+    before = "import errno, os\ndef no(*a, **k): raise OSError(errno.EROFS, 'Read-only')\n"
+    before += "patch.setattr(os, 'ftruncate', no)"
     result = train("--out", tmp_path / "run", before=before)
     assert_refused(result, r"cannot be written to \(.*Read-only\); give another --out$")
 
@@ -452,7 +516,7 @@ def test_a_file_system_that_cannot_be_written_to(train, tmp_path):
 def test_a_folder_that_holds_a_training_is_left_as_it_is(train, finished):
     before = snapshot(finished[0])
     result = train("--out", finished[0], "--seed", 3)
-    assert_refused(result, "holds a training; go on with it by --resume, or give another --out$")
+    assert_refused(result, "holds a training; go on with it by --resume, start over by")
     assert snapshot(finished[0]) == before
 
 
