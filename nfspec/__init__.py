@@ -12,9 +12,12 @@ what makes or reads Keras objects imports a framework.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+# Not typing's: `python -m nfspec` runs this before __main__ takes the present folder off the path.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from nfspec import reference, signal, weights
     from nfspec.compilation import agc, compile, fold, names_of, params_of, sam, unfold
     from nfspec.counting import Count, count

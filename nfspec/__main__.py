@@ -1,5 +1,14 @@
 """`python -m nfspec` is the command line."""
 
+import os
+import sys
+from contextlib import suppress
+
+# What lies in the present folder, which -m puts first, must not stand in for a module.
+with suppress(OSError):  # a folder that was deleted
+    if not sys.flags.safe_path and sys.path[0] == os.getcwd():  # noqa: PTH109
+        del sys.path[0]
+
 from nfspec.cli import main
 
 if __name__ == "__main__":

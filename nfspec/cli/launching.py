@@ -175,24 +175,25 @@ def start_processes(devices: int) -> int:
     cores = max(1, (os.cpu_count() or 1) // devices)
     shared = {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), CHILD: "1"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            # -P: what lies in the present folder must not stand in for a module.
-            [sys.executable, "-P", "-m", "nfspec", *sys.argv[1:]],
-            env={"OMP_NUM_THREADS": str(cores), **os.environ, **shared}
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdin=subprocess.PIPE,  # closed when this process ends, in whatever way
-            start_new_session=True,  # so that signals reach them through this process alone
-        )
-        for rank in range(devices)
-    ]
+    # -P: what lies in the present folder must not stand in for a module.
+    command = [sys.executable, "-P", "-m", "nfspec", *sys.argv[1:]]
+    processes: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, frame: Any) -> None:
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    with _handled(pass_on):
+    with contextlib.ExitStack() as stack, _handled(pass_on):
+        for rank in range(devices):
+            process = subprocess.Popen(
+                command,
+                env={"OMP_NUM_THREADS": str(cores), **os.environ, **shared}
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,  # closed when this process ends, in whatever way
+                start_new_session=True,  # so that signals reach them through this process alone
+            )
+            processes.append(stack.enter_context(process))
         return _first_failure(processes)
 
 

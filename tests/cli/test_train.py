@@ -313,7 +313,7 @@ def test_a_network_without_a_recipe_is_trained_by_the_one_that_nfspec_has(train,
     changed = {"momentum": 0.8, "batch": 6, "images": 24}
     assert recipe.model_dump() == published.model_dump() | changed
     text = (tmp_path / "run" / "spec.toml").read_text()
-    assert f"# {file}:1:1\n" in text
+    assert f"# {file}:1\n" in text
     assert "# nfspec/recipe.toml:" in text
 
 
