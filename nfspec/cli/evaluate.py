@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from nfspec.cli import frameworks
 from nfspec.cli.convert import READERS, kind_of_input
 from nfspec.cli.folders import read_facts
 from nfspec.cli.text import print_json, print_lines
-from nfspec.compilation import default_backend, select
+from nfspec.compilation import default_backend
 from nfspec.data.batches import held_out as batches_of
 from nfspec.data.sources import open_held_out
 from nfspec.errors import InputError
@@ -77,7 +78,7 @@ def evaluate(
     path = weights or folder / "weights.safetensors"
     params = READERS[kind_of_input(path)](path, resolve(spec))
     chosen: Any = backend or (facts.backend if facts else default_backend())
-    select(chosen)
+    frameworks.start(chosen)
     from nfspec import compilation
     from nfspec.backends.training import evaluation
 

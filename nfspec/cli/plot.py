@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,30 @@ import typer
 from nfspec import logs
 from nfspec.errors import InputError
 from nfspec.plots import plot as draw
+from nfspec.validation import printable
+
+
+def _read(folder: Path) -> list[logs.Entry]:
+    path = folder / "log.jsonl"
+    if not os.path.lexists(path):
+        raise InputError(f"{printable(str(folder))}: no training in it (no log.jsonl)")
+    try:
+        return logs.read(path, lambda message: typer.echo(printable(message), err=True))
+    except OSError as error:
+        raise InputError(
+            f"{printable(str(path))}: cannot be read: {error.strerror or error}"
+        ) from None
+
+
+def _require_free(out: Path, force: bool) -> None:
+    """See that the picture replaces nothing, or only what it may."""
+    if out.exists() and not out.is_file():
+        raise InputError(f"{printable(str(out))}: no file; give another one with --out")
+    if out.exists() and not force:
+        raise InputError(
+            f"{printable(str(out))} exists, and is left as it is; give another with --out, or "
+            "--force to replace it"
+        )
 
 
 def plot(
@@ -17,19 +42,18 @@ def plot(
         list[Path], typer.Argument(metavar="RUN...", help="Folders that `nfspec train` wrote.")
     ],
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("training.png"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the picture if it exists.")
+    ] = False,
 ) -> None:
     """Draw the loss, accuracy and clip fraction of trainings.
 
     Of one training, the clip fraction of each stage.
     """
-    for folder in folders:
-        if not (folder / "log.jsonl").is_file():
-            raise InputError(f"{folder}: no training in it (no log.jsonl)")
+    _require_free(out, force)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = list(map(str, folders))
-    runs = {
-        name: logs.read(folder / "log.jsonl") for name, folder in zip(names, folders, strict=True)
-    }
+    runs = {name: _read(folder) for name, folder in zip(names, folders, strict=True)}
     draw(runs, out)
-    typer.echo(f"wrote {out}")
+    typer.echo(f"wrote {printable(str(out))}")

@@ -14,6 +14,7 @@ import typer
 
 import nfspec
 from nfspec import logs
+from nfspec.cli import frameworks
 from nfspec.cli.convert import READERS, kind_of_input
 from nfspec.cli.evaluate import score_lines
 from nfspec.cli.folders import RUN, claimed, clear
@@ -38,7 +39,7 @@ from nfspec.cli.recipes import (
 )
 from nfspec.cli.text import print_json, print_lines
 from nfspec.cli.watching import WithTensorBoard, watching
-from nfspec.compilation import BACKENDS, default_backend, missing, select
+from nfspec.compilation import BACKENDS, default_backend, missing
 from nfspec.data.sources import DIGITS, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError
 from nfspec.initialise import init
@@ -193,8 +194,7 @@ def train(
             raise typer.Exit(start_processes(devices))
         asked = stack.enter_context(asked_to_stop())
 
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
-        select(backend)
+        frameworks.start(backend)
         from nfspec.backends.training import devices as engines
         from nfspec.backends.training.checkpoints import OtherTraining, saved
         from nfspec.backends.training.loop import Settings, Training

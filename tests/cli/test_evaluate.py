@@ -144,10 +144,12 @@ def test_text_says_what_json_does(evaluate, trained):
     ]
 
 
-def test_the_command_in_a_process_of_its_own_takes_the_trainings_framework(trained):
+def test_the_command_in_a_process_of_its_own_takes_the_trainings_framework(trained, tmp_path):
+    """And not what the user's configuration of Keras says, which Keras itself refuses."""
+    (tmp_path / "keras.json").write_text('{"floatx": "int9", "backend": "jax"}')
     result = subprocess.run(
         [sys.executable, "-m", "nfspec", "evaluate", trained, "--json"],
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, "KERAS_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,

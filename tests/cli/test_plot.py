@@ -1,5 +1,6 @@
 """`nfspec plot`."""
 
+import os
 import sys
 
 import pytest
@@ -73,12 +74,11 @@ def test_a_half_written_last_line_is_left_out(tmp_path, drawn):
     assert len(drawn[0][0]["a"]) == 2
 
 
-@pytest.mark.parametrize("name", ["empty", "missing", "log.jsonl", "odd"])
+@pytest.mark.parametrize("name", ["empty", "missing", "log.jsonl"])
 def test_a_folder_without_a_training_is_named(tmp_path, name):
     trained(tmp_path / "a")
     (tmp_path / "empty").mkdir()
     (tmp_path / "log.jsonl").touch()
-    (tmp_path / "odd/log.jsonl").mkdir(parents=True)
     result = run("a", name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"{name}: no training in it (no log.jsonl)\n"
@@ -101,3 +101,65 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path):
 
 def test_it_takes_a_run_at_least():
     assert run().exit_code == 2
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_log_that_is_no_file_is_named(tmp_path, make):
+    (tmp_path / "a").mkdir()
+    make(tmp_path / "a/log.jsonl")
+    result = run("a")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("a/log.jsonl: cannot be read: a ")
+
+
+def test_a_picture_that_exists_is_left_as_it_is(tmp_path, drawn):
+    trained(tmp_path / "a")
+    (tmp_path / "mine.txt").write_text("mine")
+    result = run("a", "--out", "mine.txt")
+    assert (result.exit_code, result.stdout, drawn) == (2, "", [])
+    assert result.stderr == (
+        "mine.txt exists, and is left as it is; give another with --out, or --force to replace it\n"
+    )
+    assert run("a", "--out", "mine.txt", "--force").exit_code == 0
+    assert len(drawn) == 1
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_what_is_no_file_is_never_replaced(tmp_path, drawn, force):
+    """Renaming a file to /dev/null would take the place of it."""
+    trained(tmp_path / "a")
+    (tmp_path / "folder").mkdir()
+    for out in ("folder", "/dev/null"):
+        result = run("a", "--out", out, *force)
+        assert (result.exit_code, drawn) == (2, [])
+        assert result.stderr == f"{out}: no file; give another one with --out\n"
+
+
+@pytest.mark.parametrize("line", [b"5", b"null", b'{"step": 1, "loss": 2.0}', b"\xff\0"])
+def test_lines_that_no_training_writes_are_left_out_with_a_word(tmp_path, drawn, line):
+    trained(tmp_path / "a")
+    log = tmp_path / "a/log.jsonl"
+    log.write_bytes(line + b"\n" + log.read_bytes())
+    result = run("a")
+    assert result.exit_code == 0
+    assert result.stderr == "a/log.jsonl: line 1: not what a training writes; left out\n"
+    assert drawn[0][0] == {"a": [ENTRY]}
+
+
+def test_a_log_of_nothing_but_such_lines_has_no_step(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/log.jsonl").write_text("5\nnull\n")
+    result = run("a")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith("a: no step in its log yet; train first\n")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mb", "a\nb", os.fsdecode(b"a\xff"), "$a^{"])
+def test_a_folder_may_be_called_anything(tmp_path, name):
+    trained(tmp_path / name)
+    result = run(name, "--out", "new.png")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (tmp_path / name / "log.jsonl").unlink()
+    result = run(name, "--out", "other.png")
+    assert result.exit_code == 2
+    assert result.stderr.rstrip("\n").isprintable()

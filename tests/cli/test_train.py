@@ -74,13 +74,26 @@ def train(nfspec_on_torch, place):
     return call
 
 
+def keras_home(folder, **settings):
+    """A folder with the user's configuration of Keras."""
+    (folder / "keras").mkdir()
+    (folder / "keras" / "keras.json").write_text(json.dumps({"backend": "caffe", **settings}))
+    return str(folder / "keras")
+
+
 @pytest.fixture(scope="module")
 def finished(place):
-    """A whole training in a process of its own: what it printed, and its folder."""
+    """A whole training in a process of its own: what it printed, and its folder.
+
+    The user's configuration of Keras says all kinds of things, none of which shows: the tests below
+    compare with trainings that have none.
+    """
     folder = place / "finished"
     command = [sys.executable, "-m", "nfspec", "train", place / "tiny.toml", place / "data"]
     command += ["--json", "--backend", "torch", "--out", folder]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    home = keras_home(place, floatx="float16", epsilon=0.1, image_data_format="channels_first")
+    environment = {**ENVIRONMENT, "KERAS_HOME": home}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     return folder, result
 
@@ -626,8 +639,25 @@ def test_memory_that_does_not_suffice_for_the_batch_but_for_parts_of_it(train, p
     assert result.exit_code == 0, result.stderr
 
 
+HUGE = """\
+import shutil, sys, types
+patch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**15))
+def init(plan, seed): raise MemoryError("drawn")
+patch.setattr(sys.modules["nfspec.cli.train"], "init", init)
+"""
+
+
 def test_memory_that_does_not_suffice_for_an_image(train, tmp_path):
-    result = train("--out", tmp_path / "run", before=MEMORY.format(bytes=1000))
+    """Which is found out before any weight is drawn: of 25 G parameters that takes 98 GB."""
+    spec = tmp_path / "huge.toml"
+    widths = "[stages]\nwidth = [8192, 16384, 32768, 32768]\n"
+    spec.write_text(f'schema = "nfspec/1"\nname = "huge"\nextends = "nfnet-f0"\n{widths}')
+    spec.write_text(spec.read_text().replace("extends", 'source = "a test"\nextends'))
+    result = train("--out", tmp_path / "run", "--batch", 8, spec=spec, before=HUGE)
+    assert_refused(
+        result, r"train huge, .* are free; take a smaller --size, or a device with more$"
+    )
+    result = train("--out", tmp_path / "run", before=HUGE + MEMORY.format(bytes=1000))
     assert_refused(result, r"1\S* kB are free; take a smaller --size, or a device with more$")
     assert not (tmp_path / "run").exists()
 
