@@ -145,9 +145,7 @@ def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
         _require_usable(folder, resume, force)  # it may have changed before it was locked
         yield
     finally:
-        with contextlib.suppress(OSError):
-            (folder / LOCK).unlink()
-        os.close(descriptor)
+        _unlock(folder, descriptor)
         _take_away(folder, made)
 
 
@@ -184,9 +182,19 @@ def _lock(folder: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 break
         os.close(descriptor)
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError:
+        _unlock(folder, descriptor)
+        raise
     return descriptor
+
+
+def _unlock(folder: Path, descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        (folder / LOCK).unlink()
+    os.close(descriptor)
 
 
 def clear(folder: Path) -> None:

@@ -186,6 +186,17 @@ def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch, ca
     )
 
 
+def test_a_disk_that_is_full_already(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        assert "cannot be written to ([Errno 28] No space left" in refused(tmp_path / "run")
+    with claimed(tmp_path / "run", False, False):
+        pass
+
+
 # What run.json says.
 
 
