@@ -10,7 +10,7 @@ BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --require jax,torch,tensorflow
 .PHONY: help demo test test-nfspec test-slow bench bench-kernels why lint format schema clean $(addprefix test-,$(BACKENDS)) \
-  reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
+  fuzz reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/## //'
@@ -52,6 +52,10 @@ test-slow: $(BIN)/.installed-test
 	for backend in $(BACKENDS); do \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -m slow tests/backends tests/cli/test_killed.py || exit 1; \
 	done
+
+## make fuzz       an hour of spoilt files for every reader; goes on where it was stopped
+fuzz: $(BIN)/.installed-test
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzzing --seconds 3600 --state build/fuzz
 
 ## make bench      NFNet-F0 against timm, optax and a plain port: benchmarks/results
 bench: $(BIN)/.installed-test

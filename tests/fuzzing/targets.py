@@ -1,0 +1,26 @@
+"""All readers of files that may be a stranger's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fuzzing import conformance, pictures, trained, weights, written
+from fuzzing.target import Target
+
+# Made when they are asked for: some need a framework.
+TARGETS: Mapping[str, Callable[[], Target]] = {
+    "spec": written.spec,
+    "recipe": written.recipe,
+    "run-json": written.run_json,
+    "log": written.log,
+    "deviations": conformance.deviation,
+    "case": conformance.case,
+    "journal": conformance.journal,
+    "deepmind": weights.deepmind,
+    "own": weights.own,
+    "timm-st": weights.timm_safetensors,
+    "pth": weights.pth,
+    "image": pictures.image,
+    "photo": pictures.photo,
+    "checkpoint": trained.checkpoint,
+}
