@@ -18,6 +18,7 @@ from nfspec.errors import InputError
 from nfspec.loader import load
 from nfspec.resolver import resolve
 from nfspec.scores import interval
+from nfspec.validation import printable
 
 
 def score_lines(top1: int, top5: int, images: int) -> list[str]:
@@ -87,7 +88,7 @@ def evaluate(
 
     def say(message: str) -> None:
         bad.append(message)
-        typer.echo(f"{message}; left out", err=True)
+        typer.echo(printable(f"{message}; left out"), err=True)
 
     batch = min(batch, len(held))
     found = evaluation.evaluate(

@@ -281,7 +281,8 @@ def _where_it_is(folder: Path) -> list[str]:
     """What there is to go on with after a failure."""
     found = sorted(path.name for path in (folder / "checkpoints").glob("step-*.safetensors"))
     if found:
-        return [f"{folder}/checkpoints/{found[-1]} is whole; --resume goes on from there"]
+        newest = printable(str(folder / "checkpoints" / found[-1]))
+        return [f"{newest} is whole; --resume goes on from there"]
     if (folder / RUN).exists():
         return ["no checkpoint was written yet; --resume starts from the first step"]
     return []
@@ -316,11 +317,11 @@ def _report(folder: Path, entries: list[logs.Entry], run: Run, as_json: bool) ->
     if as_json:
         print_json({"folder": str(folder), "steps": run.steps, "final": final, "best": best})
         return
-    images = final["held_out_images"]
+    images, weights = final["held_out_images"], printable(str(folder / "weights.safetensors"))
     print_lines(
         [
             *score_lines(round(final["top1"] * images), round(final["top5"] * images), images),
             f"best   {best['top1']:.2%} after epoch {best['epoch']:.1f}",
-            f"wrote  {folder}/weights.safetensors, best.safetensors, log.jsonl, training.png",
+            f"wrote  {weights}, best.safetensors, log.jsonl, training.png",
         ]
     )

@@ -1,4 +1,8 @@
-"""What a training shows while it runs: a progress bar, or lines where there is no terminal."""
+"""What a training shows while it runs: a progress bar, or lines where there is no terminal.
+
+Names of files and classes are shown without what a terminal would act on. A terminal that is gone,
+or a reader that has left, does not end a training: all that is shown is in its log, too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ import typer
 
 from nfspec.errors import InputError
 from nfspec.logs import Entry
+from nfspec.validation import printable
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -47,7 +52,8 @@ class Lines:
         self.message(_evaluated(entry))
 
     def message(self, text: str) -> None:
-        typer.echo(text, err=True)
+        with contextlib.suppress(OSError):
+            typer.echo(printable(text), err=True)
 
 
 class Bar:
@@ -63,13 +69,15 @@ class Bar:
         if "clip_fraction" in entry:
             parts.append(f"clip {entry['clip_fraction']:.0%}")
         parts.append(f"{entry['images_per_second']:.0f}/s")
-        self.progress.update(self.task, completed=entry["step"], description=" ".join(parts))
+        with contextlib.suppress(OSError):
+            self.progress.update(self.task, completed=entry["step"], description=" ".join(parts))
 
     def evaluation(self, entry: Entry) -> None:
         self.message(_evaluated(entry))
 
     def message(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, highlight=False, emoji=False)
+        with contextlib.suppress(OSError):
+            self.progress.console.print(printable(text), markup=False, highlight=False, emoji=False)
 
 
 class Quiet:
@@ -138,5 +146,10 @@ def watching(steps: int, rank: int) -> Iterator[Any]:
         yield Lines(steps)
     else:
         columns = (BarColumn(8), MofNCompleteColumn(), "{task.description}", TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
+        progress = Progress(*columns, console=console)
+        progress.start()
+        try:
             yield Bar(progress, steps)
+        finally:
+            with contextlib.suppress(OSError):
+                progress.stop()

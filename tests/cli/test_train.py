@@ -533,6 +533,77 @@ def test_a_folder_that_holds_a_training_is_left_as_it_is(train, finished):
     assert snapshot(finished[0]) == before
 
 
+def test_a_folder_of_the_users_is_left_as_it_is_unless_forced(train, tmp_path):
+    """Whatever its files are called; and then those of a training's names alone are replaced."""
+    mine = ("weights.safetensors", "best.safetensors", "checkpoints/step-00000001.safetensors")
+    kept = ("notes.txt", ".notes.tmp", "checkpoints/.notes.tmp")
+    for name in (*mine, *kept):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    before = snapshot(tmp_path)
+    result = train("--out", tmp_path / "run", "--stop-at", 1)
+    assert_refused(result, r"/run: holds what no training wrote \(\.notes\.tmp and 4 more\); give")
+    assert snapshot(tmp_path) == before
+    result = train("--out", tmp_path / "run", "--stop-at", 1, "--force")
+    assert result.exit_code == 0, result.stderr
+    result = train("--out", tmp_path / "run", "--resume", "--stop-at", 2)
+    assert result.exit_code == 0, result.stderr
+    assert checkpoints(tmp_path / "run") == [1, 2]
+    after = snapshot(tmp_path / "run")
+    assert {name: after[name] for name in kept} == dict.fromkeys(kept, b"mine")
+    assert b"mine" not in {after[name] for name in mine}
+
+
+def test_to_start_over_is_to_start(train, stopped):
+    """Nothing of the training that was there is gone on with, or left."""
+    result = train("--out", stopped, "--force", "--seed", 1, "--stop-at", 1)
+    assert result.exit_code == 0, result.stderr
+    assert checkpoints(stopped) == [1]
+    assert [entry["step"] for entry in log_of(stopped)] == [1, 1]
+    assert json.loads((stopped / "run.json").read_text())["seed"] == 1
+
+
+def test_what_is_refused_does_not_start_over(train, stopped):
+    before = snapshot(stopped)
+    result = train("--out", stopped, "--force", "--freeze", "steam.*")
+    assert_refused(result, "no parameter is called")
+    assert snapshot(stopped) == before
+
+
+def test_two_trainings_in_one_folder(train, stopped):
+    """The second one is told who the first is, and may go on when that one has ended."""
+    code = "import sys, time\nfrom pathlib import Path\nfrom nfspec.cli.folders import claimed\n"
+    code += "with claimed(Path(sys.argv[1]), True, False):\n    print('held', flush=True)\n"
+    code += "    time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, stopped], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        before = snapshot(stopped)
+        result = train("--out", stopped, "--resume")
+        assert_refused(result, rf"/run: process {other.pid} on \S+ trains there; wait for it, or")
+        assert snapshot(stopped) == before
+        other.kill()
+    result = train("--out", stopped, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in stopped.iterdir()} == FILES
+
+
+def test_a_folder_that_is_deleted_while_it_trains(train, tmp_path):
+    action = f"import shutil; shutil.rmtree({str(tmp_path / 'run')!r})"
+    result = train("--out", tmp_path / "run", before=AT_STEP.format(step=2, action=action))
+    assert_refused(result, r"/run/log\.jsonl: No such file or directory$")
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_may_be_a_link_to_a_larger_disk(train, finished, stopped, tmp_path):
+    (stopped / "checkpoints").rename(tmp_path / "larger")
+    (tmp_path / "larger" / "mine.safetensors").write_text("mine")
+    (stopped / "checkpoints").symlink_to(tmp_path / "larger")
+    result = train("--out", stopped, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert_same_bits(stopped, finished[0], STEPS)
+    assert (tmp_path / "larger" / "mine.safetensors").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     "options",
     [("--lr", 0.1), ("--seed", 1), ("--held-out", 0.4), ("--freeze", "stem.*"), ("--epochs", 5)],

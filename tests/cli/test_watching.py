@@ -1,5 +1,6 @@
 """What a training shows while it runs, in a terminal, in a file, and for TensorBoard."""
 
+import errno
 import re
 import struct
 import sys
@@ -173,6 +174,48 @@ def test_a_bar_says_what_it_is_told_to_the_letter(terminal, capsys):
     with watching(330, 0) as bar:
         bar.message(message)
     assert message in shown(capsys.readouterr().err)
+
+
+NAMES = "set/\x1b[2J\x1b]0;title\x07a\nb\udcff.png: cannot be read; left out"
+SPELT = r"set/\x1b[2J\x1b]0;title\x07a\nb\udcff.png: cannot be read; left out"
+
+
+def test_names_do_not_reach_the_terminal_as_commands(terminal, capsys, monkeypatch):
+    """Names of files and classes are anybody's."""
+    with watching(330, 0) as bar:
+        bar.message(NAMES)
+    assert SPELT in shown(capsys.readouterr().err)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    with watching(330, 0) as lines:
+        lines.message(NAMES)
+    assert capsys.readouterr().err == f"{SPELT}\n"
+
+
+class Gone:
+    """The end of a terminal or pipe that nobody reads any more."""
+
+    encoding = "utf-8"
+
+    def __init__(self, terminal):
+        self.isatty = lambda: terminal
+
+    def write(self, text):
+        raise OSError(errno.EIO, "Input/output error")
+
+    flush = fileno = lambda self: self.write("")
+
+
+@pytest.mark.parametrize("kind", [True, False])
+def test_a_terminal_that_is_gone_does_not_end_a_training(terminal, monkeypatch, kind):
+    if not kind:
+        monkeypatch.delenv("FORCE_COLOR")
+    with watching(330, 0) as watcher:
+        assert type(watcher) is (Bar if kind else Lines)
+        monkeypatch.setattr(sys, "stderr", Gone(kind))
+        watcher.step(STEP)
+        watcher.evaluation(HELD)
+        watcher.message("x")
 
 
 # which
