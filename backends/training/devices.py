@@ -212,7 +212,12 @@ class OnTorch(Devices):
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(local)
-        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+        try:
+            torch.distributed.init_process_group("nccl" if cuda else "gloo")
+        except (ValueError, RuntimeError) as error:  # variables that are missing, or no address
+            raise BackendError(
+                f"torch.distributed: {error}; start the processes by torchrun, or unset RANK"
+            ) from None
         self.rank = torch.distributed.get_rank()
         self.world = self.count = torch.distributed.get_world_size()
 

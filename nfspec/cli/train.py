@@ -196,7 +196,7 @@ def train(
 
         frameworks.start(backend)
         from nfspec.backends.training import devices as engines
-        from nfspec.backends.training.checkpoints import OtherTraining, saved
+        from nfspec.backends.training.checkpoints import OtherTraining
         from nfspec.backends.training.loop import Settings, Training
 
         engine = engines.devices(devices, shard)
@@ -241,11 +241,12 @@ def train(
                 )
                 if asked.to_stop():
                     raise KeyboardInterrupt
-                if first and not (resume and saved(folder / "checkpoints")):
-                    clear(folder)
-                    _write_facts(training, data, backend, held_out)
                 if resume:
                     training.resume()
+                elif first:
+                    clear(folder)
+                if first and training.position.step == 0:
+                    _write_facts(training, data, backend, held_out)
                 asked.training = True
                 training.train()
             except NfspecError as error:

@@ -133,7 +133,12 @@ def test_too_few_devices_are_counted(backend_name, monkeypatch):
     """Where a framework is set up already, with one device."""
     if backend_name == "torch":
         monkeypatch.delenv("RANK", raising=False)
-        with pytest.raises(nfspec.BackendError, match="a process each; start them with torchrun"):
+        with pytest.raises(nfspec.BackendError, match="a process each; start them by torchrun"):
+            engines.devices(2)
+        for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(nfspec.BackendError, match="start the processes by torchrun, or unset"):
             engines.devices(2)
         return
     if backend_name == "jax":

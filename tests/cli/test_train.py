@@ -618,6 +618,18 @@ def test_resuming_with_other_settings_is_refused_and_changes_nothing(train, stop
     assert snapshot(stopped) == before
 
 
+def test_what_starts_from_the_start_again_is_written_down_as_it_is(train, stopped):
+    """Where all checkpoints are damaged, nothing of the training that was there is gone on with."""
+    for path in (stopped / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    options = ("--lr", 0.1, "--held-out", 0.4, "--stop-at", 1)
+    result = train("--out", stopped, "--resume", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "going on after step 0" in result.stderr
+    assert nfspec.load(stopped / "spec.toml").recipe.learning_rate == 0.1
+    assert json.loads((stopped / "run.json").read_text())["held_out"] == 0.4
+
+
 def test_images_may_be_named_in_another_way_when_it_goes_on(train, stopped, place):
     """From another folder, the same ones have another path."""
     before = f"patch.chdir({str(place)!r})"
