@@ -120,9 +120,10 @@ def is_first(backend: str) -> bool:
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """A handler for what asks a process to end, but for signals that it was started to ignore."""
-    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in numbers}
+    """A handler for what asks a process to end."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup's, for what is to outlive its terminal
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:
