@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def read_recipe(path: Path) -> Layer:
     return replace(layer, data=rest | {"recipe": table | bare}, places=places)
 
 
-def asked_for(values: dict[str, tuple[Key, Any]]) -> list[Layer]:
+def asked_for(values: Mapping[str, tuple[Key, Any]]) -> list[Layer]:
     """The options that were given, each as a layer that bears its name.
 
     Args:

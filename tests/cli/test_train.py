@@ -812,6 +812,37 @@ def test_what_was_interrupted_before_its_first_evaluation_can_be_resumed(train, 
     assert result.unexpected == ""
 
 
+BEFORE_IT = """
+import os, signal, sys
+from nfspec.cli import frameworks
+start = frameworks.start
+def interrupted(backend):
+    os.kill(os.getpid(), signal.{name})
+    start(backend)
+patch.setattr(frameworks, "start", interrupted)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interruption_before_it_trains_leaves_nothing(train, tmp_path, name):
+    """While a framework is imported, or the network built."""
+    result = train("--out", tmp_path / "run", before=BEFORE_IT.format(name=name))
+    assert (result.exit_code, result.unexpected, result.stdout) == (130, "", "")
+    assert "stopping; again: at once\n" in result.stderr
+    assert result.stderr.endswith("\ninterrupted\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_terminal_that_hangs_up_leaves_a_checkpoint(train, finished, tmp_path):
+    hang_up = INTERRUPT.replace("SIGINT", "SIGHUP")
+    result = train("--out", tmp_path / "run", before=AT_STEP.format(step=5, action=hang_up))
+    assert result.exit_code == 130, result.stderr
+    assert checkpoints(tmp_path / "run") == [3, 5]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    assert train("--out", tmp_path / "run", "--resume").exit_code == 0
+    assert_same_bits(tmp_path / "run", finished[0], STEPS)
+
+
 def test_a_second_interruption_ends_it_at_once(train, tmp_path):
     before = AT_STEP.format(step=5, action=f"{INTERRUPT}; os.kill(os.getpid(), signal.SIGINT)")
     result = train("--out", tmp_path / "run", before=before)
