@@ -27,7 +27,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
     """The random stream of one parameter: Philox keyed by sha256 of seed and name."""
     if seed < 0:
         raise InputError(f"seed must be at least 0; found {seed}")
-    key = hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16]
+    key = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogatepass")).digest()[:16]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
 

@@ -440,6 +440,22 @@ def test_a_class_of_one_image_leaves_none_to_train_on(train, place, tmp_path):
     assert_refused(result, r'^class "green": 1 image in all, and one is held out; add images')
 
 
+@pytest.mark.parametrize("name", [os.fsdecode(b"red\xff"), "red\x1b[31m", "red\n"])
+def test_a_class_and_an_image_may_be_called_anything(train, place, tmp_path, name):
+    """They are trained on, gone on with, evaluated and shown, without what a terminal acts on."""
+    data, out = shutil.copytree(place / "data", tmp_path / "data"), tmp_path / "run"
+    (data / "red").rename(data / name)
+    (data / name / "0.png").rename(data / name / f"{name}.png")
+    (data / name / f"{name}.png").write_text("not an image")
+    for how in ((), ("--resume",)):
+        result = train("--out", out, "--stop-at", 1 + len(how), *how, data=data)
+        assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
+        assert "\x1b" not in result.stderr
+    assert json.loads((out / "run.json").read_text())["classes"] == ["blue", "green", name]
+    shown = name.encode("unicode_escape").decode()
+    assert f"/{shown}/{shown}.png: cannot be read (" in result.stderr
+
+
 def test_strangers_in_val_are_refused(train, place, tmp_path):
     shutil.copytree(place / "data", tmp_path / "data" / "train")
     shutil.copytree(place / "data" / "red", tmp_path / "data" / "val" / "pink")
