@@ -10,6 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from nfspec.errors import WeightError
+from nfspec.files import opened
 
 TEMPORARY = re.compile(r"\.nfspec-[0-9a-f]{16}\.tmp")  # names of files that are being written
 
@@ -21,7 +22,7 @@ def head(path: Path, count: int) -> bytes:
         WeightError: Unreadable or empty.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             found = file.read(count)
     except OSError as error:
         raise WeightError(f"{path}: cannot be read: {error.strerror}") from None

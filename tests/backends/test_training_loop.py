@@ -5,6 +5,7 @@ Everything that draws is on: dropout, stochastic depth, crops, flips, RandAugmen
 
 import contextlib
 import errno
+import os
 import shutil
 from functools import cache
 
@@ -320,6 +321,16 @@ def test_a_checkpoint_of_an_earlier_version_is_not_called_damaged(cut, lent):
     with pytest.raises(checkpoints.OtherTraining, match="written by an earlier version of nfspec"):
         lent(cut).resume()
     assert path.exists()
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_gives_way_too_and_is_not_waited_for(cut, lent, make):
+    path = checkpoints.path_of(cut / "checkpoints", STOPPED)
+    path.unlink()
+    make(path)
+    training = lent(cut)
+    training.resume()
+    assert training.position.step == PER_EPOCH
 
 
 def test_where_all_checkpoints_are_damaged_it_starts_from_the_start(whole, cut, lent):

@@ -15,7 +15,8 @@ def test_head_of_what_cannot_be_read(tmp_path, complaint):
     assert complaint(head, tmp_path / "empty", 1) == "empty: an empty file"
     assert complaint(head, tmp_path / "no", 1) == "no: cannot be read: No such file or directory"
     (tmp_path / "folder").mkdir()
-    assert complaint(head, tmp_path / "folder", 1) == "folder: cannot be read: Is a directory"
+    message = "folder: cannot be read: a folder, where a regular file was expected"
+    assert complaint(head, tmp_path / "folder", 1) == message
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path):
