@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fuzzing.child import Counter, Finding, Turn, as_json, from_json, show_where_it_hangs
+from fuzzing.child import Counter, Turn
+from fuzzing.finding import Finding, as_json, from_json
+from fuzzing.limits import show_where_it_hangs
 from fuzzing.target import Target
 
-WAIT = 60.0  # seconds for which a reader may wait for something before it is said to wait for ever
+WAIT = 5.0  # seconds of sleep, not of waiting for a processor, after which a reader waits for ever
 
 
 @dataclass
@@ -71,7 +73,7 @@ def forked(work: Callable[[], str], counter: Counter, out: Path) -> int:
             if ended:
                 return os.waitstatus_to_exitcode(status)
             now = counter.started + counter.ended
-            if now != last or counter.started == counter.ended:
+            if now != last or counter.started == counter.ended or not _sleeps(child):
                 last, since = now, time.monotonic()
             elif time.monotonic() - since > WAIT:
                 os.kill(child, signal.SIGKILL)
@@ -80,6 +82,11 @@ def forked(work: Callable[[], str], counter: Counter, out: Path) -> int:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         raise
+
+
+def _sleeps(process: int) -> bool:
+    """Whether a process waits for something else than a processor or a disk."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 @dataclass
@@ -153,7 +160,7 @@ class Driver:
         """What a process found, or the file that ended it."""
         if status == 0 and text:
             return from_json(text)
-        data = (self.folder / target.name / "input" / target.file).read_bytes()
+        data = (self.folder / target.name / "data").read_bytes()
         return [Finding(target.name, self._death(status, text), text, data)]
 
     @staticmethod

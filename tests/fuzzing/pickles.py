@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickletools
 import struct
+
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -67,8 +68,8 @@ _SIMPLE = (
 _NUMBERS = (0, 1, 2, 3, 255, -1, 2**31 - 1, -(2**31), 2**63, 2**200, 2**4000)
 _FLOATS = (0.0, 1.5, float("nan"), float("inf"), 1e308)
 _TEXTS = (
-    "", "w", "b", "<", ">", "f4", "O8", "V8", "latin1", "a/~/b", "\x1b[2J", "\ud800", "head.fc.bias",
-    "state_dict", "storage", "cpu", "0", "../../x", "x" * 300,
+    "", "w", "b", "<", ">", "f4", "O8", "V8", "latin1", "a/~/b", "\x1b[2J", "\ud800",
+    "head.fc.bias", "state_dict", "storage", "cpu", "0", "../../x", "x" * 300,
 )  # fmt: skip
 _LEAVES: SearchStrategy[bytes] = st.one_of(
     st.sampled_from(_SIMPLE),
@@ -113,9 +114,9 @@ def _larger(inner: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
 
 VALUES = st.recursive(_LEAVES, _larger, max_leaves=12)
 _MARKS = (
-    b"R", b"b", b"\x81", b"\x93", b"\x85", b"\x86", b"\x87", b"t", b"(", b"s", b"u", b"a", b"e", b"0",
-    b"1", b"2", b"\x90", b"\x91", b"Q", b"\x94", b"q\x00", b"h\x00", b".", b"\x80\x04", b"\x80\xff",
-    b"\x98",
+    b"R", b"b", b"\x81", b"\x93", b"\x85", b"\x86", b"\x87", b"t", b"(", b"s", b"u", b"a", b"e",
+    b"0", b"1", b"2", b"\x90", b"\x91", b"Q", b"\x94", b"q\x00", b"h\x00", b".", b"\x80\x04",
+    b"\x80\xff", b"\x98",
 )  # fmt: skip
 PIECES = _LEAVES | st.sampled_from(_MARKS) | VALUES
 PROGRAMS = st.builds(program, VALUES, st.integers(0, 6))
