@@ -49,4 +49,5 @@ def params(text: str) -> dict[str, Float32]:
 
 def plan_of_file(path: Path) -> nfspec.Plan:
     """The network that a file of weights is read for."""
-    return plan(LARGE if path.stat().st_size > BORDER else SMALL)
+    large = path.is_file() and path.stat().st_size > BORDER
+    return plan(LARGE if large else SMALL)

@@ -14,6 +14,7 @@ import nfspec
 from nfspec import logs
 from nfspec.cli.folders import read_facts
 from nfspec.cli.recipes import read_recipe
+from nfspec.errors import InputError
 from nfspec.loader import VARIANTS
 from nfspec.template import resolved
 
@@ -171,7 +172,11 @@ EVALUATION: dict[str, Any] = {
 
 def _log(path: Path) -> None:
     said: list[str] = []
-    for entry in logs.read(path, said.append):
+    try:
+        entries = logs.read(path, said.append)
+    except OSError as error:  # which every command prints so
+        raise InputError(f"{error.filename}: {error.strerror}") from None
+    for entry in entries:
         asserted(isinstance(entry["step"], int) and entry["step"] >= 0, "a step that is none")
         names = [
             name for name in (*STEP, *EVALUATION) if name in entry and name != "clip_fraction_of"
