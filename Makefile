@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 .DEFAULT_GOAL := help
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
-CONFORM = $(BIN)/nfspec conform --require jax,torch,tensorflow
+CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
 .PHONY: help demo test test-nfspec test-slow bench bench-kernels why lint format schema clean $(addprefix test-,$(BACKENDS)) \
   fuzz reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
@@ -59,7 +59,7 @@ fuzz: $(BIN)/.installed-test
 
 ## make bench      NFNet-F0 against timm, optax and a plain port: benchmarks/results
 bench: $(BIN)/.installed-test
-	$(BIN)/nfspec bench --growth --out benchmarks/results
+	$(BIN)/nfspec bench --growth --force --out benchmarks/results
 
 ## make bench-kernels  each kernel against its plain twin, in each framework
 bench-kernels: $(BIN)/.installed-test
@@ -69,7 +69,7 @@ bench-kernels: $(BIN)/.installed-test
 
 ## make why        what AGC is for: benchmarks/results/AGC.md (ten minutes)
 why: $(BIN)/.installed-test
-	$(BIN)/python -m nfspec.benchmarks.clipping benchmarks/results
+	$(BIN)/python -P -m nfspec.benchmarks.clipping benchmarks/results
 
 ## make reports    regenerate conformance/reports (about 25 minutes)
 reports: reports-small reports-specs reports-modes reports-faults reports-matrix reports-clean
@@ -88,7 +88,7 @@ reports-modes: $(BIN)/.installed-test
 	cp build/conform/narrow/REPORT.md $(REPORTS)/narrow.md
 
 reports-faults: $(BIN)/.installed-test
-	$(BIN)/nfspec conform --faults --mode f32,bf16,f16 --out build/conform/faults
+	$(BIN)/nfspec conform --faults --force --mode f32,bf16,f16 --out build/conform/faults
 	cp build/conform/faults/FAULTS.md $(REPORTS)/FAULTS.md
 
 # 23 properties are drawn for: over 20,000 cases, each on every framework.
@@ -97,10 +97,10 @@ reports-clean: $(BIN)/.installed-test
 	cp build/conform/clean/REPORT.md $(REPORTS)/clean.md
 
 reports-matrix: $(BIN)/.installed-test
-	$(BIN)/python -m nfspec.conformance.matrix $(REPORTS)/MATRIX.md
+	$(BIN)/python -P -m nfspec.conformance.matrix $(REPORTS)/MATRIX.md
 
 reports-small: $(BIN)/.installed-test
-	$(BIN)/python -m nfspec.conformance.report.small $(REPORTS)/small.json
+	$(BIN)/python -P -m nfspec.conformance.report.small $(REPORTS)/small.json
 
 ## make lint       formatting, lint and types
 lint: $(BIN)/.installed-test

@@ -12,6 +12,7 @@ from nfspec.conformance.results import (
     cell_of,
 )
 from nfspec.errors import InputError
+from nfspec.files import opened
 from nfspec.weights.files import replacing
 
 JOURNAL = "journal.jsonl"
@@ -35,14 +36,20 @@ class Journal:
         assert self.path is not None
         if not self.path.is_file():
             raise InputError(f"--resume: {self.path} does not exist; start without --resume")
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        with opened(self.path) as file:
+            lines = file.read().decode(errors="replace").splitlines()
         found = [json.loads(line) for line in lines if _whole(line)]
-        if not found or found[0].get("run") != about:
+        if not found or not isinstance(found[0], dict) or found[0].get("run") != about:
             raise InputError(
                 f"--resume: {self.path} is of a run with other settings; start without --resume, "
                 "or give another --out"
             )
-        self.cells = [cell_of(entry["cell"]) for entry in found[1:]]
+        try:
+            self.cells = [cell_of(entry["cell"]) for entry in found[1:]]
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"--resume: {self.path} has a line that is no cell; start anew with --force"
+            ) from None
         with replacing(self.path) as temporary:  # without a line that was cut short
             text = "".join(f"{json.dumps(entry)}\n" for entry in found)
             temporary.write_text(text, encoding="utf-8")
@@ -60,6 +67,6 @@ def _whole(line: str) -> bool:
     """Whether a line was written to its end."""
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

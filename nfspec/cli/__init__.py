@@ -27,6 +27,7 @@ from nfspec.cli.listing import list_specs
 from nfspec.cli.new import new
 from nfspec.cli.plot import plot
 from nfspec.cli.show import show
+from nfspec.cli.text import clean
 from nfspec.cli.train import train
 from nfspec.errors import NfspecError
 
@@ -38,12 +39,12 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except NfspecError as error:
-            typer.echo(str(error), err=True)
+            typer.echo(clean(str(error)), err=True)
         except BrokenPipeError:
             raise  # typer ends quietly
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            typer.echo(f"{place}{error.strerror or error}", err=True)
+            typer.echo(clean(f"{place}{error.strerror or error}"), err=True)
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nfspec.cli.compare import parse_backends
+from nfspec.cli.outputs import FORCE_HELP, require_free
 from nfspec.cli.text import print_json, print_lines, table
 from nfspec.compilation import BACKENDS, missing
 from nfspec.errors import BackendError, InputError
 from nfspec.loader import load
+from nfspec.weights.files import replacing
 
 if TYPE_CHECKING:
     from nfspec.benchmarks.run import Result
@@ -50,9 +52,8 @@ def _say(line: str) -> None:
 
 
 def _write(folder: Path, name: str, text: str) -> None:
-    part = folder / f"{name}.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(folder / name)
+    with replacing(folder / name) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def bench(
@@ -74,6 +75,7 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="A folder for BENCH.md, results.json and bench.png.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a network next to its peers.
@@ -99,6 +101,8 @@ def bench(
     if not wanted:
         raise BackendError("none of the frameworks asked for is installed")
     if out is not None:
+        for name in ("results.json", "BENCH.md", "bench.png"):
+            require_free(out / name, force)
         out.mkdir(parents=True, exist_ok=True)
 
     _say("measuring the machine")

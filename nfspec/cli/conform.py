@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nfspec.cli.compare import parse_backends
+from nfspec.cli.outputs import FORCE_HELP, require_own
 from nfspec.cli.text import WIDTH, print_lines, table
 from nfspec.compilation import BACKENDS
 from nfspec.errors import BackendError, InputError
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 MODES = ("f32", "tf32", "bf16", "f16")
 DEVICES = ("cpu", "gpu", "tpu")
+MAX_TIMEOUT = 1e6  # seconds
+RUN_FILES = ("journal.jsonl", "results.json", "REPORT.md", "report.html")
+FAULT_FILES = ("faults.json", "FAULTS.md")
 
 
 def _some_of(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -137,6 +142,18 @@ def _summary(results: Results) -> list[str]:
     ]
 
 
+def _require_out(out: Path, names: tuple[str, ...], resume: bool, force: bool) -> None:
+    """Refuse to begin where an earlier run, finished or not, or something else lies."""
+    if resume or force:
+        return
+    if there := [name for name in names if os.path.lexists(out / name)]:
+        raise InputError(
+            f"{out} holds {', '.join(there)} of an earlier run, left as it is; go on with "
+            "--resume, start anew with --force, or give another --out"
+        )
+    require_own(out, names[0], force)
+
+
 def _finish(
     results: Results, settings: Settings, entries: tuple[Deviation, ...], out: Path
 ) -> list[str]:
@@ -191,6 +208,7 @@ def conform(
     ] = "",
     out: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("conformance-results"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     faults: Annotated[
         bool, typer.Option("--faults", help="Prove that the properties can fail: seed faults.")
     ] = False,
@@ -213,6 +231,8 @@ def conform(
     from nfspec.conformance.deviations import load as load_deviations
     from nfspec.conformance.run import Settings, run
 
+    if not timeout <= MAX_TIMEOUT:  # nor is NaN
+        raise InputError(f"--timeout: expected at most {MAX_TIMEOUT:g} seconds; found {timeout:g}")
     entries = load_deviations(Path(deviations) if deviations else None)
     settings = Settings(
         source=spec,
@@ -224,6 +244,7 @@ def conform(
         properties=tuple(name.strip() for name in properties.split(",") if name.strip()),
         timeout=timeout,
     )
+    _require_out(out, FAULT_FILES if faults else RUN_FILES, resume, force)
     if faults:
         _faults(settings, out, resume, as_json)
         return

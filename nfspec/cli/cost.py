@@ -57,8 +57,14 @@ class _Cost:
         return self.run.steps * self.step.seconds / 3600 if self.run else None
 
 
+MAX_FIGURE = 1e9  # of --tflops and --gbs; no machine is near it
+
+
 def _here(given: Accelerator, tflops: float | None, gbs: float | None) -> Accelerator:
     """The cpu with this machine's figures; what is not given is measured."""
+    for option, figure in (("--tflops", tflops), ("--gbs", gbs)):
+        if figure is not None and not figure <= MAX_FIGURE:
+            raise InputError(f"{option}: expected at most {MAX_FIGURE:g}; found {figure:g}")
     if tflops is None or gbs is None:
         from nfspec.benchmarks import machine
 

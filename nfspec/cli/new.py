@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from secrets import token_hex
 from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from nfspec.cli.outputs import FORCE_HELP, place, require_free
 from nfspec.errors import InputError
 from nfspec.loader import dialects, load, variants
 from nfspec.spec import Spec
@@ -39,14 +40,13 @@ def _extends(base: str, folder: Path) -> str:
     return path.relative_to(folder.resolve()).as_posix()
 
 
-def _target(name: str, output: Path | None) -> Path:
+def _target(name: str, output: Path | None, force: bool) -> Path:
     file = output or Path(name.rpartition("/")[2] + ".toml")
     if file.suffix != ".toml":
         raise InputError(f"{file}: the name of a spec's file ends in .toml; give it with --output")
     if not file.parent.is_dir():
         raise InputError(f"{file}: there is no folder {file.parent}; make it first")
-    if file.exists():
-        raise InputError(f"{file} exists, and is left as it is; give another with --output")
+    require_free(file, force)
     return file
 
 
@@ -58,19 +58,21 @@ def new(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to; NAME.toml here if not given.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Write a commented spec to start from."""
-    file = _target(_checked_name(name), output)
+    file = _target(_checked_name(name), output, force)
     if base in dialects():
         raise InputError(
             f'"{base}" is a base spec, not a network: it has no stages; extend a network of '
             "nfspec list"
         )
     text = starting_spec(name, _extends(base, file.parent), load(base))
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = file.with_name(f".{file.name}.{token_hex(8)}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        with temporary.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+        place(temporary, file, force)
     finally:
         temporary.unlink(missing_ok=True)
     typer.echo(f"wrote {file}; edit it, then run: nfspec check {file}")

@@ -43,4 +43,6 @@ def place(temporary: Path, path: Path, force: bool) -> None:
         os.link(temporary, path)
     except FileExistsError:
         raise InputError(f"{path} exists, and is left as it is; replace it with --force") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     temporary.unlink()

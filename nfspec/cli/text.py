@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from nfspec.validation import printable
+
 WIDTH = 80
 UNITS = ("", " k", " M", " G", " T")
 
@@ -32,6 +34,11 @@ def table(rows: Sequence[Sequence[str]], align: str, gap: str = "  ") -> list[st
         ).rstrip()
         for row in rows
     ]
+
+
+def clean(text: str) -> str:
+    """Text of several lines without what a terminal would act on: escape sequences as `\\x1b`."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def bold(line: str) -> str:

@@ -116,7 +116,7 @@ def test_nothing_that_is_installed_fails_with_2(monkeypatch, folder):
 
 def test_a_subject_that_has_to_be_there(monkeypatch, folder):
     monkeypatch.setattr(columns_module, "missing", lambda name: f"{name} not installed; run: pip")
-    arguments = ("--subject", "fakes:Good", "--subject", "jax", *CHEAP, "--out", "out")
+    arguments = ("--subject", "fakes:Good", "--subject", "jax", *CHEAP, "--out", "out", "--force")
     assert command("conform", *arguments).exit_code == 0
     done = command("conform", *arguments, "--require", "fakes:Good, jax")
     assert done.exit_code == 2
@@ -267,3 +267,19 @@ def test_the_kits_own_packages_may_be_absent(monkeypatch, folder):
     done = conform()
     assert done.exit_code == 2
     assert done.stderr.startswith("conform: hypothesis, jinja2, packaging, threadpoolctl not inst")
+
+
+def test_an_earlier_run_is_left_as_it_is_without_force(folder):
+    (folder / "out").mkdir()
+    journal = folder / "out" / "journal.jsonl"
+    journal.write_text("hours of work")
+    done = conform()
+    assert done.exit_code == 2
+    assert "--resume, start anew with --force" in done.stderr
+    assert journal.read_text() == "hours of work"
+
+
+def test_waiting_has_an_end(folder):
+    done = conform("--timeout", "inf")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("--timeout: expected at most 1e+06 seconds")

@@ -111,10 +111,10 @@ def test_a_name_with_a_slash_makes_a_file_of_its_last_part(folder):
 
 
 def test_a_disk_that_fails_leaves_nothing_behind(folder, monkeypatch):
-    def fail(self, target):
+    def fail(source, target):
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr("pathlib.Path.replace", fail)
+    monkeypatch.setattr("os.link", fail)
     result = run("new", "mine")
     assert (result.exit_code, result.stderr) == (2, "mine.toml: No space left on device\n")
     assert list(folder.iterdir()) == []
