@@ -196,3 +196,11 @@ def test_bad_input_is_a_message(arguments, message):
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_figure_no_machine_has_is_refused():
+    done = CliRunner().invoke(
+        app, ["cost", "nfnet-f0", "--accelerator", "cpu", "--tflops", "1e308", "--gbs", "1e308"]
+    )
+    assert done.exit_code == 2
+    assert done.stderr == "--tflops: expected at most 1e+09; found 1e+308\n"
