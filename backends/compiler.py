@@ -12,7 +12,7 @@ from nfspec import folding
 from nfspec import plan as p
 from nfspec.backends import kernels, layers
 from nfspec.backends.layers.base import NFLayer
-from nfspec.backends.network import Network, Step
+from nfspec.backends.network import Network
 from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.around import found_in
 from nfspec.errors import InputError, WeightError
@@ -116,7 +116,8 @@ def build(
 ) -> keras.Model:
     """See `nfspec.compile`; Keras already runs on the wanted framework."""
     plan = resolve(spec)
-    how: dict[str, Any] = {"taps": taps, "data_format": data_format, "dtype": dtype}
+    text = spec.model_dump_json(by_alias=True)
+    how: dict[str, Any] = {"taps": taps, "data_format": data_format, "dtype": dtype, "spec": text}
     with kernels.only_plain() if plain else contextlib.nullcontext():
         if not folded:
             return assemble(plan, params, **how)
@@ -134,8 +135,8 @@ def fold(model: keras.Model) -> keras.Model:
     plan = getattr(model, "plan", None)
     if plan is None:
         raise InputError(
-            f"{model.name} does not know its plan, since nfspec.compile did not return it, as "
-            "where it was loaded; take nfspec.compile(spec, backend, nfspec.params_of(model), "
+            f"{model.name} does not know its plan, since it is not what nfspec.compile returned "
+            "nor a copy of that; take nfspec.compile(spec, backend, nfspec.params_of(model), "
             "folded=True)"
         )
     first = next(layer for layer in model.layers if hasattr(layer, "data_format"))
@@ -145,6 +146,7 @@ def fold(model: keras.Model) -> keras.Model:
             taps=isinstance(model.output, dict),
             data_format=first.data_format,
             dtype=first.dtype_policy.name,
+            spec=first.spec,
         )
 
 
@@ -155,10 +157,14 @@ def assemble(
     taps: bool,
     data_format: str,
     dtype: str | None,
+    spec: str = "",
 ) -> keras.Model:
     """The model of a plan, which may be a part of a network; arguments as of `nfspec.compile`.
 
     Its scalars are moved, unless the plain kernels are in use.
+
+    Args:
+        spec: What the plan was resolved from, as JSON, for copies and files of the model.
     """
     if data_format not in ("channels_last", "channels_first"):
         raise InputError(
@@ -174,24 +180,20 @@ def assemble(
     sides = (None, None)
     shape = (*sides, plan.channels) if data_format == "channels_last" else (plan.channels, *sides)
     values = {p.INPUT: keras.Input(shape, name="image", dtype="float32")}
-    last_use = {name: i for i, op in enumerate(plan.ops) for name in op.inputs}
-    kept, steps = set(plan.taps.values()), []
-    for i, op in enumerate(plan.ops):
+    for op in plan.ops:
         at_head = isinstance(op, p.GlobalPool | p.Dropout | p.Dense)
         layer = layer_of(op, data_format, head if at_head else policy)
         if isinstance(layer, NFLayer):
             prefix = f"{layer.canonical}."
             own = dict(next(weights) for _ in op.parameters)
             layer.given = {name.removeprefix(prefix): value for name, value in own.items()}
+            layer.spec, spec = spec, ""
         inputs = [values[name] for name in op.inputs]
         values[op.name] = layer(inputs if len(inputs) > 1 else inputs[0])
-        done = {name for name in op.inputs if last_use[name] == i and name not in kept}
-        steps.append(Step(layer, op.inputs, op.name, tuple(done)))
     tapped = {tap: values[name] for tap, name in plan.taps.items()}
     name = "".join(c if c.isalnum() else "_" for c in plan.name)
     model = Network(values[p.INPUT], tapped if taps else tapped["logits"], name=name)
     model.plan = given
-    model.follow(steps, dict(plan.taps), taps)
     return model
 
 

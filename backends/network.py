@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 
-from nfspec.backends.layers.drop import Drop
-from nfspec.plan import INPUT
+from nfspec.backends.layers import Conv2D
+from nfspec.backends.layers.base import NFLayer
+from nfspec.folding import fold
+from nfspec.initialise import init
+from nfspec.plan import Plan
+from nfspec.resolver import resolve
+from nfspec.spec import Spec
 
-
-class Step(NamedTuple):
-    """A layer, the values that it reads and writes, and those that nothing reads after it."""
-
-    layer: keras.layers.Layer
-    inputs: tuple[str, ...]
-    output: str
-    last: tuple[str, ...]
+if keras.backend.backend() == "torch":
+    from nfspec.backends.module import TorchModel as Base
+else:
+    Base = keras.Model
 
 
 @keras.saving.register_keras_serializable(package="nfspec")
-class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """A functional model.
+class Network(Base):  # type: ignore[misc]  # Keras has no types
+    """A functional model that knows its plan, and keeps it through copies and files.
 
-    On PyTorch, without a compiler, it calls one layer after another and does nothing else. Keras's
-    own way to call a layer costs 150 µs, which is a seventh of NFNet-F0's forward pass of one
-    image (as of 3.15). A model that was loaded, or that has mixed precision or hooks, is called
-    Keras's way.
+    On PyTorch it is a module like any other: see `nfspec.backends.module`.
     """
 
-    _followed: tuple[list[Step], dict[str, str], bool] | None = None
+    _plan: Plan | None = None
     _replicated: tuple[Any] | None = None  # a tuple, so that it is not taken for a part of this
 
-    def follow(self, steps: list[Step], outputs: dict[str, str], taps: bool) -> None:
-        """Say how to do without Keras: what to call in order, and tap name to value."""
-        self._followed = (steps, outputs, taps) if _uniform(steps) else None
+    @property
+    def plan(self) -> Plan | None:
+        """What it was compiled from; None where that was not a spec."""
+        spec = next((layer.spec for layer in self.layers if getattr(layer, "spec", "")), "")
+        if self._plan is None and spec:
+            plan = resolve(Spec.model_validate_json(spec))
+            folded = any(isinstance(layer, Conv2D) for layer in self.layers)
+            self._plan = fold(plan, init(plan)).plan if folded else plan
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __reduce__(self) -> Any:
+        # Keras's files, by which models are copied, say neither of these.
+        fixed = [v.canonical for v in _parameters(self) if not v.trainable]
+        return _copied, (*super().__reduce__(), fixed, getattr(self, "training", False))
 
     def replicate(self) -> None:
         """On PyTorch, average gradients over the processes from now on, through
@@ -66,19 +79,7 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if training and self._replicated is not None:
             return self._replicated[0](inputs)
-        if keras.backend.backend() != "torch" or not self._can_follow(inputs):
-            return super().call(inputs, training=training, mask=mask)
-        assert self._followed is not None
-        steps, outputs, taps = self._followed
-        values = {INPUT: inputs}
-        for layer, names, output, last in steps:
-            read = [_as(values[name], layer.compute_dtype) for name in names]
-            drawing = {"training": training} if isinstance(layer, Drop) else {}
-            values[output] = layer.call(read if len(read) > 1 else read[0], **drawing)
-            for name in last:
-                del values[name]
-        found = {tap: values[name] for tap, name in outputs.items()}
-        return found if taps else found["logits"]
+        return super().call(inputs, training=training, mask=mask)
 
     def make_train_function(self, force: bool = False) -> Any:
         optimizer = getattr(self, "optimizer", None)
@@ -95,29 +96,19 @@ class Network(keras.Model):  # type: ignore[misc]  # Keras has no types
             self.zero_grad()
         return super().train_step(*args)
 
-    def _can_follow(self, x: Any) -> bool:
-        import torch
 
-        return (
-            self._followed is not None
-            and isinstance(x, torch.Tensor)
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
-            and x.device.type != "meta"
-            and not any(_hooked(step.layer) for step in self._followed[0])
-        )
+def _parameters(model: keras.Model) -> Iterator[keras.Variable]:
+    for layer in model.layers:
+        if isinstance(layer, NFLayer):
+            yield from layer.named.values()
 
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-def _hooked(layer: Any) -> bool:
-    return any(getattr(layer, kind) for kind in HOOKS)
-
-
-def _uniform(steps: list[Step]) -> bool:
-    return all(s.layer.compute_dtype == s.layer.variable_dtype for s in steps)
-
-
-def _as(x: Any, dtype: str) -> Any:
-    return x if keras.backend.standardize_dtype(x.dtype) == dtype else keras.ops.cast(x, dtype)
+def _copied(make: Callable[..., Network], args: Any, fixed: list[str], training: bool) -> Network:
+    """A copied network whose parameters are trained, or not, as the original's are."""
+    model = make(*args)
+    for variable in _parameters(model):
+        if variable.canonical in fixed:
+            variable.trainable = False
+    if training:
+        model.train()
+    return model

@@ -67,7 +67,8 @@ def standardise(
     centred = centred - ops.stop_gradient(ops.mean(centred, axis=(0, 1, 2)))
     variance = ops.sum(ops.square(centred), axis=(0, 1, 2)) / (n - ddof)
     if eps_rule == "max":
-        scale = ops.rsqrt(ops.maximum(n * variance, eps))
+        # With dynamic=True, PyTorch's compiler has a symbol for eps, which Keras does not know.
+        scale = ops.rsqrt(ops.maximum(n * variance, ops.cast(eps, variance.dtype)))
     elif eps_rule == "add":
         scale = ops.rsqrt(n * (variance + eps))
     else:
@@ -88,18 +89,46 @@ def symmetric_pad(kernel: int, stride: int) -> int:
     return (stride + kernel - 2) // 2
 
 
+def same_pads(side: Any, kernel: int, stride: int) -> tuple[Any, Any]:
+    """What `same` padding adds before and after a side, px.
+
+    Without a branch on the side, which compilers and exporters trace at one size and run at others,
+    and without a negative number or a maximum, which they render in ways of their own.
+
+    Args:
+        side: Of the image, px, at least 1; a number, or whatever stands for one in a trace.
+    """
+    rest = (side - 1) % stride
+    if kernel < stride:  # what exceeds kernel - 1 is not padded: min(rest, kernel - 1)
+        rest = sum((rest + stride - least) // stride for least in range(1, kernel))
+    total = kernel - 1 - rest
+    return total // 2, total - total // 2
+
+
 def pad_image(
     x: Any, kernel: int, stride: int, padding: str, data_format: str, fill: float
 ) -> tuple[Any, str]:
-    """Pad for `symmetric`, and return what is left for the operation to do: `same` or `valid`."""
-    if padding != "symmetric":
+    """Pad an image where the operation cannot, and return what is left for it to do.
+
+    `symmetric` is not known to Keras. `same` Keras decides on PyTorch in Python, by the size of the
+    image at hand, which is wrong for other sizes once it is traced (as of 3.15).
+    """
+    here = padding == "same" and keras.backend.backend() == "torch"
+    if padding != "symmetric" and not here:
         return x, padding
-    if pad := symmetric_pad(kernel, stride):
-        sides = (1, 2) if data_format == "channels_last" else (2, 3)
-        x = ops.pad(
-            x, [(pad, pad) if a in sides else (0, 0) for a in range(4)], constant_values=fill
-        )
-    return x, "valid"
+    fixed = symmetric_pad(kernel, stride)
+    if kernel == 1 if here else fixed == 0:
+        return x, "valid"
+    axes = (1, 2) if data_format == "channels_last" else (2, 3)
+    pads: list[tuple[Any, Any]] = [(0, 0)] * 4
+    for axis in axes:
+        pads[axis] = same_pads(x.shape[axis], kernel, stride) if here else (fixed, fixed)
+    if keras.backend.backend() == "torch":
+        from torch.nn import functional
+
+        # Keras's makes an object with a new name in each call, which PyTorch's compiler notices.
+        return functional.pad(x, [n for pair in reversed(pads) for n in pair], value=fill), "valid"
+    return ops.pad(x, pads, constant_values=fill), "valid"
 
 
 def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
@@ -159,9 +188,22 @@ def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
 
 def average_pool(x: Any, window: int, strides: int, padding: str, data_format: str) -> Any:
     """Means over windows, in which padding is not counted."""
-    # On PyTorch, Keras 3.15 repeats the edge instead of not counting it, which is the same for
-    # windows of 2, the only ones a spec has: https://github.com/keras-team/keras/pull/23233
-    return ops.average_pool(x, window, strides, padding, data_format)
+    if padding != "same" or keras.backend.backend() != "torch":
+        return ops.average_pool(x, window, strides, padding, data_format)
+    # There Keras repeats the edge instead of not counting it, and decides by the size at hand (as
+    # of 3.15): https://github.com/keras-team/keras/pull/23233
+    within = x[:1, :, :, :1] if data_format == "channels_last" else x[:1, :1]
+    means = [
+        ops.average_pool(
+            pad_image(y, window, strides, padding, data_format, 0.0)[0],
+            window,
+            strides,
+            "valid",
+            data_format,
+        )
+        for y in (x, ops.ones_like(within))
+    ]
+    return means[0] / means[1]
 
 
 def unit_norms(x: Any, axes: tuple[int, ...] | None) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import torch
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.optim.sgd import sgd
@@ -36,8 +37,22 @@ POST_OPS = {
 
 
 def _eager_on_cpu(x: torch.Tensor) -> bool:
-    """Where the kernels below were measured. Compilers and exporters get standard operators."""
-    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    """Where the kernels below were measured.
+
+    Compilers, exporters, `torch.func` and whatever else watches operators get standard ones.
+    """
+    return x.device.type == "cpu" and not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or forward_ad._current_level >= 0
+        or type(x) not in (torch.Tensor, torch.nn.Parameter)
+    )
+
+
+def _onednn(x: torch.Tensor) -> bool:
+    return _eager_on_cpu(x) and torch.backends.mkldnn.is_available()
 
 
 def _gate(x: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
@@ -142,11 +157,9 @@ def _padded(x: Any, kernel: int, strides: int, padding: str) -> tuple[Any, list[
         return x, [0, 0]
     if padding == "symmetric":
         return x, [plain.symmetric_pad(kernel, strides)] * 2
-    totals = [max((-(-side // strides) - 1) * strides + kernel - side, 0) for side in x.shape[2:]]
-    if all(total % 2 == 0 for total in totals):
-        return x, [total // 2 for total in totals]
-    height, width = ((total // 2, total - total // 2) for total in totals)
-    return functional.pad(x, [*width, *height]), [0, 0]
+    if strides == 1 and kernel % 2:
+        return x, [kernel // 2] * 2
+    return plain.pad_image(x, kernel, strides, padding, "channels_first", 0.0)[0], [0, 0]
 
 
 def _conv(x: Any, kernel: Any, strides: int, padding: str, data_format: str, conv: Any) -> Any:
@@ -179,8 +192,8 @@ def convolve_activated(
     slope: float,
 ) -> Any:
     """By oneDNN with a kernel in its own layout and the activation within, without gradients."""
-    fits = x.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
-    if torch.is_grad_enabled() or kind not in POST_OPS or not fits or not _eager_on_cpu(x):
+    fits = kind in POST_OPS and x.dtype in (torch.float32, torch.bfloat16)
+    if torch.is_grad_enabled() or not fits or not _onednn(x):
         y = convolve(x, kernel, bias, strides, padding, data_format)
         return activate(kind, slope)(y)
     name, algorithm = POST_OPS[kind]
@@ -215,8 +228,7 @@ def _packed(
 
 def dense(x: Any, kernel: Any, bias: Any) -> Any:
     """By oneDNN without gradients: half the time of PyTorch's own for a few images."""
-    fits = x.dtype is torch.float32 and torch.backends.mkldnn.is_available()
-    if torch.is_grad_enabled() or not fits or not _eager_on_cpu(x):
+    if torch.is_grad_enabled() or x.dtype is not torch.float32 or not _onednn(x):
         return functional.linear(x, kernel.t(), bias)
     return torch.ops.mkldnn._linear_pointwise(x, kernel.t(), bias, "none", [], "")
 

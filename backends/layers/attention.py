@@ -78,8 +78,8 @@ class SqueezeExcite(NFLayer):
     def call(self, x: Any) -> Any:
         mean = ops.mean(x, axis=spatial_axes(self.data_format))
         function = self.kernels.activate(self.kind, self.slope)
-        weights = (ops.convert_to_tensor(v) for v in (self.w0, self.b0, self.w1, self.b1))
-        w0, b0, w1, b1 = weights
+        w0, b0 = self.read("fc0.kernel"), self.read("fc0.bias")
+        w1, b1 = self.read("fc1.kernel"), self.read("fc1.bias")
         hidden = function(self.kernels.dense(mean, w0, b0)) * self.gamma
         gate = ops.sigmoid(self.kernels.dense(hidden, w1, b1)) * self.gain
         return gate if self.gate_only else x * over_image(gate, self.data_format)
@@ -137,7 +137,7 @@ class EfficientChannelAttention(NFLayer):
 
     def call(self, x: Any) -> Any:
         mean = ops.expand_dims(ops.mean(x, axis=spatial_axes(self.data_format)), 2)
-        kernel = ops.reshape(self.kernel, (self.kernel_size, 1, 1))
+        kernel = ops.reshape(self.read("kernel"), (self.kernel_size, 1, 1))
         mixed = ops.conv(mean, kernel, 1, "same", "channels_last")
         gate = ops.sigmoid(ops.squeeze(mixed, 2)) * self.gain
         return gate if self.gate_only else x * over_image(gate, self.data_format)

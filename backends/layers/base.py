@@ -39,14 +39,21 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     Args:
         canonical: Prefix of the canonical names, such as `stages.0.blocks.1.conv0`. Keras names
             cannot have dots, on PyTorch, so it is kept beside the layer's name.
+        spec: Of a network's first layer: the network's spec as JSON, which thus goes into copies
+            and files of the network, and of the layers alone.
     """
 
-    def __init__(self, *, canonical: str = "", **kwargs: Any):
+    def __init__(self, *, canonical: str = "", spec: str = "", **kwargs: Any):
         super().__init__(**kwargs)
         self.canonical = canonical
+        self.spec = spec
         self.kernels = _Kernels(is_plain())
         self.given: dict[str, NDArray[np.float32]] = {}  # values to build with, by local name
-        self._named: dict[str, keras.Variable] = {}
+        self.named: dict[str, keras.Variable] = {}  # by local name
+        self._cast: set[str] = set()  # local names of the parameters that Keras casts
+        # On PyTorch, the modules of a network that hold the parameters, by local name. Set past
+        # Keras, which would track them.
+        object.__setattr__(self, "places", {})
 
     def add_parameter(
         self,
@@ -69,19 +76,35 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         variable = self.add_weight(shape=shape, initializer=initial, name=name, autocast=autocast)
         variable.canonical = f"{self.canonical or self.name}.{local}"
         variable.role = role
-        self._named[local] = variable
+        self.named[local] = variable
+        if autocast:
+            self._cast.add(local)
         return variable
+
+    def read(self, local: str) -> Any:
+        """A parameter as `call` computes with it: in the compute dtype, if Keras casts it.
+
+        On PyTorch, within a network, it is what the network's module holds under the canonical name
+        at that moment, so that `torch.func.functional_call` and whatever else puts tensors in the
+        place of parameters has its way.
+        """
+        place = self.places.get(local)
+        value = None if place is None else place.held(local)
+        if value is None:
+            value = ops.convert_to_tensor(self.named[local])
+        return ops.cast(value, self.compute_dtype) if local in self._cast else value
 
     @property
     def canonical_variables(self) -> dict[str, keras.Variable]:
         """Canonical name to variable, once built."""
-        return {variable.canonical: variable for variable in self._named.values()}
+        return {variable.canonical: variable for variable in self.named.values()}
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "canonical": self.canonical}
+        spec = {"spec": self.spec} if self.spec else {}
+        return {**super().get_config(), "canonical": self.canonical, **spec}
 
 
 def spatial_axes(data_format: str) -> tuple[int, int]:

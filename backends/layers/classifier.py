@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from nfspec.backends.layers.base import NFLayer, Shape, serialisable
 
@@ -31,9 +30,7 @@ class Classifier(NFLayer):
         self.bias = self.add_parameter("bias", "bias", shape[1:], "zeros")
 
     def call(self, x: Any) -> Any:
-        return self.kernels.dense(
-            x, ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
-        )
+        return self.kernels.dense(x, self.read("kernel"), self.read("bias"))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.classes)

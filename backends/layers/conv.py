@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.layers.base import NFLayer, Shape, channel_axis, output_image, serialisable
@@ -112,11 +111,10 @@ class Conv2D(Convolution):
         self.bias = self.add_parameter("bias", "bias", shape[3:], "zeros")
 
     def call(self, x: Any) -> Any:
-        kernel, bias = ops.convert_to_tensor(self.kernel), ops.convert_to_tensor(self.bias)
         return self.kernels.convolve_activated(
             x,
-            kernel,
-            bias,
+            self.read("kernel"),
+            self.read("bias"),
             self.strides,
             self.padding,
             self.data_format,

@@ -29,12 +29,26 @@ class Drop(NFLayer):
     def call(self, x: Any, training: bool = False) -> Any:
         if not training or self.rate == 0.0:
             return x
-        ones = (1,) * (len(x.shape) - 1)
-        shape = (ops.shape(x)[0], *ones) if self.per_image else ops.shape(x)
-        # float32 draws: bfloat16 has too few values between 0 and 1 for small rates.
-        draws = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        drawn = keras.random.uniform(self.draws(x), dtype="float32", seed=self.seed_generator)
+        return self.drop(x, drawn)
+
+    def draws(self, x: Any) -> tuple[Any, ...]:
+        """The shape of the numbers that decide what of a tensor is dropped."""
+        shape = tuple(ops.shape(x))
+        return (shape[0], *(1 for _ in shape[1:])) if self.per_image else shape
+
+    def drop(self, x: Any, drawn: Any) -> Any:
+        """Zero where a number of [0, 1) is below the rate.
+
+        Args:
+            x: A tensor.
+            drawn: Numbers of the shape that `draws` says, in float32: bfloat16 has too few values
+                between 0 and 1 for small rates.
+        """
         kept = 1.0 / (1.0 - self.rate) if self.rescale else 1.0
-        return x * ops.cast(ops.where(draws >= self.rate, kept, 0.0), x.dtype)
+        # Whatever keras.config.floatx() is.
+        kept, gone = (ops.convert_to_tensor(factor, "float32") for factor in (kept, 0.0))
+        return x * ops.cast(ops.where(drawn >= self.rate, kept, gone), x.dtype)
 
     def save_own_variables(self, store: Any) -> None:
         store["seed"] = ops.convert_to_numpy(self.seed_generator.state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from nfspec.backends.layers.base import NFLayer, Shape, over_image, serialisable
 
@@ -49,7 +48,7 @@ class Residual(NFLayer):
         branch, shortcut, *gate = inputs
         scale: Any = self.alpha
         if self.skip_gain:
-            scale = ops.convert_to_tensor(self.scale) * scale
+            scale = self.read("skip_gain") * scale
         if gate:
             scale = over_image(gate[0] * scale, self.data_format)
         return self.kernels.scale_add(branch, scale, shortcut)

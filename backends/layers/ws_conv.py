@@ -71,8 +71,8 @@ class WSConv2D(Convolution):
     def standardised_kernel(self) -> Any:
         """The kernel that convolves, (k, k, I/groups, O)."""
         return self.kernels.standardise(
-            ops.convert_to_tensor(self.kernel),
-            ops.convert_to_tensor(self.gain),
+            self.read("kernel"),
+            self.read("gain"),
             eps=self.eps,
             eps_rule=self.eps_rule,
             ddof=self.ddof,
@@ -81,7 +81,7 @@ class WSConv2D(Convolution):
 
     def call(self, x: Any) -> Any:
         kernel = ops.cast(self.standardised_kernel(), self.compute_dtype)
-        return self._conv(x, kernel, ops.convert_to_tensor(self.bias))
+        return self._conv(x, kernel, self.read("bias"))
 
     def _conv(self, x: Any, kernel: Any, bias: Any) -> Any:
         return self.kernels.convolve(x, kernel, bias, self.strides, self.padding, self.data_format)

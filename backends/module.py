@@ -1,0 +1,168 @@
+"""What a network is to PyTorch: a `torch.nn.Module` like any other.
+
+Its parameters have the canonical names, whatever was made before in the process, and are all that
+`parameters()` and `state_dict()` hold; the seeds of what drops at random are Keras's and stay out.
+Where `training=` is not given, `train()` and `eval()` rule, as they do for PyTorch's own layers;
+a network starts in `eval()` mode.
+
+Keras's own way to call a layer costs 150 µs, which is a seventh of NFNet-F0's forward pass of one
+image (as of 3.15), and PyTorch's compiler and exporters cannot follow it. So a network calls one
+layer after another and does nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import torch
+from keras import tree
+
+# Not public, as of Keras 3.15: whether variables stand for other tensors at the moment.
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from nfspec.backends.layers.base import NFLayer
+from nfspec.backends.layers.drop import Drop
+from nfspec.errors import InputError
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Step(NamedTuple):
+    """A layer, what it reads and writes by number, and what nothing reads after it."""
+
+    layer: keras.layers.Layer
+    inputs: tuple[int, ...]
+    output: int
+    last: tuple[int, ...]
+
+
+class Place(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are not read
+    """Where a part of a canonical name leads: to places, and to parameters."""
+
+    def held(self, local: str) -> Any:
+        """A parameter by the last part of its name; None where Keras has to say what it is."""
+        if not torch.compiler.is_compiling() and in_stateless_scope():
+            return None
+        return getattr(self, local.rpartition(".")[2])
+
+
+class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """A functional model of layers that are called once each, with nothing but their inputs."""
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        # Past Keras, which would track the layers a second time.
+        object.__setattr__(self, "_steps", _steps(self))
+        self._hold_parameters()
+        self.eval()
+
+    def _hold_parameters(self) -> None:
+        for layer in self.layers:
+            if not isinstance(layer, NFLayer):
+                continue
+            for local, variable in layer.named.items():
+                place: torch.nn.Module = self
+                *path, name = variable.canonical.split(".")
+                for part in path:
+                    if part not in place._modules:
+                        place.add_module(part, Place())
+                    place = place._modules[part]
+                place.register_parameter(name, variable.value)
+                layer.places[local] = place
+
+    def _track_variables(self) -> None:
+        """Do not make Keras's own list, whose names depend on what was made before."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return torch.nn.Module.__call__(self, *args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def forward(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Call the layers.
+
+        Args:
+            inputs: Images, in the model's layout.
+            training: Whether to drop at random; if None, what `train()` or `eval()` said last.
+            mask: Keras's, not used.
+        """
+        if torch.compiler.is_compiling():
+            return self.call(inputs, training=training)
+        return super().forward(inputs, training=training, mask=mask)
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        own = training is None
+        training = self.training if own else training
+        if not isinstance(inputs, torch.Tensor) or inputs.device.type == "meta":
+            return super().call(inputs, training=training, mask=mask)
+        steps, wanted = self._steps
+        values = {0: inputs}
+        for step in steps:
+            read = [_as(values[i], step.layer.compute_dtype) for i in step.inputs]
+            values[step.output] = _called(step.layer, read, training, own)
+            for i in step.last:
+                del values[i]
+        return tree.pack_sequence_as(self._outputs_struct, [values[i] for i in wanted])
+
+    def _apply(self, function: Any, recurse: bool = True) -> Any:
+        for dtype in {parameter.dtype for parameter in self.parameters()}:
+            found = function(torch.empty(0, dtype=dtype)).dtype
+            if found != dtype:
+                name = str(found).removeprefix("torch.")
+                raise InputError(
+                    f"{self.name}: parameters cannot be made {name} after compilation, since what "
+                    f"has to stay in float32 would not; use nfspec.compile(..., "
+                    f'dtype="mixed_{name}" or "{name}"), or torch.autocast'
+                )
+        return super()._apply(function, recurse)
+
+
+def _steps(model: keras.Model) -> tuple[tuple[Step, ...], tuple[int, ...]]:
+    """What a functional model calls in order, and the numbers of its outputs; 0 is the input."""
+    numbers = {id(model.inputs[0]): 0}
+    found: list[tuple[keras.layers.Layer, tuple[int, ...], int]] = []
+    by_depth = model._nodes_by_depth
+    for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
+        if not node.is_input:
+            read = tuple(numbers[id(x)] for x in node.input_tensors)
+            number = numbers[id(node.outputs[0])] = len(numbers)
+            found.append((node.operation, read, number))
+    wanted = tuple(numbers[id(x)] for x in model.outputs)
+    last_use = {number: i for i, (_, read, _) in enumerate(found) for number in read}
+    return tuple(
+        Step(
+            layer,
+            read,
+            number,
+            tuple(n for n in set(read) if last_use[n] == i and n not in wanted),
+        )
+        for i, (layer, read, number) in enumerate(found)
+    ), wanted
+
+
+def _called(layer: keras.layers.Layer, read: list[torch.Tensor], training: bool, own: bool) -> Any:
+    """A layer's output; `own` in a loop of the user's own, where PyTorch's generator draws.
+
+    Keras's seeds are not what such loops expect: `torch.manual_seed` does not set them,
+    `torch.utils.checkpoint` does not replay them, and compilers would keep the first draw.
+    """
+    x = read[0] if len(read) == 1 else read
+    drops = isinstance(layer, Drop)
+    if _hooked(layer) or not isinstance(layer, NFLayer):
+        return layer(x, training=training) if drops else layer(x)
+    if not drops:
+        return layer.call(x)
+    if not training or layer.rate == 0.0:
+        return x
+    if own or torch.compiler.is_compiling():
+        return layer.drop(x, torch.rand(layer.draws(x), device=read[0].device))
+    return layer.call(x, training=True)
+
+
+def _hooked(layer: Any) -> bool:
+    return any(getattr(layer, kind) for kind in HOOKS)
+
+
+def _as(x: Any, dtype: str) -> Any:
+    return x if keras.backend.standardize_dtype(x.dtype) == dtype else keras.ops.cast(x, dtype)
