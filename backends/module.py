@@ -79,17 +79,17 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             return torch.nn.Module.__call__(self, *args, **kwargs)
         return super().__call__(*args, **kwargs)
 
-    def forward(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    def forward(self, inputs: Any, training: Any = None, **others: Any) -> Any:
         """Call the layers.
 
         Args:
             inputs: Images, in the model's layout.
             training: Whether to drop at random; if None, what `train()` or `eval()` said last.
-            mask: Keras's, not used.
+            others: What Keras adds.
         """
         if torch.compiler.is_compiling():
             return self.call(inputs, training=training)
-        return super().forward(inputs, training=training, mask=mask)
+        return super().forward(inputs, training=training, **others)
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         own = training is None

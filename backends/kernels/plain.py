@@ -92,17 +92,29 @@ def symmetric_pad(kernel: int, stride: int) -> int:
 def same_pads(side: Any, kernel: int, stride: int) -> tuple[Any, Any]:
     """What `same` padding adds before and after a side, px.
 
-    Without a branch on the side, which compilers and exporters trace at one size and run at others,
-    and without a negative number or a maximum, which they render in ways of their own.
+    Compilers and exporters trace one size and run others, so there is no branch on the side, no
+    negative number, no maximum and no remainder: a padded side is `kernel + stride * windows`, and
+    the windows are `(side - 1) // stride`, an expression that each of them simplifies.
 
     Args:
         side: Of the image, px, at least 1; a number, or whatever stands for one in a trace.
     """
-    rest = (side - 1) % stride
+    rest = side - 1 - stride * ((side - 1) // stride)
     if kernel < stride:  # what exceeds kernel - 1 is not padded: min(rest, kernel - 1)
         rest = sum((rest + stride - least) // stride for least in range(1, kernel))
     total = kernel - 1 - rest
     return total // 2, total - total // 2
+
+
+def _pads_itself(*sides: Any) -> bool:
+    """Whether `same` padding is worked out here.
+
+    On PyTorch Keras decides in Python, by the size of the image at hand, which is wrong for other
+    sizes once it is traced (as of 3.15). On JAX sides may be symbols, and then what is strided in
+    two ways has to have sides that are the same expression.
+    """
+    backend = keras.backend.backend()
+    return backend == "torch" or (backend == "jax" and not all(isinstance(n, int) for n in sides))
 
 
 def pad_image(
@@ -110,16 +122,15 @@ def pad_image(
 ) -> tuple[Any, str]:
     """Pad an image where the operation cannot, and return what is left for it to do.
 
-    `symmetric` is not known to Keras. `same` Keras decides on PyTorch in Python, by the size of the
-    image at hand, which is wrong for other sizes once it is traced (as of 3.15).
+    `symmetric` is not known to Keras; for `same` see `_pads_itself`.
     """
-    here = padding == "same" and keras.backend.backend() == "torch"
+    axes = (1, 2) if data_format == "channels_last" else (2, 3)
+    here = padding == "same" and _pads_itself(x.shape[axes[0]], x.shape[axes[1]])
     if padding != "symmetric" and not here:
         return x, padding
     fixed = symmetric_pad(kernel, stride)
     if kernel == 1 if here else fixed == 0:
         return x, "valid"
-    axes = (1, 2) if data_format == "channels_last" else (2, 3)
     pads: list[tuple[Any, Any]] = [(0, 0)] * 4
     for axis in axes:
         pads[axis] = same_pads(x.shape[axis], kernel, stride) if here else (fixed, fixed)
@@ -188,10 +199,11 @@ def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
 
 def average_pool(x: Any, window: int, strides: int, padding: str, data_format: str) -> Any:
     """Means over windows, in which padding is not counted."""
-    if padding != "same" or keras.backend.backend() != "torch":
+    axes = (1, 2) if data_format == "channels_last" else (2, 3)
+    if padding != "same" or not _pads_itself(*(x.shape[axis] for axis in axes)):
         return ops.average_pool(x, window, strides, padding, data_format)
-    # There Keras repeats the edge instead of not counting it, and decides by the size at hand (as
-    # of 3.15): https://github.com/keras-team/keras/pull/23233
+    # Keras on PyTorch, as of 3.15, repeats the edge instead of not counting it:
+    # https://github.com/keras-team/keras/pull/23233
     within = x[:1, :, :, :1] if data_format == "channels_last" else x[:1, :1]
     means = [
         ops.average_pool(

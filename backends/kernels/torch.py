@@ -36,12 +36,9 @@ POST_OPS = {
 }
 
 
-def _eager_on_cpu(x: torch.Tensor) -> bool:
-    """Where the kernels below were measured.
-
-    Compilers, exporters, `torch.func` and whatever else watches operators get standard ones.
-    """
-    return x.device.type == "cpu" and not (
+def _watched(x: torch.Tensor) -> bool:
+    """Whether compilers, exporters, `torch.func` or others look on, and want standard operators."""
+    return bool(
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
@@ -49,6 +46,11 @@ def _eager_on_cpu(x: torch.Tensor) -> bool:
         or forward_ad._current_level >= 0
         or type(x) not in (torch.Tensor, torch.nn.Parameter)
     )
+
+
+def _eager_on_cpu(x: torch.Tensor) -> bool:
+    """Where the kernels below were measured."""
+    return x.device.type == "cpu" and not _watched(x)
 
 
 def _onednn(x: torch.Tensor) -> bool:
@@ -262,8 +264,11 @@ def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
 
 
 def average_pool(x: Any, window: int, strides: int, padding: str, data_format: str) -> Any:
-    """Without the copies that Keras's makes of images in channels_last."""
-    if padding != "same" or not window == strides == 2:
+    """Without the copies that Keras's makes of images in channels_last.
+
+    Not for exporters: how many windows `ceil_mode` has is a condition on the sides.
+    """
+    if padding != "same" or not window == strides == 2 or _watched(x):
         return plain.average_pool(x, window, strides, padding, data_format)
     last = data_format == "channels_last"
     # A window that reaches beyond an odd side is divided by what it has within.
