@@ -48,7 +48,11 @@ class Network(Base):  # type: ignore[misc]  # Keras has no types
 
     def __reduce__(self) -> Any:
         # Keras's files, by which models are copied, say neither of these.
-        fixed = [v.canonical for v in _parameters(self) if not v.trainable]
+        fixed = [
+            v.canonical
+            for v in _parameters(self)
+            if not (v.trainable and getattr(v.value, "requires_grad", True))
+        ]
         return _copied, (*super().__reduce__(), fixed, getattr(self, "training", False))
 
     def replicate(self) -> None:
