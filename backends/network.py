@@ -46,6 +46,12 @@ class Network(Base):  # type: ignore[misc]  # Keras has no types
     def plan(self, plan: Plan) -> None:
         self._plan = plan
 
+    @property
+    def dtype_policy(self) -> Any:
+        """The layers' policy, by which Keras decides whether to scale the loss."""
+        made = (layer for layer in self.layers if isinstance(layer, NFLayer))
+        return next(made).dtype_policy
+
     def __reduce__(self) -> Any:
         # Keras's files, by which models are copied, say neither of these.
         fixed = [

@@ -35,6 +35,11 @@ class SharpnessAware(keras.Model):  # type: ignore[misc]  # Keras has no types
     def build(self, input_shape: Any) -> None:
         self.built = True
 
+    @property
+    def dtype_policy(self) -> Any:
+        """The model's policy, by which Keras decides whether to scale the loss."""
+        return self.model.dtype_policy
+
     def call(self, x: Any, training: bool | None = None) -> Any:
         if self._ascent is None:
             return self.model(x, training=training)

@@ -5,6 +5,7 @@ Images are NHWC or NCHW as `data_format` says, kernels HWIO.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,17 @@ from keras import ops
 
 from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule
+
+
+def gelu_tanh(x: Any) -> Any:
+    """GELU by tanh (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2).
+
+    Beyond 20 the tanh is 1 in every dtype. Without the clip the cube overflows there, at 148 in
+    float16, and the derivative is infinity times 0.
+    """
+    near = ops.clip(x, -20.0, 20.0)
+    inner = math.sqrt(2.0 / math.pi) * (near + 0.044715 * (near * near * near))
+    return x * (0.5 * (1.0 + ops.tanh(inner)))
 
 
 def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
@@ -26,7 +38,7 @@ def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
         "celu": lambda x: ops.celu(x, alpha=1.0),
         "elu": lambda x: ops.elu(x, alpha=1.0),
         "gelu_erf": lambda x: ops.gelu(x, approximate=False),
-        "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+        "gelu_tanh": gelu_tanh,
         "leaky_relu": lambda x: ops.leaky_relu(x, negative_slope=slope),
         "log_sigmoid": ops.log_sigmoid,
         "relu": ops.relu,
