@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nfspec.errors import InputError
+from nfspec.files import opened
 from nfspec.spec import Input
 
 # What Pillow raises, by format, for a file that is none or is damaged.
-UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    Image.DecompressionBombError,
+)
+# Formats that Pillow reads by itself: for EPS it runs Ghostscript, whatever a file is called.
+Image.init()  # or formats of plugins that were not needed yet are missing
+FORMATS = tuple(
+    kind
+    for kind in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+    if kind in Image.OPEN
+)
+MAX_RATIO = 100  # of an image's sides: scaled by its shorter one, a thin image takes gigabytes
 
 
 def sample_photo() -> Path:
@@ -29,13 +47,35 @@ def sample_photo() -> Path:
     return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
 
 
+MORE_BITS = (
+    "more than 8 bits a channel, of which only 8 would be kept; convert it to 8 bits first, with "
+    "the scale that you want"
+)
+
+
+@contextlib.contextmanager
+def opened_image(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file of one of `FORMATS`, without decoding it.
+
+    Raises:
+        OSError, ValueError: It is no regular file, no image of these formats, or too thin.
+    """
+    with opened(path) as file, Image.open(file, formats=FORMATS) as image:
+        shorter, longer = sorted(image.size)
+        if longer > MAX_RATIO * shorter:
+            raise ValueError(
+                f"{image.width} x {image.height} px: one side is over {MAX_RATIO} times the other"
+            )
+        yield image
+
+
 def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
     """Read, resize and normalise an image as a spec's `[input]` says.
 
     Resizing is bicubic with antialiasing, as timm's; the original's evaluation is without.
 
     Args:
-        path: Any format that Pillow reads.
+        path: An image of one of `FORMATS`.
         how: `spec.input`.
         size: Side of the result, px.
 
@@ -49,18 +89,28 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
     if how.channels not in (1, 3):
         raise InputError(f"images have 1 or 3 channels, this network's have {how.channels}")
     try:
-        with Image.open(path) as opened:
-            image = with_channels(opened, how.channels)
+        with opened_image(path) as found:
+            image = with_channels(found, how.channels)
     except UNREADABLE as error:
         raise InputError(f"{path}: not an image that can be read ({error})") from None
     return normalise(fit(image, how, size), how)[None]
 
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:
-    """An image of any mode as RGB or, with one channel, grey; of 16 bits the upper 8."""
+    """An image of any mode as RGB or, with one channel, grey.
+
+    Raises:
+        ValueError: Its numbers do not fit into 8 bits a channel; those of 16 bits do where they
+            are numbers of 8 bits in the upper byte, or in both.
+    """
     if image.mode.startswith("I"):  # Pillow's own conversion cuts off at 255
-        levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
-        image = Image.fromarray((levels >> 8).astype(np.uint8))
+        levels = np.asarray(image).astype(np.int64)
+        upper = levels >> 8
+        if not (np.array_equal(levels, upper * 257) or np.array_equal(levels, upper * 256)):
+            raise ValueError(MORE_BITS)
+        image = Image.fromarray(upper.astype(np.uint8))
+    elif image.mode == "F" or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+        raise ValueError(MORE_BITS)
     if "transparency" in image.info:
         image = image.convert("RGBA")  # which Pillow asks for, in a warning
     return image.convert("RGB" if channels == 3 else "L")

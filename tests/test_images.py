@@ -1,5 +1,9 @@
 """Image files as inputs."""
 
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,3 +82,64 @@ def test_what_is_not_an_image_is_refused(tmp_path):
         nfspec.InputError, match="images have 1 or 3 channels, this network's have 4"
     ):
         prepare(text, how, 32)
+
+
+def test_a_format_that_runs_a_program_is_no_image_whatever_its_name(tmp_path, monkeypatch):
+    """Pillow runs Ghostscript for EPS."""
+    ran = tmp_path / "ran"
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\necho > {ran}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(nfspec.InputError, match="not an image that can be read"):
+        prepare(path, PLAIN, 16)
+    assert not ran.exists()
+
+
+def test_an_image_that_is_no_file_is_not_waited_for(tmp_path):
+    path = tmp_path / "photo.png"
+    os.mkfifo(path)
+    with pytest.raises(nfspec.InputError, match="a named pipe"):
+        prepare(path, PLAIN, 16)
+
+
+def test_a_thin_image_is_refused_before_it_is_scaled(tmp_path):
+    path = tmp_path / "thin.png"
+    Image.new("RGB", (1, 200_000)).save(path)
+    with pytest.raises(
+        nfspec.InputError, match="1 x 200000 px: one side is over 100 times the other"
+    ):
+        prepare(path, PLAIN, 16)
+
+
+def test_bits_that_would_be_lost_are_refused(tmp_path):
+    """12 bits of data in a PNG of 16 would all be the same byte."""
+    path = tmp_path / "deep.png"
+    for levels in (np.full((8, 8), 100), np.arange(64).reshape(8, 8) + 100):
+        Image.fromarray(levels.astype(np.uint16)).save(path)
+        with pytest.raises(nfspec.InputError, match="more than 8 bits a channel"):
+            prepare(path, PLAIN, 16)
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "deep.tiff")
+    with pytest.raises(nfspec.InputError, match="more than 8 bits a channel"):
+        prepare(tmp_path / "deep.tiff", PLAIN, 16)
+
+
+def test_sixteen_bits_of_colour_are_refused(tmp_path):
+    """Pillow drops the lower byte without a word."""
+    rows = b"".join(b"\0" + struct.pack(">6H", 100, 101, 102, 197, 198, 199) for _ in range(2))
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    path = tmp_path / "deep.png"
+    header = struct.pack(">2I5B", 2, 2, 16, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    with pytest.raises(nfspec.InputError, match="more than 8 bits a channel"):
+        prepare(path, PLAIN, 16)

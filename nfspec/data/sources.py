@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nfspec.errors import InputError
-from nfspec.images import UNREADABLE, with_channels
+from nfspec.images import FORMATS, UNREADABLE, opened_image, with_channels
 from nfspec.initialise import generator
 
 DIGITS = "digits"
 SPLITS = (("train",), ("val", "validation", "valid", "test"))
 EXTENSIONS = frozenset(
-    extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN
+    extension for extension, kind in Image.registered_extensions().items() if kind in FORMATS
 )
 
 
@@ -30,13 +31,14 @@ class Source:
         classes: Names of the classes; a label is an index of it.
         labels: (images,), int64.
         names: What each image is called.
-        opened: The image of a number, of any size and mode; OSError where it cannot be read.
+        opened: The image of a number, of any size and mode, to be used in a `with`; one of
+            `nfspec.images.UNREADABLE` where it cannot be read.
     """
 
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
-    opened: Callable[[int], Image.Image]
+    opened: Callable[[int], AbstractContextManager[Image.Image]]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -195,7 +197,7 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
         classes,
         np.asarray(labels, np.int64),
         tuple(map(str, paths)),
-        lambda number: Image.open(paths[number]),
+        lambda number: opened_image(paths[number]),
     )
 
 
