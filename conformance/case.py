@@ -18,6 +18,9 @@ from nfspec.clipping import ClipRule, clip_rule
 from nfspec.errors import InputError
 from nfspec.plan import Op, Role
 from nfspec.training import AGC
+from nfspec.validation import printable
+
+MOST_NAMED = 20  # of unknown fields
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -177,7 +180,9 @@ def _op(data: dict[str, Any]) -> Any:
 def _known(kind: type[Any], data: dict[str, Any]) -> None:
     unknown = set(data) - {field.name for field in dataclasses.fields(kind)}
     if unknown:
-        raise ValueError(f"no fields of {kind.__name__}: {', '.join(sorted(unknown))}")
+        listed = ", ".join(printable(str(name)) for name in sorted(unknown, key=str)[:MOST_NAMED])
+        more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
+        raise ValueError(f"no fields of {kind.__name__}: {listed}{more}")
 
 
 def _first(error: Exception) -> str:

@@ -22,8 +22,13 @@ from pydantic_core import ErrorDetails
 from nfspec.conformance.results import Cell, Column, Results
 from nfspec.errors import NfspecError, Problem, suggest
 from nfspec.fields import Table
+from nfspec.files import opened
 from nfspec.positions import positions
+from nfspec.reading import MAX_DOTS_IN_LINE
 from nfspec.validation import found_text, printable, quoted, shown
+
+MAX_BYTES = 1_048_576
+MOST_PROBLEMS = 50  # that are listed
 
 SHIPPED = Path(__file__).parent / "deviations.toml"
 
@@ -92,14 +97,20 @@ class Deviation(Table):
 def _read(path: Path, label: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], Any]]:
     """What a file says, and where."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with opened(path) as file:
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise ValueError(f"longer than {MAX_BYTES} bytes")
+        text = raw.decode("utf-8")
+        if any(line.count(".") > MAX_DOTS_IN_LINE for line in text.split("\n")):
+            raise ValueError(f"more than {MAX_DOTS_IN_LINE} dots in one line; break the line up")
         return tomllib.loads(text), positions(text)
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         message = "not UTF-8 text"
     except (ValueError, RecursionError) as error:
-        message = f"not TOML: {error}"
+        message = f"not TOML: {printable(str(error))}"
     raise DeviationError([Problem("DEVIATION-READ", "", message, label)])
 
 
@@ -157,7 +168,11 @@ def load(path: Path | None = None) -> tuple[Deviation, ...]:
             complain("DEVIATION-DUPLICATE", ("deviation", n, "id"), message)
         loaded[entry.id] = entry
     if problems:
-        raise DeviationError(sorted(problems, key=lambda p: (p.line, p.column, p.path)))
+        listed = sorted(problems, key=lambda p: (p.line, p.column, p.path))
+        if len(listed) > MOST_PROBLEMS:
+            more = f"and {len(listed) - MOST_PROBLEMS} more"
+            listed[MOST_PROBLEMS:] = [Problem("DEVIATION-FIELD", "", more, label)]
+        raise DeviationError(listed)
     return tuple(loaded.values())
 
 

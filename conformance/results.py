@@ -168,6 +168,8 @@ class Results:
 def cell_of(fields: dict[str, Any]) -> Cell:
     """A cell from its JSON fields."""
     cell = Cell(**fields)
+    if not isinstance(cell.property, str) or not isinstance(cell.verdict, str):
+        raise TypeError("a cell's property and verdict are text")
     cell.median, cell.worst = float(cell.median), float(cell.worst)
     return cell
 

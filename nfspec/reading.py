@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nfspec.errors import Problem, SpecError
+from nfspec.files import opened
 from nfspec.positions import positions
 from nfspec.spec import SCHEMA
 from nfspec.validation import Key, found_text, shown
@@ -61,7 +62,7 @@ def _place(text: str, offset: int) -> tuple[int, int]:
 
 def _text(path: Path, label: str) -> str:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise _fail("SPEC-READ", f"cannot be read: {error.strerror}", label) from None

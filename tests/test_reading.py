@@ -67,7 +67,8 @@ def test_files_that_cannot_be_read():
     expected = {
         "none.toml": "none.toml: cannot be read: No such file or directory [SPEC-READ]",
         "x.toml/y.toml": "x.toml/y.toml: cannot be read: Not a directory [SPEC-READ]",
-        "folder.toml": "folder.toml: cannot be read: Is a directory [SPEC-READ]",
+        "folder.toml": "folder.toml: cannot be read: a folder, where a regular file was expected "
+        "[SPEC-READ]",
         "a\0b.toml": r"a\x00b.toml: cannot be read: a null byte in its name [SPEC-READ]",
         "\udcff.toml": r"\udcff.toml: cannot be read: No such file or directory [SPEC-READ]",
         "x.toml": "x.toml: longer than 65536 bytes, no spec needs that [SPEC-LIMIT]",

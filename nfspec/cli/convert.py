@@ -14,6 +14,7 @@ from nfspec.cli.text import compact
 from nfspec.errors import InputError
 from nfspec.loader import load
 from nfspec.resolver import resolve
+from nfspec.weights.timm import SUFFIXES as TIMM_SUFFIXES
 
 
 class Kind(StrEnum):
@@ -27,7 +28,7 @@ class Kind(StrEnum):
 SUFFIXES = {
     Kind.NFSPEC: (".safetensors",),
     Kind.DEEPMIND: (".npz",),
-    Kind.TIMM: (".safetensors", ".pth", ".pt"),
+    Kind.TIMM: TIMM_SUFFIXES,
 }
 READERS = {
     Kind.NFSPEC: weights.load,

@@ -135,7 +135,9 @@ def train(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a network as its spec says, or by nfspec's own recipe if the spec has none.
+    """Train a network by its spec's recipe, or by nfspec's own.
+
+    A spec that has no recipe is trained by the one that comes with nfspec, which is named.
 
     In the folder --out: spec.toml, run.json, log.jsonl, training.png, checkpoints, and the weights,
     the last and the best. Stopped in whatever way, the same command with --resume goes on. A folder

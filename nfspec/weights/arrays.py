@@ -14,10 +14,11 @@ HALVES = ("torch.bfloat16", "torch.float16")  # every value of theirs is one of 
 
 def _numpy(value: Any) -> NDArray[Any] | str:
     try:
-        if hasattr(value, "detach"):  # a torch tensor, told without importing torch
+        # Of the type: what was read from a pickle may have attributes of its own.
+        if hasattr(type(value), "detach"):  # a torch tensor, told without importing torch
             tensor = value.detach().cpu()
             return np.asarray((tensor.float() if str(tensor.dtype) in HALVES else tensor).numpy())
-        if hasattr(value, "__array__"):
+        if hasattr(type(value), "__array__"):
             return np.asarray(value)
     except (RuntimeError, TypeError):  # sparse, quantised, float8, deleted, on the meta device
         return f"{type(value).__name__} of {value.dtype} that NumPy cannot hold"

@@ -85,8 +85,11 @@ def _flat(tree: Any, source: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for module, arrays in tree.items():
         if not isinstance(arrays, Mapping):
-            what = f"{printable(str(module))}: expected {{name: array}}"
+            what = f"{printable(module) if isinstance(module, str) else '...'}: expected "
+            what += "{name: array}"
             raise WeightError(f"{where}{what}, found {type(arrays).__name__}")
+        if not all(isinstance(name, str) for name in (module, *arrays)):
+            raise WeightError(f"{where}expected names that are text, as DeepMind's are")
         found |= {f"{module}/{name}": value for name, value in arrays.items()}
     return found
 

@@ -90,7 +90,8 @@ def read_all(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         with safe_open(path, framework="numpy") as file:
             names = sorted(file.keys())
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except SafetensorError:
+    except (SafetensorError, ValueError, AttributeError, TypeError, MemoryError):
+        # Shapes that NumPy refuses, and dtypes that it does not have.
         raise WeightError(f"{path}: not a safetensors file, or damaged or cut short") from None
 
 

@@ -6,8 +6,10 @@ there, dense kernels (O, I) or, in squeeze-excite, (O, I, 1, 1), gains (O, 1, 1,
 
 from __future__ import annotations
 
+import argparse
 import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.errors import BackendError, WeightError
+from nfspec.files import opened
 from nfspec.plan import ECA, Plan, SqueezeExcite
 from nfspec.weights.arrays import as_float32, owned
 from nfspec.weights.checking import Float32, Found, Shape, check, require
 from nfspec.weights.files import head, replacing
 from nfspec.weights.store import read, write
-from nfspec.weights.unpickle import UNREADABLE
+from nfspec.weights.unpickle import UNREADABLE, scan
 
 CONVS = {
     "conv0": "conv1",
@@ -32,7 +35,10 @@ CONVS = {
 }
 LEAVES = {"kernel": "weight", "gain": "gain", "bias": "bias", "skip_gain": "skipinit_gain"}
 WRAPPERS = ("state_dict_ema", "state_dict", "model")  # the averaged weights first, as timm does
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt")
+PREFIXES = ("module.", "_orig_mod.", "model.")  # of data parallelism, compilation, Lightning
+COUNT = "n_averaged"  # what torch.optim.swa_utils keeps beside the weights
+PICKLES = 5  # in a file of PyTorch's before 1.6, before its tensors
 
 
 def names(plan: Plan) -> dict[str, str]:
@@ -101,26 +107,59 @@ def _torch() -> Any:
 def _torch_file(path: Path) -> Any:
     torch = _torch()
     head(path, 1)
+    # timm's trainer keeps its options beside the weights; a Namespace is a dict by another name.
+    allowed = torch.serialization.safe_globals([argparse.Namespace])
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), allowed:
             warnings.simplefilter("ignore")  # torch warns of nonsense before it refuses it
+            _scan_torch(path)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (*UNREADABLE, AssertionError, OSError, struct.error):
+    except (*UNREADABLE, AssertionError, OSError, struct.error, zipfile.BadZipFile):
         message = "not a torch file of tensors only, or damaged or cut short"
         raise WeightError(f"{path}: {message}") from None
+
+
+def _scan_torch(path: Path) -> None:
+    """Refuse what would take memory or time out of proportion to the file.
+
+    Raises:
+        ValueError: Packed records, or a pickle that no writer of weights makes.
+    """
+    with opened(path) as file:
+        start = file.read(4)
+        file.seek(0)
+        if start != b"PK\x03\x04":  # as PyTorch tells the two apart
+            for _ in range(PICKLES):
+                scan(file)
+            return
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError("a packed record, which PyTorch does not write")
+                if entry.filename.endswith("data.pkl"):
+                    with archive.open(entry) as record:
+                        scan(record)
+
+
+def _plain(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A dict without the attributes that a pickle may have given a mapping."""
+    return dict(dict.items(mapping) if isinstance(mapping, dict) else mapping.items())
 
 
 def _unwrapped(state: Any, source: str) -> dict[str, Any]:
     """The state dict inside a training checkpoint, without the prefix of data parallelism."""
     if isinstance(state, Mapping):
+        state = _plain(state)
         inner = (state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping))
-        state = next(inner, state)
+        state = _plain(next(inner, state))
     if not isinstance(state, Mapping):
         where = f"{source}: " if source else ""
         raise WeightError(f"{where}expected a state dict, found {type(state).__name__}")
-    found = {str(name): value for name, value in state.items()}
-    if all(name.startswith("module.") for name in found):
-        found = {name.removeprefix("module."): value for name, value in found.items()}
+    if not all(isinstance(name, str) for name in state):
+        raise WeightError(f"{source}: expected names that are text" if source else "names are text")
+    found = {name: value for name, value in state.items() if name != COUNT}
+    while found and any(all(n.startswith(prefix) for n in found) for prefix in PREFIXES):
+        found = {name.partition(".")[2]: value for name, value in found.items()}
     return found
 
 
@@ -128,9 +167,9 @@ def from_timm(source: str | Path | Mapping[str, Any], plan: Plan) -> dict[str, F
     """Weights of a timm model as canonical ones.
 
     Args:
-        source: A .safetensors file, a .pth or .pt file (needs PyTorch, and is read with
-            `weights_only=True`), or a state dict of torch tensors or NumPy arrays. A checkpoint's
-            averaged weights are taken before its other ones.
+        source: A .safetensors file, a file of torch.save's (.pth, .pth.tar, .pt, .bin or .ckpt;
+            needs PyTorch, and is read with `weights_only=True`), or a state dict of torch tensors
+            or NumPy arrays. A checkpoint's averaged weights are taken before its other ones.
         plan: The network.
 
     Returns:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import pickle
 import pickletools
 import warnings
-from collections import OrderedDict
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +22,7 @@ from nfspec.weights.files import head
 
 MAX_OPCODES = 5_000_000  # a network of 2,000 blocks, the most of any spec, takes 1.5 million
 MAX_PARTS = 100  # of a tuple and the tuples in it; an array's take a dozen
+SETS = ("EMPTY_SET", "FROZENSET", "ADDITEMS")  # hashed and printed through all that they hold
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
 # What reading a pickle of nonsense can raise; a WeightError passes.
@@ -77,7 +77,8 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self.known: dict[tuple[str, str], Any] = {
             ("builtins", "dict"): dict,
-            ("collections", "OrderedDict"): OrderedDict,
+            # Not the class itself, whose instances a pickle can give attributes such as `items`.
+            ("collections", "OrderedDict"): dict,
             ("_codecs", "encode"): self._encode,
             ("numpy", "ndarray"): "numpy.ndarray",  # only ever an argument
             ("numpy", "dtype"): _Dtype,
@@ -125,12 +126,19 @@ class _Unpickler(pickle.Unpickler):
         return name
 
 
-def _scan(file: IO[bytes]) -> None:
+def scan(file: IO[bytes]) -> None:
     """Refuse what would take memory or time out of proportion to the file, running nothing.
 
     The unpickler keeps a table as long as the largest memo number it meets, and a writer numbers
     from 0 without gaps. A tuple as a key is hashed through all that it holds, and one that holds
-    another twice, and so on, has no end; so the parts of each tuple are counted.
+    another twice, and so on, has no end; so the parts of each tuple are counted, and there are no
+    sets.
+
+    Args:
+        file: At the start of a pickle; it is left at the pickle's end.
+
+    Raises:
+        ValueError: The pickle is not what a writer of weights makes.
     """
     parts: list[int] = []  # of each object on the stack; 0 for a mark
     memo: dict[int, int] = {}
@@ -147,7 +155,7 @@ def _scan(file: IO[bytes]) -> None:
         else:
             taken = _take(parts, opcode)
             made = 1 + sum(taken) if "TUPLE" in name else 1
-            if made > MAX_PARTS or count >= MAX_OPCODES or name == "DUP":
+            if made > MAX_PARTS or count >= MAX_OPCODES or name == "DUP" or name in SETS:
                 raise ValueError("not what a writer of weights makes")
             parts += [0 if kind is pickletools.markobject else made for kind in opcode.stack_after]
 
@@ -181,7 +189,7 @@ def read_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pickletools warns of nonsense in text
-            _scan(file)
+            scan(file)
             file.seek(0)
             return _Unpickler(file).load()
     except WeightError as error:

@@ -110,7 +110,7 @@ def test_the_input_is_never_replaced_not_even_under_another_name(folder):
     ("arguments", "message"),
     [
         (("none.safetensors", "out.npz"), "none.safetensors: no such file"),
-        (("tiny.safetensors", "out.bin"), "out.bin: its name does not say what it is; give --to"),
+        (("tiny.safetensors", "out.dat"), "out.dat: its name does not say what it is; give --to"),
         (("tiny.toml", "out.npz"), "tiny.toml: its name does not say what it is; give --from"),
         (("tiny.safetensors", "out.npz", "--to", "nfspec"), "for nfspec ends in .safetensors"),
         (("tiny.safetensors", "out.safetensors", "--to", "deepmind"), "for deepmind ends in .npz"),

@@ -16,6 +16,9 @@ from nfspec.errors import InputError
 from fuzzing.drive import Driver, Progress
 from fuzzing.target import Target
 
+# Another test of the process may have imported JAX, which warns of every fork; the child uses none.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 
 def hidden(path):
     (path.parent / "more.txt").write_text("x")

@@ -234,3 +234,16 @@ def test_another_network_of_the_same_family(complaint):
         "\n"
     )
     assert lines[1] == "  NFNet/~/stem_conv3/w: shape (3, 3, 64, 12), expected (3, 3, 64, 8)"
+
+
+@pytest.mark.parametrize(
+    "key", [10**4500, 1.5, None, ("a", "b")], ids=["long", "float", "none", "tuple"]
+)
+def test_names_that_are_no_text_are_refused(key, tmp_path):
+    plan = nfspec.resolve(nfspec.load("nfnet-f0"))
+    for tree in ({key: {"w": np.zeros(1, np.float32)}}, {"stem": {key: np.zeros(1, np.float32)}}):
+        path = tmp_path / "x.npz"
+        path.write_bytes(pickle.dumps(tree))
+        for source in (tree, path):
+            with pytest.raises(nfspec.WeightError, match="names that are text"):
+                nfspec.weights.from_deepmind(source, plan)

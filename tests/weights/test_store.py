@@ -211,7 +211,7 @@ BAD = [
     (_empty, "an empty file"),
     (_short, "not a safetensors file"),
     (_missing, "cannot be read: No such file or directory"),
-    (_folder, "cannot be read: Is a directory"),
+    (_folder, "cannot be read: a folder, where a regular file was expected"),
     (_cut(0.01), DAMAGED),
     (_cut(0.5), DAMAGED),
     (_cut(0.999), DAMAGED),

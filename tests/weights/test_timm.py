@@ -1,6 +1,8 @@
+import argparse
 import os
 import pickle
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -271,7 +273,10 @@ FILES = {
     "cut": (_cut, NOT_TENSORS),
     "cut, of torch's older kind": (_cut_legacy, NOT_TENSORS),
     "empty": (lambda path: path.touch(), "an empty file"),
-    "folder": (lambda path: path.mkdir(), "cannot be read: Is a directory"),
+    "folder": (
+        lambda path: path.mkdir(),
+        "cannot be read: a folder, where a regular file was expected",
+    ),
     "missing": (lambda path: None, "cannot be read: No such file or directory"),
     "a tensor": (
         lambda path: torch.save(torch.ones(2), path),
@@ -300,7 +305,7 @@ def test_nfspecs_own_files_are_recognised(tmp_path, small, complaint):
 @pytest.mark.parametrize("name", ["w.npz", "w"])
 def test_other_suffixes(tmp_path, small, complaint, name):
     plan, state = small
-    message = f"{name}: expected a file that ends in .safetensors, .pth, .pt"
+    message = f"{name}: expected a file that ends in .safetensors, .pth, .pt, .tar, .bin, .ckpt"
     assert complaint(from_timm, tmp_path / name, plan) == message
     assert complaint(to_timm_file, tmp_path / name, plan, from_timm(state, plan)) == message
 
@@ -339,3 +344,55 @@ def test_without_torch(tmp_path, small, monkeypatch, same_bits):
     to_timm_file(tmp_path / "w.safetensors", plan, params)
     same_bits(from_timm(tmp_path / "w.safetensors", plan), params)
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def saved_by_torch(path, state, **how):
+    torch.save(state, path, **how)
+    return path
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model."])
+@pytest.mark.parametrize("file", ["last.pth.tar", "model.bin", "model.ckpt", "model.pth"])
+def test_checkpoints_of_trainers_are_read(file, prefix, legacy, tmp_path):
+    """timm's keep the options and the optimizer's state beside the weights."""
+    plan = plan_of("test_nfnet")
+    params = nfspec.init(plan)
+    state = to_timm(plan, params)
+    tensors = {f"{prefix}{name}": torch.from_numpy(value) for name, value in state.items()}
+    tensors["n_averaged"] = torch.tensor(3)
+    checkpoint = {"epoch": 7, "state_dict": tensors, "args": argparse.Namespace(lr=0.1, opt="sgd")}
+    path = saved_by_torch(tmp_path / file, checkpoint, _use_new_zipfile_serialization=not legacy)
+    found = from_timm(path, plan)
+    for name, value in params.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def nested_pickle(kind):
+    """A tuple or frozenset that holds another twice, and so on forty times, as a dict's key."""
+    body = b"\x80\x04}K\x01"  # an empty dict, then what is nested
+    for _ in range(40):
+        body += b"\x94" + (b"h\x00h\x00\x86" if kind == "tuple" else b"0(h\x00K\x02\x91")
+    return body + b"K\x01s."
+
+
+@pytest.mark.parametrize("kind", ["tuple", "frozenset"])
+def test_keys_without_an_end_are_refused_before_they_are_hashed(kind, tmp_path):
+    plan = plan_of("test_nfnet")
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", nested_pickle(kind))
+        archive.writestr("x/version", "3\n")
+    with pytest.raises(nfspec.WeightError, match="not a torch file of tensors only"):
+        from_timm(path, plan)
+
+
+def test_packed_records_are_refused(tmp_path):
+    plan = plan_of("test_nfnet")
+    path = saved_by_torch(tmp_path / "x.pth", {})
+    packed = tmp_path / "packed.pth"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(nfspec.WeightError, match="not a torch file of tensors only"):
+        from_timm(packed, plan)

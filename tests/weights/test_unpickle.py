@@ -5,6 +5,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
+from nfspec.errors import WeightError
 from nfspec.weights.unpickle import read_pickle
 
 TREE = {
@@ -222,3 +223,23 @@ def test_a_pickle_cannot_change_the_reader(tmp_path, complaint):
             f"w.npz: {DAMAGED}"
         )
     check_tree(read(tmp_path, DILL_0_3_3), TREE)
+
+
+def test_attributes_that_a_pickle_gives_are_never_called(tmp_path):
+    """OrderedDict and BUILD: the instance would have an `items` of its own."""
+    for name in (b"items", b"detach", b"__array__"):
+        body = (
+            b"\x80\x04ccollections\nOrderedDict\n)R}\x8c" + bytes([len(name)]) + name + b"K\x01sb."
+        )
+        path = tmp_path / "x.npz"
+        path.write_bytes(body)
+        with pytest.raises(WeightError, match="damaged or cut short"):
+            read_pickle(path)
+
+
+@pytest.mark.parametrize("opcodes", [b"\x8f", b"(K\x01\x91", b"\x8f(K\x01\x90"])
+def test_sets_are_refused(opcodes, tmp_path):
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"\x80\x04}" + opcodes + b"K\x01s.")
+    with pytest.raises(WeightError, match="damaged or cut short"):
+        read_pickle(path)
