@@ -90,13 +90,16 @@ def compile(
         taps: Return a dict of named taps (stem, each block, pool, logits) instead of the logits.
         data_format: Layout of the images, (N, H, W, C) or (N, C, H, W). Parameters do not change.
         dtype: A Keras dtype policy, such as "mixed_bfloat16"; Keras's own setting if not given.
-            Pooling and classifier are in float32 under any policy but a float64 one.
+            Pooling and classifier are in float32 under any policy but a float64 one. With
+            "mixed_float16" the loss is scaled when the model is compiled with an optimizer; a
+            model of your own around this one needs that policy itself.
         folded: For inference alone: plain convs, their kernels standardised once. See `fold`.
         plain: Keras's own operations, with every scalar where the spec has it: the same network,
             slower, to compare with.
 
     Returns:
-        A functional model of images of any size.
+        A functional model of images of any size. On PyTorch `train()` and `eval()` say whether it
+        drops at random where `training=` is not given, and it starts in `eval()` mode.
 
     Raises:
         BackendError: The framework is missing, or Keras already runs on another one.

@@ -109,11 +109,19 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
         if not (np.array_equal(levels, upper * 257) or np.array_equal(levels, upper * 256)):
             raise ValueError(MORE_BITS)
         image = Image.fromarray(upper.astype(np.uint8))
-    elif image.mode == "F" or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+    elif image.mode == "F" or _deep(image):
         raise ValueError(MORE_BITS)
     if "transparency" in image.info:
         image = image.convert("RGBA")  # which Pillow asks for, in a warning
     return image.convert("RGB" if channels == 3 else "L")
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether Pillow decodes more than 8 bits a channel, by what it tells its decoder."""
+    told = [tile[3] for tile in getattr(image, "tile", ())]
+    if image.format == "PPM":  # the mode, and the largest number where that is not 255
+        return any(isinstance(how, tuple) and int(how[1]) > 255 for how in told)
+    return any(";16" in str(how) for how in told)
 
 
 def fit(image: Image.Image, how: Input, size: int) -> Image.Image:

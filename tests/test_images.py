@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import nfspec
-from nfspec.images import prepare, sample_photo
+from nfspec.images import FORMATS, prepare, sample_photo
 from nfspec.spec import Input
 
 PLAIN = Input(
@@ -143,3 +143,19 @@ def test_sixteen_bits_of_colour_are_refused(tmp_path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
     with pytest.raises(nfspec.InputError, match="more than 8 bits a channel"):
         prepare(path, PLAIN, 16)
+
+
+def test_a_pixmap_of_more_than_eight_bits_is_refused(tmp_path):
+    path = tmp_path / "deep.ppm"
+    path.write_bytes(b"P6 2 2 4095\n" + struct.pack(">12H", *range(100, 112)))
+    with pytest.raises(nfspec.InputError, match="more than 8 bits a channel"):
+        prepare(path, PLAIN, 16)
+    path.write_bytes(b"P6 2 2 255\n" + bytes(range(12)))
+    assert prepare(path, PLAIN, 16).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_eight_bits_are_read_in_every_format(kind, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image", kind)
+    assert prepare(tmp_path / "image", PLAIN, 16).shape == (1, 16, 16, 3)
