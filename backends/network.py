@@ -16,10 +16,11 @@ from nfspec.plan import Plan
 from nfspec.resolver import resolve
 from nfspec.spec import Spec
 
+Base: Any = keras.Model
 if keras.backend.backend() == "torch":
-    from nfspec.backends.module import TorchModel as Base
-else:
-    Base = keras.Model
+    from nfspec.backends.module import TorchModel
+
+    Base = TorchModel
 
 
 @keras.saving.register_keras_serializable(package="nfspec")
