@@ -226,7 +226,7 @@ class OnTorch(Devices):
         for layer in network.layers:
             if isinstance(layer, Drop):
                 seed, counter = np.asarray(keras.ops.convert_to_numpy(layer.seed_generator.state))
-                layer.seed_generator.state.assign([seed + self.rank, counter])
+                layer.seed_generator.state.assign([seed_of(int(seed), self.rank), counter])
         network.replicate()
 
     def train(self, trainer: keras.Model, x: NDArray[Any], y: NDArray[Any]) -> Logs:
@@ -251,6 +251,16 @@ class OnTorch(Devices):
         import torch
 
         torch.distributed.destroy_process_group()
+
+
+def seed_of(seed: int, rank: int) -> int:
+    """The seed of a process; the first process's is the seed itself.
+
+    Keras on PyTorch adds a seed and the count of its draws, so that with neighbouring seeds one
+    process would draw what another drew a step before (keras/src/backend/torch/random.py,
+    `torch_seed_generator`, as of 3.15).
+    """
+    return seed if rank == 0 else int(np.random.default_rng([seed, rank]).integers(2**31))
 
 
 def _too_few(count: int, found: Sequence[str]) -> str:

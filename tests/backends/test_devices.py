@@ -248,3 +248,12 @@ def test_processes_are_stopped_by_whoever_stops_the_command(place, tmp_path, bac
         assert (out / "checkpoints" / f"step-{last:08d}.safetensors").exists()
         assert f"stopped after step {last}; go on with --resume" in stderr
         assert "Traceback" not in stderr
+
+
+def test_no_process_draws_what_another_drew():
+    from nfspec.backends.training.devices import seed_of
+
+    seeds = [seed_of(7, rank) for rank in range(16)]
+    assert seeds[0] == 7
+    # Keras adds the count of draws to a seed: a million of them overlap with no other's.
+    assert np.diff(np.sort(seeds)).min() > 1_000_000
