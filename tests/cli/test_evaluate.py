@@ -230,8 +230,8 @@ def test_weights_that_are_missing_damaged_or_of_another_network(evaluate, run, t
     nfspec.weights.save(tmp_path / "other.safetensors", other, nfspec.init(other))
     result = evaluate(run, "--weights", tmp_path / "other.safetensors")
     assert_refused(result, r"other\.safetensors.*not fit tiny")
-    result = evaluate(run, "--weights", tmp_path / "other.bin")
-    assert_refused(result, r"/other\.bin: its name does not say what it is")
+    result = evaluate(run, "--weights", tmp_path / "other.dat")
+    assert_refused(result, r"/other\.dat: its name does not say what it is")
     assert "--from" not in result.stderr  # evaluate has no such option
 
 
