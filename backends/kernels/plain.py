@@ -109,7 +109,8 @@ def same_pads(side: Any, kernel: int, stride: int) -> tuple[Any, Any]:
     the windows are `(side - 1) // stride`, an expression that each of them simplifies.
 
     Args:
-        side: Of the image, px, at least 1; a number, or whatever stands for one in a trace.
+        side: Height or width of the image, px, at least 1: a number, or the symbol that stands
+            for one in a trace.
     """
     rest = side - 1 - stride * ((side - 1) // stride)
     if kernel < stride:  # what exceeds kernel - 1 is not padded: min(rest, kernel - 1)

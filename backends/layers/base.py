@@ -39,8 +39,8 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     Args:
         canonical: Prefix of the canonical names, such as `stages.0.blocks.1.conv0`. Keras names
             cannot have dots, on PyTorch, so it is kept beside the layer's name.
-        spec: Of a network's first layer: the network's spec as JSON, which thus goes into copies
-            and files of the network, and of the layers alone.
+        spec: The network's spec as JSON, in its first layer alone, so that copies and files of the
+            network keep it; empty elsewhere.
     """
 
     def __init__(self, *, canonical: str = "", spec: str = "", **kwargs: Any):

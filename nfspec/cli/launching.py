@@ -85,7 +85,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def devices_of(backend: str, devices: int) -> int:
-    """How many devices a training has: as many as torchrun started processes, or as asked for.
+    """The number of devices of a training: torchrun's processes, or as many as were asked for.
 
     Raises:
         InputError: torchrun's variables are no numbers.

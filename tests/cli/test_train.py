@@ -312,7 +312,7 @@ dropout = 0.1
 
 
 def test_a_network_without_a_recipe_is_trained_by_the_one_that_nfspec_has(train, tmp_path):
-    """Of which a file may change some values, whether they stand in [recipe] or in no table."""
+    """A file may change some of its values, whether they stand in [recipe] or in no table."""
     file = tmp_path / "mine.toml"
     file.write_text(BARE)
     short = ("--stop-at", 1, "--size", 32, "--recipe", file)

@@ -55,7 +55,7 @@ class Turn:
     Attributes:
         target: What is fuzzed.
         folder: Where the file is written that is read; nothing else is in it.
-        counter: Of files.
+        counter: Counts the files that were begun and ended, for the process that waits.
         known: Faults that are counted and not reported again.
         limit, room: Seconds of processor time and bytes of memory for a file; 0 if they are still
             to be measured.

@@ -35,7 +35,7 @@ class Watch:
     """Notes what is forbidden between `reading()` and its end, and stops it.
 
     Args:
-        folder: Of the file that is read.
+        folder: The folder of the file that is read.
         readable: Other folders in which files may be read.
         writes: Whether files may be written in `folder`.
     """
