@@ -22,6 +22,7 @@ Role = Literal["kernel", "gain", "bias", "skip_gain", "head"]
 Padding = Literal["same", "symmetric", "valid"]
 
 INPUT = "input"  # the name by which operations refer to the image
+FEATURES = "features"  # the tap of what global pooling reads
 
 
 @dataclass(frozen=True)
@@ -289,6 +290,22 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Tap:
+    """The shape of a tap's output, for images of any size.
+
+    Attributes:
+        channels: Of the output; the number of classes, for logits.
+        stride: Pixels of the image from one pixel of the output to the next, which timm calls the
+            reduction; None where height and width are gone. Under `same` padding, and `symmetric`
+            with odd kernels, a side of n px becomes ceil(n / stride); `nfspec.counting.shapes` has
+            the shapes for any padding.
+    """
+
+    channels: int
+    stride: int | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A network: operations in order, the taps worth comparing, the blocks for tables.
 
@@ -300,7 +317,8 @@ class Plan:
         channels: Channels of the input image.
         train_size, test_size: Image side in px that the published recipe trains and tests at.
         ops: Operations in order of execution.
-        taps: Tap name to operation name: stem, each block, pool, logits.
+        taps: Tap name to operation name: stem, each block, features (after the final conv and
+            activation, which is what is pooled), pool, logits.
         blocks: One row for each residual block.
         agc: How training clips gradients; `nfspec.clipping` says what that is for a parameter.
         recipe: The published training recipe, if there is one.
@@ -323,6 +341,24 @@ class Plan:
     def parameters(self) -> Mapping[str, Parameter]:
         """Canonical name to parameter, in order of execution."""
         return MappingProxyType({p.name: p for op in self.ops for p in op.parameters})
+
+    @cached_property
+    def tap_info(self) -> Mapping[str, Tap]:
+        """Tap name to channels and stride, in the order of `taps`."""
+        found = {INPUT: Tap(self.channels, 1)}
+        for op in self.ops:
+            channels, stride = (tap := found[op.inputs[0]]).channels, tap.stride
+            match op:
+                case Convolution() | Pool() if stride is not None:
+                    stride *= op.stride
+                case GlobalPool() | SqueezeExcite(gate_only=True) | ECA(gate_only=True):
+                    stride = None
+            if isinstance(op, Convolution):
+                channels = op.out_channels
+            elif isinstance(op, Dense):
+                channels = op.out_features
+            found[op.name] = Tap(channels, stride)
+        return MappingProxyType({tap: found[name] for tap, name in self.taps.items()})
 
     def section(self, op: Op) -> str:
         """Where an operation belongs: `stem`, a block such as `stages.0.blocks.1`, or `head`."""

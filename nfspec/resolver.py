@@ -16,6 +16,7 @@ from nfspec.arithmetic import eca_taps, gamma_of, rounded
 from nfspec.checks import WIDTHS_COME_FROM, Problems, check, check_plan, stage_path
 from nfspec.plan import (
     ECA,
+    FEATURES,
     INPUT,
     Activation,
     Block,
@@ -371,7 +372,7 @@ class _Builder:
                 width = 1
             at = self._conv("final_conv", at, (channels, width), path=path)
             channels = width
-        at = self._act("final_act", at)
+        at = self.taps[FEATURES] = self._act("final_act", at)
         at = self.taps["pool"] = self._add(GlobalPool("pool", (at,)))
         if head.dropout > 0:
             at = self._add(Dropout("head.dropout", (at,), head.dropout))

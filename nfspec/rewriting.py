@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from nfspec.plan import (
     ECA,
+    FEATURES,
     Activation,
     GlobalPool,
     Op,
@@ -33,11 +34,65 @@ def move_scalars(plan: Plan) -> Plan:
     - Attention at a branch's end hands its gate to the residual sum, where alpha and skip gain
       multiply the gate: `alpha · g · (gate · x) + y = (alpha · g · gate) · x + y`. Stochastic depth
       in between acts on the gate, which it zeroes as it would the branch.
+    - The scalar of the tap `features` becomes an operation of that name between the last activation
+      and pooling, which `without_features` takes away.
 
     Scalars stay where something else reads what they multiply, and the taps of the result are those
     of the plan. `Plan.blocks` still tells of the plan as it was.
     """
-    return _hand_over_gates(_move_from_activations(plan))
+    return _hand_over_gates(_move_from_activations(_split_features(plan)))
+
+
+def without_features(plan: Plan) -> Plan:
+    """A plan for networks without taps: pooling does what the operation `features` did.
+
+    Args:
+        plan: Of `move_scalars`, or folded.
+    """
+    ops = plan.ops
+    scale = next((op for op in ops if op.name == FEATURES), None)
+    if isinstance(scale, Activation):
+        ops = tuple(
+            replace(op, inputs=scale.inputs, scale=op.scale * scale.gamma)
+            if isinstance(op, GlobalPool) and op.inputs == (FEATURES,)
+            else op
+            for op in ops
+            if op is not scale
+        )
+    return replace(plan, ops=ops, taps={t: at for t, at in plan.taps.items() if t != FEATURES})
+
+
+def _split_features(plan: Plan) -> Plan:
+    """The last activation without its scalar, and the scalar after it, so that the tap is what the
+    spec says and pooling still reads it, by which gradients are taken."""
+    at = plan.taps.get(FEATURES, "")
+    last = next((op for op in plan.ops if op.name == at), None)
+    others = [name for tap, name in plan.taps.items() if tap != FEATURES]
+    if (
+        not isinstance(last, Activation)
+        or at in (FEATURES, *others)  # FEATURES: done before
+        or not all(isinstance(op, GlobalPool) for op in _readers(plan)[at])
+        or (factor := _after(last)) == 1.0
+    ):
+        return plan
+    scale = Activation(FEATURES, (at,), "identity", 0.0, factor, 1.0, "after")
+    ops: list[Op] = []
+    for op in plan.ops:
+        if op is last:
+            ops += [_bare(last), scale]
+        else:
+            ops.append(replace(op, inputs=tuple(FEATURES if n == at else n for n in op.inputs)))
+    return replace(plan, ops=tuple(ops), taps={**plan.taps, FEATURES: FEATURES})
+
+
+def _after(op: Activation) -> float:
+    """What an activation multiplies its result by."""
+    return op.gamma if op.beta_at == "before" else op.gamma * op.beta
+
+
+def _bare(op: Activation) -> Activation:
+    """An activation that multiplies its result by nothing."""
+    return replace(op, gamma=1.0, beta=op.beta if op.beta_at == "before" else 1.0)
 
 
 def _readers(plan: Plan) -> dict[str, list[Op]]:
@@ -64,9 +119,8 @@ def _move_from_activations(plan: Plan) -> Plan:
     for op in plan.ops:
         factor = missing.get(op.inputs[0], 1.0)
         if isinstance(op, Activation) and absorbed(op.name):
-            before = op.beta_at == "before"
-            missing[op.name] = op.gamma if before else op.gamma * op.beta
-            op = replace(op, gamma=1.0, beta=op.beta if before else 1.0)
+            missing[op.name] = _after(op)
+            op = _bare(op)
         elif isinstance(op, Pool):
             missing[op.name] = factor
         elif isinstance(op, WSConv):

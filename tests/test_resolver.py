@@ -368,7 +368,8 @@ def test_names_are_unique_and_every_operation_reads_earlier_ones(name):
     read = {each for op in plan.ops for each in op.inputs}
     assert seen - read == {"head.fc"}  # nothing is computed in vain
     assert set(plan.taps.values()) <= seen
-    assert list(plan.taps) == ["stem", *(b.name for b in plan.blocks), "pool", "logits"]
+    blocks = [block.name for block in plan.blocks]
+    assert list(plan.taps) == ["stem", *blocks, "features", "pool", "logits"]
     assert {b.residual for b in plan.blocks} <= seen
     assert len(plan.parameters) == sum(len(op.parameters) for op in plan.ops)
 

@@ -79,6 +79,7 @@ def _meaning(spec: Spec, plan: Plan, counted: Count) -> dict[str, Any]:
         "counts": asdict(counted),
         "blocks": [asdict(block) for block in plan.blocks],
         "taps": dict(plan.taps),
+        "tap_info": {tap: asdict(info) for tap, info in plan.tap_info.items()},
         "ops": [{"op": type(op).__name__, **asdict(op)} for op in plan.ops],
         "parameters": [asdict(parameter) for parameter in plan.parameters.values()],
     }

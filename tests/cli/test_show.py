@@ -134,6 +134,7 @@ def test_json_holds_all_that_is_derived():
         "counts",
         "blocks",
         "taps",
+        "tap_info",
         "ops",
         "parameters",
     ]

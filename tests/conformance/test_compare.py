@@ -20,7 +20,7 @@ def test_f0_on_the_photograph():
     assert [run.backend for run in result.ran] == list(BACKENDS)
     assert result.same
     blocks = [f"stages.{s}.blocks.{b}" for s, n in enumerate((1, 2, 6, 3)) for b in range(n)]
-    assert list(result.taps) == ["stem", *blocks, "pool", "logits"]
+    assert list(result.taps) == ["stem", *blocks, "features", "pool", "logits"]
     assert max(run.distance["logits"] for run in result.ran) <= 5e-6
 
 
