@@ -22,6 +22,7 @@ from nfspec.conformance.trial import params_digest, trial_params
 from nfspec.errors import NfspecError
 from nfspec.reference.rounding import Rounding
 from nfspec.resolver import resolve
+from nfspec.room import require_room, require_room_for_images
 from nfspec.spec import Spec
 
 SAMPLES = 3  # perturbed runs
@@ -103,6 +104,8 @@ def compare(
         progress: Told what is being done.
     """
     plan = resolve(spec)
+    require_room(plan, "compare the frameworks with", 1 + len(backends))
+    require_room_for_images(plan, images.shape)
     runs = {backend: Run(backend) for backend in backends}
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}

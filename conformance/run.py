@@ -29,6 +29,7 @@ from nfspec.conformance.results import (
 )
 from nfspec.conformance.target import Target, target
 from nfspec.errors import InputError
+from nfspec.room import require_room
 
 Progress = Callable[[Results, str], None]
 
@@ -123,6 +124,8 @@ def run(
     """
     about = target(settings.source)
     asked = [p for p in chosen(settings) if {*p.modes} & {*settings.modes} and list(p.cases(about))]
+    if any(case.spec and not case.reduced for p in asked for case in p.cases(about)):
+        require_room(about.plan, "test", 1 + len(settings.subjects))
     journal = Journal(folder, fingerprint(settings, about), resume)
     spec = {"name": about.spec.name, "source": about.source, "digest": about.spec.digest}
     results = Results(

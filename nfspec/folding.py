@@ -22,6 +22,7 @@ from nfspec.plan import (
 )
 from nfspec.reference.operations import standardise
 from nfspec.rewriting import move_scalars
+from nfspec.room import require_room
 from nfspec.weights import check
 
 
@@ -65,7 +66,9 @@ def fold(plan: Plan, params: Params) -> Folded:
 
     Raises:
         WeightError: `params` do not fit the plan.
+        InputError: The memory does not take as much again.
     """
+    require_room(plan, "fold", 1)
     params = check(plan, params)
     moved = _without_drops(move_scalars(plan))
     taps, folded = set(moved.taps.values()), dict[str, np.ndarray]()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nfspec.errors import InputError
 from nfspec.plan import Parameter, Plan
+from nfspec.room import require_room
 
 Params = dict[str, NDArray[np.float32]]
 THREADS = min(4, os.cpu_count() or 1)
@@ -72,6 +73,7 @@ def init(plan: Plan, seed: int = 0) -> Params:
         Canonical name to float32 array, in order of execution. Kernels HWIO, dense kernels IO.
 
     Raises:
-        InputError: A negative seed.
+        InputError: A negative seed, or more parameters than the memory takes.
     """
+    require_room(plan, "draw the weights of", 1)
     return dict(draw_in_order(plan, seed))

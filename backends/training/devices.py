@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nfspec.backends.layers.drop import Drop
 from nfspec.errors import BackendError
+from nfspec.room import free_memory
 
 Logs = dict[str, float]
 JAX_HOSTS = "KERAS_DISTRIBUTION_JOB_ADDRESSES"  # of keras.distribution.initialize
@@ -58,9 +59,7 @@ class Devices:
 
 def memory(count: int) -> int:
     """Bytes that each of so many devices may use: an accelerator's, or its part of what is free."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available) // count
+    free = free_memory() // count
     backend = keras.backend.backend()
     if backend == "jax":
         import jax

@@ -16,6 +16,8 @@ from nfspec.cli.text import print_json, print_lines, table
 from nfspec.compilation import BACKENDS, missing
 from nfspec.errors import BackendError, InputError
 from nfspec.loader import load
+from nfspec.resolver import resolve
+from nfspec.room import require_room
 from nfspec.weights.files import replacing
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def bench(
     from nfspec.benchmarks import machine, report, run
     from nfspec.benchmarks.works import WORKS, Setup, contestants
 
-    load(variant)
+    plan = resolve(load(variant))
     known = (*WORKS, "build")
     works = known if work is None else _names(work, "--work", known)
     if not works:
@@ -100,6 +102,10 @@ def bench(
     wanted = tuple(name for name in wanted if name not in absent)
     if not wanted:
         raise BackendError("none of the frameworks asked for is installed")
+    rivals = max(
+        (len(contestants(name, wanted, peers)) for name in works if name in WORKS), default=1
+    )
+    require_room(plan, "measure", rivals)  # each in its own process, all at one time
     if out is not None:
         for name in ("results.json", "BENCH.md", "bench.png"):
             require_free(out / name, force)

@@ -14,6 +14,7 @@ from nfspec.cli.text import compact
 from nfspec.errors import InputError
 from nfspec.loader import load
 from nfspec.resolver import resolve
+from nfspec.room import require_room
 from nfspec.weights.timm import SUFFIXES as TIMM_SUFFIXES
 
 
@@ -107,6 +108,7 @@ def convert(
     to = target_kind or _by_suffix(target, "--to")
     _check_paths(source, target, to, force)
     plan = resolve(load(variant))
+    require_room(plan, "convert the weights of", 2)  # as read, and in the other layout
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         params = READERS[source_kind or kind_of_input(source, "--from")](source, plan)

@@ -15,8 +15,10 @@ from nfspec.compilation import default_backend
 from nfspec.data.batches import held_out as batches_of
 from nfspec.data.sources import open_held_out
 from nfspec.errors import InputError
+from nfspec.images import require_channels
 from nfspec.loader import load
 from nfspec.resolver import resolve
+from nfspec.room import require_room
 from nfspec.scores import interval
 from nfspec.validation import printable
 
@@ -65,6 +67,8 @@ def evaluate(
         missing = "DATA" if data is None else "--weights"
         raise InputError(f"{variant} is a spec, so that {missing} has to be given")
     spec = load(folder / "spec.toml" if facts else variant)
+    require_channels(spec.input)
+    require_room(resolve(spec), "evaluate", 2)  # as read, and in the model
     classes = tuple(facts.classes) if facts else ()
     if facts and data is None:
         held = open_held_out(facts.data, facts.held_out, facts.seed, classes)

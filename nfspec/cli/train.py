@@ -42,10 +42,12 @@ from nfspec.cli.watching import WithTensorBoard, watching
 from nfspec.compilation import BACKENDS, default_backend, missing
 from nfspec.data.sources import DIGITS, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError
+from nfspec.images import require_channels
 from nfspec.initialise import init
 from nfspec.loader import given, load
 from nfspec.plots import plot
 from nfspec.resolver import resolve
+from nfspec.room import require_room
 from nfspec.runs import Run, recipe
 from nfspec.starting import start_from
 from nfspec.template import resolved
@@ -59,7 +61,6 @@ if TYPE_CHECKING:
 NEEDED = {
     "grain": "which reads the images",
     "matplotlib": "which draws training.png",
-    "psutil": "which tells how much memory is free",
     "tensorboardX": "which writes the files for TensorBoard",
 }
 
@@ -173,7 +174,9 @@ def train(
     layers.append(given("the data", {("recipe", "images"): len(source)}))
     wanted = Wanted(variant, layers)
     spec = wanted.spec(len(source.classes))
+    require_channels(spec.input)
     plan = resolve(spec)
+    require_room(plan, "train", 1)  # `require_memory` knows what the devices have, later
     if spec.recipe and spec.recipe.batch > spec.recipe.epochs * len(source):
         raise InputError(
             f"--batch: {spec.recipe.batch} images are more than the {len(source)} to train on, in "

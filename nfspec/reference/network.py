@@ -28,6 +28,7 @@ from nfspec.plan import (
 )
 from nfspec.reference import operations as ops
 from nfspec.reference.rounding import Rounding
+from nfspec.room import require_room_for_images
 
 Array = NDArray[np.float64]
 
@@ -36,12 +37,13 @@ def as_images(plan: Plan, x: ArrayLike) -> Array:
     """Images as float64.
 
     Raises:
-        InputError: Not of shape (N, H, W, plan.channels).
+        InputError: Not of shape (N, H, W, plan.channels), or more than the memory takes.
     """
     image = np.asarray(x, np.float64)
     if image.ndim != 4 or image.shape[3] != plan.channels:
         expected = f"(N, H, W, {plan.channels})"
         raise InputError(f"images: expected an array of shape {expected}; found {image.shape}")
+    require_room_for_images(plan, image.shape)
     return image
 
 
