@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.spec import Input
+from nfspec.validation import printable
 
 # What Pillow raises, by format, for a file that is none or is damaged.
 UNREADABLE = (
@@ -30,7 +34,8 @@ FORMATS = tuple(
     for kind in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
     if kind in Image.OPEN
 )
-MAX_RATIO = 100  # of an image's sides: scaled by its shorter one, a thin image takes gigabytes
+MAX_RATIO = 100  # of an image's sides
+MAX_PIXELS = 2**26  # of an image that is scaled as a whole, 256 MiB
 
 
 def sample_photo() -> Path:
@@ -53,6 +58,22 @@ MORE_BITS = (
 )
 
 
+@cache
+def _quiet() -> None:
+    """See that Pillow and its libtiff raise what they find, and print nothing of their own.
+
+    Pillow 13.0 leaves libtiff's handlers as they are, which print to file descriptor 2; such lines
+    are the subject of https://github.com/python-pillow/Pillow/issues/3487.
+    """
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with contextlib.suppress(OSError, AttributeError):  # a build that hides libtiff's names
+        library = ctypes.CDLL(Image.core.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
+
+
 @contextlib.contextmanager
 def opened_image(path: str | Path) -> Iterator[Image.Image]:
     """Open an image file of one of `FORMATS`, without decoding it.
@@ -60,6 +81,7 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
     Raises:
         OSError, ValueError: It is no regular file, no image of these formats, or too thin.
     """
+    _quiet()
     with opened(path) as file, Image.open(file, formats=FORMATS) as image:
         shorter, longer = sorted(image.size)
         if longer > MAX_RATIO * shorter:
@@ -67,6 +89,28 @@ def opened_image(path: str | Path) -> Iterator[Image.Image]:
                 f"{image.width} x {image.height} px: one side is over {MAX_RATIO} times the other"
             )
         yield image
+
+
+def cause(error: BaseException) -> str:
+    """The reason why an image cannot be read, one of `UNREADABLE`, in a few words."""
+    if isinstance(error, UnidentifiedImageError):  # names an object of Python's
+        return f"none of {', '.join(FORMATS)}"
+    if isinstance(error, MemoryError):
+        return "it needs more memory than is free"
+    text = (error.strerror if isinstance(error, OSError) else None) or " ".join(
+        map(str, error.args)
+    )
+    return printable(" ".join(text.split())) or f"damaged: {type(error).__name__}"
+
+
+def require_channels(how: Input) -> None:
+    """Refuse a network whose input no image file can be.
+
+    Raises:
+        InputError: Other than 1 or 3 channels.
+    """
+    if how.channels not in (1, 3):
+        raise InputError(f"images have 1 or 3 channels, this network's have {how.channels}")
 
 
 def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
@@ -85,14 +129,12 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
     Raises:
         InputError: Not a readable image, or a number of channels that an image does not have.
     """
-
-    if how.channels not in (1, 3):
-        raise InputError(f"images have 1 or 3 channels, this network's have {how.channels}")
+    require_channels(how)
     try:
         with opened_image(path) as found:
             image = with_channels(found, how.channels)
     except UNREADABLE as error:
-        raise InputError(f"{path}: not an image that can be read ({error})") from None
+        raise InputError(f"{path}: not an image that can be read ({cause(error)})") from None
     return normalise(fit(image, how, size), how)[None]
 
 
@@ -132,15 +174,19 @@ def fit(image: Image.Image, how: Input, size: int) -> Image.Image:
         how: `spec.input`.
         size: Side of the result, px.
     """
-
     side = round(size / how.crop) + how.margin
-    if how.resize == "squash":
-        image = image.resize((side, side), Image.Resampling.BICUBIC)
-    else:
+    width = height = side
+    if how.resize == "center":
         scale = side / min(image.size)
         width, height = (max(side, round(n * scale)) for n in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
+    left, top = (width - size) // 2, (height - size) // 2
+    if width * height > MAX_PIXELS:
+        # The centre alone: the same but for rounding, as Pillow may take its two passes in another
+        # order, so that images of usual sizes keep the bytes that they have always had.
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
 
 

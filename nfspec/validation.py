@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -35,6 +35,13 @@ class Finding(NamedTuple):
 def printable(text: str) -> str:
     """Text with what a terminal would act on, such as an escape or a line break, spelt out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def few(names: Iterable[str], most: int = 10) -> str:
+    """The first names of a list of any length, fit to print: `a, b and 8 more`."""
+    found = list(names)
+    text = ", ".join(map(printable, found[:most]))
+    return f"{text} and {len(found) - most:,} more" if len(found) > most else text
 
 
 def quoted(text: str) -> str:

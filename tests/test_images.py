@@ -1,7 +1,10 @@
 """Image files as inputs."""
 
+import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,7 +12,8 @@ import pytest
 from PIL import Image
 
 import nfspec
-from nfspec.images import FORMATS, prepare, sample_photo
+from nfspec import images
+from nfspec.images import FORMATS, cause, fit, prepare, sample_photo
 from nfspec.spec import Input
 
 PLAIN = Input(
@@ -159,3 +163,78 @@ def test_eight_bits_are_read_in_every_format(kind, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 400, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image", kind)
     assert prepare(tmp_path / "image", PLAIN, 16).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "changes"),
+    [
+        (1024, (5, 500), {}),  # 1024 x 102,400 px if scaled as a whole: 400 MB
+        (4096, (4, 400), {}),
+        (256, (40, 30), {"crop": 0.01}),
+        (256, (40, 30), {"crop": 0.01, "resize": "squash"}),
+    ],
+)
+def test_no_more_is_scaled_than_is_kept(monkeypatch, size, shape, changes):
+    how = PLAIN.model_copy(update=changes)
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    made = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, to, *rest: made.append(to) or resize(self, to, *rest)
+    )
+    assert fit(Image.fromarray(pixels), how, size).size == (size, size)
+    assert made == [(size, size)]
+
+
+@pytest.mark.parametrize("changes", [{}, {"crop": 0.5}, {"margin": 32}, {"resize": "squash"}])
+@pytest.mark.parametrize("shape", [(60, 47), (40, 120)])
+def test_the_centre_alone_is_the_centre_of_the_whole(monkeypatch, shape, changes):
+    """But for rounding. A pass rounds by half a level, which the absolute weights of the next one,
+    1.25 in all for bicubic, carry on: 1.125 for each of the two ways, so 2 whole levels. Nothing is
+    cut off at 0 or 255 here, which would depend on the order of the passes."""
+    how = PLAIN.model_copy(update=changes)
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(64, 192, (6, 6, 3), dtype=np.uint8))
+    image = smooth.resize(shape, Image.Resampling.BICUBIC)
+    whole = np.asarray(fit(image, how, 64), int)
+    monkeypatch.setattr(images, "MAX_PIXELS", 0)
+    assert abs(np.asarray(fit(image, how, 64), int) - whole).max() <= 2
+
+
+def test_a_reason_is_words(tmp_path):
+    """Neither nothing nor an object of Python's."""
+    assert cause(MemoryError()) == "it needs more memory than is free"
+    assert cause(SyntaxError()) == "damaged: SyntaxError"
+    assert cause(OSError("broken\n\x1b[31m")) == r"broken \x1b[31m"
+    path = tmp_path / "text.png"
+    path.write_text("not an image")
+    with pytest.raises(nfspec.InputError) as error:
+        prepare(path, PLAIN, 32)
+    known = ", ".join(FORMATS)
+    assert str(error.value) == f"{path}: not an image that can be read (none of {known})"
+
+
+def test_damaged_tiffs_print_nothing(tmp_path):
+    """libtiff would print lines of its own to file descriptor 2."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "TIFF", compression="tiff_lzw")
+    for n in range(8):
+        data = bytearray(file.getvalue())
+        for place in np.random.default_rng(n).integers(8, len(data), 6):
+            data[place] ^= 255
+        (tmp_path / f"{n}.tif").write_bytes(data)
+    code = """
+import sys
+from pathlib import Path
+from nfspec.images import UNREADABLE, opened_image
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        with opened_image(path) as image:
+            image.load()
+    except UNREADABLE:
+        pass
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

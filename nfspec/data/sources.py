@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nfspec.errors import InputError
-from nfspec.images import FORMATS, UNREADABLE, opened_image, with_channels
+from nfspec.images import FORMATS, UNREADABLE, cause, opened_image, with_channels
 from nfspec.initialise import generator
+from nfspec.validation import few, printable
 
 DIGITS = "digits"
 SPLITS = (("train",), ("val", "validation", "valid", "test"))
@@ -58,7 +60,7 @@ class Source:
             with self.opened(number) as image:
                 return with_channels(image, channels)
         except UNREADABLE as error:
-            raise InputError(f"{self.names[number]}: cannot be read ({error})") from None
+            raise InputError(f"{self.names[number]}: cannot be read ({cause(error)})") from None
 
     def some(self, numbers: NDArray[np.int64]) -> Source:
         """The images of these numbers alone, in their order."""
@@ -80,7 +82,8 @@ def open_sources(data: str | Path, held_out: float, seed: int) -> tuple[Source, 
         seed: Decides which images those are.
 
     Raises:
-        InputError: No such folder, an empty class, two few images to hold some out.
+        InputError: No such folder, an empty class, too few images to hold some out, one file as
+            an image of two classes or of both parts.
     """
     if str(data) == DIGITS:
         return split(digits(), held_out, seed)
@@ -89,7 +92,9 @@ def open_sources(data: str | Path, held_out: float, seed: int) -> tuple[Source, 
     if train is None or held is None:
         return split(folder(train or root), held_out, seed)
     training = folder(train)
-    return training, folder(held, training.classes)
+    evaluated = folder(held, training.classes)
+    _require_once((*training.names, *evaluated.names))
+    return training, evaluated
 
 
 def open_held_out(data: str | Path, held_out: float, seed: int, classes: tuple[str, ...]) -> Source:
@@ -125,8 +130,8 @@ def split(source: Source, held_out: float, seed: int) -> tuple[Source, Source]:
         of_class = np.flatnonzero(source.labels == label)
         if len(of_class) < 2:
             raise InputError(
-                f'class "{name}": {len(of_class)} image in all, and one is held out; add images, '
-                "or put those to evaluate on into a folder val beside train"
+                f'class "{printable(name)}": {len(of_class)} image in all, and one is held out; '
+                "add images, or put those to evaluate on into a folder val beside train"
             )
         mixed = generator(seed, f"split/{name}").permutation(of_class)
         count = min(max(1, round(held_out * len(mixed))), len(mixed) - 1)
@@ -165,12 +170,14 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     """A folder with a folder for each class, whose images lie at any depth in it.
 
     Args:
-        root: The folder. Names that begin with a dot are passed over.
+        root: The folder. Names that begin with a dot are passed over. A class may be a link to a
+            folder elsewhere.
         classes: What the folders must be called, in the order of their labels; otherwise they are
-            in the order of their names.
+            in the order of their names. Unicode's ways to write a letter count as the same.
 
     Raises:
-        InputError: No such folder, no class folders, other classes, a class without images.
+        InputError: No such folder, no class folders, other classes, a class without images, two
+            classes that are one folder or look the same, or one file as two images.
     """
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
@@ -180,25 +187,68 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
         raise InputError(
             f"{root}: no class folders in it; expected {root}/CLASS/IMAGE, a folder for each class"
         )
-    if strangers := sorted(set(found) - set(classes or found)):
-        raise InputError(
-            f"{root}: no classes of the network: {', '.join(strangers)}; it knows "
-            f"{', '.join(classes)}"
-        )
+    _require_unlike(root, found)
     classes = classes or tuple(found)
-    files = {name: _images(root / name) if name in found else [] for name in classes}
-    if empty := [name for name in found if not files[name]]:
+    folders = {_form(name): root / name for name in found}
+    if strangers := sorted(folders.keys() - set(map(_form, classes))):
         raise InputError(
-            f"{root}: no images in {', '.join(empty)}; put some there, or take the folder away"
+            f"{root}: no classes of the network: {few(strangers)}; it knows {few(classes)}"
         )
-    paths = [path for name in classes for path in files[name]]
-    labels = [label for label, name in enumerate(classes) for _ in files[name]]
+    files = [_images(folders[f]) if (f := _form(name)) in folders else [] for name in classes]
+    if empty := [
+        name for name, of in zip(classes, files, strict=True) if not of and _form(name) in folders
+    ]:
+        raise InputError(
+            f"{root}: no images in {few(empty)}; put some there, or take the folder away"
+        )
+    paths = [path for of_class in files for path in of_class]
+    labels = [label for label, of_class in enumerate(files) for _ in of_class]
+    names = tuple(map(str, paths))
+    _require_once(names)
     return Source(
-        classes,
-        np.asarray(labels, np.int64),
-        tuple(map(str, paths)),
-        lambda number: opened_image(paths[number]),
+        classes, np.asarray(labels, np.int64), names, lambda number: opened_image(paths[number])
     )
+
+
+def _form(name: str) -> str:
+    """A name in Unicode's composed form: macOS writes an accent as a character of its own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _require_unlike(root: Path, names: list[str]) -> None:
+    """See that classes are folders of their own, whose names can be told apart."""
+    spelt: dict[str, str] = {}
+    folders: dict[tuple[int, int], str] = {}
+    for name in names:
+        other = spelt.setdefault(_form(name), name)
+        if other != name:
+            raise InputError(
+                f"{root}: the classes {other!a} and {name!a} are one name in two "
+                "spellings of Unicode; rename one of them, or put their images together"
+            )
+        about = (root / name).stat()
+        other = folders.setdefault((about.st_dev, about.st_ino), name)
+        if other != name:
+            raise InputError(
+                f"{root}: the classes {printable(other)} and {printable(name)} are one folder by "
+                "a link, so that each image would have two labels; take one of them away"
+            )
+
+
+def _require_once(names: tuple[str, ...]) -> None:
+    """See that no file, by a hard or soft link, is two images."""
+    found: dict[tuple[int, int], str] = {}
+    for name in names:
+        try:
+            about = os.stat(name)  # noqa: PTH116
+        except OSError:  # named when it is to be read
+            continue
+        other = found.setdefault((about.st_dev, about.st_ino), name)
+        if other != name:
+            raise InputError(
+                f"{printable(other)} and {printable(name)} are one file by a link; an image has "
+                "one label and is either trained on or held out, so take one of them away"
+            )
 
 
 def _images(root: Path) -> list[Path]:
