@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 SCHEMA = "nfspec-conformance/1"
 
@@ -165,12 +166,21 @@ class Results:
         )
 
 
+_CELL = TypeAdapter(Cell)
+
+
 def cell_of(fields: dict[str, Any]) -> Cell:
-    """A cell from its JSON fields."""
-    cell = Cell(**fields)
-    if not isinstance(cell.property, str) or not isinstance(cell.verdict, str):
-        raise TypeError("a cell's property and verdict are text")
-    cell.median, cell.worst = float(cell.median), float(cell.worst)
+    """A cell from its JSON fields.
+
+    Raises:
+        TypeError, ValueError: A field is missing, unknown or of another kind.
+    """
+    cell = _CELL.validate_python(vars(Cell(**fields)))
+    if (
+        len(cell.histogram) not in (0, len(HISTOGRAM_EDGES) + 1)
+        or min(cell.histogram, default=0) < 0
+    ):
+        raise ValueError("a cell's histogram has a count for each bin")
     return cell
 
 

@@ -22,7 +22,7 @@ class _Line(BaseModel):
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    step: Annotated[int, Field(ge=0)]
+    step: Annotated[int, Field(ge=0, lt=2**53)]
     epoch: Number
 
 
@@ -42,7 +42,7 @@ class _Evaluation(_Line):
     top1: Share
     top5: Share
     held_out_loss: Number
-    held_out_images: Annotated[int, Field(ge=1)]
+    held_out_images: Annotated[int, Field(ge=1, lt=2**53)]
 
 
 def append(path: Path, entry: Entry) -> None:

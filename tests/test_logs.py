@@ -99,6 +99,8 @@ def broken(**changes):
         broken(clip_fraction_of=[0.5]),
         broken(clip_fraction_of={"stem": "0.5"}),
         broken(loss=None),
+        broken(step=10**400),
+        json.dumps({**ENTRIES[2], "held_out_images": 10**400}).encode(),
         json.dumps({**ENTRIES[2], "held_out_images": 0}).encode(),
         json.dumps({**ENTRIES[2], "top1": 1.125}).encode(),
         b'{"step": 1, "epoch": 1e999, "top1": 0, "top5": 0, "held_out_loss": 0}',

@@ -14,6 +14,7 @@ from nfspec.conformance.results import (
     PropertyInfo,
     Results,
     Verdict,
+    cell_of,
     histogram,
 )
 
@@ -90,3 +91,26 @@ def test_the_json_is_of_a_kind_that_any_reader_takes():
         "inf",
         "nan",
     }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cases": []},
+        {"message": [{"": None}]},
+        {"verdict": "splendid"},
+        {"column": 5},
+        {"coverage": [1]},
+        {"histogram": [3]},
+        {"histogram": [-1] * (len(HISTOGRAM_EDGES) + 1)},
+        {"worst": "large"},
+        {"worst_case": 5},
+        {"another": 1},
+    ],
+    ids=str,
+)
+def test_a_cell_whose_fields_are_of_another_kind_is_none(change):
+    fields = json.loads(sample().to_json())["cells"][0]
+    assert cell_of(fields) == sample().cells[0]
+    with pytest.raises((TypeError, ValueError)):
+        cell_of(fields | change)

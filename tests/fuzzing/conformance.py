@@ -134,7 +134,7 @@ CELL: dict[str, Any] = {
     "cases": 3,
     "median": 0.1,
     "worst": 0.2,
-    "histogram": [0, 3],
+    "histogram": [0, 3] + [0] * 16,
     "worst_case": CASES[0],
     "message": "",
     "coverage": {"normal": 3},
@@ -146,6 +146,7 @@ def _journal(path: Path) -> None:
     for cell in Journal(path.parent, ABOUT, resume=True).cells:
         asserted(isinstance(cell.property, str) and isinstance(cell.verdict, str), "no cell")
         asserted(isinstance(cell.median, float) and isinstance(cell.cases, int), "no numbers")
+        asserted(cell.worst_case is None or Case.parse(cell.worst_case), "no case")
         asserted(isinstance(cell.message, str) and isinstance(cell.coverage, dict), "no words")
 
 
