@@ -177,7 +177,7 @@ class Timm:
 
     def forward(self, plan: Plan) -> Function:
         model, places = self._model(plan), names(plan)
-        tapped = {"stem": model.stem, "pool": model.head.global_pool}
+        tapped = {"stem": model.stem, "features": model.final_act, "pool": model.head.global_pool}
         tapped |= {row.name: model.stages[row.stage][row.index] for row in plan.blocks}
         taps: dict[str, Any] = {}
         for tap, module in tapped.items():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nfspec import reference
 from nfspec.conformance.case import Clip
 from nfspec.conformance.explain import explain
 from nfspec.conformance.frameworks import torch as framework
@@ -10,9 +11,11 @@ from nfspec.conformance.run import Settings, run
 from nfspec.conformance.subjects import NotOffered
 from nfspec.conformance.subjects.timm import Timm
 from nfspec.conformance.target import SE, plan_of
+from nfspec.conformance.trial import trial_params
 from nfspec.errors import BackendError
 from nfspec.loader import load
 from nfspec.plan import ECA, Activation, Pool
+from nfspec.reference.rounding import Rounding
 from nfspec.resolver import resolve
 
 OURS = (
@@ -135,6 +138,22 @@ def test_every_timm_spec_has_its_model_and_so_have_the_originals_nfnets():
     for source in ("timm/nfnet_f0", "timm/nf_ecaresnet26", "timm/nf_seresnet50", "nfnet-f3"):
         plan = plan_of(source, False)
         assert len(dict(timm()._model(plan).named_parameters())) == len(plan.parameters)
+
+
+@pytest.mark.parametrize("source", ["timm/test_nfnet", "timm/nf_resnet26"])
+def test_its_networks_have_every_tap(source):
+    """With a final conv and without; within four times what rounding does to the reference."""
+    plan = plan_of(source, False)
+    params = trial_params(plan, 0)
+    x = np.random.default_rng(0).standard_normal((1, 40, 33, 3)).astype(np.float32)
+    found = framework.compiled(timm().forward(plan))(x, params)
+    exact = reference.forward(plan, params, x)
+    assert set(found) == set(exact)
+    rounded = reference.forward(plan, params, x, rounding=Rounding(0))
+    for tap, y in exact.items():
+        assert found[tap].shape == y.shape
+        near = 4.0 * np.linalg.norm(rounded[tap] - y)
+        assert np.linalg.norm(found[tap] - y) <= near, tap
 
 
 def test_clipping_in_its_layout():
