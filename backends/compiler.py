@@ -15,6 +15,7 @@ from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.network import Network
 from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.around import found_in
+from nfspec.backends.settings import policy_of
 from nfspec.errors import InputError, WeightError
 from nfspec.initialise import Params, draw_in_order, init
 from nfspec.resolver import resolve
@@ -174,7 +175,7 @@ def assemble(
     plan = plan if kernels.is_plain() else move_scalars(plan)
     # Drawn one by one where they are built into the model, so that there is never a second copy.
     weights = draw_in_order(plan) if params is None else iter(check(plan, params).items())
-    policy = keras.DTypePolicy(dtype) if dtype else keras.config.dtype_policy()
+    policy = policy_of(dtype)
     head = _head_policy(policy)
 
     sides = (None, None)

@@ -10,6 +10,7 @@ import keras
 
 from nfspec.backends.layers import Conv2D
 from nfspec.backends.layers.base import NFLayer
+from nfspec.backends.settings import Float32Data
 from nfspec.folding import fold
 from nfspec.initialise import init
 from nfspec.plan import Plan
@@ -24,7 +25,7 @@ if keras.backend.backend() == "torch":
 
 
 @keras.saving.register_keras_serializable(package="nfspec")
-class Network(Base):  # type: ignore[misc]  # Keras has no types
+class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
     """A functional model that knows its plan, and keeps it through copies and files.
 
     On PyTorch it is a module like any other: see `nfspec.backends.module`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -30,8 +31,13 @@ class WarmupCosine(keras.optimizers.schedules.CosineDecay):  # type: ignore[misc
         final: float = 0.0,
         accumulation: int = 1,
     ):
+        # A NumPy number has a dtype, in which Keras computes the rate; Python's would have floatx.
         super().__init__(
-            0.0, steps - warmup, alpha=final / peak, warmup_target=peak, warmup_steps=warmup
+            np.float32(0.0),
+            steps - warmup,
+            alpha=final / peak,
+            warmup_target=peak,
+            warmup_steps=warmup,
         )
         self.config = {
             "peak": peak,

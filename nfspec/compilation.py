@@ -49,7 +49,7 @@ def select(backend: str) -> None:
     """Make Keras run on a backend in this process, or say why it cannot.
 
     Raises:
-        BackendError: Unknown, not installed, or Keras already runs on another one.
+        BackendError: Unknown, not installed, or Keras cannot be imported or runs on another one.
     """
     if backend not in BACKENDS:
         choices = ", ".join(BACKENDS)
@@ -60,7 +60,14 @@ def select(backend: str) -> None:
         raise BackendError(f"{backend}: {message}")
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
-    import keras
+    try:
+        import keras
+    except (ImportError, OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        home = os.environ.get("KERAS_HOME") or "~/.keras"
+        raise BackendError(
+            f"Keras cannot be imported on {backend}: {error}. Its settings are {home}/keras.json "
+            "and the environment variables KERAS_...; mend them, or delete that file"
+        ) from None
 
     if (running := keras.backend.backend()) != backend:
         raise BackendError(
@@ -89,10 +96,12 @@ def compile(
         params: Canonical name to float32 array; `nfspec.init(plan)` if not given.
         taps: Return a dict of named taps (stem, each block, pool, logits) instead of the logits.
         data_format: Layout of the images, (N, H, W, C) or (N, C, H, W). Parameters do not change.
-        dtype: A Keras dtype policy, such as "mixed_bfloat16"; Keras's own setting if not given.
-            Pooling and classifier are in float32 under any policy but a float64 one. With
-            "mixed_float16" the loss is scaled when the model is compiled with an optimizer; a
-            model of your own around this one needs that policy itself.
+        dtype: A Keras dtype policy, such as "mixed_bfloat16". If not given, that of
+            `keras.config.set_dtype_policy`, or else float32: Keras's floatx, epsilon and
+            image_data_format change nothing here. Pooling and classifier are in float32 under any
+            policy but a float64 one. With "mixed_float16" the loss is scaled when the model is
+            compiled with an optimizer; a model of your own around this one needs that policy
+            itself.
         folded: For inference alone: plain convs, their kernels standardised once. See `fold`.
         plain: Keras's own operations, with every scalar where the spec has it: the same network,
             slower, to compare with.
@@ -102,7 +111,8 @@ def compile(
         drops at random where `training=` is not given, and it starts in `eval()` mode.
 
     Raises:
-        BackendError: The framework is missing, or Keras already runs on another one.
+        BackendError: The framework is missing, Keras cannot be imported or runs on another one.
+        InputError: An argument is not what is said here.
         WeightError: `params` do not fit the spec.
     """
     select(backend)

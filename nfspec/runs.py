@@ -74,7 +74,7 @@ class Run:
         import keras
 
         return keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=self.recipe.label_smoothing
+            from_logits=True, label_smoothing=self.recipe.label_smoothing, dtype="float32"
         )
 
     def compile(self, model: keras.Model, **kwargs: Any) -> keras.Model:
@@ -91,7 +91,10 @@ class Run:
             from nfspec.backends.sam import SharpnessAware
 
             model = SharpnessAware(model, self.recipe.sam_rho, self.recipe.sam_fraction)
-        model.compile(optimizer=self.optimizer(), loss=self.loss(), **kwargs)
+        from nfspec.backends.settings import float32_data
+
+        with float32_data():  # of the loss that Keras reports
+            model.compile(optimizer=self.optimizer(), loss=self.loss(), **kwargs)
         return model
 
     def __str__(self) -> str:

@@ -1,5 +1,6 @@
 """The door to the frameworks: what it says when it cannot open."""
 
+import os
 import subprocess
 import sys
 
@@ -44,3 +45,23 @@ print(keras.backend.backend())
         text=True,
     )
     assert done.stdout.split() == ["torch"], done.stderr
+
+
+@pytest.mark.parametrize("text", ['{"floatx": "int9"}', '{"epsilon": 1}', "[]"])
+def test_keras_settings_that_keras_refuses_are_a_sentence(tmp_path, text):
+    program = """
+import nfspec
+try:
+    nfspec.compile(nfspec.load("timm/test_nfnet"), "torch")
+except nfspec.BackendError as error:
+    print(error)
+"""
+    (tmp_path / "keras.json").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("Keras cannot be imported on torch: "), done.stderr
+    assert f"{tmp_path}/keras.json" in done.stdout

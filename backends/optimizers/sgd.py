@@ -10,6 +10,7 @@ from keras import ops
 
 from nfspec.backends.kernels import is_plain, kernels, stored_zeros
 from nfspec.backends.roles import TreatedAs, identify
+from nfspec.backends.settings import float32_data
 
 
 def _distributed() -> bool:
@@ -50,7 +51,8 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         treat_as: TreatedAs | None = None,
         **kwargs: Any,
     ):
-        super().__init__(learning_rate, **kwargs)
+        with float32_data():  # a number becomes a variable of floatx
+            super().__init__(learning_rate, **kwargs)
         self.momentum = momentum
         self.nesterov = nesterov
         self.coupled_weight_decay = coupled_weight_decay

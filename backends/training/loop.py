@@ -32,7 +32,7 @@ from nfspec.runs import Run
 from nfspec.scores import Score
 from nfspec.spec import Spec
 
-PRECISIONS = {"float32": None, "bfloat16": "mixed_bfloat16"}
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 class Diverged(NfspecError):

@@ -1,0 +1,77 @@
+"""Settings of Keras's that a user may have changed, and that change nothing of a network."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from nfspec.errors import InputError, suggest
+
+POLICIES = (
+    "float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16",
+)  # fmt: skip
+
+
+def policy_of(dtype: str | None) -> keras.DTypePolicy:
+    """The dtype policy asked for, or else the one that the user set in Keras.
+
+    Keras takes its `floatx` for a policy where none was set. That is said and not followed: a user
+    has one keras.json for all programs, and a network in float16 has to be asked for.
+
+    Raises:
+        InputError: Another policy.
+    """
+    if dtype is not None:
+        if not isinstance(dtype, str) or dtype not in POLICIES:
+            known = ", ".join(POLICIES)
+            hint = suggest(dtype, POLICIES) if isinstance(dtype, str) else ""
+            raise InputError(f"dtype: expected one of {known}, or None; found {dtype!r}{hint}")
+        return keras.DTypePolicy(dtype)
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    if floatx == "float32" or policy.name != floatx:
+        return policy
+    warnings.warn(
+        f"Keras is set to floatx {floatx}, by keras.config.set_floatx or in keras.json. The "
+        f'network is compiled in float32 all the same; for another one, give dtype="{floatx}"',
+        stacklevel=5,
+    )
+    return keras.DTypePolicy("float32")
+
+
+@contextlib.contextmanager
+def float32_data() -> Iterator[None]:
+    """Without the user's floatx, to which Keras rounds arrays, losses and rates that it is given.
+
+    Keras has no argument for it (keras/src/trainers/data_adapters/array_slicing.py, as of 3.15).
+    """
+    users = keras.config.floatx()
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(users)
+
+
+def _on_float32(name: str) -> Any:
+    @functools.wraps(getattr(keras.Model, name))
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with float32_data():
+            return getattr(super(Float32Data, self), name)(*args, **kwargs)
+
+    return method
+
+
+class Float32Data:
+    """Keras's ways to train, evaluate and predict, on data in float32 whatever floatx is."""
+
+    fit = _on_float32("fit")
+    evaluate = _on_float32("evaluate")
+    predict = _on_float32("predict")
+    train_on_batch = _on_float32("train_on_batch")
+    test_on_batch = _on_float32("test_on_batch")
+    predict_on_batch = _on_float32("predict_on_batch")
