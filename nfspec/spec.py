@@ -56,7 +56,8 @@ class Input(Table):
     ]
     margin: Annotated[int, Field(ge=0, le=1_024, description="px cropped off after resizing.")]
     crop: Annotated[
-        float, Field(ge=0.01, le=1, description="Fraction kept of the resized side; 1 with a margin.")
+        float,
+        Field(ge=0.01, le=1, description="Fraction kept of the resized side; 1 with a margin."),
     ]
 
 

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import nfspec
+from nfspec import streams
 from nfspec.cli.agc import agc
 from nfspec.cli.bench import bench
 from nfspec.cli.check import check
@@ -27,7 +28,7 @@ from nfspec.cli.listing import list_specs
 from nfspec.cli.new import new
 from nfspec.cli.plot import plot
 from nfspec.cli.show import show
-from nfspec.cli.text import clean
+from nfspec.cli.text import print_lines, say
 from nfspec.cli.train import train
 from nfspec.errors import NfspecError
 
@@ -37,18 +38,23 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with streams.interruptible():
+                return super().invoke(ctx)
         except NfspecError as error:
-            typer.echo(clean(str(error)), err=True)
+            say(str(error))
         except BrokenPipeError:
             raise  # typer ends quietly
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            typer.echo(clean(f"{place}{error.strerror or error}"), err=True)
+            say(_reason(error))
         except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
+            say("interrupted")
             raise typer.Exit(130) from None
         raise typer.Exit(2)
+
+
+def _reason(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"
 
 
 app = typer.Typer(
@@ -63,7 +69,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"nfspec {nfspec.__version__}")
+        print_lines([f"nfspec {nfspec.__version__}"])
         raise typer.Exit
 
 
@@ -94,7 +100,16 @@ app.command()(convert)
 
 
 def main() -> None:
-    """Run the command line. File names and sources need not fit the terminal's encoding."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    app()
+    """Run the command line, and end the process."""
+    streams.end_at_once()
+    streams.ready()
+    status: Any = 2
+    try:
+        app()
+    except SystemExit as end:
+        status = end.code
+    except OSError as error:  # help, or what is wrong with an option, that cannot be printed
+        say(f"stdout: {error.strerror or error}")
+    if not streams.flushed():
+        status = status or 2
+    sys.exit(status)

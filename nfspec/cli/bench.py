@@ -12,7 +12,7 @@ import typer
 
 from nfspec.cli.compare import parse_backends
 from nfspec.cli.outputs import FORCE_HELP, require_free
-from nfspec.cli.text import print_json, print_lines, table
+from nfspec.cli.text import print_json, print_lines, say, table
 from nfspec.compilation import BACKENDS, missing
 from nfspec.errors import BackendError, InputError
 from nfspec.loader import load
@@ -44,13 +44,13 @@ def _measure(results: list[Result], races: Iterable[Callable[[], list[Result]]])
             results += race()
     except Interrupted as cut:
         results += cut.results
-        typer.echo("interrupted; what was measured follows", err=True)
+        say("interrupted; what was measured follows")
         return False
     return True
 
 
 def _say(line: str) -> None:
-    typer.echo(f"{line} ...", err=True)
+    say(f"{line} ...")
 
 
 def _write(folder: Path, name: str, text: str) -> None:
@@ -98,7 +98,7 @@ def bench(
     peers = _names(against, "--against", PEERS)
     absent = {name: message for name in wanted if (message := missing(name)) is not None}
     for name, message in absent.items():
-        typer.echo(f"{name}: {message}", err=True)
+        say(f"{name}: {message}")
     wanted = tuple(name for name in wanted if name not in absent)
     if not wanted:
         raise BackendError("none of the frameworks asked for is installed")
@@ -142,7 +142,7 @@ def bench(
         try:
             plot(results, facts, out / "bench.png")
         except InputError as error:
-            typer.echo(f"no bench.png: {error}", err=True)
+            say(f"no bench.png: {error}")
     if as_json:
         print_json(report.data(results, facts))
     else:

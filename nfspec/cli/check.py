@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.text import compact, print_json
+from nfspec.cli.text import clean, compact, print_json, print_lines, say
 from nfspec.counting import count
 from nfspec.errors import InputError, NfspecError, Problem, SpecError
 from nfspec.loader import load
@@ -50,13 +50,14 @@ def check(
     for report, error in reports:
         if error is None and not as_json:
             parameters, macs = compact(report["parameters"]), compact(report["macs"])
-            typer.echo(
+            line = (
                 f"{report['file']}: ok, {report['name']}, {parameters} parameters, "
                 f"{macs}MACs at {report['size']} px"
             )
+            print_lines([clean(line)])
         elif isinstance(error, SpecError):
-            typer.echo(str(error), err=True)
+            say(str(error))
         elif error is not None:
-            typer.echo(f"{report['file']}: {error}", err=True)
+            say(f"{report['file']}: {error}")
     if any(error for _, error in reports):
         raise typer.Exit(2)

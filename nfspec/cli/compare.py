@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfspec.cli.text import compact, print_json, print_lines, table
+from nfspec.cli.text import compact, print_json, print_lines, say, table
 from nfspec.compilation import BACKENDS
 from nfspec.counting import count
 from nfspec.errors import BackendError
@@ -38,7 +38,7 @@ def _progress() -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda message: typer.echo(f"{message} ...", err=True)
+        yield lambda message: say(f"{message} ...")
         return
     with console.status("starting") as status:
         yield status.update

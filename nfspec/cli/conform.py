@@ -14,7 +14,7 @@ import typer
 
 from nfspec.cli.compare import parse_backends
 from nfspec.cli.outputs import FORCE_HELP, require_own
-from nfspec.cli.text import WIDTH, print_lines, table
+from nfspec.cli.text import WIDTH, print_lines, print_text, say, table
 from nfspec.compilation import BACKENDS
 from nfspec.errors import BackendError, InputError
 
@@ -98,11 +98,11 @@ def _progress() -> Iterator[Progress]:
     console = Console(stderr=True)
     if not console.is_terminal:
 
-        def say(results: Results, status: str) -> None:
+        def tell(results: Results, status: str) -> None:
             if not status.endswith("cases"):
-                typer.echo(status, err=True)
+                say(status)
 
-        yield say
+        yield tell
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
 
@@ -252,11 +252,11 @@ def conform(
         with _progress() as progress:
             results = run(settings, out, resume=resume, progress=progress)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; go on with the same command and --resume --out {out}", err=True)
+        say(f"interrupted; go on with the same command and --resume --out {out}")
         raise typer.Exit(130) from None
     paths = _finish(results, settings, entries, out)
     if as_json:
-        typer.echo(results.to_json())
+        print_text(results.to_json())
     else:
         print_lines([*_lines(results), *_summary(results), *paths])
     _require(results, tuple(name.strip() for name in require.split(",") if name.strip()))
@@ -274,23 +274,23 @@ def _faults(settings: Settings, out: Path, resume: bool, as_json: bool) -> None:
     from nfspec.weights.files import replacing
 
     path = out / "faults.json"
-    known = KillMatrix.from_json(path.read_text(encoding="utf-8")) if resume else None
+    known = KillMatrix.read(path, settings) if resume else None
     out.mkdir(parents=True, exist_ok=True)
 
     def save(matrix: KillMatrix, message: str) -> None:
-        typer.echo(message, err=True)
+        say(message)
         with replacing(path) as temporary:
             temporary.write_text(matrix.to_json(), encoding="utf-8")
 
     matrix = kill_matrix(settings, (), save, known)
-    matrix.limits = limits(settings, lambda message: typer.echo(message, err=True))
+    matrix.limits = limits(settings, say)
     save(matrix, "done")
     text = faults_markdown(matrix)
     with replacing(out / "FAULTS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     bad = [*matrix.survivors, *matrix.idle]
     if as_json:
-        typer.echo(matrix.to_json())
+        print_text(matrix.to_json())
     else:
         print_lines(
             [

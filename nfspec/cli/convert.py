@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from nfspec import weights
-from nfspec.cli.text import compact
-from nfspec.errors import InputError
+from nfspec.cli.text import clean, compact, print_lines, say
+from nfspec.errors import InputError, WeightError
+from nfspec.files import opened
 from nfspec.loader import load
 from nfspec.resolver import resolve
 from nfspec.room import require_room
@@ -63,20 +64,21 @@ def kind_of_input(path: Path, option: str = "") -> Kind:
 
 def _is_ours(path: Path) -> bool:
     """Whether a safetensors file says that nfspec wrote it. A damaged one says nothing."""
-    from safetensors import SafetensorError, safe_open
-
+    from nfspec.weights.container import contents
     from nfspec.weights.store import FORMAT
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except SafetensorError:
+        with contents(path) as found:
+            return found.metadata.get("format") == FORMAT
+    except WeightError:
         return False
 
 
 def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
-    if not source.is_file():
-        raise InputError(f"{source}: no such file")
+    try:
+        opened(source).close()
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
     if target.suffix not in SUFFIXES[kind]:
         expected = " or ".join(SUFFIXES[kind])
         raise InputError(f"{target}: the name of a file for {kind} ends in {expected}")
@@ -113,7 +115,7 @@ def convert(
         warnings.simplefilter("always")
         params = READERS[source_kind or kind_of_input(source, "--from")](source, plan)
     for warning in caught:
-        typer.echo(f"warning: {warning.message}", err=True)
+        say(f"warning: {warning.message}")
     WRITERS[to](target, plan, params)
     total = compact(sum(array.size for array in params.values()))
-    typer.echo(f"wrote {target}: {len(params)} tensors, {total} parameters, {to}")
+    print_lines([clean(f"wrote {target}: {len(params)} tensors, {total} parameters, {to}")])

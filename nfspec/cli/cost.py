@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.accelerators import ACCELERATORS, GIB, Accelerator, named
-from nfspec.cli.text import WIDTH, bold, print_json, print_lines, table
+from nfspec.cli.text import WIDTH, bold, print_json, print_lines, say, table
 from nfspec.costs import Calibration, Step, calibrate, step
 from nfspec.errors import InputError
 from nfspec.loader import load
@@ -68,7 +68,7 @@ def _here(given: Accelerator, tflops: float | None, gbs: float | None) -> Accele
     if tflops is None or gbs is None:
         from nfspec.benchmarks import machine
 
-        typer.echo("measuring the machine ...", err=True)
+        say("measuring the machine ...")
         tflops = machine.sgemm() / 1e3 if tflops is None else tflops
         gbs = machine.bandwidth() if gbs is None else gbs
     memory = given.memory

@@ -10,7 +10,7 @@ import typer
 from nfspec.cli import frameworks
 from nfspec.cli.convert import READERS, kind_of_input
 from nfspec.cli.folders import read_facts
-from nfspec.cli.text import print_json, print_lines
+from nfspec.cli.text import print_json, print_lines, say
 from nfspec.compilation import default_backend
 from nfspec.data.batches import held_out as batches_of
 from nfspec.data.sources import open_held_out
@@ -90,14 +90,14 @@ def evaluate(
     network = compilation.compile(spec, chosen, params, folded=not unfolded)
     side, bad = size or spec.input.test, []
 
-    def say(message: str) -> None:
+    def left_out(message: str) -> None:
         bad.append(message)
-        typer.echo(printable(f"{message}; left out"), err=True)
+        say(printable(f"{message}; left out"))
 
     batch = min(batch, len(held))
     found = evaluation.evaluate(
         evaluation.logits_function(network),
-        batches_of(held, spec.input, side, batch, say),
+        batches_of(held, spec.input, side, batch, left_out),
         batch,
     )
     if not found.images:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from nfspec.cli.text import say
 from nfspec.compilation import Backend
 from nfspec.errors import InputError
 from nfspec.files import opened
@@ -176,7 +176,7 @@ def _lock(folder: Path) -> int:
                 os.close(descriptor)
                 raise
             message = "its file system has no locks; see that no other training writes there"
-            typer.echo(f"{folder}: {message}", err=True)
+            say(f"{folder}: {message}")
         # Whoever held it before may have deleted the file after this process had opened it.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):

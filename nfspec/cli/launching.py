@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from nfspec.cli.text import compact
+from nfspec.cli.text import compact, say
 from nfspec.counting import parameter_count
 from nfspec.errors import InputError
 from nfspec.memory import accumulation, training_bytes
@@ -152,10 +150,8 @@ def asked_to_stop() -> Iterator[Asked]:
         if asked.caught > 1:
             raise KeyboardInterrupt
         when = "stopping after this step, with a checkpoint" if asked.training else "stopping"
-        with contextlib.suppress(
-            OSError, RuntimeError
-        ):  # a terminal that is gone, or is written to
-            typer.echo(f"{when}; again: at once", err=True)
+        with contextlib.suppress(RuntimeError):  # a stream that is being written to
+            say(f"{when}; again: at once")
 
     with _handled(remember):
         yield asked

@@ -10,6 +10,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from nfspec.cli.outputs import FORCE_HELP, place, require_free
+from nfspec.cli.text import clean, print_lines
 from nfspec.errors import InputError
 from nfspec.loader import dialects, load, variants
 from nfspec.spec import Spec
@@ -75,4 +76,4 @@ def new(
         place(temporary, file, force)
     finally:
         temporary.unlink(missing_ok=True)
-    typer.echo(f"wrote {file}; edit it, then run: nfspec check {file}")
+    print_lines([clean(f"wrote {file}; edit it, then run: nfspec check {file}")])

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nfspec import logs
+from nfspec.cli.text import print_lines, say
 from nfspec.errors import InputError
 from nfspec.plots import plot as draw
 from nfspec.validation import printable
@@ -19,7 +20,7 @@ def _read(folder: Path) -> list[logs.Entry]:
     if not os.path.lexists(path):
         raise InputError(f"{printable(str(folder))}: no training in it (no log.jsonl)")
     try:
-        return logs.read(path, lambda message: typer.echo(printable(message), err=True))
+        return logs.read(path, say)
     except OSError as error:
         raise InputError(
             f"{printable(str(path))}: cannot be read: {error.strerror or error}"
@@ -56,4 +57,4 @@ def plot(
         names = list(map(str, folders))
     runs = {name: _read(folder) for name, folder in zip(names, folders, strict=True)}
     draw(runs, out)
-    typer.echo(f"wrote {printable(str(out))}")
+    print_lines([f"wrote {printable(str(out))}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -46,11 +47,29 @@ def bold(line: str) -> str:
     return typer.style(line, bold=True)
 
 
+def print_text(text: str) -> None:
+    """Print a result in one go, so that a reader who leaves early is noticed once.
+
+    Raises:
+        OSError: stdout is closed or full; `filename` says that it was stdout.
+    """
+    try:
+        typer.echo(text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from None
+
+
 def print_lines(lines: Sequence[str]) -> None:
-    """Print lines in one go, so that a reader who leaves early is noticed once."""
-    typer.echo("\n".join(lines))
+    """Print lines."""
+    print_text("\n".join(lines))
 
 
 def print_json(data: Any) -> None:
     """Print data as indented ASCII JSON, keys in the order given."""
-    typer.echo(json.dumps(data, indent=2))
+    print_text(json.dumps(data, indent=2))
+
+
+def say(text: str) -> None:
+    """Print to stderr what is no result. Where nobody can read it, the command goes on."""
+    with contextlib.suppress(OSError):
+        typer.echo(clean(text), err=True)

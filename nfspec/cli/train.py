@@ -37,7 +37,7 @@ from nfspec.cli.recipes import (
     fine_tuning,
     read_recipe,
 )
-from nfspec.cli.text import print_json, print_lines
+from nfspec.cli.text import print_json, print_lines, say
 from nfspec.cli.watching import WithTensorBoard, watching
 from nfspec.compilation import BACKENDS, default_backend, missing
 from nfspec.data.sources import DIGITS, open_sources
@@ -219,14 +219,14 @@ def train(
             )
             if first:
                 new = ", with a new classifier" if drawn else ""
-                typer.echo(f"starts from {printable(str(start))}{new}", err=True)
+                say(f"starts from {printable(str(start))}{new}")
         if first:
             if usual:
-                typer.echo(f"{printable(variant)} has no [recipe]; {DEFAULT} is taken", err=True)
-            typer.echo(str(run), err=True)
+                say(f"{printable(variant)} has no [recipe]; {DEFAULT} is taken")
+            say(str(run))
             images = f"{len(source):,} to train on, {len(held):,} held out"
             images += f", {len(source.classes)} classes"
-            typer.echo(f"data           {printable(data)}: {images}", err=True)
+            say(f"data           {printable(data)}: {images}")
         problem: NfspecError | None = None
         with watching(run.steps, engine.rank) as watcher:
             if tensorboard and first:
@@ -278,7 +278,7 @@ def train(
             plot({spec.name: entries}, folder / "training.png")
         if asked.to_stop():
             step = training.position.step
-            typer.echo(f"stopped after step {step:,}; go on with --resume", err=True)
+            say(f"stopped after step {step:,}; go on with --resume")
             raise typer.Exit(130)
         _report(folder, entries, run, as_json)
 

@@ -13,8 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from nfspec.cli.text import say
 from nfspec.errors import InputError
 from nfspec.logs import Entry
 from nfspec.validation import printable
@@ -52,8 +51,7 @@ class Lines:
         self.message(_evaluated(entry))
 
     def message(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            typer.echo(printable(text), err=True)
+        say(printable(text))
 
 
 class Bar:

@@ -1,0 +1,84 @@
+"""The standard streams of a process that may have been started without them, and Ctrl-C.
+
+Nothing but Python's own modules is imported here, as this is what the command line runs first.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+
+def ready() -> None:
+    """See that file descriptors 0, 1 and 2 are open, and that any text can be printed.
+
+    A file that is opened later would otherwise get the number of one that is closed, and what is
+    printed. Where stdout was closed, writing to it still fails; what goes to a closed stderr is
+    for nobody.
+    """
+    for number, how in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, how), True)  # of the free numbers the lowest
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # File names and sources need not fit the terminal's encoding.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.unraisablehook = _again
+
+
+def flushed() -> bool:
+    """Whether all that was printed has been taken; what was not is given up."""
+    taken = True
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            taken = taken and number != 1
+            # Python would try again at its end, and print a traceback.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return taken
+
+
+def _again(found: Any) -> None:
+    """Ctrl-C where Python cannot raise it, such as in a destructor: it is sent once more."""
+    if found.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(found)
+
+
+def _end(*_: object) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(130)
+
+
+def end_at_once() -> None:
+    """From here on Ctrl-C ends the process, with a word: nothing is held that has to be let go."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, _end)
+
+
+@contextlib.contextmanager
+def interruptible() -> Any:
+    """Ctrl-C raises KeyboardInterrupt, for code that has something to let go of."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not _end:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
