@@ -27,6 +27,16 @@ def gelu_tanh(x: Any) -> Any:
     return x * (0.5 * (1.0 + ops.tanh(inner)))
 
 
+def soft_sign(x: Any) -> Any:
+    """x / (1 + |x|) (Turian et al. 2009, section 3).
+
+    In 16 bits it is computed in float32. The derivative divides by (1 + |x|)², which would
+    overflow at 256 in float16 and leave 1/(1 + |x|); beyond 1e18 it does so in float32.
+    """
+    wide = "float64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "float32"
+    return ops.cast(ops.softsign(ops.clip(ops.cast(x, wide), -1e18, 1e18)), x.dtype)
+
+
 def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
     """The function behind a spec's name of an activation, without gamma.
 
@@ -46,7 +56,7 @@ def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
         "selu": ops.selu,
         "sigmoid": ops.sigmoid,
         "silu": ops.silu,
-        "soft_sign": ops.softsign,
+        "soft_sign": soft_sign,
         "softplus": ops.softplus,
         "tanh": ops.tanh,
     }
@@ -211,7 +221,14 @@ def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
 
 
 def average_pool(x: Any, window: int, strides: int, padding: str, data_format: str) -> Any:
-    """Means over windows, in which padding is not counted."""
+    """Means over windows, in which padding is not counted.
+
+    In float16 they are taken in float32: JAX and TensorFlow add up the window in the dtype of the
+    images, and four numbers beyond 16376 are infinite.
+    """
+    if keras.backend.standardize_dtype(x.dtype) == "float16":
+        wide = average_pool(ops.cast(x, "float32"), window, strides, padding, data_format)
+        return ops.cast(wide, "float16")
     axes = (1, 2) if data_format == "channels_last" else (2, 3)
     if padding != "same" or not _pads_itself(*(x.shape[axis] for axis in axes)):
         return ops.average_pool(x, window, strides, padding, data_format)
