@@ -6,6 +6,7 @@ import builtins
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,9 @@ from nfspec.training import AGC
 from nfspec.validation import printable
 
 MOST_NAMED = 20  # of unknown fields
+LONGEST = 2**16  # characters of a line
+LARGEST = 2**26  # elements of an array of a case, of which the bounds need some ten in float64
+DROPS = "drops"  # the regime of networks that drop at random
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -59,7 +63,7 @@ KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         p.WSConv, p.Activation, p.Pool, p.SqueezeExcite, p.ECA, p.Residual, p.GlobalPool, p.Dense,
-        Clip,
+        p.StochasticDepth, p.Dropout, Clip,
     )
 }  # fmt: skip
 
@@ -100,7 +104,8 @@ class Case:
         spec: Name or path of the spec, where it is about a network.
         digest: Of that spec, as a file may change.
         block: Name of the block, where it is about one.
-        reduced: Whether it is about the spec's network cut to a few narrow blocks.
+        reduced: Whether it is about the spec's network cut to a few narrow blocks; these drop
+            nothing at random unless the regime says so.
     """
 
     property: str
@@ -143,12 +148,16 @@ class Case:
             InputError: It is no case.
         """
         try:
+            if isinstance(text, str) and len(text) > LONGEST:
+                raise ValueError(f"a line of {len(text):,} characters; at most {LONGEST:,}")
             data = json.loads(text) if isinstance(text, str) else dict(text)
             if "op" in data:
                 data["op"] = _op(dict(data["op"]))
             _known(cls, data)
-            return _CASE.validate_python(data)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            case = _CASE.validate_python(data)
+            _small(case)
+            return case
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
             raise InputError(f"not a case: {type(error).__name__}: {_first(error)}") from None
 
     def rng(self, stream: str = "") -> np.random.Generator:
@@ -175,6 +184,34 @@ def _op(data: dict[str, Any]) -> Any:
         raise ValueError(f"not of a case: {', '.join(sorted(set(data) & set(fixed)))}")
     _known(kind, data)
     return TypeAdapter(kind).validate_python({**fixed, **data})
+
+
+def _small(case: Case) -> None:
+    """Reckon the arrays of a case before any of them is made.
+
+    Raises:
+        ValueError: One of them would be too large, or a size is not one.
+    """
+    op, shape = case.op, case.op.shape if isinstance(case.op, Clip) else case.shape
+    sizes = {"shape": shape}
+    if isinstance(op, Op):
+        sizes |= {parameter.name: parameter.shape for parameter in op.parameters}
+    if isinstance(op, Op) and len(shape) == 4:
+        count, height, width, channels = shape
+        window, stride = getattr(op, "kernel", getattr(op, "window", 1)), getattr(op, "stride", 1)
+        if not isinstance(op, p.ECA):
+            # The image with its padding, and what all windows read together.
+            sizes["padded input"] = (count, height + window, width + window, channels)
+            sides = (-(-height // stride), -(-width // stride))
+            sizes["windows"] = (count, *sides, window, window, channels)
+            sizes["output"] = (count, *sides, getattr(op, "out_channels", channels))
+    for name, found in sizes.items():
+        if min(found, default=1) < 1:
+            raise ValueError(f"{name}: expected sizes of at least 1; found {list(found)}")
+        if math.prod(found) > LARGEST:
+            raise ValueError(
+                f"{name} {list(found)} has {math.prod(found):,} elements; at most {LARGEST:,}"
+            )
 
 
 def _known(kind: type[Any], data: dict[str, Any]) -> None:

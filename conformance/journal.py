@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from nfspec.conformance.case import Case
 from nfspec.conformance.results import (
     Cell,
     cell_of,
@@ -16,6 +17,7 @@ from nfspec.files import opened
 from nfspec.weights.files import replacing
 
 JOURNAL = "journal.jsonl"
+LONGEST = 2**22  # bytes of a line, of which a message with a traceback is the most
 
 
 class Journal:
@@ -37,7 +39,7 @@ class Journal:
         if not self.path.is_file():
             raise InputError(f"--resume: {self.path} does not exist; start without --resume")
         with opened(self.path) as file:
-            lines = file.read().decode(errors="replace").splitlines()
+            lines = [line.decode(errors="replace") for line in iter(lambda: self._line(file), b"")]
         found = [json.loads(line) for line in lines if _whole(line)]
         if not found or not isinstance(found[0], dict) or found[0].get("run") != about:
             raise InputError(
@@ -46,6 +48,11 @@ class Journal:
             )
         try:
             self.cells = [cell_of(entry["cell"]) for entry in found[1:]]
+            for cell in self.cells:
+                if cell.worst_case is not None:
+                    Case.parse(cell.worst_case)
+        except InputError as error:
+            raise InputError(f"--resume: {self.path}: {error}; start anew with --force") from None
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 f"--resume: {self.path} has a line that is no cell; start anew with --force"
@@ -53,6 +60,15 @@ class Journal:
         with replacing(self.path) as temporary:  # without a line that was cut short
             text = "".join(f"{json.dumps(entry)}\n" for entry in found)
             temporary.write_text(text, encoding="utf-8")
+
+    def _line(self, file: IO[bytes]) -> bytes:
+        line = file.readline(LONGEST + 1)
+        if len(line) > LONGEST:
+            raise InputError(
+                f"--resume: {self.path} has a line of more than {LONGEST:,} bytes, which no run "
+                "writes; start anew with --force"
+            )
+        return line
 
     def add(self, entry: dict[str, Any]) -> None:
         if self.path is None:

@@ -18,12 +18,15 @@ GROUP_WIDTH = 8
 WIDTHS = range(16, 513, 8)
 
 
-def reduced_plan(spec: Spec) -> Plan:
+def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
     """The plan of the cut network.
 
     The second stage keeps two blocks, if it has them, and the others one: enough for a beta that
-    is not 1. Widths are the least with two groups to a bottleneck. Nothing is dropped in training,
-    and the recipe is `recipe_of`.
+    is not 1. Widths are the least with two groups to a bottleneck. The recipe is `recipe_of`.
+
+    Args:
+        spec: Of the network.
+        drops: Whether training drops at the spec's rates, or nothing.
 
     Raises:
         SpecError: No such network can be made of the spec.
@@ -36,8 +39,9 @@ def reduced_plan(spec: Spec) -> Plan:
         beta = tuple(b[:d] if isinstance(b, tuple) else b for b, d in zip(beta, depth, strict=True))
     data = spec.model_dump(by_alias=True)
     data["stem"]["width"] = tuple(min(16, w) for w in spec.stem.width)
-    data["head"] |= {"classes": CLASSES, "dropout": 0.0, "conv_width": 32}
-    data["stochastic_depth"]["rate"] = 0.0
+    data["head"] |= {"classes": CLASSES, "conv_width": 32}
+    if not drops:
+        data["head"]["dropout"] = data["stochastic_depth"]["rate"] = 0.0
     data["recipe"] = recipe_of(spec).model_dump()
     data["agc"]["enabled"] = True
     problem: SpecError | None = None

@@ -18,7 +18,7 @@ from nfspec.resolver import resolve
 from nfspec.spec import Spec
 
 GENERAL = "nfnet-f0"  # whose network is tested where no spec is given
-CLIPS = 5  # shapes of parameters of a role at most; they are many and alike
+CLIPS = 5  # shapes of parameters of a role, and rates, at most; they are many and alike
 OUTPUTS = 64  # of a clipped parameter or a classifier at most, whose outputs are all alike
 
 CONV = p.WSConv(
@@ -56,10 +56,10 @@ class Target:
 
 
 @cache
-def plan_of(source: str, reduced: bool) -> Plan:
-    """The plan of a spec, whole or cut down."""
+def plan_of(source: str, reduced: bool, drops: bool = False) -> Plan:
+    """The plan of a spec, whole or cut down; a cut one drops nothing but with `drops`."""
     spec = load(source)
-    return reduced_plan(spec) if reduced else resolve(spec)
+    return reduced_plan(spec, drops) if reduced else resolve(spec)
 
 
 def target(source: str | None) -> Target:
@@ -75,7 +75,9 @@ def target(source: str | None) -> Target:
     plan = resolve(spec)
     if source is None:
         return Target(GENERAL, spec, True, tuple(_grid()), tuple(_clip_grid()))
-    ops = dict.fromkeys(_narrowed(neutral(op)) for op in plan.ops if not isinstance(op, _RANDOM))
+    found = dict.fromkeys(_narrowed(neutral(op)) for op in plan.ops)
+    drops = _evenly([op for op in found if isinstance(op, p.StochasticDepth)])
+    ops = [op for op in found if not isinstance(op, p.StochasticDepth) or op in drops]
     return Target(source, spec, False, tuple(ops), tuple(_clips(plan)))
 
 
@@ -84,9 +86,6 @@ def _narrowed(op: Op) -> Op:
     if isinstance(op, p.Dense):
         return replace(op, out_features=min(op.out_features, OUTPUTS))
     return op
-
-
-_RANDOM = p.StochasticDepth | p.Dropout  # identities, as evaluated
 
 
 def _clips(plan: Plan) -> Iterable[Clip]:
@@ -109,7 +108,7 @@ def _clips(plan: Plan) -> Iterable[Clip]:
     return [clip for several in of_role.values() for clip in _evenly(several)]
 
 
-def _evenly(several: list[Clip]) -> list[Clip]:
+def _evenly(several: list[Any]) -> list[Any]:
     """At most CLIPS of them, evenly over the list."""
     step = max(1.0, len(several) / CLIPS)
     return [several[int(i * step)] for i in range(min(len(several), CLIPS))]
@@ -156,6 +155,10 @@ def _grid() -> Iterator[Op]:
     yield p.Residual("op", ("x", "shortcut"), "op", 0.25, False, 0.0)
     yield p.GlobalPool("op", ("x",))
     yield p.Dense("op", ("x",), 96, 10, 1.0)
+    yield p.StochasticDepth("op", ("x",), 0.25, False)
+    yield p.StochasticDepth("op", ("x",), 0.05, True)
+    yield p.StochasticDepth("op", ("x",), 0.9, False)
+    yield from (p.Dropout("op", ("x",), rate) for rate in (0.2, 0.05, 0.5))
 
 
 def _clip_grid() -> Iterator[Clip]:

@@ -22,11 +22,14 @@ from nfspec.conformance import frameworks, subjects
 from nfspec.conformance.case import Arrays, Case, digest
 from nfspec.conformance.faults import NO_FAULT, Fault, fault_named
 from nfspec.conformance.properties import PROPERTIES, Property
+from nfspec.conformance.properties.drops import shown
+from nfspec.conformance.properties.folding import WAYS, folded_weights
 from nfspec.conformance.properties.networks import case_plan
 from nfspec.conformance.properties.networks import weights as trial_weights
 from nfspec.conformance.properties.training import DONE, STEPS
 from nfspec.conformance.trial import params_digest, trial_params
 from nfspec.errors import BackendError, InputError
+from nfspec.folding import fold
 from nfspec.resolver import resolve
 from nfspec.spec import Spec
 
@@ -140,6 +143,39 @@ class Session:
     def _block(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         function = self._compiled(asked, case, self.framework.compiled)
         return {"block": function(calls[0]["x"], self._params(case, self._plan(case)))}
+
+    def _drop(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        """Twice in each of two replicas, made anew so that the case alone decides; in inference."""
+        make, op, x = self._method(asked.method), self.fault.op(case.op), calls[0]["x"]
+        replicas = [make(op, case.seed, replica) for replica in range(2)]
+        steps = [(i, step) for step in range(2) for i in range(2)]
+        found = {f"{i}/{step}": replicas[i](x, True) for i, step in steps}
+        return {**found, "inference": replicas[0](x, False)}
+
+    def _ways(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        """A network in training, twice in each way."""
+        plan = self.fault.plan(self._plan(case))
+        params = shown(plan, self._params(case, plan))
+        ways = self._method("ways")(plan, params, case.seed)
+        return {
+            f"{way}/{call}/{tap}": y
+            for way, forward in ways.items()
+            for call in range(2)
+            for tap, y in forward(calls[0]["x"]).items()
+        }
+
+    def _folded(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
+        """A folded network's logits, and those after each way of changing its weights."""
+        plan, x = self._plan(case), calls[0]["x"]
+        first, *others = folded_weights(case)
+        forward, change = self._method("folded")(plan, first)
+        found = {"before": forward(x)}
+        for way, params in zip(WAYS, others, strict=True):
+            if way in change:
+                forward(x)  # once more with the weights that are about to go
+                change[way](fold(plan, params).params)
+                found[way] = forward(x)
+        return found
 
     def _train(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         plan, (call,) = self.fault.plan(self._plan(case)), calls

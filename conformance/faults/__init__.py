@@ -7,10 +7,13 @@ framework has the same ones; a run with `--faults` says which property killed ea
 from nfspec.conformance.faults.base import NO_FAULT, Fault, parametric
 from nfspec.conformance.faults.clipping import CLIPPING
 from nfspec.conformance.faults.convs import CONVS
+from nfspec.conformance.faults.drops import DROPS
 from nfspec.conformance.faults.harness import HARNESS
 from nfspec.conformance.faults.networks import NETWORKS
 
-FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*CONVS, *NETWORKS, *CLIPPING, *HARNESS)}
+FAULTS: dict[str, Fault] = {
+    fault.name: fault for fault in (*CONVS, *NETWORKS, *DROPS, *CLIPPING, *HARNESS)
+}
 
 
 def fault_named(name: str) -> Fault:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nfspec import reference
 from nfspec.conformance.bounds.bands import bands
-from nfspec.conformance.case import Arrays, Case
+from nfspec.conformance.case import DROPS, Arrays, Case
 from nfspec.conformance.precision import MODES
 from nfspec.conformance.properties.base import (
     Array,
@@ -34,7 +34,7 @@ NETWORK_SIDE = 64  # px of the whole network's images
 
 def case_plan(case: Case) -> Plan:
     """The plan a case is about: a network, whole or cut, or one of its blocks."""
-    plan = plan_of(case.spec, case.reduced)
+    plan = plan_of(case.spec, case.reduced, case.regime == DROPS)
     return block_plan(plan, case.block) if case.block else plan
 
 

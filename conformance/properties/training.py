@@ -58,6 +58,17 @@ def _rate(plan: Plan, step: int) -> float:
     )
 
 
+def first_step(
+    plan: Plan, params: Arrays, call: Arrays, noise: Rounding | None = None
+) -> dict[str, Array]:
+    """Parameters by role after one step."""
+    assert plan.recipe is not None
+    targets = training.smoothed(call["labels"], CLASSES, plan.recipe.label_smoothing)
+    state = TrainingState.start(plan, params)
+    state, _ = reference.train_step(plan, state, call["x"], targets, _rate(plan, 0), noise)
+    return by_role(plan, state.params, "first")
+
+
 def _rounded_constants(plan: Plan, noise: Rounding) -> Plan:
     """A plan whose constants of training are rounded, once for the whole run, as in float32."""
 

@@ -22,13 +22,24 @@ A subject is a class that is called with a mode (`f32`, `tf32`, `bf16`, `f16`), 
 | `block` | a plan of one block, which reads `input` | x, {canonical name: parameter} |
 | `forward` | a plan | x, {canonical name: parameter}; returns {tap: value}, of any taps |
 
-Three more are functions of NumPy arrays, as they step through states of their own:
+More are, or return, functions of NumPy arrays, as they step through states of their own:
 
-| method | arguments | returns, by name |
+| method | arguments | returns |
 |---|---|---|
 | `train` | plan, parameters, x, one-hot labels, steps | losses (steps,), first/NAME, last/NAME |
 | `step` | plan, parameters, momentum, gradients, steps done | parameter/NAME, momentum/NAME |
 | `through` | plan, parameters or None | the parameters that a model then has |
+| `stochastic_depth` | `nfspec.plan.StochasticDepth`, seed, replica | a function of x, training |
+| `dropout` | `nfspec.plan.Dropout`, seed, replica | a function of x, training |
+| `ways` | plan, parameters, seed | {way: a function of x that returns {tap: value}} |
+| `folded` | plan, parameters | a function of x, the logits; {way: a function of parameters} |
+
+Layers that drop are made for a seed and the number of a replica, such as a device; x is a batch,
+`training` a bool, and each call in training draws anew. The ways of `ways` are `training`, one
+evaluation of a network as a training step has it, and `mode`, one after what puts a network in
+training mode, such as PyTorch's `train()`, where there is that. `folded` returns a network folded
+for inference, and functions that give it other folded parameters, by the names in
+`nfspec.conformance.properties.folding.WAYS`; all but `assign` may be left out.
 
 Subjects are found by the names below, by entry point of the group `nfspec.subjects`, or as
 `module:object`.

@@ -62,6 +62,29 @@ class _Nfspec:
 
     global_pool = dense = _head_layer
 
+    def stochastic_depth(self, op: Op, seed: int, replica: int) -> Function:
+        return self._drop(op, seed, replica)
+
+    def dropout(self, op: Op, seed: int, replica: int) -> Function:
+        """In float32 in every mode, as the head is."""
+        return type(self)("f32")._drop(op, seed, replica)
+
+    def _drop(self, op: Op, seed: int, replica: int) -> Function:
+        import keras
+
+        from nfspec.backends.compiler import layer_of
+        from nfspec.backends.training import devices
+
+        with self._kernels():
+            layer = layer_of(op, "channels_last", self.policy)
+        layer.seed_generator.state.assign([devices.seed_of(seed, replica), 0])
+
+        def function(x: Any, training: bool) -> Any:
+            y = layer(keras.ops.convert_to_tensor(x), training=training)
+            return keras.ops.convert_to_numpy(keras.ops.cast(y, "float32"))
+
+        return function
+
     def agc(self, clip: Clip) -> Function:
         import keras
 
@@ -95,6 +118,33 @@ class _Nfspec:
 
         with self._kernels():
             return assemble(plan, params, taps=taps, data_format="channels_last", dtype=self.policy)
+
+    def ways(self, plan: Plan, params: Arrays, seed: int) -> dict[str, Function]:
+        import keras
+
+        from nfspec.conformance.subjects.running import trained_ways
+
+        keras.utils.set_random_seed(seed)
+        return trained_ways(self._model(plan, params, taps=True))
+
+    def folded(self, plan: Plan, params: Arrays) -> tuple[Function, dict[str, Function]]:
+        import keras
+
+        from nfspec.conformance.subjects.running import changes
+        from nfspec.folding import fold
+
+        found = fold(plan, params)
+        model = self._model(found.plan, found.params, taps=False)
+
+        def forward(x: Any) -> Any:
+            if self.framework != "torch":
+                return model.predict_on_batch(x)
+            import torch
+
+            with torch.inference_mode():
+                return keras.ops.convert_to_numpy(model(keras.ops.convert_to_tensor(x)))
+
+        return forward, changes(model)
 
     def train(
         self, plan: Plan, params: Arrays, x: Any, labels: Any, steps: int

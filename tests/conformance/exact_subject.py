@@ -6,6 +6,7 @@ from nfspec import plan as p
 from nfspec import reference
 from nfspec.conformance.precision import narrow
 from nfspec.conformance.properties.base import wide
+from nfspec.conformance.properties.drops import DRAWS
 from nfspec.conformance.properties.networks import case_plan, weights
 from nfspec.reference import derivatives, training
 from nfspec.reference import operations as ops
@@ -66,7 +67,21 @@ def _network(case, calls):
     return {f"{i}/{tap}": y for i, taps in enumerate(found) for tap, y in taps.items()}
 
 
+def _drop(case, calls):
+    """By NumPy's generator, of one stream for each replica and step."""
+    x, op = calls[0]["x"], case.op
+    whole = isinstance(op, p.StochasticDepth)
+    shape = (len(x), *(1 for _ in x.shape[1:])) if whole else x.shape
+    factor = 1.0 / (1.0 - op.rate) if getattr(op, "rescale", True) else 1.0
+    found = {
+        name: np.where(case.rng(f"drawn {name}").random(shape) < op.rate, 0.0, factor * x)
+        for name in DRAWS
+    }
+    return {**found, "inference": x}
+
+
 REQUESTS = {
+    "drop": _drop,
     "call": _call,
     "pull": _pull,
     "twice": _twice,
@@ -76,7 +91,7 @@ REQUESTS = {
 
 
 # What is narrow on its way in: of a conv the images alone, as weights are standardised in float32.
-NARROW = {"ws_conv": ("x",), "agc": (), "global_pool": (), "dense": ()}
+NARROW = {"ws_conv": ("x",), "agc": (), "global_pool": (), "dense": (), "dropout": ()}
 
 
 def _entering(asked, mode, call):
@@ -89,5 +104,5 @@ def reply(asked, case, calls):
     found = REQUESTS[asked.request](
         case, [wide(_entering(asked, case.mode, call)) for call in calls]
     )
-    stored = "f32" if asked.method in ("global_pool", "dense") else case.mode
+    stored = "f32" if asked.method in ("global_pool", "dense", "dropout") else case.mode
     return {name: narrow(value, stored) for name, value in found.items()}

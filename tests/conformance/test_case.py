@@ -34,7 +34,7 @@ cases = st.builds(
         dataclasses.replace,
         st.just(CONV),
         in_channels=numbers,
-        kernel=numbers,
+        kernel=st.integers(1, 15),
         eps=floats,
         eps_rule=st.sampled_from(["max", "add", "add_to_std"]),
         padding=st.sampled_from(["same", "symmetric", "valid"]),
@@ -42,12 +42,12 @@ cases = st.builds(
     | st.builds(
         Clip,
         role=st.sampled_from(["kernel", "gain", "bias", "skip_gain"]),
-        shape=st.lists(numbers, max_size=4).map(tuple),
+        shape=st.lists(st.integers(1, 64), max_size=4).map(tuple),
         unit=st.sampled_from(["squeeze", "timm", "tensor"]),
         clipping=floats,
         eps=floats,
     ),
-    shape=st.lists(numbers, max_size=4).map(tuple),
+    shape=st.lists(st.integers(1, 16), max_size=4).map(tuple),
     spec=texts,
     digest=texts,
     block=texts,
@@ -167,6 +167,36 @@ BAD_BUT_NOT_REFUSED = {
     "a field that is a table": json.dumps({"property": "X-01", "op": {**POOL, "kind": {}}}),
     "a unit that there is not": json.dumps({"property": "X-01", "op": {**CLIP, "unit": "x"}}),
 }
+
+
+# Refused before an array is made of them.
+CONV_LINE = {"type": "WSConv", **Case("X-01", op=CONV).fields()["op"]}
+LARGE = {
+    "shape [2000, 2000, 100, 16]": {"op": CONV_LINE, "shape": [2000, 2000, 100, 16]},
+    "windows": {"op": {**CONV_LINE, "kernel": 15}, "shape": [8, 99, 99, 16]},
+    "shape": {"op": POOL, "shape": [2**40, 2**40, 1, 3]},
+    "padded input": {"op": {**POOL, "window": 2**20}, "shape": [1, 8, 8, 3]},
+    "op.kernel": {"op": {**CONV_LINE, "in_channels": 2**30}, "shape": [1, 8, 8, 16]},
+    "output": {"op": {**CONV_LINE, "kernel": 1, "out_channels": 2**20}, "shape": [1, 99, 99, 1]},
+    "shape [": {"op": {**CLIP, "shape": [2**20, 2**20]}},
+    "at least 1": {"op": POOL, "shape": [2, -3, 8, 3]},
+    "at least 1; found": {"op": CONV_LINE, "shape": [2, 0, 8, 16]},
+    "ZeroDivisionError": {"op": {**CONV_LINE, "stride": 0}, "shape": [1, 8, 8, 16]},
+    "ZeroDivisionError: ": {"op": {**CONV_LINE, "groups": 0}, "shape": [1, 8, 8, 16]},
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_what_is_too_large_is_refused(what):
+    with pytest.raises(InputError, match="not a case: ") as caught:
+        Case.parse(json.dumps({"property": "WS-01", **LARGE[what]}))
+    message = str(caught.value)
+    assert what in message and len(message) < 300 and "\n" not in message
+
+
+def test_a_line_without_an_end_is_refused():
+    with pytest.raises(InputError, match="a line of 1,000,029 characters; at most 65,536"):
+        Case.parse('{"property":"X-01","spec":"' + "x" * 1_000_000 + '"}')
 
 
 def refused(text):

@@ -16,14 +16,14 @@ from nfspec.conformance.target import CONV, plan_of, target
 from nfspec.errors import InputError
 
 GENERAL = target(None)
-CUT = plan_of(GENERAL.source, True)
+CUT = plan_of(GENERAL.source, True, True)
 REPLY = {"case": "0" * 64, "inputs": "1" * 64, "pid": 1, "outputs": {"y": np.ones((2, 3))}}
 
 
 def test_names():
-    from nfspec.conformance.faults import CLIPPING, CONVS, HARNESS, NETWORKS
+    from nfspec.conformance.faults import CLIPPING, CONVS, DROPS, HARNESS, NETWORKS
 
-    assert len(FAULTS) == sum(map(len, (CONVS, NETWORKS, CLIPPING, HARNESS))) >= 40
+    assert len(FAULTS) == sum(map(len, (CONVS, NETWORKS, DROPS, CLIPPING, HARNESS))) >= 57
     assert all(name == fault.name for name, fault in FAULTS.items())
     assert all(fault.what for fault in FAULTS.values())
 
@@ -113,11 +113,12 @@ def test_what_is_compiled_anew(name):
 # In a process of its own, as these are parts of Keras models.
 PATCHES = """
 import importlib
-from nfspec.conformance.faults import FAULTS, NO_FAULT, clipping, convs, networks
+from nfspec.conformance.faults import FAULTS, NO_FAULT, clipping, convs, drops, networks
 
 PLACES = (
     f"{convs.LAYER}.standardised_kernel", f"{convs.LAYER}._conv", clipping.CLIP, clipping.NORMS,
     clipping.SGD, networks.POOL, networks.MEAN,
+    drops.CALL, drops.DRAWS, drops.ZERO, drops.NETWORK, drops.SEED, drops.FOLDED,
 )
 
 def present():

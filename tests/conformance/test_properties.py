@@ -130,9 +130,17 @@ def test_ids_and_titles():
 
 
 def test_ids_are_unique_before_they_are_keys():
-    from nfspec.conformance.properties import exact, invariance, layers, networks, training
+    from nfspec.conformance.properties import (
+        drops,
+        exact,
+        folding,
+        invariance,
+        layers,
+        networks,
+        training,
+    )
 
-    modules = (exact, layers, invariance, networks, training)
+    modules = (exact, layers, invariance, drops, networks, folding, training)
     assert len(PROPERTIES) == sum(len(module.PROPERTIES) for module in modules)
 
 

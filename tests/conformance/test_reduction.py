@@ -59,6 +59,15 @@ def test_nothing_is_dropped_and_gradients_are_clipped():
     assert cut.agc.enabled
 
 
+def test_drops_are_at_the_specs_rates_if_asked_for():
+    spec = load("nfnet-f0")
+    cut = reduced_plan(spec, drops=True)
+    rates = [op.rate for op in cut.ops if isinstance(op, p.StochasticDepth)]
+    assert rates == pytest.approx([spec.stochastic_depth.rate * i / 5 for i in range(1, 5)])
+    assert [op.rate for op in cut.ops if isinstance(op, p.Dropout)] == [spec.head.dropout]
+    assert cut.parameters == reduced_plan(spec).parameters
+
+
 def test_the_recipe_is_the_specs_at_a_high_rate():
     spec = load("nfnet-f0")
     recipe = recipe_of(spec)
