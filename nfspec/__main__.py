@@ -2,12 +2,13 @@
 
 import os
 import sys
-from contextlib import suppress
 
 # What lies in the present folder, which -m puts first, must not stand in for a module.
-with suppress(OSError):  # a folder that was deleted
+try:
     if not sys.flags.safe_path and sys.path[0] == os.getcwd():  # noqa: PTH109
         del sys.path[0]
+except OSError:  # a folder that was deleted
+    pass
 
 from nfspec import streams
 

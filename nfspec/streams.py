@@ -1,17 +1,17 @@
 """The standard streams of a process that may have been started without them, and Ctrl-C.
 
-Nothing but Python's own modules is imported here, as this is what the command line runs first.
+This is what the command line runs first, so that as little as possible is imported here.
 """
 
 from __future__ import annotations
 
-import _thread
-import contextlib
 import os
 import signal
 import sys
-import threading
-from typing import Any
+
+TYPE_CHECKING = False  # not typing's
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def ready() -> None:
@@ -45,23 +45,26 @@ def flushed() -> bool:
         except (OSError, ValueError):
             taken = taken and number != 1
             # Python would try again at its end, and print a traceback.
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return taken
 
 
 def _again(found: Any) -> None:
     """Ctrl-C where Python cannot raise it, such as in a destructor: it is sent once more."""
     if found.exc_type is KeyboardInterrupt:
-        threading.Timer(0.05, _thread.interrupt_main).start()
+        import threading
+
+        main = threading.main_thread().ident
+        threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(found)
 
 
 def _end(*_: object) -> None:
-    with contextlib.suppress(OSError):
+    try:
         os.write(2, b"interrupted\n")
-    os._exit(130)
+    finally:
+        os._exit(130)
 
 
 def end_at_once() -> None:
@@ -70,15 +73,14 @@ def end_at_once() -> None:
         signal.signal(signal.SIGINT, _end)
 
 
-@contextlib.contextmanager
-def interruptible() -> Any:
-    """Ctrl-C raises KeyboardInterrupt, for code that has something to let go of."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is not _end:
-        yield
-        return
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+class Interruptible:
+    """Within it Ctrl-C raises KeyboardInterrupt, for code that has something to let go of."""
+
+    def __enter__(self) -> None:
+        self.before = signal.getsignal(signal.SIGINT)
+        if self.before is _end:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        if self.before is _end:
+            signal.signal(signal.SIGINT, _end)

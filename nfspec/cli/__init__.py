@@ -38,7 +38,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with streams.interruptible():
+            with streams.Interruptible():
                 return super().invoke(ctx)
         except NfspecError as error:
             say(str(error))
@@ -46,10 +46,21 @@ class _Commands(TyperGroup):
             raise  # typer ends quietly
         except OSError as error:
             say(_reason(error))
-        except KeyboardInterrupt:
+        except typer.Exit:
+            raise
+        except BaseException as error:
+            if not _interrupted(error):
+                raise
             say("interrupted")
             raise typer.Exit(130) from None
         raise typer.Exit(2)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or what a module made of it that was being imported."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _reason(error: OSError) -> str:

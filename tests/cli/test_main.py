@@ -54,12 +54,18 @@ def test_an_error_of_ours_is_a_message_on_stderr_and_exit_status_2():
     assert "Traceback" not in result.stderr
 
 
+def made_of(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("raised", "status", "message"),
     [
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (OSError(28, "No space left on device", "out"), 2, "out: No space left on device\n"),
         (OSError("odd"), 2, "odd\n"),
+        (made_of(ImportError("a module's"), KeyboardInterrupt()), 130, "interrupted\n"),
     ],
 )
 def test_what_may_happen_to_any_command(monkeypatch, raised, status, message):
