@@ -157,9 +157,10 @@ class Question:
 
     def _network(self, e: Evidence, fields: Fields, exact: bool) -> Expected | None:
         plan = altered_plan(e.case, fields, self.about.spec)
-        params, x = weights(e.case.spec, e.case.reduced, e.case.seed), e.calls[0]["x"]
+        whole, x = weights(e.case.spec, e.case.reduced, e.case.seed), e.calls[0]["x"]
         if plan is None or plan.parameters != case_plan(e.case).parameters:
             return None
+        params = {name: whole[name] for name in plan.parameters}
 
         def run(noise: Rounding | None = None) -> dict[str, Any]:
             return reference.forward(plan, params, x, rounding=noise)

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from nfspec.errors import InputError
 from nfspec.plan import ECA, INPUT, Dense, Op, Plan, Residual, SqueezeExcite, WSConv
 from nfspec.reference.derivatives import vjp
-from nfspec.reference.network import as_images, evaluate
+from nfspec.reference.inputs import as_images, as_params, finite, float64
+from nfspec.reference.network import evaluate
 from nfspec.reference.rounding import Rounding
 
 Array = NDArray[np.float64]
@@ -97,15 +98,14 @@ def loss_and_gradients(
         rounding: Perturb every operation and derivative as rounding would; exact if not given.
 
     Raises:
-        InputError: `x` is not a batch of such images, or `targets` are not of that shape.
-        KeyError: A parameter is missing.
+        InputError: `x` is not a batch of such images, or `targets` are not of that shape; both in
+            finite floating numbers.
+        WeightError: Names or shapes of `params` are not the plan's.
     """
-    image, wanted = as_images(plan, x), np.asarray(targets, np.float64)
-    if not len(image):
-        raise InputError("images: expected at least one; found none")
-    own = {
-        op.name: [np.asarray(params[p.name], np.float64) for p in op.parameters] for op in plan.ops
-    }
+    image = as_images(plan, x)
+    wanted = finite("targets", float64("targets", targets, "an array of shape (N, classes)", "fiu"))
+    given = as_params(plan, params)
+    own = {op.name: [given[p.name] for p in op.parameters] for op in plan.ops}
     values: dict[str, Array] = {INPUT: image}
     for op in plan.ops:
         out = evaluate(op, [values[name] for name in op.inputs], own[op.name], rounding)

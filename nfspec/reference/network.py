@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nfspec.activations import apply
+from nfspec.arguments import mapping
 from nfspec.errors import InputError
 from nfspec.initialise import Params
 from nfspec.plan import (
@@ -27,24 +28,10 @@ from nfspec.plan import (
     WSConv,
 )
 from nfspec.reference import operations as ops
+from nfspec.reference.inputs import as_images, as_params
 from nfspec.reference.rounding import Rounding
-from nfspec.room import require_room_for_images
 
 Array = NDArray[np.float64]
-
-
-def as_images(plan: Plan, x: ArrayLike) -> Array:
-    """Images as float64.
-
-    Raises:
-        InputError: Not of shape (N, H, W, plan.channels), or more than the memory takes.
-    """
-    image = np.asarray(x, np.float64)
-    if image.ndim != 4 or image.shape[3] != plan.channels:
-        expected = f"(N, H, W, {plan.channels})"
-        raise InputError(f"images: expected an array of shape {expected}; found {image.shape}")
-    require_room_for_images(plan, image.shape)
-    return image
 
 
 def evaluate(
@@ -111,17 +98,23 @@ def forward(
         Tap name to float64 array.
 
     Raises:
-        InputError: `x` is not a batch of such images.
-        KeyError: A parameter is missing.
+        InputError: `x` is not a batch of such images, in finite floating numbers, or a tap is of
+            no operation.
+        WeightError: Names or shapes of `params` are not the plan's.
     """
     image = as_images(plan, x)
-    taps = plan.taps if taps is None else taps
+    own = as_params(plan, params)
+    taps = plan.taps if taps is None else mapping("taps", taps, "operations' names")
+    known = {INPUT, *(op.name for op in plan.ops)}
+    for tap, name in taps.items():
+        if name not in known:
+            raise InputError(f"taps: {tap}: no operation of {plan.name} is called {name!r}")
     kept = set(taps.values())
     last_use = {name: i for i, op in enumerate(plan.ops) for name in op.inputs}
     values: dict[str, Array] = {INPUT: image}
     for i, op in enumerate(plan.ops):
-        own = [np.asarray(params[p.name], np.float64) for p in op.parameters]
-        out = evaluate(op, [values[name] for name in op.inputs], own, rounding)
+        of_op = [own[p.name] for p in op.parameters]
+        out = evaluate(op, [values[name] for name in op.inputs], of_op, rounding)
         values[op.name] = rounding.output(out) if rounding else out
         for name in op.inputs:
             if last_use[name] == i and name not in kept:

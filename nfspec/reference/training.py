@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nfspec.arguments import instance, number, whole
 from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule, clip_rules
-from nfspec.errors import InputError, WeightError
+from nfspec.errors import InputError
 from nfspec.plan import Plan
 from nfspec.reference.gradients import Gradients, loss_and_gradients
-from nfspec.reference.network import as_images
+from nfspec.reference.inputs import array_of, as_images, as_params, finite
 from nfspec.reference.rounding import Rounding
 from nfspec.training import Recipe
 
@@ -49,17 +50,7 @@ class TrainingState:
             InputError: The plan has no recipe.
             WeightError: Names or shapes are not the plan's.
         """
-        found = {name: np.array(value, np.float64) for name, value in params.items()}
-        wrong = [
-            f"  {name}: expected shape {p.shape}; found "
-            + (f"{found[name].shape}" if name in found else "none")
-            for name, p in plan.parameters.items()
-            if name not in found or found[name].shape != p.shape
-        ]
-        wrong += [f"  {name}: not in this network" for name in found if name not in plan.parameters]
-        if wrong:
-            raise WeightError("\n".join([f"parameters that do not fit {plan.name}:", *wrong]))
-        ordered = {name: found[name] for name in plan.parameters}
+        ordered = {name: value.copy() for name, value in as_params(plan, params).items()}
         zeros = {name: np.zeros(value.shape) for name, value in ordered.items()}
         return cls(ordered, zeros, dict(ordered) if recipe_of(plan).ema_decay else {}, 0)
 
@@ -85,6 +76,7 @@ def recipe_of(plan: Plan) -> Recipe:
     Raises:
         InputError: It has none.
     """
+    instance("plan", plan, Plan, "nfspec.resolve")
     if plan.recipe is None:
         raise InputError(
             f"{plan.name} has no [recipe] to train by; add the table to its spec, or extend one "
@@ -104,17 +96,20 @@ def smoothed(labels: ArrayLike, classes: int, smoothing: float) -> Array:
     Raises:
         InputError: Labels of another shape or dtype, or out of range.
     """
-    y = np.asarray(labels)
-    if y.ndim == 1 and np.issubdtype(y.dtype, np.integer):
+    classes = whole("classes", classes, 1)
+    smoothing = number("smoothing", smoothing, 0.0, 1.0)
+    y = array_of(labels, "fiu")
+    if not isinstance(y, str) and y.ndim == 1 and y.dtype.kind != "f":
         if y.size and not 0 <= y.min() <= y.max() < classes:
             raise InputError(f"labels: expected 0 to {classes - 1}; found {y.min()} to {y.max()}")
         y = np.eye(classes)[y]
-    elif y.ndim != 2 or y.shape[1] != classes:
+    elif isinstance(y, str) or y.ndim != 2 or y.shape[1] != classes:
+        found = y if isinstance(y, str) else f"{y.dtype} of shape {y.shape}"
         raise InputError(
             f"labels: expected integers of shape (N,) or distributions of shape (N, {classes}); "
-            f"found {y.dtype} of shape {y.shape}"
+            f"found {found}"
         )
-    return (1.0 - smoothing) * y.astype(np.float64) + smoothing / classes
+    return (1.0 - smoothing) * finite("labels", y.astype(np.float64)) + smoothing / classes
 
 
 def learning_rate(step: float, peak: float, steps: float, warmup: float, final: float) -> float:
@@ -130,9 +125,13 @@ def learning_rate(step: float, peak: float, steps: float, warmup: float, final: 
     Source: optim.py, `WarmupCosineDecay`.
 
     Raises:
-        InputError: The warm-up is not shorter than the training.
+        InputError: The warm-up is not shorter than the training, or a number is negative or not
+            finite.
     """
-    if not 0 <= warmup < steps:
+    for name, value in {"step": step, "peak": peak, "final": final}.items():
+        number(name, value, 0.0)
+    number("steps", steps, 0.0, above=True)
+    if not 0 <= number("warmup", warmup) < steps:
         raise InputError(f"warmup: expected 0 to less than {steps} steps; found {warmup}")
     if warmup and step <= warmup:
         return peak * step / warmup
@@ -255,9 +254,13 @@ def train_step(
         rounding: Perturb every operation as rounding would; exact if not given.
 
     Raises:
-        InputError: The plan has no recipe; images or targets of another shape.
+        InputError: The plan has no recipe; images or targets of another shape; a rate that is
+            negative or not finite; a state that is not of `TrainingState`.
+        WeightError: The state's parameters are of another plan.
     """
     recipe, rules = recipe_of(plan), clip_rules(plan)
+    instance("state", state, TrainingState, "TrainingState.start")
+    learning_rate = number("learning_rate", learning_rate, 0.0)
     found = _gradients(plan, state.params, x, targets, rounding)
     params, momentum, fractions = {}, {}, {}
     for name, parameter in plan.parameters.items():

@@ -60,7 +60,8 @@ def _twice(case, calls):
 
 def _network(case, calls):
     plan = case_plan(case)
-    params = weights(case.spec, case.reduced, case.seed)
+    whole = weights(case.spec, case.reduced, case.seed)
+    params = {name: whole[name] for name in plan.parameters}
     found = [reference.forward(plan, params, call["x"]) for call in calls]
     if len(found) == 1:
         return found[0]

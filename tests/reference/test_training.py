@@ -294,10 +294,10 @@ def test_parameters_of_another_network_are_refused():
     with pytest.raises(nfspec.WeightError) as error:
         TrainingState.start(g.plan, params)
     assert str(error.value).split("\n") == [
-        "parameters that do not fit nf-resnet-tiny:",
-        "  head.fc.kernel: expected shape (128, 10); found none",
-        "  head.fc.bias: expected shape (10,); found (3,)",
-        "  other: not in this network",
+        "3 tensors do not fit nf-resnet-tiny:",
+        "  head.fc.kernel: missing, expected shape (128, 10)",
+        "  head.fc.bias: shape (3,), expected (10,)",
+        "  other: not in this network, found shape (1,)",
     ]
 
 

@@ -1,0 +1,100 @@
+"""Images and parameters as the reference takes them: in float64, checked, nothing broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nfspec.arguments import instance, shown
+from nfspec.counting import shapes
+from nfspec.errors import InputError, WeightError
+from nfspec.plan import Plan
+from nfspec.room import require_room_for_images
+from nfspec.weights.checking import Found, Header, require
+from nfspec.weights.checking import shapes as shapes_of
+
+Array = NDArray[np.float64]
+
+
+def array_of(value: Any, kinds: str = "f") -> NDArray[Any] | str:
+    """An array of its own dtype, or what was found in place of one.
+
+    Args:
+        value: An array, or what NumPy makes one of.
+        kinds: NumPy's letters of the kinds of numbers that are taken, floating ones if not given.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        return "a masked array, whose mask would be lost; fill it with array.filled(value)"
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors on other devices
+        return f"{shown(value)} that makes no array"
+    if array.dtype.kind not in kinds:
+        return f"{array.dtype} of shape {array.shape}"
+    return array
+
+
+def float64(name: str, value: Any, expected: str, kinds: str = "f") -> Array:
+    """Numbers as float64, of the kinds that `array_of` takes.
+
+    Raises:
+        InputError: Something else.
+    """
+    array = array_of(value, kinds)
+    if isinstance(array, str):
+        raise InputError(f"{name}: expected {expected}; found {array}")
+    return array.astype(np.float64, copy=False)
+
+
+def finite(name: str, array: Array) -> Array:
+    """The array.
+
+    Raises:
+        InputError: Something in it is infinite or NaN.
+    """
+    if not (good := np.isfinite(array)).all():
+        first = tuple(int(i) for i in np.argwhere(~good)[0])
+        raise InputError(f"{name}: expected finite numbers; found {array[first]} at {first}")
+    return array
+
+
+def as_images(plan: Plan, x: ArrayLike) -> Array:
+    """Images as float64.
+
+    Raises:
+        InputError: Not finite floating numbers of shape (N, H, W, plan.channels), N at least 1 and
+            the sides large enough; or more than the memory takes.
+    """
+    instance("plan", plan, Plan, "nfspec.resolve")
+    expected = f"an array of shape (N, H, W, {plan.channels})"
+    image = float64("images", x, f"{expected} of floating numbers")
+    if image.ndim != 4 or image.shape[3] != plan.channels:
+        raise InputError(f"images: expected {expected}; found {image.shape}")
+    if not len(image):
+        raise InputError("images: expected at least one; found none")
+    shapes(plan, *image.shape[1:3])  # says where nothing is left of them
+    require_room_for_images(plan, image.shape)
+    return finite("images", image)
+
+
+def as_params(plan: Plan, params: Mapping[str, ArrayLike]) -> dict[str, Array]:
+    """A plan's parameters as float64, in its order.
+
+    Raises:
+        WeightError: Names each missing, misshapen, mistyped and extra one, the first 20 of them.
+    """
+    if not isinstance(params, Mapping):
+        raise WeightError(f"params: expected a dict of arrays; found {shown(params)}")
+    if strange := [name for name in params if not isinstance(name, str)]:
+        raise WeightError(f"params: expected names that are text; found {shown(strange[0])}")
+    arrays = {name: array_of(value) for name, value in params.items()}
+    # Of any floating dtype: float64 is exact, and float32 what networks have.
+    found: dict[str, Found] = {
+        name: value if isinstance(value, str) else Header(value.shape, "float32")
+        for name, value in arrays.items()
+    }
+    require(shapes_of(plan), found, plan.name)
+    return {name: np.asarray(arrays[name], np.float64) for name in plan.parameters}
