@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from nfspec.errors import InputError, WeightError
+from nfspec.errors import WeightError
 from nfspec.initialise import Params, init
 from nfspec.plan import Plan
+from nfspec.weights.checking import CLASSIFIER, NoClassifier
+from nfspec.weights.container import contents
 
-HEAD = "head."
+
+class Reader(Protocol):
+    """A function that reads weights, such as `nfspec.weights.load`."""
+
+    def __call__(self, path: Path, plan: Plan, /, *, classifier: bool = True) -> Params: ...
 
 
 def with_new_head(old: Params, plan: Plan, seed: int) -> Params:
@@ -21,36 +28,34 @@ def with_new_head(old: Params, plan: Plan, seed: int) -> Params:
         seed: Of the draws.
     """
     drawn = init(plan, seed)
-    return {name: drawn[name] if name.startswith(HEAD) else old[name] for name in drawn}
+    return {name: drawn[name] if name in CLASSIFIER else old[name] for name in drawn}
 
 
 def classes_of(path: Path) -> int | None:
     """Outputs of the classifier in a safetensors file of nfspec's or timm's; None if not known."""
-    from safetensors import SafetensorError, safe_open
-
     if path.suffix != ".safetensors":
         return None
     try:
-        with safe_open(path, framework="numpy") as file:
-            for name in sorted(file.keys()):
+        with contents(path) as found:
+            for name, tensor in found.tensors.items():
                 if name.endswith("head.fc.bias"):
-                    shape = file.get_slice(name).get_shape()
-                    return int(shape[0]) if len(shape) == 1 and shape[0] else None
-    except (OSError, SafetensorError):
+                    shape = tensor.shape
+                    return shape[0] if len(shape) == 1 and shape[0] else None
+    except WeightError:
         return None  # whoever reads the weights says what is wrong
     return None
 
 
 def start_from(
     path: Path,
-    read: Callable[[Path, Plan], Params],
+    read: Reader,
     plan_of: Callable[[int], Plan],
     classes: tuple[int, int],
     *,
     new_head: bool,
     seed: int,
 ) -> tuple[Params, bool]:
-    """Read weights of a variant to train further, with any number of classes.
+    """Read weights of a variant to train further, with any number of classes or no classifier.
 
     Args:
         path: The file.
@@ -66,14 +71,15 @@ def start_from(
     Raises:
         WeightError: They are not the variant's.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     wanted, usual = classes
     found = classes_of(path)
     problem = None
     for count in dict.fromkeys([found] if found else [usual, wanted]):
         try:
             params = read(path, plan_of(count))
+        except NoClassifier:
+            body = read(path, plan_of(wanted), classifier=False)
+            return with_new_head(body, plan_of(wanted), seed), True
         except WeightError as error:
             problem = problem or error
             continue

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import nfspec
 from nfspec import weights
@@ -220,9 +220,20 @@ def test_weights_of_a_spec_with_another_meaning_are_taken_with_a_warning(tmp_pat
 @pytest.mark.parametrize("name", ["missing.safetensors", "missing.npz", "folder.safetensors"])
 def test_a_file_that_is_not_there(tmp_path, kind, name):
     (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(nfspec.InputError) as error:
+    with pytest.raises(nfspec.WeightError) as error:
         start(tmp_path / name, kind, 10)
-    assert str(error.value) == f"{tmp_path / name}: no such file"
+    if kind is KINDS["nfspec"] or name.endswith("safetensors"):
+        assert str(error.value).startswith(f"{tmp_path / name}: cannot be read: ")
+
+
+def test_a_file_without_a_classifier_gets_a_new_one(tmp_path, kind):
+    path, old = written(tmp_path, kind, 10)
+    tensors = {name: value for name, value in load_file(path).items() if "head.fc" not in name}
+    save_file(tensors, path)
+    found, drawn = start(path, kind, 7)
+    assert drawn is True
+    fresh = nfspec.init(plan_of(7), 3)
+    assert all(same(found[name], (fresh if name in HEAD else old)[name]) for name in fresh)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])

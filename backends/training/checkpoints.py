@@ -27,7 +27,8 @@ from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
 from nfspec.errors import WeightError
 from nfspec.weights.files import TEMPORARY
-from nfspec.weights.store import read_all, write
+from nfspec.weights.container import write
+from nfspec.weights.store import read_all
 
 FORMAT = "nfspec-checkpoint/2"
 NAME = re.compile(r"step-([0-9]{8,})\.safetensors")

@@ -2,46 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.weights.checking import Float32
+from nfspec.weights.checking import Float32, Header, Shape, header, native, require
 
+WIDENED = ("bfloat16", "float16", "float64")
 HALVES = ("torch.bfloat16", "torch.float16")  # every value of theirs is one of float32's
+REFUSED = (AttributeError, RuntimeError, TypeError, ValueError)  # by tensors of other libraries
 
 
-def _numpy(value: Any) -> NDArray[Any] | str:
+def offered(value: Any) -> Header | str:
+    """Shape and dtype of a tensor as it says itself, without converting it, or why it is none."""
+    if isinstance(value, np.ndarray | np.generic):
+        return header(value)
+    # Of the type: what was read from a pickle may have attributes of its own.
+    if not hasattr(type(value), "detach") and not hasattr(type(value), "__array__"):
+        return f"{type(value).__name__}, expected a tensor"
+    if hasattr(type(value), "get_mask"):  # torch.masked's
+        return f"{type(value).__name__}, whose mask would be lost; fill it with to_tensor(value)"
     try:
-        # Of the type: what was read from a pickle may have attributes of its own.
-        if hasattr(type(value), "detach"):  # a torch tensor, told without importing torch
-            tensor = value.detach().cpu()
-            return np.asarray((tensor.float() if str(tensor.dtype) in HALVES else tensor).numpy())
-        if hasattr(type(value), "__array__"):
-            return np.asarray(value)
-    except (RuntimeError, TypeError):  # sparse, quantised, float8, deleted, on the meta device
-        return f"{type(value).__name__} of {value.dtype} that NumPy cannot hold"
-    return f"{type(value).__name__}, expected a tensor"
+        dtype = getattr(value.dtype, "name", str(value.dtype))
+        return Header(tuple(int(side) for side in value.shape), dtype.removeprefix("torch."))
+    except REFUSED:
+        return f"{type(value).__name__} without a shape and a dtype, expected a tensor"
+
+
+def _numpy(value: Any) -> NDArray[Any]:
+    if hasattr(type(value), "detach"):  # a torch tensor, told without importing torch
+        tensor = value.float() if str(value.dtype) in HALVES else value
+        return np.asarray(tensor.numpy(force=True))
+    return native(np.asarray(value))
 
 
 def as_float32(value: Any) -> NDArray[Any] | str:
     """A NumPy array, torch tensor or jax array as NumPy array, in float32 if no value changes.
 
     Returns:
-        The array, of its own dtype if that is not a floating one; or what is wrong with the value.
+        The array, or why there is none.
     """
-    array = _numpy(value)
-    if isinstance(array, str) or not np.issubdtype(array.dtype, np.floating):
-        return array
-    if array.dtype == np.float32:
-        return array
-    with np.errstate(over="ignore", under="ignore"):
-        converted = array.astype(np.float32)
-    changed = (converted != array) & ~np.isnan(array)
+    found = offered(value)
+    if isinstance(found, str):
+        return found
+    try:
+        array = _numpy(value)
+        if found.dtype not in WIDENED:
+            return array
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = array.astype(np.float32, copy=False)
+        changed = (narrow != array) & ~np.isnan(array)
+    except REFUSED:  # sparse, quantised, float8, deleted, on the meta device
+        return f"{type(value).__name__} of {found.dtype} that NumPy cannot hold"
+    except MemoryError:
+        return f"{found.dtype} of shape {found.shape}, for which memory does not suffice"
     if changed.any():
         return f"{array.dtype} that float32 cannot hold, such as {array[changed].flat[0]!s}"
-    return converted
+    return narrow
+
+
+def converted(
+    values: Mapping[str, Any],
+    expected: Mapping[str, Shape],
+    network: str,
+    source: str,
+    head: Collection[str],
+    *,
+    classifier: bool,
+    widen: Collection[str] = WIDENED,
+) -> dict[str, NDArray[Any]]:
+    """Exactly the expected tensors in float32, whose names and shapes are compared beforehand.
+
+    Args:
+        values: Name to tensor.
+        expected: Name to shape.
+        network: The network's name, for messages.
+        source: The file's name, put before messages.
+        head: The classifier's names.
+        classifier: Whether that is wanted; it is left out otherwise.
+        widen: Dtypes that become float32 where that holds their values.
+
+    Returns:
+        The arrays in the order of `expected`; they may share memory with `values`.
+
+    Raises:
+        NoClassifier: Only the classifier is missing.
+        WeightError: Names all that is wrong with the tensors.
+    """
+    if not classifier:
+        values = {name: value for name, value in values.items() if name not in head}
+        expected = {name: shape for name, shape in expected.items() if name not in head}
+    headers = {name: offered(value) for name, value in values.items()}
+    widened = {
+        name: Header(found.shape, "float32")
+        if isinstance(found, Header) and found.dtype in widen
+        else found
+        for name, found in headers.items()
+    }
+    require(expected, widened, network, source, head)
+    arrays = {name: as_float32(values[name]) for name in expected}
+    read = {n: a if isinstance(a, str) else Header(a.shape, "float32") for n, a in arrays.items()}
+    require(expected, read, network, source)
+    return {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def owned(array: NDArray[Any]) -> Float32:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from nfspec.errors import WeightError, suggest
 from nfspec.plan import Plan
+from nfspec.validation import printable
 
 MAX_LINES = 20
+CLASSIFIER = ("head.fc.kernel", "head.fc.bias")
 
 # What the name of some tensor ends in, whose names those are, and which function reads them.
 KINDS = {
@@ -20,6 +22,11 @@ KINDS = {
     ".weight": ("a timm state dict", "from_timm"),
     "/w": ("DeepMind's weights", "from_deepmind"),
 }
+
+
+class NoClassifier(WeightError):
+    """Weights that lack nothing but the classifier, as of networks made without one."""
+
 
 Shape = tuple[int, ...]
 Float32 = NDArray[np.float32]
@@ -33,7 +40,41 @@ class Header:
     dtype: str
 
 
-Found = NDArray[Any] | Header | str  # a string says why a value cannot be used
+Found = Header | str  # a string says why a value cannot be used
+
+
+def header(value: object) -> Header | str:
+    """Shape and dtype of a NumPy array or scalar in either byte order, or why it is not taken.
+
+    Subclasses of arrays are refused, as a masked array without its mask is another array.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        return "a masked array, whose mask would be lost; fill it with array.filled(value)"
+    if not isinstance(value, np.ndarray | np.generic):
+        return f"{type(value).__name__}, expected a NumPy array"
+    if isinstance(value, np.ndarray) and type(value) not in (np.ndarray, np.memmap):
+        return f"{type(value).__name__}, expected a plain array, as numpy.asarray makes"
+    return Header(value.shape, value.dtype.name)
+
+
+def native(value: NDArray[Any] | np.generic) -> NDArray[Any]:
+    """A NumPy array or scalar as a plain array in the machine's byte order; () stays ()."""
+    array = np.asarray(value)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def text_names(params: Mapping[Any, Any], source: str = "") -> dict[str, Any]:
+    """A dict of the same entries.
+
+    Raises:
+        WeightError: A name is not text.
+    """
+    found = dict(dict.items(params) if isinstance(params, dict) else params.items())
+    for name in found:
+        if not isinstance(name, str):
+            where = f"{source}: " if source else ""
+            raise WeightError(f"{where}expected names that are text, found {type(name).__name__}")
+    return found
 
 
 def shapes(plan: Plan) -> dict[str, Shape]:
@@ -41,9 +82,9 @@ def shapes(plan: Plan) -> dict[str, Shape]:
     return {name: parameter.shape for name, parameter in plan.parameters.items()}
 
 
-def printable(name: str) -> str:
+def _short(name: str) -> str:
     """A name from a stranger's file, fit for a terminal."""
-    return (name if name.isprintable() else ascii(name)[1:-1])[:100]
+    return printable(name[:100])[:100]
 
 
 def _fault(shape: Shape, found: Found | None) -> str:
@@ -55,7 +96,7 @@ def _fault(shape: Shape, found: Found | None) -> str:
     faults = []
     if found.shape != shape:
         faults.append(f"shape {found.shape}, expected {shape}")
-    if str(found.dtype) != "float32":
+    if found.dtype != "float32":
         faults.append(f"{found.dtype}, expected float32")
     return "; ".join(faults)
 
@@ -72,17 +113,23 @@ def _kinds(names: Iterable[str]) -> set[str]:
 
 
 def require(
-    expected: Mapping[str, Shape], found: Mapping[str, Found], network: str, source: str = ""
+    expected: Mapping[str, Shape],
+    found: Mapping[str, Found],
+    network: str,
+    source: str = "",
+    classifier: Collection[str] = (),
 ) -> None:
     """Check that exactly the expected tensors were found, in float32.
 
     Args:
         expected: Name to shape.
-        found: Name to array or header; a string in place of a tensor is what to say of it.
+        found: Name to header; a string in place of a tensor is what to say of it.
         network: The network's name, for the message.
         source: The file's name, put before the message.
+        classifier: The expected tensors that are the classifier's.
 
     Raises:
+        NoClassifier: Those are missing, and nothing else is wrong.
         WeightError: Names each missing, misshapen, mistyped and extra tensor, the first 20 of them.
     """
     wrong = [name for name, shape in expected.items() if _fault(shape, found.get(name))]
@@ -90,6 +137,12 @@ def require(
     if not wrong and not extra:
         return
     where = f"{source}: " if source else ""
+    if not extra and set(wrong) == set(classifier) and classifier and not set(wrong) & found.keys():
+        raise NoClassifier(
+            f"{where}has no classifier, which {network} has ({', '.join(classifier)}); to draw a "
+            "new one, start `nfspec train` with --init, or read the rest with classifier=False and "
+            "put it over nfspec.init(plan)"
+        )
     kinds = _kinds(found)
     if kinds and kinds.isdisjoint(_kinds(expected)):
         whose, function = KINDS[min(kinds)]
@@ -101,7 +154,7 @@ def require(
         text = (
             _fault(expected[name], found.get(name)) if known else _extra(name, found[name], missing)
         )
-        lines.append(f"  {printable(name)}: {text}")
+        lines.append(f"  {_short(name)}: {text}")
     total = len(wrong) + len(extra)
     if total > MAX_LINES:
         lines.append(f"  and {total - MAX_LINES} more")
@@ -114,7 +167,8 @@ def check(plan: Plan, params: Mapping[str, Float32], source: str = "") -> dict[s
 
     Args:
         plan: The network.
-        params: Canonical name to array.
+        params: Canonical name to array. NumPy's scalars are arrays of shape (), and arrays of the
+            other byte order are converted; subclasses, such as masked arrays, are refused.
         source: The file's name, put before the message.
 
     Returns:
@@ -125,11 +179,6 @@ def check(plan: Plan, params: Mapping[str, Float32], source: str = "") -> dict[s
     """
     if not isinstance(params, Mapping):
         raise WeightError(f"expected a dict of arrays, found {type(params).__name__}")
-    found = {
-        str(name): value
-        if isinstance(value, np.ndarray)
-        else f"{type(value).__name__}, expected a NumPy array"
-        for name, value in params.items()
-    }
-    require(shapes(plan), found, plan.name, source)
-    return {name: params[name] for name in plan.parameters}
+    values = text_names(params, source)
+    require(shapes(plan), {k: header(v) for k, v in values.items()}, plan.name, source)
+    return {name: native(values[name]) for name in plan.parameters}

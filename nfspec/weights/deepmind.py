@@ -15,8 +15,9 @@ import numpy as np
 
 from nfspec.errors import WeightError
 from nfspec.plan import ECA, Plan, Residual
-from nfspec.weights.arrays import as_float32, owned
-from nfspec.weights.checking import Float32, Found, check, printable, require
+from nfspec.validation import printable
+from nfspec.weights.arrays import converted, owned
+from nfspec.weights.checking import CLASSIFIER, Float32, check, text_names
 from nfspec.weights.files import replacing
 from nfspec.weights.unpickle import read_pickle
 
@@ -83,19 +84,16 @@ def _flat(tree: Any, source: str) -> dict[str, Any]:
         message = f"expected {{module: {{name: array}}}}, found {type(tree).__name__}"
         raise WeightError(f"{where}{message}")
     found: dict[str, Any] = {}
-    for module, arrays in tree.items():
+    for module, arrays in text_names(tree, source).items():
         if not isinstance(arrays, Mapping):
-            what = f"{printable(module) if isinstance(module, str) else '...'}: expected "
-            what += "{name: array}"
+            what = f"{printable(module[:100])}: expected {{name: array}}"
             raise WeightError(f"{where}{what}, found {type(arrays).__name__}")
-        if not all(isinstance(name, str) for name in (module, *arrays)):
-            raise WeightError(f"{where}expected names that are text, as DeepMind's are")
-        found |= {f"{module}/{name}": value for name, value in arrays.items()}
+        found |= {f"{module}/{name}": value for name, value in text_names(arrays, source).items()}
     return found
 
 
 def from_deepmind(
-    source: str | Path | Mapping[str, Mapping[str, Any]], plan: Plan
+    source: str | Path | Mapping[str, Mapping[str, Any]], plan: Plan, *, classifier: bool = True
 ) -> dict[str, Float32]:
     """Weights of the original implementation as canonical ones.
 
@@ -103,22 +101,24 @@ def from_deepmind(
         source: A file of DeepMind's (a pickle, although its name ends in .npz), of which only
             arrays are taken, or {module: {name: array}} of NumPy or jax arrays.
         plan: The network.
+        classifier: False leaves the classifier out, whatever the source has of it.
 
     Returns:
         Canonical name to float32 array, in the plan's order, sharing no memory with `source`.
 
     Raises:
+        NoClassifier: Only the classifier is missing.
         WeightError: The file holds something else, the tensors are not this network's, a value is
             none of float32's, or the original has no names for such a network.
     """
     keys = {name: "/".join(place) for name, place in names(plan).items()}
     path = Path(source) if isinstance(source, str | Path) else None
-    label = str(path) if path else ""
-    tree = read_pickle(path) if path else source
-    found: dict[str, Found] = {name: as_float32(v) for name, v in _flat(tree, label).items()}
+    label = printable(str(path)) if path else ""
+    values = _flat(read_pickle(path) if path else source, label)
     expected = {keys[name]: parameter.shape for name, parameter in plan.parameters.items()}
-    require(expected, found, plan.name, label)
-    return {name: owned(np.asarray(found[key])) for name, key in keys.items()}
+    head = [keys[name] for name in CLASSIFIER]
+    arrays = converted(values, expected, plan.name, label, head, classifier=classifier)
+    return {name: owned(arrays[key]) for name, key in keys.items() if key in arrays}
 
 
 def to_deepmind(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:

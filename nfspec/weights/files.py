@@ -1,4 +1,4 @@
-"""Reading the first bytes of a file, and writing a file whole or not at all."""
+"""Reading a file that may be anything, and writing a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import BinaryIO
 
 from nfspec.errors import WeightError
 from nfspec.files import opened
+from nfspec.validation import printable
 
 TEMPORARY = re.compile(r"\.nfspec-[0-9a-f]{16}\.tmp")  # names of files that are being written
 
 
-def head(path: Path, count: int) -> bytes:
-    """The first bytes of a file, fewer if it is shorter.
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """A regular file that is not empty, opened once to read its bytes.
 
     Raises:
-        WeightError: Unreadable or empty.
+        WeightError: Unreadable, whether at first or in the middle, or empty.
     """
+    label = printable(str(path))
     try:
         with opened(path) as file:
-            found = file.read(count)
+            if not file.read(1):
+                raise WeightError(f"{label}: an empty file")
+            file.seek(0)
+            yield file
     except OSError as error:
-        raise WeightError(f"{path}: cannot be read: {error.strerror}") from None
-    if not found:
-        raise WeightError(f"{path}: an empty file")
-    return found
+        raise WeightError(f"{label}: cannot be read: {error.strerror or error}") from None
 
 
 @contextmanager
@@ -41,14 +45,13 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".nfspec-{token_hex(8)}.tmp"
     try:
         temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # safetensors leaves files that others cannot read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or a machine that loses power may keep the name alone
         temporary.replace(path)
     except OSError as error:
-        raise WeightError(f"{path}: cannot be written: {error.strerror}") from None
+        label, reason = printable(str(path)), error.strerror or error
+        raise WeightError(f"{label}: cannot be written: {reason}") from None
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -10,73 +10,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from nfspec.errors import WeightError
 from nfspec.plan import Plan
-from nfspec.weights.checking import Float32, Header, Shape, check, printable, require, shapes
-from nfspec.weights.files import head, replacing
+from nfspec.validation import printable
+from nfspec.weights.arrays import converted
+from nfspec.weights.checking import CLASSIFIER, Float32, check, shapes
+from nfspec.weights.container import DAMAGED, contents, write
 
 FORMAT = "nfspec/1"
 MAX_FIELDS = 10
-DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 
 class DigestWarning(UserWarning):
     """Weights whose shapes fit a plan, saved for a spec that means another network."""
-
-
-def write(path: Path, tensors: Mapping[str, Float32], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all.
-
-    Raises:
-        WeightError: The file cannot be written.
-    """
-    # safetensors reads an array's memory in order, whatever its strides.
-    dense = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(dense, temporary, metadata)
-        except SafetensorError as error:
-            raise WeightError(f"{path}: cannot be written: {error}") from None
-
-
-def read(
-    path: Path, expected: Mapping[str, Shape], network: str, widen: Collection[str] = ()
-) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Read a safetensors file that must hold exactly the expected tensors.
-
-    Names, shapes and dtypes are compared before any tensor is read.
-
-    Args:
-        path: The file.
-        expected: Name to shape.
-        network: The network's name, for messages.
-        widen: Dtypes to let pass as well as float32.
-
-    Returns:
-        The tensors in the order of `expected`, and the file's metadata.
-
-    Raises:
-        WeightError: Unreadable, not a whole safetensors file, or other tensors in it.
-    """
-    start = head(path, 9)
-    if start[8:] != b"{":
-        raise WeightError(f"{path}: {_guess(start)}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = {}
-            for name in sorted(file.keys()):
-                part = file.get_slice(name)
-                dtype = DTYPES.get(part.get_dtype(), part.get_dtype())
-                shape = tuple(part.get_shape())
-                found[name] = Header(shape, "float32" if dtype in widen else dtype)
-            require(expected, found, network, str(path))
-            return {name: file.get_tensor(name) for name in expected}, file.metadata() or {}
-    except SafetensorError:
-        message = "a safetensors file that is damaged or cut short; download or save it again"
-        raise WeightError(f"{path}: {message}") from None
 
 
 def read_all(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -85,23 +32,13 @@ def read_all(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Raises:
         WeightError: Unreadable, or not a whole safetensors file.
     """
-    head(path, 1)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = sorted(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (SafetensorError, ValueError, AttributeError, TypeError, MemoryError):
-        # Shapes that NumPy refuses, and dtypes that it does not have.
-        raise WeightError(f"{path}: not a safetensors file, or damaged or cut short") from None
-
-
-def _guess(start: bytes) -> str:
-    text = "not a safetensors file"
-    if start.startswith(b"PK"):
-        return f"{text} but a zip archive; for a .pth of timm's use nfspec.weights.from_timm"
-    if start.startswith(b"\x80"):
-        return f"{text} but a pickle; for DeepMind's files use nfspec.weights.from_deepmind"
-    return text
+    with contents(path) as found:
+        try:
+            arrays = {name: np.asarray(tensor) for name, tensor in found.tensors.items()}
+        except (ValueError, MemoryError):
+            # Dtypes that NumPy does not have, and shapes that it refuses.
+            raise WeightError(f"{printable(str(path))}: {DAMAGED}") from None
+        return arrays, found.metadata
 
 
 def save(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
@@ -124,28 +61,43 @@ def save(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
     write(Path(path), check(plan, params), metadata)
 
 
-def load(path: str | Path, plan: Plan) -> dict[str, Float32]:
+def load(path: str | Path, plan: Plan, *, classifier: bool = True) -> dict[str, Float32]:
     """Load weights that `save` wrote, or any safetensors file of canonical names.
 
     Args:
         path: The file.
         plan: The network.
+        classifier: False leaves the classifier out, whatever the file has of it.
 
     Returns:
         Canonical name to float32 array, in the plan's order.
 
     Raises:
+        NoClassifier: Only the classifier is missing.
         WeightError: Unreadable, not a whole safetensors file, or not this network's tensors.
 
     Warns:
         DigestWarning: The tensors fit, but were saved for a spec with another meaning, such as
             another eps, which shapes do not show.
     """
-    params, metadata = read(Path(path), shapes(plan), plan.name)
+    label = printable(str(path))
+    with contents(Path(path)) as found:
+        params = converted(
+            found.tensors,
+            shapes(plan),
+            plan.name,
+            label,
+            CLASSIFIER,
+            classifier=classifier,
+            widen=(),
+        )
+    metadata = found.metadata
     if metadata.get("digest", plan.digest) != plan.digest:
-        lines = _differences(metadata.get("spec", ""), plan.canonical)
-        message = f"{path}: fits {plan.name} in shape, but was saved for another spec"
-        warnings.warn("\n".join([f"{message}:", *lines]), DigestWarning, stacklevel=2)
+        ignored = () if classifier else ("head.classes",)
+        lines = _differences(metadata.get("spec", ""), plan.canonical, ignored)
+        message = f"{label}: fits {plan.name} in shape, but was saved for another spec"
+        if lines or classifier:
+            warnings.warn("\n".join([f"{message}:", *lines]), DigestWarning, stacklevel=2)
     return params
 
 
@@ -160,7 +112,7 @@ def _fields(table: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _differences(theirs: str, ours: str) -> list[str]:
+def _differences(theirs: str, ours: str, ignored: Collection[str]) -> list[str]:
     """A line for each field in which two canonical forms differ, the first ten of them."""
     try:
         # A stranger's file may hold any text here.
@@ -171,7 +123,8 @@ def _differences(theirs: str, ours: str) -> list[str]:
     if not old:
         return ["  the file does not say which"]
     new = _fields(json.loads(ours))
-    differing = [path for path in {**new, **old} if old.get(path) != new.get(path)]
+    both = [path for path in {**new, **old} if path not in ignored]
+    differing = [path for path in both if old.get(path) != new.get(path)]
     lines = [
         f"  {printable(path)}: {_cut(old.get(path))} in the file, {_cut(new.get(path))} here"
         for path in differing[:MAX_FIELDS]

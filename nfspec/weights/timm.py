@@ -10,20 +10,21 @@ import argparse
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.errors import BackendError, WeightError
-from nfspec.files import opened
 from nfspec.plan import ECA, Plan, SqueezeExcite
-from nfspec.weights.arrays import as_float32, owned
-from nfspec.weights.checking import Float32, Found, Shape, check, require
-from nfspec.weights.files import head, replacing
-from nfspec.weights.store import read, write
+from nfspec.validation import printable
+from nfspec.weights.arrays import converted, owned
+from nfspec.weights.checking import CLASSIFIER, Float32, Shape, check, text_names
+from nfspec.weights.container import contents, write
+from nfspec.weights.files import reading, replacing
 from nfspec.weights.unpickle import UNREADABLE, scan
 
 CONVS = {
@@ -34,9 +35,9 @@ CONVS = {
     "conv_shortcut": "downsample.conv",
 }
 LEAVES = {"kernel": "weight", "gain": "gain", "bias": "bias", "skip_gain": "skipinit_gain"}
-WRAPPERS = ("state_dict_ema", "state_dict", "model")  # the averaged weights first, as timm does
+# The averaged weights first, as timm does.
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt")
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of data parallelism, compilation, Lightning
 COUNT = "n_averaged"  # what torch.optim.swa_utils keeps beside the weights
 PICKLES = 5  # in a file of PyTorch's before 1.6, before its tensors
 
@@ -104,97 +105,120 @@ def _torch() -> Any:
     return torch
 
 
-def _torch_file(path: Path) -> Any:
-    torch = _torch()
-    head(path, 1)
+def _torch_file(torch: Any, file: BinaryIO, label: str) -> Any:
     # timm's trainer keeps its options beside the weights; a Namespace is a dict by another name.
     allowed = torch.serialization.safe_globals([argparse.Namespace])
     try:
         with warnings.catch_warnings(), allowed:
             warnings.simplefilter("ignore")  # torch warns of nonsense before it refuses it
-            _scan_torch(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            _scan_torch(file)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (*UNREADABLE, AssertionError, OSError, struct.error, zipfile.BadZipFile):
         message = "not a torch file of tensors only, or damaged or cut short"
-        raise WeightError(f"{path}: {message}") from None
+        raise WeightError(f"{label}: {message}") from None
 
 
-def _scan_torch(path: Path) -> None:
+def _scan_torch(file: BinaryIO) -> None:
     """Refuse what would take memory or time out of proportion to the file.
 
     Raises:
         ValueError: Packed records, or a pickle that no writer of weights makes.
     """
-    with opened(path) as file:
-        start = file.read(4)
-        file.seek(0)
-        if start != b"PK\x03\x04":  # as PyTorch tells the two apart
-            for _ in range(PICKLES):
-                scan(file)
-            return
-        with zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist():
-                if entry.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError("a packed record, which PyTorch does not write")
-                if entry.filename.endswith("data.pkl"):
-                    with archive.open(entry) as record:
-                        scan(record)
+    start = file.read(4)
+    file.seek(0)
+    if start != b"PK\x03\x04":  # as PyTorch tells the two apart
+        for _ in range(PICKLES):
+            scan(file)
+        return
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("a packed record, which PyTorch does not write")
+            if entry.filename.endswith("data.pkl"):
+                with archive.open(entry) as record:
+                    scan(record)
 
 
-def _plain(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A dict without the attributes that a pickle may have given a mapping."""
-    return dict(dict.items(mapping) if isinstance(mapping, dict) else mapping.items())
+def _unwrapped(state: Any, roots: Collection[str], source: str) -> dict[str, Any]:
+    """The state dict inside a training checkpoint, without what its names all begin with.
 
+    `module.` comes from data parallelism and averages, `_orig_mod.` from compilation, `model.` from
+    Lightning, and others from modules of the user's own.
 
-def _unwrapped(state: Any, source: str) -> dict[str, Any]:
-    """The state dict inside a training checkpoint, without the prefix of data parallelism."""
+    Args:
+        state: A state dict, or a checkpoint around one.
+        roots: The first parts of timm's names.
+        source: The file's name, put before messages.
+    """
     if isinstance(state, Mapping):
-        state = _plain(state)
-        inner = (state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping))
-        state = _plain(next(inner, state))
+        outer = dict(dict.items(state) if isinstance(state, dict) else state.items())
+        inner = (outer[key] for key in WRAPPERS if isinstance(outer.get(key), Mapping))
+        state = next((each for each in inner if each), state)
     if not isinstance(state, Mapping):
         where = f"{source}: " if source else ""
         raise WeightError(f"{where}expected a state dict, found {type(state).__name__}")
-    if not all(isinstance(name, str) for name in state):
-        raise WeightError(f"{source}: expected names that are text" if source else "names are text")
-    found = {name: value for name, value in state.items() if name != COUNT}
-    while found and any(all(n.startswith(prefix) for n in found) for prefix in PREFIXES):
+    found = text_names(state, source)
+    found = {k: value for k, value in found.items() if k.rpartition(".")[2] != COUNT}
+    while len(firsts := {name.partition(".")[0] for name in found}) == 1:
+        if not firsts.isdisjoint(roots) or not all("." in name for name in found):
+            break
         found = {name.partition(".")[2]: value for name, value in found.items()}
     return found
 
 
-def from_timm(source: str | Path | Mapping[str, Any], plan: Plan) -> dict[str, Float32]:
+@contextmanager
+def _state(source: Any, label: str) -> Iterator[Any]:
+    """What a file holds, of which tensors can be read as long as the block lasts."""
+    if not isinstance(source, str | Path):
+        yield source
+        return
+    path = Path(source)
+    if path.suffix not in SUFFIXES:
+        raise WeightError(f"{label}: expected a file that ends in {', '.join(SUFFIXES)}")
+    if path.suffix == ".safetensors":
+        with contents(path) as found:
+            yield found.tensors
+    else:
+        torch = _torch()
+        with reading(path) as file:
+            yield _torch_file(torch, file, label)
+
+
+def from_timm(
+    source: str | Path | Mapping[str, Any], plan: Plan, *, classifier: bool = True
+) -> dict[str, Float32]:
     """Weights of a timm model as canonical ones.
 
     Args:
         source: A .safetensors file, a file of torch.save's (.pth, .pth.tar, .pt, .bin or .ckpt;
             needs PyTorch, and is read with `weights_only=True`), or a state dict of torch tensors
-            or NumPy arrays. A checkpoint's averaged weights are taken before its other ones.
+            or NumPy arrays. A checkpoint's averaged weights are taken before its other ones, and
+            prefixes that all names have are taken off. float16, bfloat16 and float64 become
+            float32 where that holds their values.
         plan: The network.
+        classifier: False leaves the classifier out, whatever the source has of it.
 
     Returns:
         Canonical name to float32 array, in the plan's order, sharing no memory with `source`.
 
     Raises:
+        NoClassifier: Only the classifier is missing, as from timm's `num_classes=0`.
         WeightError: The file holds something else, the tensors are not this network's, or a value
             is none of float32's.
         BackendError: PyTorch is needed and not installed.
     """
     places, expected = names(plan), timm_shapes(plan)
-    label, state = "", source
-    if isinstance(source, str | Path):
-        path, label = Path(source), str(source)
-        if path.suffix not in SUFFIXES:
-            raise WeightError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
-        if path.suffix == ".safetensors":
-            state, _ = read(path, expected, plan.name, widen=("float16", "float64"))
-        else:
-            state = _torch_file(path)
-    found: dict[str, Found] = {k: as_float32(v) for k, v in _unwrapped(state, label).items()}
-    require(expected, found, plan.name, label)
+    label = printable(str(source)) if isinstance(source, str | Path) else ""
+    head = [places[name] for name in CLASSIFIER]
+    roots = {name.partition(".")[0] for name in expected}
+    with _state(source, label) as state:
+        values = _unwrapped(state, roots, label)
+        arrays = converted(values, expected, plan.name, label, head, classifier=classifier)
     return {
-        name: owned(_ours(np.asarray(found[places[name]]), parameter.shape))
+        name: owned(_ours(arrays[places[name]], parameter.shape))
         for name, parameter in plan.parameters.items()
+        if places[name] in arrays
     }
 
 
@@ -226,7 +250,9 @@ def to_timm_file(path: str | Path, plan: Plan, params: Mapping[str, Float32]) ->
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise WeightError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+        raise WeightError(
+            f"{printable(str(path))}: expected a file that ends in {', '.join(SUFFIXES)}"
+        )
     tensors = to_timm(plan, params)
     if path.suffix == ".safetensors":
         write(path, tensors, {"format": "pt"})
@@ -234,4 +260,8 @@ def to_timm_file(path: str | Path, plan: Plan, params: Mapping[str, Float32]) ->
     torch = _torch()
     state = {name: torch.from_numpy(array) for name, array in tensors.items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # of PyTorch's own writer, as on a full disk
+            reason = error.__context__ if isinstance(error.__context__, OSError) else None
+            raise reason or OSError("PyTorch cannot write it; is the disk full?") from None

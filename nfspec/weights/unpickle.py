@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.errors import WeightError
-from nfspec.weights.files import head
+from nfspec.validation import printable
+from nfspec.weights.files import reading
 
 MAX_OPCODES = 5_000_000  # a network of 2,000 blocks, the most of any spec, takes 1.5 million
 MAX_PARTS = 100  # of a tuple and the tuples in it; an array's take a dozen
@@ -67,6 +68,14 @@ class PickledArray:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, shape, dtype, fortran, data = state
         self.array = dtype.array(data, shape, "F" if fortran else "C")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[Any]:
         return self.array
@@ -180,19 +189,22 @@ def read_pickle(path: Path) -> Any:
     Raises:
         WeightError: Unreadable, not a pickle, or one that wants to run something.
     """
-    start = head(path, 2)
-    if start == b"PK":
-        message = "a zip archive, as numpy.savez writes; DeepMind's .npz files are pickles"
-        raise WeightError(f"{path}: {message}")
-    if start[:1] != b"\x80":
-        raise WeightError(f"{path}: not a pickle, which DeepMind's .npz files are")
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pickletools warns of nonsense in text
-            scan(file)
-            file.seek(0)
-            return _Unpickler(file).load()
-    except WeightError as error:
-        raise WeightError(f"{path}: {error}") from None
-    except UNREADABLE:
-        raise WeightError(f"{path}: a pickle that is damaged or cut short") from None
+    label = printable(str(path))
+    with reading(path) as file:
+        start = file.read(2)
+        if start == b"PK":
+            message = "a zip archive, as numpy.savez writes; DeepMind's .npz files are pickles"
+            raise WeightError(f"{label}: {message}")
+        if start[:1] != b"\x80":
+            raise WeightError(f"{label}: not a pickle, which DeepMind's .npz files are")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pickletools warns of nonsense in text
+                file.seek(0)
+                scan(file)
+                file.seek(0)
+                return _Unpickler(file).load()
+        except WeightError as error:
+            raise WeightError(f"{label}: {error}") from None
+        except UNREADABLE:
+            raise WeightError(f"{label}: a pickle that is damaged or cut short") from None

@@ -109,7 +109,7 @@ def test_the_input_is_never_replaced_not_even_under_another_name(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("none.safetensors", "out.npz"), "none.safetensors: no such file"),
+        (("none.safetensors", "out.npz"), "none.safetensors: cannot be read: No such file"),
         (("tiny.safetensors", "out.dat"), "out.dat: its name does not say what it is; give --to"),
         (("tiny.toml", "out.npz"), "tiny.toml: its name does not say what it is; give --from"),
         (("tiny.safetensors", "out.npz", "--to", "nfspec"), "for nfspec ends in .safetensors"),

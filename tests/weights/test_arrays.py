@@ -1,3 +1,5 @@
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ VALUES = [[1.0, -0.5, 2.0**-14], [float("inf"), float("nan"), 0.0]]
         np.array(VALUES, np.float64),
         np.array(VALUES, ">f4"),
         jnp.array(VALUES),
+        jnp.array(VALUES, jnp.bfloat16),
         torch.tensor(VALUES, requires_grad=True),
         torch.tensor(VALUES, dtype=torch.float64),
         torch.tensor(VALUES, dtype=torch.float16),
@@ -40,10 +43,10 @@ def test_float32_is_not_copied_so_that_every_bit_stays():
         (np.array(1e300), "float64 that float32 cannot hold, such as 1e+300"),
         (np.array([1e-60]), "float64 that float32 cannot hold, such as 1e-60"),
         (torch.tensor([0.1], dtype=torch.float64), "float64 that float32 cannot hold, such as 0.1"),
-        (torch.empty(2, device="meta"), "Tensor of torch.float32 that NumPy cannot hold"),
+        (torch.empty(2, device="meta"), "Tensor of float32 that NumPy cannot hold"),
         (
             torch.zeros(2, dtype=torch.float8_e4m3fn),
-            "Tensor of torch.float8_e4m3fn that NumPy cannot hold",
+            "Tensor of float8_e4m3fn that NumPy cannot hold",
         ),
         ("text", "str, expected a tensor"),
         (None, "NoneType, expected a tensor"),
@@ -59,7 +62,6 @@ def test_what_cannot_be_used_says_why(value, reason):
     [
         (np.arange(3), "int64"),
         (np.array([None]), "object"),
-        (jnp.ones(2, jnp.bfloat16), "bfloat16"),
         (torch.tensor([True]), "bool"),
     ],
 )
@@ -76,3 +78,33 @@ def test_owned_copies_in_c_order_and_keeps_the_shape(array):
     assert found.flags.c_contiguous
     assert found.flags.writeable
     assert not np.shares_memory(found, array)
+
+
+class Unreadable:
+    """A tensor of some library that fails as it is made an array."""
+
+    shape, dtype = (2,), np.dtype(np.float32)
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, *_, **__):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "float32 of shape (2,), for which memory does not suffice"),
+        (ValueError(), "Unreadable of float32 that NumPy cannot hold"),
+    ],
+)
+def test_tensors_that_cannot_be_converted_say_why(error, reason):
+    assert as_float32(Unreadable(error)) == reason
+
+
+def test_torchs_masked_tensors_are_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the API is a prototype
+        masked = torch.masked.masked_tensor(torch.ones(2), torch.tensor([True, False]))
+    assert as_float32(masked).startswith("MaskedTensor, whose mask would be lost")

@@ -27,7 +27,6 @@ BAD = [
         "  stages.0.blocks.0.skip_gain: shape (1,), expected ()",
     ),
     (with_("head.fc.bias", np.zeros(10)), "  head.fc.bias: float64, expected float32"),
-    (with_("head.fc.bias", np.zeros(10, ">f4")), "  head.fc.bias: >f4, expected float32"),
     (with_("head.fc.bias", np.full(10, None)), "  head.fc.bias: object, expected float32"),
     (
         with_("head.fc.bias", np.zeros(9, np.float16)),
@@ -36,7 +35,6 @@ BAD = [
     (with_("head.fc.bias", [0.0] * 10), "  head.fc.bias: list, expected a NumPy array"),
     (with_("ema", np.zeros((2, 3), np.float32)), "  ema: not in this network, found shape (2, 3)"),
     (with_("ema", 1.0), "  ema: not in this network"),
-    (with_(3, np.zeros(2)), "  3: not in this network, found shape (2,)"),
     (
         with_("a\x1b[2Jb\n", np.zeros(2)),
         "  a\\x1b[2Jb\\n: not in this network, found shape (2,)",

@@ -199,11 +199,19 @@ def test_bad_trees_and_files_of_them(tmp_path, complaint, tree, message):
     assert complaint(from_deepmind, tree, plan) == message
 
 
-def test_bfloat16_is_refused(complaint):
-    tree = _tree(b=jnp.zeros(10, jnp.bfloat16))
-    assert complaint(from_deepmind, tree, golden("nfnet_tiny").plan) == (
-        f"{ONE}/b: bfloat16, expected float32"
-    )
+def test_bfloat16_is_widened():
+    bias = jnp.linspace(-1, 1, 10).astype(jnp.bfloat16)
+    found = from_deepmind(_tree(b=bias), golden("nfnet_tiny").plan)
+    np.testing.assert_array_equal(found["head.fc.bias"], np.asarray(bias, np.float32), strict=True)
+
+
+def test_weights_without_a_classifier_say_how_to_go_on(complaint, same_bits):
+    plan, tree = golden("nfnet_tiny").plan, _tree(w=None, b=None)
+    assert "has no classifier" in complaint(from_deepmind, tree, plan)
+    whole = from_deepmind(_tree(), plan)
+    body = {name: whole[name] for name in whole if not name.startswith("head.")}
+    same_bits(from_deepmind(tree, plan, classifier=False), body)
+    same_bits(from_deepmind(_tree(b=np.zeros(3)), plan, classifier=False), body)
 
 
 def test_a_file_that_runs_something(tmp_path, complaint, monkeypatch):

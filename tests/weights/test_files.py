@@ -1,22 +1,48 @@
+import errno
+import os
+
 import pytest
 
-from nfspec.weights.files import head, replacing
+from nfspec.weights.files import reading, replacing
 
 
-def test_head_is_what_a_file_begins_with(tmp_path):
+def _read(path):
+    with reading(path) as file:
+        return file.read()
+
+
+def test_a_file_is_read_from_its_start(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"abc")
-    assert head(path, 2) == b"ab"
-    assert head(path, 9) == b"abc"
+    assert _read(path) == b"abc"
 
 
-def test_head_of_what_cannot_be_read(tmp_path, complaint):
+def test_what_cannot_be_read(tmp_path, complaint):
     (tmp_path / "empty").touch()
-    assert complaint(head, tmp_path / "empty", 1) == "empty: an empty file"
-    assert complaint(head, tmp_path / "no", 1) == "no: cannot be read: No such file or directory"
+    assert complaint(_read, tmp_path / "empty") == "empty: an empty file"
+    assert complaint(_read, tmp_path / "no") == "no: cannot be read: No such file or directory"
     (tmp_path / "folder").mkdir()
     message = "folder: cannot be read: a folder, where a regular file was expected"
-    assert complaint(head, tmp_path / "folder", 1) == message
+    assert complaint(_read, tmp_path / "folder") == message
+    os.mkfifo(tmp_path / "pipe")
+    message = "pipe: cannot be read: a named pipe, where a regular file was expected"
+    assert complaint(_read, tmp_path / "pipe") == message
+
+
+def test_a_disk_that_fails_in_the_middle_is_a_sentence(tmp_path, complaint):
+    def read(path):
+        with reading(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "x").write_text("abc")
+    assert complaint(read, tmp_path / "x") == "x: cannot be read: Input/output error"
+
+
+def test_paths_are_fit_for_a_terminal(tmp_path, complaint):
+    bad = tmp_path / "a\x1b[2J"
+    assert complaint(_read, bad) == "a\\x1b[2J: cannot be read: No such file or directory"
+    bad.mkdir()
+    assert complaint(_write, bad) == "a\\x1b[2J: cannot be written: Is a directory"
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import nfspec
@@ -53,18 +53,6 @@ def test_wrong_weights_are_not_saved(tmp_path, plan, params, complaint):
     assert complaint(save, path, plan, params) == (
         "1 tensor does not fit nfnet-tiny:\n  head.fc.bias: missing, expected shape (10,)"
     )
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_full_disk_leaves_the_old_file(plan, params, tmp_path, monkeypatch, complaint):
-    def fail(*_):
-        raise SafetensorError("no space left")
-
-    path = tmp_path / "w.safetensors"
-    path.write_text("old")
-    monkeypatch.setattr("nfspec.weights.store.save_file", fail)
-    assert complaint(save, path, plan, params) == "w.safetensors: cannot be written: no space left"
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
