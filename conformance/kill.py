@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from threadpoolctl import threadpool_limits
 
 from nfspec.conformance.case import Arrays, Case
@@ -20,6 +22,7 @@ from nfspec.conformance.results import finite
 from nfspec.conformance.run import Settings, columns, essential_cases
 from nfspec.conformance.target import Target, target
 from nfspec.errors import InputError
+from nfspec.files import opened
 
 SCHEMA = "nfspec-faults/1"
 KEPT = 512  # expectations kept for the next fault
@@ -84,16 +87,42 @@ class KillMatrix:
         return json.dumps({"schema": SCHEMA, **finite(asdict(self))}, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> KillMatrix:
-        """The inverse of `to_json`."""
-        data = json.loads(text)
-        kills = {
-            fault: {column: Kill(**{**kill, "ratio": float(kill["ratio"])})
-                    for column, kill in row.items()}
-            for fault, row in data["kills"].items()
-        }  # fmt: skip
-        names = ("settings", "facts", "witnesses", "limits")
-        return cls(kills=kills, **{name: data[name] for name in names})
+    def read(cls, path: Path, settings: Settings) -> KillMatrix:
+        """What an interrupted run has found so far.
+
+        Args:
+            path: Its faults.json.
+            settings: Those of the run that is to go on.
+
+        Raises:
+            InputError: No such file, or it is not of a run with these settings.
+        """
+        try:
+            with opened(path) as file:
+                data = json.loads(file.read())
+            found = _MATRIX.validate_python({each.name: data[each.name] for each in fields(cls)})
+        except OSError as error:
+            raise InputError(f"--resume: {path}: {error.strerror}; start without it") from None
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise InputError(
+                f"--resume: {path} is not what conform --faults writes; start anew with --force"
+            ) from None
+        unknown = {*found.kills} - {*FAULTS} | {*found.witnesses} - {*PROPERTIES}
+        # How long an answer is waited for may change.
+        if unknown or found.settings | {"timeout": settings.timeout} != _settings(settings):
+            raise InputError(
+                f"--resume: {path} is of a run with other settings; start without --resume, or "
+                "give another --out"
+            )
+        return found
+
+
+_MATRIX = TypeAdapter(KillMatrix)
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON has them."""
+    return dict(json.loads(json.dumps(asdict(settings))))
 
 
 @lru_cache(maxsize=KEPT)
@@ -182,19 +211,20 @@ def kill_matrix(
     if unknown:
         raise InputError(f"no fault {', '.join(unknown)}; expected some of {', '.join(FAULTS)}")
     about, mode = target(settings.source), settings.modes[0]
-    matrix = known or KillMatrix(json.loads(json.dumps(asdict(settings))))
+    matrix = known or KillMatrix(_settings(settings))
     with threadpool_limits(1), columns(settings, mode) as runners:
         live = [runner for runner in runners if not runner.problem]
         matrix.facts = {runner.column.name: runner.facts for runner in live}
+        wanted = set(matrix.facts)  # an earlier run may not have had them all
         for name in names or FAULTS:
-            if name in matrix.kills:
+            if name in matrix.kills and wanted <= {*matrix.kills[name]}:
                 continue
             kills = _kill(FAULTS[name], live, about, mode, settings)
             matrix.kills[name] = {r.column.name: kills[r] for r in live}
             by = sorted({kill.property or "NOTHING" for kill in kills.values()})
             progress(matrix, f"{name}: killed by {', '.join(by)}")
         for asked in _order(NO_FAULT, mode, settings.properties):
-            if names or asked.id in matrix.witnesses:
+            if names or (asked.id in matrix.witnesses and wanted <= {*matrix.witnesses[asked.id]}):
                 continue
             found = _witnesses(asked, live, about, mode, settings, matrix)
             if found is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 
 from nfspec.conformance import deviations
 from nfspec.conformance.case import Case
+from nfspec.conformance.faults import FAULTS
 from nfspec.conformance.journal import Journal
+from nfspec.conformance.kill import Kill, KillMatrix
+from nfspec.conformance.run import Settings
 
 from fuzzing.mutation import by_bytes, by_pieces
 from fuzzing.target import Target, asserted
@@ -173,4 +177,43 @@ def journal() -> Target:
         | by_pieces([tokens(seed) for seed in seeds], JSON_PIECES)
         | by_bytes(seeds),
         writes=True,
+    )
+
+
+SETTINGS = Settings()
+FAULT = next(iter(FAULTS))
+COLUMN = "torch/cpu/f32"
+MATRIX: dict[str, Any] = {
+    "schema": "nfspec-faults/1",
+    "settings": asdict(SETTINGS),
+    "facts": {COLUMN: {"version": "2"}},
+    "kills": {FAULT: {COLUMN: asdict(Kill("WS-01", 2.0, 3, CASES[0]))}},
+    "witnesses": {"WS-01": {COLUMN: FAULT}},
+    "limits": [],
+}
+
+
+def _faults(path: Path) -> None:
+    matrix = KillMatrix.read(path, SETTINGS)
+    asserted(isinstance(matrix.survivors, list) and matrix.idle == [], "no kills")
+
+
+def fault_matrix() -> Target:
+    """faults.json, as `conform --faults --resume` reads it."""
+    changed = {
+        "kills of nothing": {"kills": {"no-such-fault": {}}},
+        "a ratio that is none": {"kills": {FAULT: {COLUMN: {"ratio": "x"}}}},
+        "kills that are none": {"kills": 5},
+        "other settings": {"settings": {"seed": 1}},
+    }
+    seed = json.dumps(MATRIX).encode()
+    hostile = {what: json.dumps(MATRIX | change).encode() for what, change in changed.items()}
+    return Target(
+        "faults",
+        "faults.json",
+        _faults,
+        [seed],
+        json.dumps(MATRIX | {"facts": {f"c{n}": {} for n in range(3_000)}}).encode(),
+        hostile | EVERYWHERE,
+        other_values(MATRIX) | by_pieces([tokens(seed)], JSON_PIECES) | by_bytes([seed]),
     )

@@ -16,6 +16,7 @@ TARGETS: Mapping[str, Callable[[], Target]] = {
     "deviations": conformance.deviation,
     "case": conformance.case,
     "journal": conformance.journal,
+    "faults": conformance.fault_matrix,
     "deepmind": weights.deepmind,
     "own": weights.own,
     "timm-st": weights.timm_safetensors,
