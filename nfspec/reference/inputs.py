@@ -13,7 +13,7 @@ from nfspec.counting import shapes
 from nfspec.errors import InputError, WeightError
 from nfspec.plan import Plan
 from nfspec.room import require_room_for_images
-from nfspec.weights.checking import Found, Header, require
+from nfspec.weights.checking import Found, Header, header, require
 from nfspec.weights.checking import shapes as shapes_of
 
 Array = NDArray[np.float64]
@@ -26,8 +26,8 @@ def array_of(value: Any, kinds: str = "f") -> NDArray[Any] | str:
         value: An array, or what NumPy makes one of.
         kinds: NumPy's letters of the kinds of numbers that are taken, floating ones if not given.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        return "a masked array, whose mask would be lost; fill it with array.filled(value)"
+    if isinstance(value, np.ndarray) and isinstance(refusal := header(value), str):
+        return refusal
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors on other devices

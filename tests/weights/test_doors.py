@@ -131,6 +131,20 @@ def test_a_mapped_file_is_an_array(plan, params, tmp_path, same_bits):
     same_bits(check(plan, mapped), params)
 
 
+def test_the_reference_refuses_and_takes_the_same(plan, params, complaint):
+    image = np.zeros((1, 32, 32, 3))
+
+    def forward(plan, params):
+        return nfspec.reference.forward(plan, params, image)["logits"]
+
+    expected = forward(plan, params)
+    for layout in ("scalars", "an average", "big-endian", "big-endian scalar"):
+        np.testing.assert_array_equal(forward(plan, TAKEN[layout](params)), expected)
+    for reason in ("masked", "nothing masked", "masked scalar", "subclass", "objects", "records"):
+        change, _ = REFUSED[reason]
+        assert complaint(forward, plan, change(params)).startswith("1 tensor does not fit")
+
+
 @pytest.mark.parametrize("key", [3, 10**5000, None, ("a",)], ids=["int", "long", "None", "tuple"])
 @pytest.mark.parametrize("door", [check, from_timm])
 def test_names_that_are_no_text_are_refused(plan, params, complaint, door, key):
