@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nfspec.cli.compare import parse_backends
+from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
 from nfspec.cli.outputs import FORCE_HELP, require_free
 from nfspec.cli.text import print_json, print_lines, say, table
 from nfspec.compilation import BACKENDS, missing
@@ -68,9 +69,9 @@ def bench(
         str | None,
         typer.Option(help="forward, forward-bf16, step, agc, optimizer, build; all if not given."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images.")] = 4,
-    size: Annotated[int, typer.Option(min=1, help="Their side, px.")] = 192,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each one runs.")] = 7,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images.")] = 4,
+    size: Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Their side, px.")] = 192,
+    rounds: Annotated[int, typer.Option(min=1, max=1_000, help="How often each one runs.")] = 7,
     growth: Annotated[
         bool, typer.Option("--growth", help="Forward passes of F0 to F3 and of batches, too.")
     ] = False,

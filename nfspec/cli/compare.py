@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nfspec.cli.options import MAX_SEED, MAX_SIDE
 from nfspec.cli.text import compact, print_json, print_lines, say, table
 from nfspec.compilation import BACKENDS
 from nfspec.counting import count
@@ -111,13 +112,13 @@ def compare(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, max=8192, help="Side in px; the spec's test size if not given."),
+        typer.Option(min=1, max=MAX_SIDE, help="Side in px; the spec's test size if not given."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="A .safetensors file; seeded weights if not given.")
     ] = None,
     backends: Annotated[str, typer.Option(help="Frameworks, with commas.")] = ",".join(BACKENDS),
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the frameworks with the reference.

@@ -13,9 +13,12 @@ from nfspec import weights
 from nfspec.cli.text import clean, compact, print_lines, say
 from nfspec.errors import InputError, WeightError
 from nfspec.files import opened
-from nfspec.loader import load
+from nfspec.grey import to_grey
+from nfspec.loader import given, load
+from nfspec.reading import Layer
 from nfspec.resolver import resolve
 from nfspec.room import require_room
+from nfspec.spec import Spec
 from nfspec.weights.timm import SUFFIXES as TIMM_SUFFIXES
 
 
@@ -88,6 +91,12 @@ def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
         raise InputError(f"{target} exists, and is left as it is; --force replaces it")
 
 
+def _in_colour(spec: Spec) -> Layer:
+    """The spec's input with three channels for its one."""
+    three = {"channels": 3, "mean": spec.input.mean * 3, "std": spec.input.std * 3}
+    return given("--grey", {("input", name): value for name, value in three.items()})
+
+
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The weights to read.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
@@ -100,6 +109,12 @@ def convert(
     target_kind: Annotated[
         Kind | None, typer.Option("--to", help="What OUT shall be; else its name says.")
     ] = None,
+    grey: Annotated[
+        bool,
+        typer.Option(
+            "--grey", help="IN is of RGB images; make weights of a SPEC with one channel."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Convert weights. By name, .npz is DeepMind's, .pth and .pt are timm's.
@@ -109,11 +124,17 @@ def convert(
     """
     to = target_kind or _by_suffix(target, "--to")
     _check_paths(source, target, to, force)
-    plan = resolve(load(variant))
+    spec = load(variant)
+    plan = resolve(spec)
+    if grey and plan.channels != 1:
+        raise InputError(f"--grey: {plan.name} has {plan.channels} channels, not one")
+    given_plan = resolve(load(variant, [_in_colour(spec)])) if grey else plan
     require_room(plan, "convert the weights of", 2)  # as read, and in the other layout
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        params = READERS[source_kind or kind_of_input(source, "--from")](source, plan)
+        params = READERS[source_kind or kind_of_input(source, "--from")](source, given_plan)
+    if grey:
+        params = to_grey(given_plan, params, plan)
     for warning in caught:
         say(f"warning: {warning.message}")
     WRITERS[to](target, plan, params)

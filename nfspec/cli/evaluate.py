@@ -10,6 +10,7 @@ import typer
 from nfspec.cli import frameworks
 from nfspec.cli.convert import READERS, kind_of_input
 from nfspec.cli.folders import read_facts
+from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
 from nfspec.cli.text import print_json, print_lines, say
 from nfspec.compilation import default_backend
 from nfspec.data.batches import held_out as batches_of
@@ -47,9 +48,12 @@ def evaluate(
         str | None, typer.Option(help="jax, torch or tensorflow; else the training's.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the images, px; else the spec's test size.")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_SIDE, help="Side of the images, px; else the spec's test size."
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images at a time.")] = 64,
     unfolded: Annotated[
         bool, typer.Option("--unfolded", help="With weight standardisation in the graph.")
     ] = False,

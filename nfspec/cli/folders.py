@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from nfspec.cli.options import MAX_SEED
 from nfspec.cli.text import say
 from nfspec.compilation import Backend
 from nfspec.errors import InputError
@@ -61,7 +62,7 @@ class Facts(BaseModel):
     variant: Text
     data: Text
     backend: Backend
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     held_out: Annotated[float, Field(ge=0.01, le=0.9)]
     classes: Annotated[list[Text], Field(min_length=1), AfterValidator(_unlike)]
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.cli.blocks import block_table
+from nfspec.cli.options import MAX_SIDE
 from nfspec.cli.text import WIDTH, bold, print_json, print_lines
 from nfspec.counting import Count, count
 from nfspec.differences import spec_fields
@@ -98,7 +99,8 @@ def show(
         str, typer.Argument(metavar="VARIANT", help="Name, or path of a .toml file.")
     ],
     size: Annotated[
-        int | None, typer.Option(min=1, help="Image side in px to count at; else the test size.")
+        int | None,
+        typer.Option(min=1, max=MAX_SIDE, help="Image side in px to count at; else the test size."),
     ] = None,
     origins: Annotated[
         bool, typer.Option("--resolved", help="Every field, and the file and line it is from.")

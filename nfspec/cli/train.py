@@ -28,6 +28,7 @@ from nfspec.cli.launching import (
     require_memory,
     start_processes,
 )
+from nfspec.cli.options import MAX_IMAGES, MAX_SEED
 from nfspec.cli.recipes import (
     DEFAULT,
     Wanted,
@@ -113,24 +114,31 @@ def train(
     clipping: Annotated[str | None, typer.Option(help='AGC\'s lambda, or "none".')] = None,
     size: Annotated[int | None, typer.Option(help="Side of all images, px.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
-    accumulation: Annotated[int, typer.Option(min=1, help="Micro-batches in a batch.")] = 1,
-    devices: Annotated[int, typer.Option(min=1, help="How many, on this machine.")] = 1,
+    accumulation: Annotated[
+        int, typer.Option(min=1, max=MAX_IMAGES, help="Micro-batches in a batch.")
+    ] = 1,
+    devices: Annotated[int, typer.Option(min=1, max=1_024, help="How many, on this machine.")] = 1,
     shard: Annotated[
         bool, typer.Option("--shard", help="Spread the parameters over them (jax).")
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, help="Random seed for initialisation, order and augmentation.")
+        int,
+        typer.Option(
+            min=0, max=MAX_SEED, help="Random seed for initialisation, order and augmentation."
+        ),
     ] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = max(
+    workers: Annotated[int, typer.Option(min=1, max=1_024, help="Threads that read images.")] = max(
         2, min(16, os.cpu_count() or 1)
     ),
     held_out: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share to evaluate on, unless in val/.")
     ] = 0.2,
     minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", min=0.0, help="Between checkpoints.")
+        float, typer.Option("--checkpoint-minutes", min=0.0, max=1e6, help="Between checkpoints.")
     ] = 10.0,
-    last: Annotated[int, typer.Option("--stop-at", min=0, help="A step to stop at; 0: none.")] = 0,
+    last: Annotated[
+        int, typer.Option("--stop-at", min=0, max=10**12, help="A step to stop at; 0: none.")
+    ] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write files for TensorBoard, too.")
     ] = False,

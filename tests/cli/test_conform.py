@@ -277,9 +277,3 @@ def test_an_earlier_run_is_left_as_it_is_without_force(folder):
     assert done.exit_code == 2
     assert "--resume, start anew with --force" in done.stderr
     assert journal.read_text() == "hours of work"
-
-
-def test_waiting_has_an_end(folder):
-    done = conform("--timeout", "inf")
-    assert done.exit_code == 2
-    assert done.stderr.startswith("--timeout: expected at most 1e+06 seconds")

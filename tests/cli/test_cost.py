@@ -188,7 +188,7 @@ def test_a_cpu_with_both_figures_given_is_not_measured(monkeypatch):
         (("nfnet-f0", "--precision", "fp16"), "precision: expected one of float32, bfloat16"),
         (("nfnet-f0", "--tflops", 1), "--tflops and --gbs are figures of the cpu"),
         (("nfnet-f7", "--size", 1024), "one image of 1024 px takes"),
-        (("nfnet-f0", "--batch", 2_000_000_000), "leave nothing of"),
+        (("nfnet-nano", "--batch", 1_000_000), "leave nothing of"),
     ],
 )
 def test_bad_input_is_a_message(arguments, message):
@@ -196,11 +196,3 @@ def test_bad_input_is_a_message(arguments, message):
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_a_figure_no_machine_has_is_refused():
-    done = CliRunner().invoke(
-        app, ["cost", "nfnet-f0", "--accelerator", "cpu", "--tflops", "1e308", "--gbs", "1e308"]
-    )
-    assert done.exit_code == 2
-    assert done.stderr == "--tflops: expected at most 1e+09; found 1e+308\n"

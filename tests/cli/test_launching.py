@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import nfspec
-from nfspec.cli import launching
+from nfspec.cli import launching, text
 
 from served import ENVIRONMENT
 
@@ -101,7 +101,7 @@ def test_a_terminal_that_is_gone_does_not_stop_the_stopping(monkeypatch):
     def gone(*arguments, **how):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(launching.typer, "echo", gone)
+    monkeypatch.setattr(text.typer, "echo", gone)
     with launching.asked_to_stop() as asked:
         os.kill(os.getpid(), signal.SIGHUP)
         assert asked.to_stop()

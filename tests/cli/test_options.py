@@ -1,0 +1,61 @@
+"""Numbers that are nonsense are refused by every option that takes one, whatever the command."""
+
+import pytest
+import typer
+
+from nfspec.cli import app
+
+GROUP = typer.main.get_command(app)
+# What else each command with such options is given; it would run with it.
+WITH = {
+    "show": ("nfnet-nano",),
+    "compare": ("nfnet-nano", "--backends", "torch"),
+    "conform": ("--backends", "torch", "--properties", "WS-01"),
+    "bench": ("nfnet-nano", "--backends", "torch", "--work", "forward"),
+    "train": ("nfnet-nano", "digits", "--backend", "torch"),
+    "evaluate": ("nfnet-nano", "digits", "--weights", "nowhere.safetensors"),
+    "cost": ("nfnet-nano", "--accelerator", "cpu"),
+}
+NONSENSE = ("nan", "inf", "-inf", "-1", "1e308", "0", str(10**30), "9" * 5000)
+MAY_BE_ZERO = {
+    "compare --seed",
+    "conform --seed",
+    "conform --examples",
+    "train --seed",
+    "train --warmup",
+    "train --stop-at",
+    "train --checkpoint-minutes",
+}
+NUMBERS_IN_TEXT = {"train --clipping"}
+
+
+def numeric(parameter):
+    return any(kind in str(parameter.type_descriptor.annotation) for kind in ("int", "float"))
+
+
+OPTIONS = [
+    (command, parameter.opts[0])
+    for command, found in GROUP.commands.items()
+    for parameter in found.params
+    if numeric(parameter) or f"{command} {parameter.opts[0]}" in NUMBERS_IN_TEXT
+]
+
+
+def test_the_options_are_found():
+    assert len(OPTIONS) > 20
+    assert {f"{command} {option}" for command, option in OPTIONS} >= MAY_BE_ZERO | NUMBERS_IN_TEXT
+
+
+@pytest.mark.parametrize(("command", "option"), OPTIONS)
+def test_nonsense_is_refused_by_name(command, option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for value in NONSENSE:
+        if value == "0" and f"{command} {option}" in MAY_BE_ZERO:
+            continue
+        with pytest.raises(SystemExit) as end:
+            GROUP.main([command, *WITH[command], option, value], "nfspec")
+        said = capsys.readouterr()
+        assert (end.value.code, said.out) == (2, ""), (value, said)
+        assert option in said.err.splitlines()[-1], (value, said.err)
+        assert len(said.err) < 1000, value
+    assert not list(tmp_path.iterdir())
