@@ -48,6 +48,9 @@ class SpecError(NfspecError):
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
+    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)  # Python would make it of the message
+
 
 class WeightError(NfspecError):
     """Weights that do not fit the plan, or a file that does not hold weights."""

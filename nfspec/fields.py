@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from nfspec.activations import DEEPMIND_GAMMA
+from nfspec.arguments import shown
+from nfspec.errors import InputError
 
 MAX_STAGES = 16
 MAX_BLOCKS = 2_000  # in the whole network; the largest published has 200
@@ -62,3 +65,29 @@ class Table(BaseModel):
     """A TOML table: unknown keys are errors, types are not coerced, nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some values replaced, which are checked as a file's are.
+
+        Args:
+            update: Names of fields to values; those of a table are whole tables.
+            deep: Copy what is within, too.
+
+        Raises:
+            InputError: A field is not known, or a value is not what the field takes.
+        """
+        names = {name: field.alias or name for name, field in type(self).model_fields.items()}
+        given = {key: getattr(self, name) for name, key in names.items()}
+        given |= {names.get(name, name): value for name, value in (update or {}).items()}
+        try:
+            checked = type(self).model_validate(given)
+        except ValidationError as error:
+            found = (
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']}; found {shown(e['input'])}"
+                for e in error.errors(include_url=False)
+            )
+            raise InputError(f"{type(self).__name__}: {', '.join(found)}") from None
+        return super().model_copy(
+            update={name: getattr(checked, name) for name in names if name in (update or {})},
+            deep=deep,
+        )

@@ -8,6 +8,7 @@ from typing import TypeGuard
 
 import numpy as np
 
+from nfspec.frozen import FrozenDict
 from nfspec.initialise import Params
 from nfspec.plan import (
     Activation,
@@ -26,7 +27,7 @@ from nfspec.room import require_room
 from nfspec.weights import check
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Folded:
     """What `fold` returns.
 
@@ -42,9 +43,13 @@ class Folded:
     original: Plan
     original_params: Params
 
+    def __post_init__(self) -> None:
+        for name in ("params", "original_params"):
+            object.__setattr__(self, name, FrozenDict(getattr(self, name)))
+
     def unfold(self) -> tuple[Plan, Params]:
         """The plan and parameters as they were."""
-        return self.original, self.original_params
+        return self.original, dict(self.original_params)
 
 
 def fold(plan: Plan, params: Params) -> Folded:

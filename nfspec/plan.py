@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Literal
 
+from nfspec.frozen import FrozenDict
 from nfspec.training import AGC, Recipe
 
 Role = Literal["kernel", "gain", "bias", "skip_gain", "head"]
@@ -337,10 +337,13 @@ class Plan:
     agc: AGC
     recipe: Recipe | None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", FrozenDict(self.taps))
+
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:
         """Canonical name to parameter, in order of execution."""
-        return MappingProxyType({p.name: p for op in self.ops for p in op.parameters})
+        return FrozenDict({p.name: p for op in self.ops for p in op.parameters})
 
     @cached_property
     def tap_info(self) -> Mapping[str, Tap]:
@@ -358,7 +361,7 @@ class Plan:
             elif isinstance(op, Dense):
                 channels = op.out_features
             found[op.name] = Tap(channels, stride)
-        return MappingProxyType({tap: found[name] for tap, name in self.taps.items()})
+        return FrozenDict({tap: found[name] for tap, name in self.taps.items()})
 
     def section(self, op: Op) -> str:
         """Where an operation belongs: `stem`, a block such as `stages.0.blocks.1`, or `head`."""

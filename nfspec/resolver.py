@@ -8,7 +8,6 @@ says so.
 from __future__ import annotations
 
 import math
-from types import MappingProxyType
 from typing import Any
 
 from nfspec.activations import DEEPMIND_SLOPE
@@ -83,7 +82,7 @@ class _Builder:
             train_size=spec.input.train,
             test_size=spec.input.test,
             ops=tuple(self.ops),
-            taps=MappingProxyType(self.taps),
+            taps=self.taps,
             blocks=tuple(self.blocks),
             agc=spec.agc,
             recipe=spec.recipe,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nfspec.fields import Factor, Fraction, NotNegative, Roles, Table
+from nfspec.frozen import FrozenDict
 
 
 class AGC(Table):
@@ -34,10 +35,13 @@ class AGC(Table):
         ),
     ]
     roles: Annotated[
-        dict[Roles, Factor], Field(description="lambda of a role, for names that have none.")
+        dict[Roles, Factor],
+        AfterValidator(FrozenDict),
+        Field(description="lambda of a role, for names that have none."),
     ]
     names: Annotated[
         dict[str, Factor],
+        AfterValidator(FrozenDict),
         Field(description="lambda by name, the longest match's; * is any run of characters."),
     ]
 

@@ -82,7 +82,8 @@ def _rounded_constants(plan: Plan, noise: Rounding) -> Plan:
             for name in ("learning_rate", "momentum", "weight_decay")
         }
     )
-    agc = plan.agc.model_copy(update={"clipping": off(plan.agc.clipping)})
+    clipping = min(off(plan.agc.clipping), 1_000.0)  # the largest that the language has
+    agc = plan.agc.model_copy(update={"clipping": clipping})
     return replace(plan, recipe=recipe, agc=agc)
 
 

@@ -22,7 +22,7 @@ from nfspec.reference.rounding import Rounding
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no equality of their own
 class Gradients:
     """A loss and what it depends on.
 

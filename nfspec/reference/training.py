@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 Arrays = Mapping[str, Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no equality of their own
 class TrainingState:
     """What one step hands to the next, by canonical name.
 
