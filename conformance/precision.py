@@ -41,6 +41,13 @@ MODES = {
     "f16": Precision(2.0**-11, 2.0**-24, 2.0**-11, 2.0**-14, "mixed_float16"),
 }
 FULL = MODES["f32"]
+# The largest finite number that a mode stores.
+LARGEST = {
+    "f32": (2.0 - 2.0**-23) * 2.0**127,
+    "tf32": (2.0 - 2.0**-23) * 2.0**127,
+    "bf16": (2.0 - 2.0**-7) * 2.0**127,
+    "f16": (2.0 - 2.0**-10) * 2.0**15,
+}
 
 
 def narrow(array: NDArray[Any], mode: str) -> NDArray[np.float32]:

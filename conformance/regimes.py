@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from nfspec.clipping import LEAST_GRADIENT_NORM
 from nfspec.conformance.case import Arrays, Case, Clip
-from nfspec.conformance.precision import narrow
-from nfspec.plan import Op, WSConv
+from nfspec.conformance.precision import LARGEST, MODES, narrow
+from nfspec.plan import Activation, Op, WSConv
 
 Array = NDArray[np.float64]
 
 CONV_REGIMES = ("normal", "offset", "eps", "positive", "outlier")
 IMAGE_REGIMES = ("normal", "positive", "outlier")
+RANGE = "range"  # of activations: every size that a mode stores
 CLIP_REGIMES = ("some", "boundary", "tiny", "large", "zero")
 
 
@@ -71,6 +72,27 @@ def layer(case: Case) -> Arrays:
         z = rng.standard_normal(parameter)
         found[name] = z * parameter[0] ** -0.5 if name.endswith("kernel") else 0.3 * z
     return as_float32(**found)
+
+
+def whole_range(case: Case, times: float) -> Array:
+    """What an activation reads: every size from 2^-9 to the largest of which it can be said in a
+    mode what the activation is, of both signs, that largest itself too.
+
+    Functions form products on their way, such as x · (1 + tanh) before it is halved, or dy · x
+    before it meets a slope of 0, and on JAX and TensorFlow these are the framework's own. Nothing
+    is said where they overflow.
+
+    Args:
+        case: Of an activation.
+        times: How many times x, apart from gamma and beta, such a product may be.
+    """
+    rng, op = case.rng(), case.op
+    assert isinstance(op, Activation)
+    factor = times * max(1.0, *map(abs, (op.gamma, op.beta, op.gamma * op.beta)))
+    largest = LARGEST[case.mode] / factor * (1.0 - 16.0 * MODES[case.mode].store)
+    x = 2.0 ** rng.uniform(-9.0, np.log2(largest), case.shape)
+    x.flat[:2] = largest
+    return np.asarray(x * np.resize([1.0, -1.0], case.shape))
 
 
 def parameters(op: Op) -> dict[str, tuple[int, ...]]:

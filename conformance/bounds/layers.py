@@ -32,6 +32,10 @@ Array = NDArray[np.float64]
 # and a formula made of one has up to four operations around it.
 FUNCTION = 16.0
 
+# Beyond it exp(-x) is 0 in every format, and sigmoid, tanh and erf are what they tend to: nothing
+# is left that cancels, and an activation's slope is 0 or 1.
+SATURATED = 128.0
+
 
 def _store(value: Array, precision: Precision, times: float = 2.0) -> Array:
     return times * precision.store * np.abs(value) + precision.least
@@ -40,9 +44,10 @@ def _store(value: Array, precision: Precision, times: float = 2.0) -> Array:
 def activation(op: Activation, x: Array, precision: Precision) -> tuple[Array, Terms]:
     """Absolute near a function's zeros, where its formula cancels: a few u of 1 + |x|."""
     y = ops.activation(op, x)
+    at = op.beta * x if op.beta_at == "before" else x
     u, size = precision.store, abs(op.gamma * op.beta)
     terms = {
-        "function": FUNCTION * u * (np.abs(y) + size * _reach(op.kind, x)),
+        "function": FUNCTION * u * (np.abs(y) + size * _reach(op.kind, at)),
         "store": _store(y, precision),
     }
     if precision.operand:
@@ -55,7 +60,7 @@ def _reach(kind: str, x: Array) -> Array:
     if kind in ("identity", "relu", "relu6", "leaky_relu", "soft_sign"):
         return np.zeros_like(x)
     if kind in ("gelu_tanh", "gelu_erf", "silu"):
-        return np.abs(x)
+        return np.where(np.abs(x) < SATURATED, np.abs(x), 0.0)
     if kind in ("elu", "celu", "selu"):  # exp(x) - 1, by whichever of two functions
         return np.where(x < 0, 1.0, 0.0)
     return np.minimum(1.0, np.abs(x)) if kind == "tanh" else np.ones_like(x)
@@ -67,6 +72,7 @@ def activation_gradient(
     dx = derivatives.activation(op, dy, x)
     size = np.abs(op.gamma * op.beta * dy)
     at = np.abs(op.beta * x if op.beta_at == "before" else x)
+    at = np.where(at < SATURATED, at, 0.0)
     # The slope of gelu_tanh has 1 - tanh² in it, which cancels, times x and the cubic's own slope.
     reach = size * (1.0 + at * (1.0 + 0.134 * at**2 if op.kind == "gelu_tanh" else 1.0))
     u = precision.store

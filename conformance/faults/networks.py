@@ -114,7 +114,28 @@ def _zero_padding(original: Any) -> Any:
 
 
 POOL = "nfspec.backends.layers.pooling:SpatialPool.call"
+ACTIVATE = "nfspec.backends.kernels.plain:activate"
 MEAN = "nfspec.backends.layers.pooling:SpatialMean.call"
+
+
+def _cubed(finite: bool) -> Any:
+    """Activations with a cube in them that overflows, or, with `finite`, whose slope alone does."""
+
+    def wrap(original: Any) -> Any:
+        def activate(kind: str, slope: float) -> Any:
+            from keras import ops
+
+            def function(x: Any) -> Any:
+                nothing = 0.0 * (x * x * x)
+                if finite:
+                    nothing = ops.where(ops.abs(x) < 1e3, nothing, ops.zeros_like(x))
+                return original(kind, slope)(x) + nothing
+
+            return function
+
+        return activate
+
+    return patched(ACTIVATE, wrap)
 
 
 def _pixel_missing(original: Any) -> Any:
@@ -145,6 +166,10 @@ NETWORKS = (
     _activation("act-no-beta", "beta left out", "ACT-01", beta=lambda op: 1.0),
     _activation("act-beta-place", "beta on the other side of the activation",
                 beta_at=lambda op: "after" if op.beta_at == "before" else "before"),
+    Fault("act-overflow", "a cube overflows, of which nothing is left otherwise",
+          ("ACT-01", "ACT-02"), patch=_cubed(False)),
+    Fault("act-slope-overflow", "the same where slopes are taken alone", ("ACT-02",),
+          patch=_cubed(True)),
     Fault("block-alpha", "alpha 0.2002 for 0.2", ("RES-01",),
           op=of_kind(Residual, alpha=lambda op: op.alpha * 1.001)),
     Fault("block-no-skip-gain", "the skip gain left out", ("RES-01",),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nfspec import plan as p
 from nfspec.conformance import regimes
@@ -13,7 +14,7 @@ from nfspec.conformance.bounds import clipping as clip_bounds
 from nfspec.conformance.bounds import layers as bounds
 from nfspec.conformance.bounds import ws_conv as ws_bounds
 from nfspec.conformance.case import Arrays, Case
-from nfspec.conformance.precision import MODES, Precision
+from nfspec.conformance.precision import MODES, Precision, narrow
 from nfspec.conformance.properties.base import (
     ALL_MODES,
     FULL_MODES,
@@ -28,6 +29,8 @@ from nfspec.conformance.properties.base import (
 from nfspec.conformance.properties.exact import IMAGE, image
 from nfspec.conformance.target import Target
 from nfspec.counting import output_side
+
+LARGEST_DY = 4.0  # where x is as large as can be
 
 Found = dict[str, tuple[Array, dict[str, Array]]]
 
@@ -133,7 +136,7 @@ def _features(op: p.Op) -> tuple[int, ...]:
     return (*IMAGE, channels)
 
 
-def _shapes(case: Case) -> list[Arrays]:
+def _shapes(case: Case, times: float = 2.0) -> list[Arrays]:
     arrays = regimes.layer(case)
     if isinstance(case.op, p.Residual):
         shortcut = regimes.images(case.rng("shortcut"), case.shape, case.regime)
@@ -141,8 +144,15 @@ def _shapes(case: Case) -> list[Arrays]:
     if isinstance(case.op, p.Activation):
         # Both sides of every kink and far into the tails, but not on a kink: ties are not tested.
         x = arrays["x"] * (4.0 if case.regime == "normal" else 1.0)
+        if case.regime == regimes.RANGE:
+            x = narrow(regimes.whole_range(case, times), case.mode)
         arrays["x"] = np.where(np.abs(x) < 1e-3, 0.5, x).astype(np.float32)
     return [arrays]
+
+
+def _off_kinks(case: Case, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What an activation reads where its slope is asked for: narrow numbers may be 6 exactly."""
+    return np.where(x == 6.0, np.float32(6.5), x) if isinstance(case.op, p.Activation) else x
 
 
 def _forward_bound(op: Any, a: dict[str, Array], precision: Precision) -> Any:
@@ -194,18 +204,35 @@ def _gradient(case: Case, calls: list[Arrays]) -> Expected:
 
 
 def _pulled(case: Case) -> list[Arrays]:
-    (arrays,) = _shapes(case)
+    (arrays,) = _shapes(case, 2.0 * LARGEST_DY)
+    arrays["x"] = _off_kinks(case, narrow(arrays["x"], case.mode))
     (y,) = _forward(case, [arrays]).outputs.values()
-    return _with_dy(case, arrays, y.value.shape)
+    (call,) = _with_dy(case, arrays, y.value.shape)
+    if case.regime == regimes.RANGE:
+        call["dy"] = np.clip(call["dy"], -LARGEST_DY, LARGEST_DY)
+    return [{**call, "dy": narrow(call["dy"], case.mode)}]
 
 
 def _pair(
-    number: int, prefix: str, title: str, kind: type[Any], method: str, gradients: bool = True
+    number: int,
+    prefix: str,
+    title: str,
+    kind: type[Any],
+    method: str,
+    gradients: tuple[str, ...] = FULL_MODES,
 ) -> tuple[Property, ...]:
-    """The properties of an operation: forward, and gradients."""
+    """The properties of an operation: forward, and gradients in some modes."""
 
     def cases(property_id: str) -> Callable[[Target], list[Case]]:
-        return lambda target: spread(property_id, target.of(kind), regimes.IMAGE_REGIMES, _features)
+        def found(target: Target) -> list[Case]:
+            ops = target.of(kind)
+            several = spread(property_id, ops, regimes.IMAGE_REGIMES, _features)
+            if kind is not p.Activation:
+                return several
+            # Every activation over the whole range of numbers, too.
+            return several + spread(property_id, ops, (regimes.RANGE,), _features)
+
+        return found
 
     forward, backward = f"{prefix}-{number:02}", f"{prefix}-{number + 1:02}"
     found = [
@@ -232,7 +259,7 @@ def _pair(
                 cases=cases(backward),
                 calls=_pulled,
                 expect=_gradient,
-                modes=FULL_MODES,
+                modes=gradients,
                 must=all_regimes,
             )
         )
@@ -273,12 +300,12 @@ AGC_01 = Property(
 PROPERTIES = (
     WS_01,
     WS_02,
-    *_pair(1, "ACT", "activation", p.Activation, "activation"),
+    *_pair(1, "ACT", "activation", p.Activation, "activation", ALL_MODES),
     *_pair(1, "POOL", "pooling", p.Pool, "pool"),
     *_pair(1, "SE", "squeeze-and-excitation", p.SqueezeExcite, "squeeze_excite"),
     *_pair(1, "ECA", "efficient channel attention", p.ECA, "eca"),
-    *_pair(1, "RES", "where branches meet", p.Residual, "residual", gradients=False),
-    *_pair(1, "MEAN", "global pooling", p.GlobalPool, "global_pool", gradients=False),
+    *_pair(1, "RES", "where branches meet", p.Residual, "residual", ()),
+    *_pair(1, "MEAN", "global pooling", p.GlobalPool, "global_pool", ()),
     *_pair(1, "FC", "classifier", p.Dense, "dense"),
     AGC_01,
 )

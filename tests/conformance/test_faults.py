@@ -117,7 +117,7 @@ from nfspec.conformance.faults import FAULTS, NO_FAULT, clipping, convs, drops, 
 
 PLACES = (
     f"{convs.LAYER}.standardised_kernel", f"{convs.LAYER}._conv", clipping.CLIP, clipping.NORMS,
-    clipping.SGD, networks.POOL, networks.MEAN,
+    clipping.SGD, networks.POOL, networks.MEAN, networks.ACTIVATE,
     drops.CALL, drops.DRAWS, drops.ZERO, drops.NETWORK, drops.SEED, drops.FOLDED,
 )
 

@@ -8,9 +8,11 @@ import pytest
 from nfspec.clipping import LEAST_GRADIENT_NORM
 from nfspec.conformance import regimes
 from nfspec.conformance.case import Case, Clip, digest
-from nfspec.conformance.precision import narrow
-from nfspec.conformance.regimes import CLIP_REGIMES, CONV_REGIMES, IMAGE_REGIMES
+from nfspec.conformance.precision import LARGEST, narrow
+from nfspec.conformance.regimes import CLIP_REGIMES, CONV_REGIMES, IMAGE_REGIMES, RANGE
 from nfspec.conformance.target import CONV, SE, target
+from nfspec.plan import Activation
+from nfspec.reference import operations
 
 OVER = (0, 1, 2)
 KERNEL = Clip("kernel", (3, 3, 16, 32), "squeeze", 0.01, 1e-3)
@@ -153,3 +155,18 @@ def test_narrow_gradients_are_stored_as_such(mode):
     arrays = clipping("some", mode=mode)
     np.testing.assert_array_equal(narrow(arrays["gradient"], mode), arrays["gradient"])
     assert (narrow(arrays["parameter"], mode) != arrays["parameter"]).any()
+
+
+@pytest.mark.parametrize("mode", ["f32", "bf16", "f16"])
+@pytest.mark.parametrize("op", [op for op in target(None).ops if isinstance(op, Activation)])
+def test_activations_are_drawn_up_to_the_largest_number(mode, op):
+    case = Case("ACT-01", 0, RANGE, mode, op=op, shape=(4, 8, 8, 8))
+    x = regimes.whole_range(case, 2.0)
+    y = operations.activation(op, x)
+    largest = LARGEST[mode]
+    factor = 2.0 * max(1.0, abs(op.gamma), abs(op.beta), abs(op.gamma * op.beta))
+    assert (largest / factor * 0.9 < np.abs(x).max()) and (np.abs(x).max() < largest / factor)
+    assert (np.abs(y) < largest).all()
+    binades = set(zip(np.floor(np.log2(np.abs(x))).flat, np.sign(x).flat, strict=True))
+    assert len(binades) >= 1.6 * (np.log2(largest / factor) + 9.0)  # nearly all, of both signs
+    assert np.isfinite(narrow(x, mode)).all()

@@ -386,3 +386,16 @@ def test_global_pool(regime):
 
 def test_every_activation_has_a_float32_formula():
     assert set(FUNCTIONS) == set(DEEPMIND_GAMMA)
+
+
+@pytest.mark.parametrize("kind", ["gelu_tanh", "gelu_erf", "silu"])
+def test_nothing_is_allowed_where_an_activation_is_saturated(kind):
+    """A slope of 1 or 0 and a value of x or 0, whatever the size of x."""
+    op = p.Activation("op", ("x",), kind, 0.0, 1.0, 1.0, "after")
+    x = np.array([-1e38, -1e4, -129.0, 129.0, 1e4, 1e38])
+    y, terms = bounds.activation(op, x, FULL)
+    dx, of_slope = bounds.activation_gradient(op, np.ones(6), x, FULL)
+    assert (sum(terms.values()) <= 20.0 * 2.0**-24 * np.abs(y) + 2.0**-126).all()
+    assert (sum(of_slope.values()) <= 40.0 * 2.0**-24 + 2.0**-126).all()
+    np.testing.assert_allclose(y, np.maximum(x, 0.0), atol=1e-50)
+    np.testing.assert_allclose(dx, x > 0.0, atol=1e-50)

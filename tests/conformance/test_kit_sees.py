@@ -1,15 +1,18 @@
-"""What is random and what is folded: mistakes in them are found, and found for what they are."""
+"""Mistakes in what is random, in folded networks and in what overflows: each is found, by the
+property that is about it."""
 
 import pytest
 
 from nfspec.conformance.faults import FAULTS
 from nfspec.conformance.kill import attempt
 from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.regimes import RANGE
 from nfspec.conformance.run import Settings, columns, essential_cases
 from nfspec.conformance.target import target
 
 NAMES = [name for name in FAULTS if name.startswith(("drop-", "fold-"))]
-LONG = ("drop-training-lost", "drop-reversed", "drop-no-dropout")  # seconds, each like another
+# Seconds, each like another.
+LONG = ("drop-training-lost", "drop-constant-rate", "drop-reversed", "drop-no-dropout")
 GENERAL = target(None)
 
 
@@ -32,3 +35,14 @@ def test_a_fault_is_found(name, runner):
     kills = attempt([runner], case_of(FAULTS[name].first[-1]))
     assert kills[runner].property == FAULTS[name].first[-1]
     assert not kills[runner].problem
+
+
+@pytest.mark.parametrize("name", ["act-overflow", "act-slope-overflow"])
+def test_what_overflows_is_found(name, runner):
+    asked = PROPERTIES[FAULTS[name].first[0]]
+    case = next(c for c in essential_cases(asked, GENERAL, "f32", 0) if c.regime == RANGE)
+    runner.fault = ""
+    assert attempt([runner], case) == {}
+    runner.fault = name
+    kill = attempt([runner], case)[runner]
+    assert (kill.property, kill.problem) == (asked.id, "")
