@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SpecError,
         WeightError,
     )
+    from nfspec.grey import to_grey
     from nfspec.initialise import init
     from nfspec.loader import dialects, load, variants
     from nfspec.plan import Parameter, Plan
@@ -49,6 +50,7 @@ _HOMES = {
         "SpecError",
         "WeightError",
     ],
+    "grey": ["to_grey"],
     "initialise": ["init"],
     "loader": ["dialects", "load", "variants"],
     "plan": ["Parameter", "Plan"],

@@ -39,18 +39,22 @@ def windows(x: Array, kernel: int, stride: int, padding: Padding, fill: float) -
     return view[:, ::stride, ::stride]
 
 
-def standardise(op: WSConv, kernel: Array, gain: Array) -> Array:
-    """The kernel that convolves, (kh, kw, I/groups, O): gamma · gain · (w - mean) · s."""
+def divisor(op: WSConv, kernel: Array) -> Array:
+    """The scale that weight standardisation divides each output channel's weights by, (O,)."""
     n = op.fan_in
     centred = kernel - kernel.mean(axis=(0, 1, 2))
     variance = (centred**2).sum(axis=(0, 1, 2)) / (n - op.ddof)
     if op.eps_rule == "max":
-        divisor = np.sqrt(np.maximum(n * variance, op.eps))
-    elif op.eps_rule == "add":
-        divisor = np.sqrt(n * (variance + op.eps))
-    else:
-        divisor = np.sqrt(n) * (np.sqrt(variance) + op.eps)
-    return centred * (op.gamma * gain / divisor)
+        return np.asarray(np.sqrt(np.maximum(n * variance, op.eps)))
+    if op.eps_rule == "add":
+        return np.asarray(np.sqrt(n * (variance + op.eps)))
+    return np.asarray(np.sqrt(n) * (np.sqrt(variance) + op.eps))
+
+
+def standardise(op: WSConv, kernel: Array, gain: Array) -> Array:
+    """The kernel that convolves, (kh, kw, I/groups, O): gamma · gain · (w - mean) / divisor."""
+    centred = kernel - kernel.mean(axis=(0, 1, 2))
+    return centred * (op.gamma * gain / divisor(op, kernel))
 
 
 def conv(x: Array, kernel: Array, stride: int, groups: int, padding: Padding) -> Array:

@@ -1,0 +1,57 @@
+"""Weights for images of one channel, made of those for images of several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from nfspec.errors import WeightError
+from nfspec.initialise import Params
+from nfspec.plan import INPUT, Plan, WSConv
+from nfspec.reference.operations import divisor
+from nfspec.weights import check
+
+
+def to_grey(plan: Plan, params: Params, grey: Plan) -> Params:
+    """Weights with which a network of one channel does on an image what `plan`'s does on copies.
+
+    The kernels that read the image are summed over its channels. Weight standardisation would take
+    the scale of that sum away, so each gain is multiplied by the scale that the kernel was divided
+    by, s(sum of W) over s(W). Logits are the same up to the rounding of kernels and gains to
+    float32, for images whose channels are alike once they are normalised by mean and std.
+
+    Args:
+        plan: The network that the weights are of, such as one of RGB images.
+        params: Its parameters: canonical name to float32 array.
+        grey: The same network with `input.channels = 1`.
+
+    Returns:
+        Parameters of `grey`.
+
+    Raises:
+        WeightError: `params` do not fit `plan`, or the two networks differ in more than the
+            channels.
+    """
+    found = check(plan, params)
+    first = {op.name: op for op in grey.ops if isinstance(op, WSConv) and op.inputs == (INPUT,)}
+    adapted = tuple(
+        replace(op, in_channels=1, kernel_init=first[op.name].kernel_init)
+        if isinstance(op, WSConv) and op.name in first
+        else op
+        for op in plan.ops
+    )
+    if grey.channels != 1 or adapted != grey.ops:
+        raise WeightError(
+            f"{plan.name} and {grey.name}: expected one network, with more than one channel and "
+            "with one; they differ in more than input.channels"
+        )
+    for op in plan.ops:
+        if isinstance(op, WSConv) and op.name in first:
+            kernel = np.asarray(found[f"{op.name}.kernel"], np.float64)
+            gain = np.asarray(found[f"{op.name}.gain"], np.float64)
+            total = kernel.sum(axis=2, keepdims=True).astype(np.float32)
+            scale = divisor(first[op.name], total.astype(np.float64)) / divisor(op, kernel)
+            found[f"{op.name}.kernel"] = total
+            found[f"{op.name}.gain"] = (gain * scale).astype(np.float32)
+    return check(grey, found)
