@@ -376,6 +376,29 @@ def test_a_run_with_other_settings_does_not_go_on(folder, changes):
     assert (folder / JOURNAL).read_text() == kept
 
 
+def spoilt(folder, change):
+    """What is said of a journal whose cell of EXACT-03 is changed."""
+    interrupted(folder, "EXACT-03")
+    path = folder / JOURNAL
+    first, line = path.read_text().splitlines()
+    entry = json.loads(line)
+    change(entry["cell"])
+    path.write_text(f"{first}\n{json.dumps(entry)}\n")
+    with pytest.raises(InputError, match=r"^--resume: .*start anew with --force$") as caught:
+        run(good(), folder, resume=True)
+    return str(caught.value)
+
+
+def test_a_journal_whose_worst_case_is_too_large_does_not_go_on(folder):
+    said = spoilt(folder, lambda cell: cell["worst_case"].update(shape=[2000, 2000, 100, 16]))
+    assert "shape [2000, 2000, 100, 16] has 6,400,000,000 elements; at most 67,108,864" in said
+
+
+def test_a_journal_with_a_line_without_an_end_does_not_go_on(folder):
+    said = spoilt(folder, lambda cell: cell.update(message="x" * 5_000_000))
+    assert "a line of more than 4,194,304 bytes, which no run writes" in said
+
+
 def test_a_run_that_never_began_does_not_go_on(folder):
     with pytest.raises(InputError, match=r"--resume: .*journal.jsonl does not exist; "):
         run(good(), folder, resume=True)
