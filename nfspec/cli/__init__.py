@@ -8,6 +8,7 @@ Results go to stdout, what is wrong to stderr. Exit status: 0; 1 where `diff` fi
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +31,7 @@ from nfspec.cli.plot import plot
 from nfspec.cli.show import show
 from nfspec.cli.text import print_lines, say
 from nfspec.cli.train import train
-from nfspec.errors import NfspecError
+from nfspec.errors import InputError, NfspecError
 
 
 class _Commands(TyperGroup):
@@ -38,6 +39,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            _require_present_folder()
             with streams.Interruptible():
                 return super().invoke(ctx)
         except NfspecError as error:
@@ -61,6 +63,14 @@ def _interrupted(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _require_present_folder() -> None:
+    """Frameworks and relative paths fail in many ways in a folder that was deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        raise InputError("the present folder is no longer there; change to another one") from None
 
 
 def _reason(error: OSError) -> str:

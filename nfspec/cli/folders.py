@@ -141,7 +141,8 @@ def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
         descriptor = _lock(folder)
     except OSError as error:
         _take_away(folder, made)
-        raise InputError(f"{folder}: cannot be written to ({error}); give another --out") from None
+        reason = error.strerror or error
+        raise InputError(f"{folder}: cannot be written to: {reason}; give another --out") from None
     try:
         _require_usable(folder, resume, force)  # it may have changed before it was locked
         yield

@@ -123,3 +123,35 @@ def test_a_terminal_that_lacks_a_character_gets_the_rest():
     result = python(code, env={**os.environ, "PYTHONIOENCODING": "cp437"}, encoding="cp437")
     assert (result.returncode, result.stderr) == (0, "")
     assert "nf-regnet-b1\nsource       arXiv:2101.08692 ?5; " in result.stdout
+
+
+POOR = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+POOR |= {"COLUMNS": "20", "TMPDIR": "/nowhere"}
+
+
+def test_a_poor_environment_is_no_hindrance(tmp_path):
+    """Sources and file names have letters that are not ASCII; there is no home, either."""
+    env = {name: value for name, value in os.environ.items() if name != "HOME"} | POOR
+    code = "from nfspec.cli import app; import sys\nfor line in sys.argv[1:]:\n"
+    code += "    try: app(line.split())\n    except SystemExit as end: assert end.code == 0, line"
+    lines = ("show nf-regnet-b1", "list", "agc nfnet-nano", "cost nfnet-f0", "train --help")
+    lines += (f"new e --output {tmp_path}/é.toml", f"check {tmp_path}/é.toml")
+    result = subprocess.run(
+        [sys.executable, "-c", f"from nfspec import streams; streams.ready()\n{code}", *lines],
+        capture_output=True, timeout=60, env=env,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("command", ["new moth", "conform"])
+def test_a_present_folder_that_was_deleted_is_a_sentence(command, tmp_path):
+    code = (
+        "import os, sys; os.rmdir(os.getcwd()); sys.argv[1:] = sys.argv[1].split(); "
+        "from nfspec.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code, command],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "the present folder is no longer there; change to another one\n"
