@@ -23,6 +23,7 @@ from nfspec.validation import printable
 
 MOST_NAMED = 20  # of unknown fields
 LONGEST = 2**16  # characters of a line
+LONGEST_MESSAGE = 200  # characters of what is wrong with one
 LARGEST = 2**26  # elements of an array of a case, of which the bounds need some ten in float64
 DROPS = "drops"  # the regime of networks that drop at random
 
@@ -158,7 +159,8 @@ class Case:
             _small(case)
             return case
         except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
-            raise InputError(f"not a case: {type(error).__name__}: {_first(error)}") from None
+            what = printable(_first(error)[:LONGEST_MESSAGE])
+            raise InputError(f"not a case: {type(error).__name__}: {what}") from None
 
     def rng(self, stream: str = "") -> np.random.Generator:
         """A counter-based generator keyed by the case; one for each stream."""

@@ -178,6 +178,7 @@ LARGE = {
     "padded input": {"op": {**POOL, "window": 2**20}, "shape": [1, 8, 8, 3]},
     "op.kernel": {"op": {**CONV_LINE, "in_channels": 2**30}, "shape": [1, 8, 8, 16]},
     "output": {"op": {**CONV_LINE, "kernel": 1, "out_channels": 2**20}, "shape": [1, 99, 99, 1]},
+    "shape [1000": {"shape": [10**400]},
     "shape [": {"op": {**CLIP, "shape": [2**20, 2**20]}},
     "at least 1": {"op": POOL, "shape": [2, -3, 8, 3]},
     "at least 1; found": {"op": CONV_LINE, "shape": [2, 0, 8, 16]},
