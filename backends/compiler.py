@@ -19,7 +19,7 @@ from nfspec.backends.settings import policy_of
 from nfspec.errors import InputError, WeightError
 from nfspec.initialise import Params, draw_in_order, init
 from nfspec.resolver import resolve
-from nfspec.rewriting import move_scalars
+from nfspec.rewriting import move_scalars, without_features
 from nfspec.spec import Spec
 from nfspec.weights import check
 
@@ -173,6 +173,7 @@ def assemble(
         )
     given = plan
     plan = plan if kernels.is_plain() else move_scalars(plan)
+    plan = plan if taps else without_features(plan)
     # Drawn one by one where they are built into the model, so that there is never a second copy.
     weights = draw_in_order(plan) if params is None else iter(check(plan, params).items())
     policy = policy_of(dtype)

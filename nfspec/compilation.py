@@ -94,7 +94,8 @@ def compile(
         spec: What `nfspec.load` returns.
         backend: The framework. Keras runs on one in a process; the first call decides.
         params: Canonical name to float32 array; `nfspec.init(plan)` if not given.
-        taps: Return a dict of named taps (stem, each block, pool, logits) instead of the logits.
+        taps: Return a dict of named taps (stem, each block, features, pool, logits) instead of the
+            logits.
         data_format: Layout of the images, (N, H, W, C) or (N, C, H, W). Parameters do not change.
         dtype: A Keras dtype policy, such as "mixed_bfloat16". If not given, that of
             `keras.config.set_dtype_policy`, or else float32: Keras's floatx, epsilon and
