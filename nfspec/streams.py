@@ -13,6 +13,10 @@ TYPE_CHECKING = False  # not typing's
 if TYPE_CHECKING:
     from typing import Any
 
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
 
 def ready() -> None:
     """See that file descriptors 0, 1 and 2 are open, and that any text can be printed.
@@ -74,13 +78,24 @@ def end_at_once() -> None:
 
 
 class Interruptible:
-    """Within it Ctrl-C raises KeyboardInterrupt, for code that has something to let go of."""
+    """Within it Ctrl-C raises KeyboardInterrupt, and what else ends a process SystemExit.
+
+    So code can take away the temporary files and processes that it made.
+    """
 
     def __enter__(self) -> None:
-        self.before = signal.getsignal(signal.SIGINT)
-        if self.before is _end:
+        self.before = {number: signal.getsignal(number) for number in ENDING}
+        if self.before[signal.SIGINT] is _end:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in ENDING[1:]:
+                if self.before[number] is signal.SIG_DFL:  # not where it is ignored, as by nohup
+                    signal.signal(number, _leave)
 
     def __exit__(self, *_: object) -> None:
-        if self.before is _end:
-            signal.signal(signal.SIGINT, _end)
+        for number, before in self.before.items():
+            signal.signal(number, before)
+
+
+def _leave(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
+    sys.exit(128 + number)

@@ -11,6 +11,19 @@ import pytest
 
 from nfspec import streams
 
+
+@pytest.fixture(autouse=True)
+def signals_that_are_not_ignored():
+    """In the background of a script SIGINT is, by what a test starts, too; SIGHUP under nohup."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 COMMAND = f"'{sys.executable}' -P -m nfspec"
 
 
@@ -125,3 +138,23 @@ def test_what_ignores_ctrl_c_goes_on_doing_so():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_temporary_folders_are_taken_away_by_whatever_ends_a_command(number, tmp_path):
+    code = """
+import sys, tempfile, time
+from nfspec import streams
+streams.end_at_once()
+with streams.Interruptible(), tempfile.TemporaryDirectory(dir=sys.argv[1]):
+    print(flush=True)
+    time.sleep(30)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert list(tmp_path.iterdir())
+        process.send_signal(number)
+        process.communicate(timeout=20)
+    assert process.returncode == (-2 if number == signal.SIGINT else 128 + number)
+    assert not list(tmp_path.iterdir())

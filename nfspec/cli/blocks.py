@@ -78,6 +78,6 @@ def block_table(plan: Plan, counted: Count) -> list[str]:
     for block, line in zip(plan.blocks, lines, strict=True):
         if block.index == 0:
             height, width, _ = rows[block.name].shape
-            printed.append(bold(f"stages.{block.stage}") + f"  {height} x {width} px")
+            printed.append(bold(f"stages.{block.stage}  {height} x {width} px"))
         printed.append(line)
     return [*printed, head, *_notes(plan)]

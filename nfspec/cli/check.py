@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.text import clean, compact, print_json, print_lines, say
+from nfspec.cli.text import compact, print_json, print_lines, say
 from nfspec.counting import count
 from nfspec.errors import InputError, NfspecError, Problem, SpecError
 from nfspec.loader import load
@@ -54,7 +54,7 @@ def check(
                 f"{report['file']}: ok, {report['name']}, {parameters} parameters, "
                 f"{macs}MACs at {report['size']} px"
             )
-            print_lines([clean(line)])
+            print_lines([line])
         elif isinstance(error, SpecError):
             say(str(error))
         elif error is not None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nfspec.cli.compare import parse_backends
+from nfspec.cli.folders import alone
 from nfspec.cli.options import MAX_SEED
 from nfspec.cli.outputs import FORCE_HELP, require_own
-from nfspec.cli.text import WIDTH, print_lines, print_text, say, table
+from nfspec.cli.text import WIDTH, clean, print_lines, print_text, say, table
 from nfspec.compilation import BACKENDS
 from nfspec.errors import BackendError, InputError
 
@@ -109,7 +110,7 @@ def _progress() -> Iterator[Progress]:
 
         def show(results: Results, status: str) -> None:
             shown = _lines(results)[-(console.height - 3) :] if results.columns else []
-            live.update(Group(Text("\n".join(shown)), Text(status, style="bold")))
+            live.update(Group(Text(clean("\n".join(shown))), Text(status, style="bold")))
 
         yield show
 
@@ -248,26 +249,29 @@ def conform(
         properties=tuple(name.strip() for name in properties.split(",") if name.strip()),
         timeout=timeout,
     )
-    _require_out(out, FAULT_FILES if faults else RUN_FILES, resume, force)
-    if faults:
-        _faults(settings, out, resume, as_json)
-        return
-    try:
-        with _progress() as progress:
-            results = run(settings, out, resume=resume, progress=progress)
-    except KeyboardInterrupt:
-        say(f"interrupted; go on with the same command and --resume --out {out}")
-        raise typer.Exit(130) from None
-    paths = _finish(results, settings, entries, out)
-    if as_json:
-        print_text(results.to_json())
-    else:
-        print_lines([*_lines(results), *_summary(results), *paths])
-    _require(results, tuple(name.strip() for name in require.split(",") if name.strip()))
-    if not any(cell.cases for cell in results.cells):
-        raise typer.Exit(2)
-    if not results.conformant:
-        raise typer.Exit(1)
+    names = FAULT_FILES if faults else RUN_FILES
+    _require_out(out, names, resume, force)
+    with alone(out):
+        _require_out(out, names, resume, force)  # it may have changed before it was held
+        if faults:
+            _faults(settings, out, resume, as_json)
+            return
+        try:
+            with _progress() as progress:
+                results = run(settings, out, resume=resume, progress=progress)
+        except KeyboardInterrupt:
+            say(f"interrupted; go on with the same command and --resume --out {out}")
+            raise typer.Exit(130) from None
+        paths = _finish(results, settings, entries, out)
+        if as_json:
+            print_text(results.to_json())
+        else:
+            print_lines([*_lines(results), *_summary(results), *paths])
+        _require(results, tuple(name.strip() for name in require.split(",") if name.strip()))
+        if not any(cell.cases for cell in results.cells):
+            raise typer.Exit(2)
+        if not results.conformant:
+            raise typer.Exit(1)
 
 
 def _faults(settings: Settings, out: Path, resume: bool, as_json: bool) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from nfspec import weights
-from nfspec.cli.text import clean, compact, print_lines, say
+from nfspec.cli.outputs import FORCE_HELP, require_free
+from nfspec.cli.text import compact, print_lines, say
 from nfspec.errors import InputError, WeightError
 from nfspec.files import opened
 from nfspec.grey import to_grey
@@ -87,8 +88,7 @@ def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
         raise InputError(f"{target}: the name of a file for {kind} ends in {expected}")
     if target.exists() and target.samefile(source):
         raise InputError(f"{target} is the input; give the output another name")
-    if target.exists() and not force:
-        raise InputError(f"{target} exists, and is left as it is; --force replaces it")
+    require_free(target, force)
 
 
 def _in_colour(spec: Spec) -> Layer:
@@ -115,7 +115,7 @@ def convert(
             "--grey", help="IN is of RGB images; make weights of a SPEC with one channel."
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Convert weights. By name, .npz is DeepMind's, .pth and .pt are timm's.
 
@@ -137,6 +137,7 @@ def convert(
         params = to_grey(given_plan, params, plan)
     for warning in caught:
         say(f"warning: {warning.message}")
+    require_free(target, force)  # nor what came to be there meanwhile
     WRITERS[to](target, plan, params)
     total = compact(sum(array.size for array in params.values()))
-    print_lines([clean(f"wrote {target}: {len(params)} tensors, {total} parameters, {to}")])
+    print_lines([f"wrote {target}: {len(params)} tensors, {total} parameters, {to}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import json
 import os
 import socket
@@ -14,15 +15,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nfspec.cli.options import MAX_SEED
+from nfspec.cli.outputs import LOCK
 from nfspec.cli.text import say
 from nfspec.compilation import Backend
 from nfspec.errors import InputError
-from nfspec.files import opened
+from nfspec.files import content
 from nfspec.validation import found_text, printable, shown
 from nfspec.weights.files import TEMPORARY
 
+MOST_FACTS = 2**26  # bytes of run.json, in which each class has a name
 RUN = "run.json"
-LOCK = ".nfspec.lock"
 # What a training writes, as patterns below its folder.
 WRITTEN = (
     RUN,
@@ -75,8 +77,7 @@ def read_facts(folder: Path) -> Facts:
     """
     path = folder / RUN
     try:
-        with opened(path) as file:
-            found = json.loads(file.read().decode("utf-8"))
+        found = json.loads(content(path, MOST_FACTS).decode("utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"{folder}: no training in it (no run.json); give a folder that nfspec train wrote"
@@ -133,18 +134,39 @@ def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
     """
     if resume and force:
         raise InputError("--resume goes on with a training, --force starts over; give one of them")
-    made = False
+    held = contextlib.ExitStack()
     try:
         _require_usable(folder, resume, force)
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(folder)
+        held.enter_context(alone(folder))
     except OSError as error:
-        _take_away(folder, made)
         reason = error.strerror or error
         raise InputError(f"{folder}: cannot be written to: {reason}; give another --out") from None
-    try:
+    with held:
         _require_usable(folder, resume, force)  # it may have changed before it was locked
+        yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if it is not there, so that no other command writes to it.
+
+    If nothing was written, a folder that was made is taken away again.
+
+    Raises:
+        InputError: Another process holds it.
+        OSError: It cannot be made, or not be written to.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if importlib.util.find_spec("fcntl") is None:  # on Windows
+        yield
+        return
+    try:
+        descriptor = _lock(folder)
+    except BaseException:
+        _take_away(folder, made)
+        raise
+    try:
         yield
     finally:
         _unlock(folder, descriptor)
@@ -159,7 +181,7 @@ def _take_away(folder: Path, made: bool) -> None:
 
 def _lock(folder: Path) -> int:
     """The descriptor of a locked file, which the kernel lets go of when this process ends."""
-    import fcntl  # there is none on Windows, where one can still do all but train
+    import fcntl  # there is none on Windows
 
     path = folder / LOCK
     while True:
@@ -170,8 +192,8 @@ def _lock(folder: Path) -> int:
             holder = os.read(descriptor, 200).decode(errors="replace")
             os.close(descriptor)
             raise InputError(
-                f"{folder}: {printable(holder) or 'another process'} trains there; wait for it, or "
-                "give another --out"
+                f"{folder}: {printable(holder) or 'another process'} is at work there; wait for "
+                "it, or give another --out"
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):

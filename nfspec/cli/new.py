@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from secrets import token_hex
 from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from nfspec.cli.outputs import FORCE_HELP, place, require_free
-from nfspec.cli.text import clean, print_lines
+from nfspec.cli.outputs import FORCE_HELP, require_free, written
+from nfspec.cli.text import print_lines
 from nfspec.errors import InputError
 from nfspec.loader import dialects, load, variants
 from nfspec.spec import Spec
@@ -69,11 +68,6 @@ def new(
             "nfspec list"
         )
     text = starting_spec(name, _extends(base, file.parent), load(base))
-    temporary = file.with_name(f".{file.name}.{token_hex(8)}")
-    try:
-        with temporary.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-        place(temporary, file, force)
-    finally:
-        temporary.unlink(missing_ok=True)
-    print_lines([clean(f"wrote {file}; edit it, then run: nfspec check {file}")])
+    with written(file, force) as temporary, temporary.open("x", encoding="utf-8") as stream:
+        stream.write(text)
+    print_lines([f"wrote {file}; edit it, then run: nfspec check {file}"])

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 from nfspec.errors import InputError
+
+LOCK = ".nfspec.lock"  # a file in a folder that a command is writing to
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # FAT and its like
 
 FORCE_HELP = "Replace what is there already."
 
@@ -26,7 +33,11 @@ def require_own(folder: Path, marker: str, force: bool) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"{folder} exists and is not a folder; give another path")
-    if force or (folder / marker).is_file() or not any(folder.iterdir()):
+    if (
+        force
+        or (folder / marker).is_file()
+        or not any(path.name != LOCK for path in folder.iterdir())
+    ):
         return
     raise InputError(
         f"{folder} has files in it and no {marker}, so it is not an output of this command; "
@@ -34,15 +45,38 @@ def require_own(folder: Path, marker: str, force: bool) -> None:
     )
 
 
-def place(temporary: Path, path: Path, force: bool) -> None:
-    """Move a finished file to its place; one that came to be there meanwhile is left as it is."""
+@contextlib.contextmanager
+def written(path: Path, force: bool) -> Iterator[Path]:
+    """The name of a file to write, beside `path`, to which it is moved when the block ends.
+
+    A block that ends by an error leaves nothing behind.
+
+    Raises:
+        InputError: A file came to be there meanwhile, and is left as it is.
+        OSError: It cannot be moved there; `filename` is `path`.
+    """
+    temporary = path.with_name(f".nfspec-{token_hex(8)}{path.suffix}")
+    try:
+        yield temporary
+        _place(temporary, path, force)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _place(temporary: Path, path: Path, force: bool) -> None:
     if force:
         temporary.replace(path)
         return
     try:
-        os.link(temporary, path)
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with path.open("xb") as file:
+                file.write(temporary.read_bytes())
     except FileExistsError:
         raise InputError(f"{path} exists, and is left as it is; replace it with --force") from None
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    temporary.unlink()

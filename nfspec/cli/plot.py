@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nfspec import logs
+from nfspec.cli.outputs import FORCE_HELP, require_free
 from nfspec.cli.text import print_lines, say
 from nfspec.errors import InputError
 from nfspec.plots import plot as draw
@@ -27,34 +28,22 @@ def _read(folder: Path) -> list[logs.Entry]:
         ) from None
 
 
-def _require_free(out: Path, force: bool) -> None:
-    """See that the picture replaces nothing, or only what it may."""
-    if out.exists() and not out.is_file():
-        raise InputError(f"{printable(str(out))}: no file; give another one with --out")
-    if out.exists() and not force:
-        raise InputError(
-            f"{printable(str(out))} exists, and is left as it is; give another with --out, or "
-            "--force to replace it"
-        )
-
-
 def plot(
     folders: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Folders that `nfspec train` wrote.")
     ],
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("training.png"),
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the picture if it exists.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Draw the loss, accuracy and clip fraction of trainings.
 
     Of one training, the clip fraction of each stage.
     """
-    _require_free(out, force)
+    require_free(out, force)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = list(map(str, folders))
     runs = {name: _read(folder) for name, folder in zip(names, folders, strict=True)}
+    require_free(out, force)  # nor what came to be there meanwhile
     draw(runs, out)
     print_lines([f"wrote {printable(str(out))}"])

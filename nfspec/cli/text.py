@@ -42,9 +42,15 @@ def clean(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def bold(line: str) -> str:
+class Bold(str):
     """A heading: bold on a terminal, plain elsewhere."""
-    return typer.style(line, bold=True)
+
+    __slots__ = ()
+
+
+def bold(line: str) -> str:
+    """A line as a heading, for `print_lines`."""
+    return Bold(line)
 
 
 def print_text(text: str) -> None:
@@ -60,8 +66,12 @@ def print_text(text: str) -> None:
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print lines."""
-    print_text("\n".join(lines))
+    """Print lines without what a terminal would act on, such as is in names of files."""
+    print_text("\n".join(map(_shown, lines)))
+
+
+def _shown(line: str) -> str:
+    return typer.style(clean(line), bold=True) if isinstance(line, Bold) else clean(line)
 
 
 def print_json(data: Any) -> None:

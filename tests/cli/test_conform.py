@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nfspec.cli import app
+from nfspec.cli.folders import alone
 from nfspec.conformance import columns as columns_module
 from nfspec.conformance.case import Case
 from nfspec.conformance.results import Results
@@ -277,3 +278,11 @@ def test_an_earlier_run_is_left_as_it_is_without_force(folder):
     assert done.exit_code == 2
     assert "--resume, start anew with --force" in done.stderr
     assert journal.read_text() == "hours of work"
+
+
+def test_two_runs_do_not_write_to_one_folder(folder):
+    with alone(folder / "results"):
+        done = conform("--out", "results")
+        assert done.exit_code == 2
+        assert "is at work there; wait for it, or give another --out" in done.stderr
+    assert not (folder / "results").exists()

@@ -1,5 +1,7 @@
 """`nfspec convert`, on a network of a few thousand weights."""
 
+import os
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -143,3 +145,22 @@ def test_weights_saved_for_another_meaning_are_converted_with_a_warning(folder):
     assert result.stdout.startswith("wrote out.npz: ")
     assert result.stderr.startswith("warning: tiny.safetensors: ")
     assert "ws.eps" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pth", "x.npz"])
+def test_a_pipe_is_said_to_be_one_and_not_waited_for(name, folder):
+    os.mkfifo(name)
+    result = run(name, "out.safetensors")
+    message = f"{name}: cannot be read: a named pipe, where a regular file was expected\n"
+    assert (result.exit_code, result.stderr) == (2, message)
+
+
+@pytest.mark.parametrize("end", ["safetensors", "pth", "npz"])
+def test_escape_sequences_in_paths_are_spelt_out(end, folder):
+    name = f"a\x1b[2J.{end}"
+    (folder / name).write_text("no weights")
+    result = run(
+        name, "out.safetensors", "--from", {"pth": "timm", "npz": "deepmind"}.get(end, "nfspec")
+    )
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"a\\x1b[2J.{end}: not a ")

@@ -143,7 +143,7 @@ def test_links(tmp_path):
 def test_a_folder_is_claimed_once(tmp_path):
     path = training_in(tmp_path / "run")
     message = (
-        f"{path}: process {os.getpid()} on {os.uname().nodename} trains there; wait for it, or"
+        f"{path}: process {os.getpid()} on {os.uname().nodename} is at work there; wait for it, or"
     )
     with claimed(path, True, False):
         for resume in (True, False):
@@ -168,7 +168,7 @@ def test_whoever_waits_does_not_take_the_lock_of_a_file_that_is_gone(tmp_path, m
         claim = claimed(tmp_path, False, False)
         claim.__enter__()
     assert len(times) == 2
-    assert "trains there" in refused(tmp_path)
+    assert "is at work there" in refused(tmp_path)
     claim.__exit__(None, None, None)
 
 

@@ -118,7 +118,7 @@ def test_a_picture_that_exists_is_left_as_it_is(tmp_path, drawn):
     result = run("a", "--out", "mine.txt")
     assert (result.exit_code, result.stdout, drawn) == (2, "", [])
     assert result.stderr == (
-        "mine.txt exists, and is left as it is; give another with --out, or --force to replace it\n"
+        "mine.txt exists, and is left as it is; replace it with --force\n"
     )
     assert run("a", "--out", "mine.txt", "--force").exit_code == 0
     assert len(drawn) == 1
@@ -132,7 +132,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path, drawn, force):
     for out in ("folder", "/dev/null"):
         result = run("a", "--out", out, *force)
         assert (result.exit_code, drawn) == (2, [])
-        assert result.stderr == f"{out}: no file; give another one with --out\n"
+        assert result.stderr == f"{out} exists and is not a regular file; give another path\n"
 
 
 @pytest.mark.parametrize("line", [b"5", b"null", b'{"step": 1, "loss": 2.0}', b"\xff\0"])

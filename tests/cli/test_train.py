@@ -595,7 +595,7 @@ def test_two_trainings_in_one_folder(train, stopped):
         assert other.stdout.readline() == b"held\n"
         before = snapshot(stopped)
         result = train("--out", stopped, "--resume")
-        assert_refused(result, rf"/run: process {other.pid} on \S+ trains there; wait for it, or")
+        assert_refused(result, rf"/run: process {other.pid} on \S+ is at work there; wait for")
         assert snapshot(stopped) == before
         other.kill()
     result = train("--out", stopped, "--resume")
