@@ -43,7 +43,7 @@ def test_what_a_terminal_would_act_on_is_spelt_out(capsys):
     assert err == r"d\x1b[31m\x07" + "\ne\n"
 
 
-ODD = "\x1b[31mred.toml"
+ODD = "\x1b]0;red\x07.toml"  # not a colour, which typer takes away where there is no terminal
 
 
 @pytest.mark.parametrize(
