@@ -22,9 +22,10 @@ from nfspec.conformance.results import finite
 from nfspec.conformance.run import Settings, columns, essential_cases
 from nfspec.conformance.target import Target, target
 from nfspec.errors import InputError
-from nfspec.files import opened
+from nfspec.files import content
 
 SCHEMA = "nfspec-faults/1"
+MOST = 2**26  # bytes of a faults.json, of which a full one takes a megabyte
 KEPT = 512  # expectations kept for the next fault
 
 Progress = Callable[["KillMatrix", str], None]
@@ -98,8 +99,7 @@ class KillMatrix:
             InputError: No such file, or it is not of a run with these settings.
         """
         try:
-            with opened(path) as file:
-                data = json.loads(file.read())
+            data = json.loads(content(path, MOST))
             found = _MATRIX.validate_python({each.name: data[each.name] for each in fields(cls)})
         except OSError as error:
             raise InputError(f"--resume: {path}: {error.strerror}; start without it") from None

@@ -31,3 +31,16 @@ def opened(path: str | Path) -> BinaryIO:
         what = KINDS.get(kind, "something else")
         raise OSError(errno.EINVAL, f"{what}, where a regular file was expected", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def content(path: str | Path, most: int) -> bytes:
+    """All bytes of a regular file, of which there are not more than `most`.
+
+    Raises:
+        OSError: It cannot be opened, is not a regular file, or is longer; `strerror` says which.
+    """
+    with opened(path) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise OSError(errno.EFBIG, f"longer than {most:,} bytes", str(path))
+    return found

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,7 @@ from nfspec.files import opened
 from nfspec.weights.files import replacing
 
 Entry = dict[str, Any]
+LONGEST = 2**16  # bytes of a line
 Number = Annotated[float, Field(gt=-1e40, lt=1e40)]  # any in float32 that is finite
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -63,15 +64,24 @@ def read(path: Path, say: Callable[[str], None] = lambda message: None) -> list[
     """
     try:
         with opened(path) as file:
-            lines = file.read().split(b"\n")
+            found = [(_entry(line), line.endswith(b"\n")) for line in _lines(file)]
     except FileNotFoundError:
         return []
-    found = [_entry(line) for line in lines[:-1]]
-    bad = [number for number, entry in enumerate(found, 1) if entry is None]
+    bad = [number for number, (entry, whole) in enumerate(found, 1) if whole and entry is None]
     if bad:
         rest = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         say(f"{path}: line {bad[0]}{rest}: not what a training writes; left out")
-    return [entry for entry in [*found, _entry(lines[-1])] if entry is not None]
+    return [entry for entry, _ in found if entry is not None]
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines with their ends; of one that is longer than any entry, its end alone."""
+    while line := file.readline(LONGEST):
+        while len(line) == LONGEST and not line.endswith(b"\n"):
+            line = file.readline(LONGEST)
+            if len(line) < LONGEST or line.endswith(b"\n"):
+                line = b"\n" if line.endswith(b"\n") else b"cut"
+        yield line
 
 
 def _entry(line: bytes) -> Entry | None:

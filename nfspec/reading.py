@@ -75,6 +75,9 @@ def _text(path: Path, label: str) -> str:
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode("utf-8")
         raise _fail("SPEC-READ", "not UTF-8 text", label, *_place(before, len(before))) from None
+    if text.startswith("\ufeff"):
+        message = "begins with a byte order mark; save it as UTF-8 without one"
+        raise _fail("SPEC-READ", message, label, 1, 1)
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > MAX_DOTS_IN_LINE:
             message = f"more than {MAX_DOTS_IN_LINE} dots in one line; break the line up"

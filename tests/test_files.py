@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from nfspec.files import opened
+from nfspec.files import content, opened
 
 
 def test_a_regular_file_is_read_and_a_link_to_one(tmp_path):
@@ -36,3 +36,14 @@ def test_folders_devices_and_sockets_are_refused(tmp_path):
 def test_what_is_not_there_is_said_as_usual(tmp_path):
     with pytest.raises(FileNotFoundError):
         opened(tmp_path / "none")
+
+
+def test_a_file_without_an_end_takes_no_memory(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert content(path, 5) == b"12345"
+    with pytest.raises(OSError, match="longer than 4 bytes"):
+        content(path, 4)
+    os.truncate(path, 2**40)  # of zeros, which take no room on the disk
+    with pytest.raises(OSError, match="longer than 5 bytes"):
+        content(path, 5)

@@ -2,12 +2,13 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 import nfspec
-from nfspec.logs import append, cut, read
+from nfspec.logs import LONGEST, append, cut, read
 
 RATES = {"accuracy": 0.5, "rate": 0.0, "images_per_second": 10.5}
 ENTRIES = [
@@ -175,3 +176,20 @@ def test_a_log_is_cut_whole_or_not_at_all(log, monkeypatch, method):
             cut(log, 1)
     assert log.read_bytes() == before
     assert list(log.parent.iterdir()) == [log]
+
+
+def test_a_line_longer_than_any_entry_takes_no_memory(log):
+    """What comes after it is a log, and a tail without an end is left out."""
+    first, rest = log.read_bytes().split(b"\n", 1)
+    log.write_bytes(first + b"\n" + bytes(3 * LONGEST) + b"\n" + rest + bytes(5 * LONGEST))
+    said = []
+    assert read(log, said.append) == ENTRIES
+    assert said == [f"{log}: line 2: not what a training writes; left out"]
+    assert cut(log, 9) == read(log) == ENTRIES
+    size = log.stat().st_size
+    os.truncate(log, size + 2**30)  # of zeros, as power that is lost may leave
+    tracemalloc.start()
+    assert read(log) == ENTRIES
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22

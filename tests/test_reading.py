@@ -42,6 +42,8 @@ WHOLE = {
     f"\nschema = 0x{'f' * 10_000}": '2:1: schema: this release reads "nfspec/1" only; found a '
     "whole number of about 12041 digits [SPEC-SCHEMA]",
     b'# \xc3\xa9\n# \xc3\xa9 \xff"': "2:5: not UTF-8 text [SPEC-READ]",
+    b"\xef\xbb\xbf" + HEAD.encode(): "1:1: begins with a byte order mark; save it as UTF-8 without "
+    "one [SPEC-READ]",
     HEAD.encode("utf-16"): "1:1: not UTF-8 text [SPEC-READ]",
 }
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import nfspec
+from nfspec import room
 from nfspec.backends.layers import StochasticDepth, WSConv2D
 from nfspec.conformance.trial import trial_params
 
@@ -46,6 +47,13 @@ def test_parameters_that_do_not_fit_are_refused(backend):
     params = {**g.params, "final_conv.gain": g.params["final_conv.gain"][:-1]}
     with pytest.raises(nfspec.WeightError, match=r"final_conv\.gain.*\(95,\).*\(96,\)"):
         nfspec.compile(g.spec, backend, params)
+
+
+@pytest.mark.parametrize("how", [{}, {"folded": True}, {"plain": True}], ids=str)
+def test_a_network_larger_than_the_memory_is_refused(backend, how, monkeypatch):
+    monkeypatch.setattr(room, "_of_machine", lambda: 2**18)
+    with pytest.raises(nfspec.InputError, match=r"to compile this network of [\d,]+ parameters"):
+        nfspec.compile(golden("nfnet_tiny").spec, backend, **how)
 
 
 def test_another_backend_in_the_same_process_is_refused(backend):
