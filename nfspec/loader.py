@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from nfspec import resolver
 from nfspec.errors import Problem, SpecError, suggest
+from nfspec.files import opened
 from nfspec.reading import MAX_BYTES, Layer, read_layer
 from nfspec.spec import NOT_INHERITED, SCHEMA, Origin, Spec
 from nfspec.validation import Finding, Key, field_count, findings, found_text, printable, quoted
@@ -71,14 +72,18 @@ def _parent_file(layer: Layer, name: str, root: Path) -> Path:
     missing = _bad_extends(layer, f"no file {quoted(name)} beside this one{hint}")
     try:
         path = (layer.directory / name).resolve()
-        found = path.is_file()
+        there = path.exists()
     except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a null byte
         raise missing from None
     if not path.is_relative_to(root.resolve()):
         message = f"{quoted(name)} is outside the folder of the spec that was loaded"
         raise _bad_extends(layer, message)
-    if not found:
+    if not there:
         raise missing
+    try:
+        opened(path).close()
+    except OSError as error:
+        raise _bad_extends(layer, f"{quoted(name)} cannot be read: {error.strerror}") from None
     return root / path.relative_to(root.resolve())
 
 

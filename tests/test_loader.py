@@ -1,5 +1,6 @@
 """`load`: names, `extends`, what is inherited, and that all of what is wrong is told at once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,8 @@ EXTENDS = {
     '"mine"': 'no built-in spec "mine"; a file\'s path ends in .toml',
     '"b.toml"': 'no file "b.toml" beside this one',
     '"nfnet-f0.toml"': 'no file "nfnet-f0.toml" beside this one; did you mean "nfnet-f0"?',
-    '"folder.toml"': 'no file "folder.toml" beside this one',
+    '"folder.toml"': '"folder.toml" cannot be read: a folder, where a regular file was expected',
+    '"pipe.toml"': '"pipe.toml" cannot be read: a named pipe, where a regular file was expected',
     '"../outside.toml"': '"../outside.toml" is outside the folder of the spec that was loaded',
     '"folder.toml/../../y.toml"': '"folder.toml/../../y.toml" is outside the folder of the spec '
     "that was loaded",
@@ -96,6 +98,7 @@ def test_a_parent_that_cannot_be(name, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     write(HEAD, "../outside.toml")
     Path("folder.toml").mkdir()
+    os.mkfifo("pipe.toml")
     for link, target in (("out", "../outside"), ("loop", "link-loop"), ("self", "x")):
         Path(f"link-{link}.toml").symlink_to(f"{target}.toml")
     assert complaints(extending(name)) == [f"x.toml:4:1: extends: {EXTENDS[name]} [SPEC-EXTENDS]"]

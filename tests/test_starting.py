@@ -1,5 +1,6 @@
 """Weights to start a training from: all of a file but for the classifier, where that is another."""
 
+import os
 from functools import cache
 
 import numpy as np
@@ -224,6 +225,12 @@ def test_a_file_that_is_not_there(tmp_path, kind, name):
         start(tmp_path / name, kind, 10)
     if kind is KINDS["nfspec"] or name.endswith("safetensors"):
         assert str(error.value).startswith(f"{tmp_path / name}: cannot be read: ")
+
+
+def test_a_pipe_is_said_to_be_one(tmp_path, kind):
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(nfspec.WeightError, match="a named pipe, where a regular file"):
+        start(tmp_path / "x.safetensors", kind, 10)
 
 
 def test_a_file_without_a_classifier_gets_a_new_one(tmp_path, kind):
