@@ -10,6 +10,7 @@ import numpy as np
 
 from nfspec import folding
 from nfspec import plan as p
+from nfspec.arguments import refuse
 from nfspec.backends import kernels, layers
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.network import Network
@@ -133,6 +134,7 @@ def _assemble_folded(folded: folding.Folded, **how: Any) -> keras.Model:
 
 def fold(model: keras.Model) -> keras.Model:
     """See `nfspec.fold`."""
+    require_layer(model)
     plan = getattr(model, "plan", None)
     if plan is None:
         raise InputError(
@@ -167,10 +169,6 @@ def assemble(
     Args:
         spec: What the plan was resolved from, as JSON, for copies and files of the model.
     """
-    if data_format not in ("channels_last", "channels_first"):
-        raise InputError(
-            f'data_format: expected "channels_last" or "channels_first"; found {data_format!r}'
-        )
     given = plan
     plan = plan if kernels.is_plain() else move_scalars(plan)
     plan = plan if taps else without_features(plan)
@@ -199,8 +197,19 @@ def assemble(
     return model
 
 
+def require_layer(model: object) -> None:
+    """See that something is a Keras model, or a layer.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise refuse("model", "a Keras model, such as nfspec.compile returns", model)
+
+
 def names_of(model: keras.Model) -> list[str]:
     """See `nfspec.names_of`."""
+    require_layer(model)
     strangers = [v for v in model.trainable_variables if not hasattr(v, "canonical")]
     if strangers:
         listed = ", ".join(f"{v.path} {tuple(v.shape)}" for v in strangers)
@@ -220,6 +229,7 @@ def _averages(model: keras.Model) -> dict[int, keras.Variable]:
 
 def params_of(model: keras.Model, average: bool) -> Params:
     """See `nfspec.params_of`."""
+    require_layer(model)
     averages = _averages(model) if average else {}
     found = {}
     for layer in model._flatten_layers():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
+from nfspec.arguments import instance
 from nfspec.errors import InputError, suggest
 from nfspec.plan import Plan, Role
 from nfspec.training import AGC
@@ -97,6 +98,7 @@ def require_agc(plan: Plan) -> None:
     Raises:
         InputError: It does.
     """
+    instance("plan", plan, Plan, "nfspec.resolve")
     if not plan.agc.enabled:
         raise InputError(
             f"{plan.name} trains without adaptive gradient clipping; to have it, put "

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nfspec import folding
+from nfspec.arguments import flag, instance, number, one_of
 from nfspec.clipping import require_agc
 from nfspec.errors import BackendError, InputError, suggest
 from nfspec.folding import Folded
@@ -54,7 +55,7 @@ def select(backend: str) -> None:
     if backend not in BACKENDS:
         choices = ", ".join(BACKENDS)
         raise BackendError(
-            f'no backend "{backend}"; expected one of {choices}{suggest(backend, BACKENDS)}'
+            f'no backend "{backend}"; expected one of {choices}{suggest(str(backend), BACKENDS)}'
         )
     if (message := missing(backend)) is not None:
         raise BackendError(f"{backend}: {message}")
@@ -116,6 +117,10 @@ def compile(
         InputError: An argument is not what is said here.
         WeightError: `params` do not fit the spec.
     """
+    instance("spec", spec, Spec, "nfspec.load")
+    one_of("data_format", data_format, ("channels_last", "channels_first"))
+    for name, value in {"taps": taps, "folded": folded, "plain": plain}.items():
+        flag(name, value)
     select(backend)
     from nfspec.backends import compiler
 
@@ -204,7 +209,7 @@ def params_of(model: Any, *, average: bool = False) -> Params:
     """
     from nfspec.backends import compiler
 
-    return compiler.params_of(model, average)
+    return compiler.params_of(model, flag("average", average))
 
 
 def agc(
@@ -229,6 +234,9 @@ def agc(
     from nfspec.backends.roles import treated_as
 
     require_agc(plan)
+    import keras
+
+    instance("optimizer", optimizer, keras.optimizers.Optimizer, "a class of keras.optimizers")
     return AGC(optimizer, plan.agc, treated_as(plan, treat_as or {}))
 
 
@@ -238,8 +246,15 @@ def sam(model: keras.Model, rho: float = 0.05, fraction: float = 1.0) -> keras.M
     Args:
         model: What `compile` returned, without taps. Compile the model returned, not this one.
         rho: Length of the ascent (Foret et al. 2021, arXiv:2010.01412, eq. 2).
-        fraction: Share of each batch that the ascent is computed on.
+        fraction: Share of each batch that the ascent is computed on, above 0 and up to 1.
+
+    Raises:
+        InputError: An argument is not what is said here.
     """
+    number("rho", rho, 0.0)
+    number("fraction", fraction, 0.0, 1.0, above=True)
+    from nfspec.backends.compiler import require_layer
     from nfspec.backends.sam import SharpnessAware
 
+    require_layer(model)
     return SharpnessAware(model, rho, fraction)

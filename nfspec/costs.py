@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from nfspec.accelerators import ACCELERATORS, Accelerator, Timing, named
+from nfspec.arguments import instance, number, whole
 from nfspec.counting import Shape, parameter_count
 from nfspec.errors import InputError
 from nfspec.loader import load
@@ -326,9 +327,10 @@ def step(
         InputError: The batch is not divisible, not even one image fits, the image is too small,
             the device has no links to others, or there is no such precision.
     """
-    for name, value in (("batch", batch), ("devices", devices)):
-        if value < 1:
-            raise InputError(f"{name}: expected 1 or more; found {value}")
+    instance("plan", plan, Plan, "nfspec.resolve")
+    batch, devices = whole("batch", batch, 1, "images"), whole("devices", devices, 1)
+    if efficiency is not None:
+        number("efficiency", efficiency, 0.0, 1.0, above=True)
     if batch % devices:
         lower = batch - batch % devices
         near = " or ".join(str(n) for n in (lower, lower + devices) if n)

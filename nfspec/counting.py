@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nfspec.arguments import instance, refuse, whole
 from nfspec.errors import InputError
 from nfspec.plan import (
     ECA,
@@ -109,11 +110,16 @@ def count(plan: Plan, size: int | tuple[int, int] | None = None) -> Count:
         size: Side of the image in px, or (height, width); the plan's test size if not given.
 
     Raises:
-        InputError: The image is so small that nothing is left of it.
+        InputError: The image is so small that nothing is left of it, or an argument is not what is
+            said here.
     """
+    instance("plan", plan, Plan, "nfspec.resolve")
     if size is None:
         size = plan.test_size
-    height, width = size if isinstance(size, tuple) else (size, size)
+    both = size if isinstance(size, tuple) else (size, size)
+    if len(both) != 2:
+        raise refuse("size", "a side in px, or (height, width)", size)
+    height, width = (whole("size", side, 1, "px") for side in both)
     found = shapes(plan, height, width)
     rows: dict[str, Row] = {}
     for op in plan.ops:

@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.errors import InputError
+from nfspec.arguments import instance, whole
 from nfspec.plan import Parameter, Plan
 from nfspec.room import require_room
 
@@ -26,8 +26,7 @@ THREADS = min(4, os.cpu_count() or 1)
 
 def generator(seed: int, name: str) -> np.random.Generator:
     """The random stream of one parameter: Philox keyed by sha256 of seed and name."""
-    if seed < 0:
-        raise InputError(f"seed must be at least 0; found {seed}")
+    seed = whole("seed", seed, 0)
     key = hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogatepass")).digest()[:16]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
@@ -73,7 +72,10 @@ def init(plan: Plan, seed: int = 0) -> Params:
         Canonical name to float32 array, in order of execution. Kernels HWIO, dense kernels IO.
 
     Raises:
-        InputError: A negative seed, or more parameters than the memory takes.
+        InputError: A seed that is no whole number from 0 on, or more parameters than the memory
+            takes.
     """
+    instance("plan", plan, Plan, "nfspec.resolve")
+    whole("seed", seed, 0)
     require_room(plan, "draw the weights of", 1)
     return dict(draw_in_order(plan, seed))

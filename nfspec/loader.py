@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nfspec import resolver
+from nfspec.arguments import refuse
 from nfspec.errors import Problem, SpecError, suggest
 from nfspec.files import opened
 from nfspec.reading import MAX_BYTES, Layer, read_layer
@@ -262,7 +263,10 @@ def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
 
     Raises:
         SpecError: With everything that is wrong at once.
+        InputError: The source is neither text nor a path.
     """
+    if not isinstance(source, str | Path):
+        raise refuse("source", "the name of a built-in spec, or the path of a .toml file", source)
     chain, problems = _chain(source)
     for layer in over:
         problems += (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nfspec.arguments import instance, one_of, whole
 from nfspec.counting import Shape, parameter_count, shapes
-from nfspec.errors import InputError, suggest
+from nfspec.errors import InputError
 from nfspec.plan import (
     ECA,
     INPUT,
@@ -63,17 +64,13 @@ def width_of(precision: str) -> int:
     Raises:
         InputError: There is no such precision.
     """
-    if precision not in WIDTHS:
-        known = ", ".join(WIDTHS)
-        raise InputError(
-            f"precision: expected one of {known}; found {precision!r}{suggest(precision, WIDTHS)}"
-        )
-    return WIDTHS[precision]
+    return WIDTHS[one_of("precision", precision, tuple(WIDTHS))]
 
 
 def training_shapes(plan: Plan, size: int | None) -> dict[str, Shape]:
     """Output shape of each operation for an image of a side in px, or of the training size."""
-    side = plan.train_size if size is None else size
+    instance("plan", plan, Plan, "nfspec.resolve")
+    side = plan.train_size if size is None else whole("size", size, 1, "px")
     return shapes(plan, side, side)
 
 
@@ -129,6 +126,7 @@ def training_memory(
         InputError: The image is too small, or there is no such precision.
     """
     width, found = width_of(precision), training_shapes(plan, size)
+    batch = whole("batch", batch, 1, "images")
     each, recipe = 4 * parameter_count(plan), plan.recipe
     activations, fullest = _activations(plan, found)
     kernels = sum(p.size for p in plan.parameters.values() if p.role in ("kernel", "head"))

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from nfspec.activations import DEEPMIND_SLOPE
+from nfspec.arguments import instance
 from nfspec.arithmetic import eca_taps, gamma_of, rounded
 from nfspec.checks import WIDTHS_COME_FROM, Problems, check, check_plan, stage_path
 from nfspec.plan import (
@@ -45,8 +46,9 @@ def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
 
     Raises:
         SpecError: The fields are well formed but no network can be made of them; has every reason.
+        InputError: Something else than a spec.
     """
-    problems = Problems(spec, stand_ins)
+    problems = Problems(instance("spec", spec, Spec, "nfspec.load"), stand_ins)
     check(spec, problems)
     plan = _Builder(spec, problems).build()
     check_plan(plan, problems)

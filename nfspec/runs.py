@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nfspec.arguments import instance, whole
 from nfspec.errors import InputError
 from nfspec.plan import Plan
 from nfspec.training import Recipe
@@ -87,6 +88,9 @@ class Run:
         Returns:
             The model to call `fit` on: the one given, or one around it if the recipe has SAM.
         """
+        from nfspec.backends.compiler import require_layer
+
+        require_layer(model)
         if self.recipe.sam_rho:
             from nfspec.backends.sam import SharpnessAware
 
@@ -173,15 +177,14 @@ def recipe(
     Raises:
         InputError: The plan has no recipe, or the numbers make no run.
     """
-    table = plan.recipe
+    table = instance("plan", plan, Plan, "nfspec.resolve").recipe
     if table is None:
         raise InputError(
             f"{plan.name} has no [recipe]; add the table to its spec, or extend one that has it"
         )
-    batch = table.batch if batch is None else batch
-    for name, value in (("steps", steps), ("batch", batch), ("accumulation", accumulation)):
-        if value is not None and value < 1:
-            raise InputError(f"{name}: expected 1 or more; found {value}")
+    batch = table.batch if batch is None else whole("batch", batch, 1, "images")
+    accumulation = whole("accumulation", accumulation, 1)
+    steps = None if steps is None else whole("steps", steps, 1)
     if batch % accumulation:
         raise InputError(f"batch: {batch} images do not divide into {accumulation} micro-batches")
     exact = table.images * table.epochs / batch if steps is None else float(steps)

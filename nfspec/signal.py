@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nfspec import reference
+from nfspec.arguments import instance
 from nfspec.initialise import Params
 from nfspec.plan import Plan
 
@@ -39,6 +40,7 @@ class Signal:
 def expected_variance(plan: Plan) -> dict[str, float]:
     """Expected variance of the outputs of stem and blocks, for residuals of unit variance."""
     found = {"stem": 1.0}
+    instance("plan", plan, Plan, "nfspec.resolve")
     for block in plan.blocks:
         start = 1.0 if block.index == 0 else block.expected_variance
         found[block.name] = start + block.alpha**2
@@ -57,6 +59,7 @@ def measure(plan: Plan, params: Params, x: ArrayLike) -> tuple[Signal, ...]:
         params: Canonical name to array.
         x: Images, (N, H, W, channels).
     """
+    instance("plan", plan, Plan, "nfspec.resolve")
     residuals = {f"{block.name}.residual": block.residual for block in plan.blocks}
     taps = reference.forward(plan, params, x, taps={**plan.taps, **residuals})
     found = []

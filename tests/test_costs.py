@@ -279,8 +279,8 @@ def test_other_networks_of_timm(name):
     [
         ({"batch": 10, "devices": 4}, r"batch: 10 images do not .* 4 devices; take 8 or 12"),
         ({"batch": 3, "devices": 4}, r"batch: 3 images do not .* 4 devices; take 4$"),
-        ({"batch": 0}, r"batch: expected 1 or more; found 0"),
-        ({"batch": 1, "devices": 0}, r"devices: expected 1 or more; found 0"),
+        ({"batch": 0}, r"batch: expected a whole number.* from 1 on; found 0"),
+        ({"batch": 1, "devices": 0}, r"devices: expected a whole number.* from 1 on; found 0"),
         ({"batch": 1, "precision": "bf16"}, r'precision: .*; did you mean "bfloat16"\?'),
         ({"batch": 1, "size": 4096}, r"nfnet-f0: one image of 4096 px takes .* GB, and a device"),
     ],

@@ -87,5 +87,7 @@ def test_constants():
 
 def test_a_negative_seed_is_refused():
     plan = nfspec.resolve(nfspec.load("timm/test_nfnet"))
-    with pytest.raises(nfspec.InputError, match="seed must be at least 0; found -1"):
+    with pytest.raises(
+        nfspec.InputError, match="seed: expected a whole number from 0 on; found -1"
+    ):
         nfspec.init(plan, seed=-1)

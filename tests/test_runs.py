@@ -53,9 +53,13 @@ def test_it_prints_as_a_summary_in_80_columns(name):
     ("name", "arguments", "message"),
     [
         ("timm/test_nfnet", {}, "timm/test_nfnet has no [recipe]; add the table"),
-        ("nfnet-f0", {"steps": 0}, "steps: expected 1 or more; found 0"),
-        ("nfnet-f0", {"batch": -1}, "batch: expected 1 or more; found -1"),
-        ("nfnet-f0", {"accumulation": 0}, "accumulation: expected 1 or more; found 0"),
+        ("nfnet-f0", {"steps": 0}, "steps: expected a whole number from 1 on; found 0"),
+        ("nfnet-f0", {"batch": -1}, "batch: expected a whole number of images from 1 on; found -1"),
+        (
+            "nfnet-f0",
+            {"accumulation": 0},
+            "accumulation: expected a whole number from 1 on; found 0",
+        ),
         ("nfnet-f0", {"batch": 10, "accumulation": 4}, "10 images do not divide into 4"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nfspec.arguments import instance
 from nfspec.errors import WeightError, suggest
 from nfspec.plan import Plan
 from nfspec.validation import printable
@@ -79,6 +80,7 @@ def text_names(params: Mapping[Any, Any], source: str = "") -> dict[str, Any]:
 
 def shapes(plan: Plan) -> dict[str, Shape]:
     """Canonical name to shape."""
+    instance("plan", plan, Plan, "nfspec.resolve")
     return {name: parameter.shape for name, parameter in plan.parameters.items()}
 
 

@@ -70,7 +70,7 @@ def test_channels_first_is_the_same_network(network, backend):
 
 
 def test_a_data_format_that_does_not_exist_is_refused(backend):
-    with pytest.raises(nfspec.InputError, match='expected "channels_last"'):
+    with pytest.raises(nfspec.InputError, match='expected one of "channels_last"'):
         nfspec.compile(golden("nfnet_tiny").spec, backend, data_format="nchw")
 
 
