@@ -159,6 +159,8 @@ def agc(
     of (letters: these dimensions; all: the whole tensor; each: a single number), the number of such
     units, lambda and weight decay; - where there is none. A name that begins with a dot continues
     the heading above it.
+
+    Nothing in a file is run, whoever wrote it.
     """
     plan = resolve(load(variant))
     tensors = _tensors(plan)

@@ -86,6 +86,8 @@ def bench(
     In one run, each contestant in a process of its own and in turns. Times are medians; only ratios
     within a run mean anything. Packages that are missing are named, and what needs them is left
     out. NFNet-F0 takes about ten minutes on two cores.
+
+    Nothing in a file is run, whoever wrote it.
     """
     from nfspec.benchmarks import machine, report, run
     from nfspec.benchmarks.works import WORKS, Setup, contestants

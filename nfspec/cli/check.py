@@ -43,6 +43,7 @@ def check(
     """Check that specs load and resolve.
 
     Everything that is wrong with one that does not goes to stderr; the exit status is 2 then.
+    Nothing in a file is run, whoever wrote it.
     """
     reports = [_report(file) for file in files]
     if as_json:

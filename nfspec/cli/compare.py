@@ -126,6 +126,8 @@ def compare(
     Runs one network on one image in each framework, and in float64 NumPy, and prints how far apart
     they are, block by block. Each framework runs in a process of its own, with the same weights and
     image. Exit status 1 if one of them is further away, at any tap, than float32 rounding explains.
+
+    Nothing in a spec, image or file of weights is run, whoever wrote it.
     """
     from nfspec.conformance.compare import compare as run_comparison
 

@@ -233,6 +233,9 @@ def conform(
     Every operation, block, network, training run and optimiser step within the bound of rounding,
     on every framework; with a SPEC, its own shapes and conventions. Writes results.json, REPORT.md
     and report.html. Exit status 0 if conformant, 1 if not, 2 if it could not run.
+
+    A --subject is code, which is imported and run: test only what you trust. Nothing in a SPEC or
+    in deviations is run, whoever wrote it.
     """
     _need_packages()
     from nfspec.conformance.deviations import load as load_deviations
@@ -330,6 +333,9 @@ def replay(
     """Run one case and print the bound term by term.
 
     Exit status 0 if it is within its bound everywhere, 1 if not, 2 if it could not run.
+
+    A --subject is code, which is imported and run: test only what you trust. Nothing in a case is
+    run, whoever wrote it.
     """
     from nfspec.conformance.replay import replay as run_case
 

@@ -120,7 +120,8 @@ def convert(
     """Convert weights. By name, .npz is DeepMind's, .pth and .pt are timm's.
 
     A .safetensors is nfspec's or timm's: as IN, the file itself says; as OUT, it is nfspec's
-    unless --to is timm.
+    unless --to is timm. Nothing in a file is run, whoever wrote it: of a pickle only its arrays are
+    read.
     """
     to = target_kind or _by_suffix(target, "--to")
     _check_paths(source, target, to, force)

@@ -338,6 +338,8 @@ def cost(
     their accelerators; nothing runs. Each operation is bound by one or the other, and a device
     reaches one share of both, the mean over steps that were measured on it. --check prints how far
     that is from each of them. A tpu-v3 is one core.
+
+    Nothing in a file is run, whoever wrote it.
     """
     if check:
         if variant is not None:

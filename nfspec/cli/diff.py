@@ -67,7 +67,10 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show where two specs differ; exit status 1 if they do."""
+    """Show where two specs differ; exit status 1 if they do.
+
+    Nothing in a file is run, whoever wrote it.
+    """
     (fields_a, spec_a), (fields_b, spec_b) = read(a), read(b)
     found = differences(fields_a, fields_b)
     specs: list[Spec] = [spec_a, spec_b] if spec_a and spec_b else []

@@ -64,6 +64,8 @@ def evaluate(
     Resized and cropped as the spec says. A folder with class folders in val (or test) is evaluated
     on those, one with class folders alone on all of it; a training without DATA on what it held
     out. Bad images are named and left out.
+
+    Nothing in a spec, image or file of weights is run, whoever wrote it.
     """
     folder = Path(variant)
     facts = read_facts(folder) if folder.is_dir() else None

@@ -24,7 +24,6 @@ from nfspec.validation import found_text, printable, shown
 from nfspec.weights.files import TEMPORARY
 
 MOST_FACTS = 2**26  # bytes of run.json, in which each class has a name
-MOST_FACTS = 2**26  # bytes of run.json, in which each class has a name
 RUN = "run.json"
 # What a training writes, as patterns below its folder.
 WRITTEN = (

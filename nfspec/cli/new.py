@@ -60,7 +60,10 @@ def new(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
-    """Write a commented spec to start from."""
+    """Write a commented spec to start from.
+
+    Nothing in a file is run, whoever wrote it.
+    """
     file = _target(_checked_name(name), output, force)
     if base in dialects():
         raise InputError(

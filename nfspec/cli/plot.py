@@ -37,7 +37,7 @@ def plot(
 ) -> None:
     """Draw the loss, accuracy and clip fraction of trainings.
 
-    Of one training, the clip fraction of each stage.
+    Of one training, the clip fraction of each stage. Nothing in a file is run, whoever wrote it.
     """
     require_free(out, force)
     names = [folder.resolve().name for folder in folders]

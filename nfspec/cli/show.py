@@ -112,6 +112,8 @@ def show(
     Of each block: channels in, in the middle and out, groups, kernel, stride, alpha, beta, the
     expected standard deviation of its input at initialisation, hidden channels of SE or taps of
     ECA, stochastic depth's rate, parameters and multiply-accumulates.
+
+    Nothing in a file is run, whoever wrote it.
     """
     spec = load(variant)
     if origins:

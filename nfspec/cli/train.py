@@ -151,6 +151,8 @@ def train(
     In the folder --out: spec.toml, run.json, log.jsonl, training.png, checkpoints, and the weights,
     the last and the best. Stopped in whatever way, the same command with --resume goes on. A folder
     with anything else in it is refused; --force takes it, and replaces files of these names alone.
+
+    Nothing in a spec, image or file of weights is run, whoever wrote it.
     """
     end_with_parent()
     backend = backend or default_backend()

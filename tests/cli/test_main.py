@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import nfspec
 from nfspec.cli import app
 from nfspec.cli.show import show
 
+COMMANDS = typer.main.get_command(app).commands
 FRAMEWORKS = ("keras", "torch", "jax", "tensorflow")
 
 
@@ -155,3 +157,11 @@ def test_a_present_folder_that_was_deleted_is_a_sentence(command, tmp_path):
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "the present folder is no longer there; change to another one\n"
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"list"}))
+def test_help_says_what_is_run_of_files_from_strangers(command):
+    said = " ".join(run(command, "--help").stdout.split())
+    assert " run, whoever wrote it" in said
+    runs_code = "A --subject is code, which is imported and run: test only what you trust." in said
+    assert runs_code == any("--subject" in each.opts for each in COMMANDS[command].params)
