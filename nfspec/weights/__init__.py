@@ -8,13 +8,14 @@ Every function takes a file from a stranger as data: it returns all of the weigh
 
 from __future__ import annotations
 
-from nfspec.weights.checking import check
+from nfspec.weights.checking import NoClassifier, check
 from nfspec.weights.deepmind import from_deepmind, to_deepmind
 from nfspec.weights.store import DigestWarning, load, save
 from nfspec.weights.timm import from_timm, to_timm, to_timm_file
 
 __all__ = [
     "DigestWarning",
+    "NoClassifier",
     "check",
     "from_deepmind",
     "from_timm",

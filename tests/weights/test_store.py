@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import nfspec
-from nfspec.weights import DigestWarning, load, save, to_timm
+from nfspec.weights import DigestWarning, NoClassifier, load, save, to_timm
 
 
 def test_round_trip_of_every_bit(tmp_path, plan, params, same_bits):
@@ -62,6 +62,20 @@ def test_other_safetensors_of_canonical_names_load_in_silence(tmp_path, plan, pa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         same_bits(load(tmp_path / "w.safetensors", plan), params)
+
+
+def test_the_classifier_is_left_out_where_none_is_wanted(tmp_path, plan, params, same_bits):
+    """No warning either of a spec that has other classes alone; of any other field, there is."""
+    body = {name: value for name, value in params.items() if not name.startswith("head.")}
+    save(tmp_path / "w.safetensors", _changed(plan, ("head", "classes", 77)), params)
+    same_bits(load(tmp_path / "w.safetensors", plan, classifier=False), body)
+    save(tmp_path / "w.safetensors", _changed(plan, ("ws", "eps", 1e-5)), params)
+    with pytest.warns(DigestWarning, match=r"ws\.eps"):
+        same_bits(load(tmp_path / "w.safetensors", plan, classifier=False), body)
+    save_file(body, tmp_path / "w.safetensors")
+    same_bits(load(tmp_path / "w.safetensors", plan, classifier=False), body)
+    with pytest.raises(NoClassifier, match="has no classifier"):
+        load(tmp_path / "w.safetensors", plan)
 
 
 def _warning(path, plan):
