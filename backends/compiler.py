@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ import numpy as np
 from nfspec import folding
 from nfspec import plan as p
 from nfspec.arguments import refuse
-from nfspec.backends import kernels, layers
+from nfspec.backends import layers
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.network import Network
 from nfspec.backends.optimizers import EMA
@@ -21,20 +20,22 @@ from nfspec.errors import InputError, WeightError
 from nfspec.initialise import Params, draw_in_order, init
 from nfspec.resolver import resolve
 from nfspec.rewriting import move_scalars, without_features
+from nfspec.room import require_room
 from nfspec.spec import Spec
 from nfspec.weights import check
 
 
-def layer_of(op: p.Op, data_format: str, dtype: Any) -> keras.layers.Layer:
+def layer_of(op: p.Op, data_format: str, dtype: Any, plain: bool = False) -> keras.layers.Layer:
     """The Keras layer of an operation, not yet built.
 
     Args:
         op: Of a plan.
         data_format: `channels_last` or `channels_first`.
         dtype: A Keras dtype policy.
+        plain: Whether it uses the plain kernels.
     """
     name = op.name.replace(".", "_")
-    common: dict[str, Any] = {"name": name, "dtype": dtype, "canonical": op.name}
+    common: dict[str, Any] = {"name": name, "dtype": dtype, "canonical": op.name, "plain": plain}
     image = {**common, "data_format": data_format}
     if isinstance(op, p.Convolution):
         geometry = {"strides": op.stride, "groups": op.groups, "padding": op.padding, **image}
@@ -118,12 +119,13 @@ def build(
 ) -> keras.Model:
     """See `nfspec.compile`; Keras already runs on the wanted framework."""
     plan = resolve(spec)
+    require_room(plan, "compile", 1 if not folded else 2 if params is not None else 3)
     text = spec.model_dump_json(by_alias=True)
-    how: dict[str, Any] = {"taps": taps, "data_format": data_format, "dtype": dtype, "spec": text}
-    with kernels.only_plain() if plain else contextlib.nullcontext():
-        if not folded:
-            return assemble(plan, params, **how)
-        return _assemble_folded(folding.fold(plan, init(plan) if params is None else params), **how)
+    how: dict[str, Any] = {"taps": taps, "data_format": data_format, "dtype": dtype, "plain": plain}
+    if not folded:
+        return assemble(plan, params, spec=text, **how)
+    params = init(plan) if params is None else params
+    return _assemble_folded(folding.fold(plan, params), spec=text, **how)
 
 
 def _assemble_folded(folded: folding.Folded, **how: Any) -> keras.Model:
@@ -143,14 +145,14 @@ def fold(model: keras.Model) -> keras.Model:
             "folded=True)"
         )
     first = next(layer for layer in model.layers if hasattr(layer, "data_format"))
-    with kernels.only_plain() if first.kernels.plain else contextlib.nullcontext():
-        return _assemble_folded(
-            folding.fold(plan, params_of(model, average=False)),
-            taps=isinstance(model.output, dict),
-            data_format=first.data_format,
-            dtype=first.dtype_policy.name,
-            spec=first.spec,
-        )
+    return _assemble_folded(
+        folding.fold(plan, params_of(model, average=False)),
+        taps=isinstance(model.output, dict),
+        data_format=first.data_format,
+        dtype=first.dtype_policy.name,
+        plain=first.plain,
+        spec=first.spec,
+    )
 
 
 def assemble(
@@ -160,17 +162,18 @@ def assemble(
     taps: bool,
     data_format: str,
     dtype: str | None,
+    plain: bool = False,
     spec: str = "",
 ) -> keras.Model:
     """The model of a plan, which may be a part of a network; arguments as of `nfspec.compile`.
 
-    Its scalars are moved, unless the plain kernels are in use.
+    Its scalars are moved, unless it is to be plain.
 
     Args:
         spec: What the plan was resolved from, as JSON, for copies and files of the model.
     """
     given = plan
-    plan = plan if kernels.is_plain() else move_scalars(plan)
+    plan = plan if plain else move_scalars(plan)
     plan = plan if taps else without_features(plan)
     # Drawn one by one where they are built into the model, so that there is never a second copy.
     weights = draw_in_order(plan) if params is None else iter(check(plan, params).items())
@@ -182,7 +185,7 @@ def assemble(
     values = {p.INPUT: keras.Input(shape, name="image", dtype="float32")}
     for op in plan.ops:
         at_head = isinstance(op, p.GlobalPool | p.Dropout | p.Dense)
-        layer = layer_of(op, data_format, head if at_head else policy)
+        layer = layer_of(op, data_format, head if at_head else policy, plain)
         if isinstance(layer, NFLayer):
             prefix = f"{layer.canonical}."
             own = dict(next(weights) for _ in op.parameters)

@@ -51,7 +51,9 @@ def _rules(plan: Plan, names: Sequence[str] | None, tree: Any) -> dict[str, Clip
     return dict(zip(known, rules, strict=True))
 
 
-def agc(plan: Plan, names: Sequence[str] | None = None) -> optax.GradientTransformation:
+def agc(
+    plan: Plan, names: Sequence[str] | None = None, *, plain: bool = False
+) -> optax.GradientTransformation:
     """Clip gradients by the norms of their parameters' units, as the plan's `[agc]` says.
 
     It comes first in a chain: before weight decay and momentum, and inside what accumulates
@@ -61,6 +63,7 @@ def agc(plan: Plan, names: Sequence[str] | None = None) -> optax.GradientTransfo
         plan: The network.
         names: Canonical name of each leaf, in the order of `jax.tree.leaves`. Not needed where
             parameters are a dict by canonical name. Not all of the plan's need be there.
+        plain: Use the plain kernels, as a network compiled with `plain=True` does.
 
     Returns:
         A transformation whose update needs the parameters, in the canonical layout. It can be
@@ -100,7 +103,7 @@ def agc(plan: Plan, names: Sequence[str] | None = None) -> optax.GradientTransfo
                     f"{name}: expected a gradient of shape {jnp.shape(parameter)}; found "
                     f"{jnp.shape(gradient)}"
                 )
-        clipped, found = clip_all(leaves, parameters, rules.values())
+        clipped, found = clip_all(leaves, parameters, rules.values(), plain)
         return jax.tree.unflatten(structure, clipped), fractions(rules, found)
 
     return optax.GradientTransformation(init, update)

@@ -44,6 +44,8 @@ def agc(
     gradients: Sequence[Any],
     variables: Sequence[Any],
     names: Sequence[str] | None = None,
+    *,
+    plain: bool = False,
 ) -> list[Any]:
     """Clip gradients by the norms of their parameters' units, as the plan's `[agc]` says.
 
@@ -56,6 +58,7 @@ def agc(
         variables: `model.trainable_variables`, or any tensors in the canonical layout with `names`.
             Not all of the plan's need be there.
         names: Canonical name of each variable, where the variables do not know.
+        plain: Use the plain kernels, as a network compiled with `plain=True` does.
 
     Returns:
         Gradients in the order given, None where there is none.
@@ -80,4 +83,4 @@ def agc(
                 f"{name}: expected a gradient of shape {tuple(variable.shape)}; found "
                 f"{gradient.shape}"
             )
-    return clip_all(dense, variables, rules)[0]
+    return clip_all(dense, variables, rules, plain)[0]

@@ -24,7 +24,13 @@ from nfspec.plan import Plan
 class Clipping:
     """What `agc` returns: the hook, and what it did."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, known: dict[Any, tuple[str, ClipRule]]):
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        known: dict[Any, tuple[str, ClipRule]],
+        plain: bool,
+    ):
+        self._plain = plain
         self._known = known  # parameter to canonical name and rule
         self._fractions: dict[str, Any] = {}
         self._require_known(optimizer)
@@ -76,7 +82,7 @@ class Clipping:
         return closure_and_clip
 
     def _clip(self, optimizer: Any) -> None:
-        from nfspec.backends.kernels import is_plain, kernels
+        from nfspec.backends.kernels import kernels
 
         found = [
             (parameter, *self._known[parameter])
@@ -89,7 +95,7 @@ class Clipping:
         scale = getattr(optimizer, "grad_scale", None)
         with torch.no_grad():
             gradients = [p.grad if scale is None else _unscaled(p.grad, scale) for p in parameters]
-            clipped, fractions = kernels(is_plain()).clip_all(gradients, parameters, rules)
+            clipped, fractions = kernels(self._plain).clip_all(gradients, parameters, rules)
             for parameter, gradient in zip(parameters, clipped, strict=True):
                 if scale is not None:
                     gradient = gradient * scale.to(gradient.device)
@@ -104,7 +110,11 @@ def _unscaled(gradient: Any, scale: Any) -> Any:
 
 
 def agc(
-    plan: Plan, optimizer: torch.optim.Optimizer, model: Any | Mapping[str, torch.nn.Parameter]
+    plan: Plan,
+    optimizer: torch.optim.Optimizer,
+    model: Any | Mapping[str, torch.nn.Parameter],
+    *,
+    plain: bool = False,
 ) -> Clipping:
     """Clip gradients before each step of an optimizer, as the plan's `[agc]` says.
 
@@ -116,6 +126,7 @@ def agc(
         optimizer: Any of torch.optim; only its parameters are clipped. It may be given a closure.
         model: What `nfspec.compile` returned for PyTorch; or a dict of canonical name to parameter
             in the canonical layout. Not all of the plan's need be there.
+        plain: Use the plain kernels, as a network compiled with `plain=True` does.
 
     Returns:
         A handle: `clip_fraction` tells what the last step clipped, `remove()` ends it.
@@ -138,4 +149,4 @@ def agc(
         )
     rules = rules_for(plan, list(named), [tuple(p.shape) for p in named.values()])
     pairs = zip(named.items(), rules, strict=True)
-    return Clipping(optimizer, {p: (name, rule) for (name, p), rule in pairs})
+    return Clipping(optimizer, {p: (name, rule) for (name, p), rule in pairs}, plain)

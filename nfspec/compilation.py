@@ -116,6 +116,7 @@ def compile(
         BackendError: The framework is missing, Keras cannot be imported or runs on another one.
         InputError: An argument is not what is said here.
         WeightError: `params` do not fit the spec.
+        InputError: The parameters do not fit the memory.
     """
     instance("spec", spec, Spec, "nfspec.load")
     one_of("data_format", data_format, ("channels_last", "channels_first"))
@@ -213,7 +214,11 @@ def params_of(model: Any, *, average: bool = False) -> Params:
 
 
 def agc(
-    plan: Plan, optimizer: keras.optimizers.Optimizer, treat_as: Mapping[str, str] | None = None
+    plan: Plan,
+    optimizer: keras.optimizers.Optimizer,
+    treat_as: Mapping[str, str] | None = None,
+    *,
+    plain: bool = False,
 ) -> keras.optimizers.Optimizer:
     """Put adaptive gradient clipping, as a plan's `[agc]` says, around a Keras optimizer.
 
@@ -226,6 +231,7 @@ def agc(
         optimizer: Any Keras optimizer but a LossScaleOptimizer, which goes outside.
         treat_as: For variables of other layers, their path to the name of the plan's parameter
             that each is clipped like, such as `{"dense/kernel": "head.fc.kernel"}`.
+        plain: Use the plain kernels, as a network compiled with `plain=True` does.
 
     Raises:
         InputError: The spec says that it trains without AGC, or a name is not known.
@@ -237,7 +243,7 @@ def agc(
     import keras
 
     instance("optimizer", optimizer, keras.optimizers.Optimizer, "a class of keras.optimizers")
-    return AGC(optimizer, plan.agc, treated_as(plan, treat_as or {}))
+    return AGC(optimizer, plan.agc, treated_as(plan, treat_as or {}), plain)
 
 
 def sam(model: keras.Model, rho: float = 0.05, fraction: float = 1.0) -> keras.Model:

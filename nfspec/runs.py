@@ -43,8 +43,12 @@ class Run:
         images = self.recipe.learning_rate_images
         return self.recipe.learning_rate * (self.batch / images if images else 1.0)
 
-    def optimizer(self) -> keras.optimizers.Optimizer:
-        """EMA around AGC around SGD, each if the recipe has it, on the framework Keras runs on."""
+    def optimizer(self, *, plain: bool = False) -> keras.optimizers.Optimizer:
+        """EMA around AGC around SGD, each if the recipe has it, on the framework Keras runs on.
+
+        Args:
+            plain: Use the plain kernels, as a network compiled with `plain=True` does.
+        """
         from nfspec.backends.optimizers import AGC, EMA, SGD
         from nfspec.backends.schedule import WarmupCosine
 
@@ -63,9 +67,10 @@ class Run:
             coupled_weight_decay=recipe.weight_decay,
             weight_decay_exclude=recipe.weight_decay_exclude,
             gradient_accumulation_steps=self.accumulation if self.accumulation > 1 else None,
+            plain=plain,
         )
         if self.plan.agc.enabled:
-            optimizer = AGC(optimizer, self.plan.agc)
+            optimizer = AGC(optimizer, self.plan.agc, plain=plain)
         if recipe.ema_decay:
             optimizer = EMA(optimizer, recipe.ema_decay, recipe.ema_warm)
         return optimizer
@@ -82,23 +87,25 @@ class Run:
         """Compile a model for this run.
 
         Args:
-            model: What `nfspec.compile` returned, without taps.
+            model: What `nfspec.compile` returned, without taps. Where it is plain, so is what
+                clips and steps.
             **kwargs: As Keras's `Model.compile` takes, such as `metrics` or `jit_compile`.
 
         Returns:
             The model to call `fit` on: the one given, or one around it if the recipe has SAM.
         """
         from nfspec.backends.compiler import require_layer
+        from nfspec.backends.layers.base import is_plain
+        from nfspec.backends.settings import float32_data
 
         require_layer(model)
+        optimizer = self.optimizer(plain=is_plain(model))
         if self.recipe.sam_rho:
             from nfspec.backends.sam import SharpnessAware
 
             model = SharpnessAware(model, self.recipe.sam_rho, self.recipe.sam_fraction)
-        from nfspec.backends.settings import float32_data
-
         with float32_data():  # of the loss that Keras reports
-            model.compile(optimizer=self.optimizer(), loss=self.loss(), **kwargs)
+            model.compile(optimizer=optimizer, loss=self.loss(), **kwargs)
         return model
 
     def __str__(self) -> str:

@@ -13,37 +13,16 @@ in `plain` by another name is there because `benchmarks/kernels` shows what it g
     momentum_steps      SGD's step of some variables
     scale_add           `scale · branch + shortcut`
     standardise         the kernel of a WS conv
-    stored              a kernel as it is kept in memory
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
-
-_plain = False
-
-
-@contextlib.contextmanager
-def only_plain() -> Iterator[None]:
-    """A context in which layers and optimisers are made that use the plain twins."""
-    global _plain
-    before, _plain = _plain, True
-    try:
-        yield
-    finally:
-        _plain = before
-
-
-def is_plain() -> bool:
-    """Whether what is made now is to use the plain twins."""
-    return _plain
 
 
 def kernels(plain: bool) -> ModuleType:
@@ -51,16 +30,10 @@ def kernels(plain: bool) -> ModuleType:
     return _PLAIN if plain else _FAST
 
 
-def stored_zeros(plain: bool) -> Callable[..., Any]:
-    """An initialiser of optimiser state, kept as the parameters are.
-
-    Zeros are NumPy's: JAX would compile a program for each shape.
-    """
-
-    def initializer(shape: Any, dtype: Any = None) -> Any:
-        return kernels(plain).stored(keras.ops.convert_to_tensor(np.zeros(shape, dtype)))
-
-    return initializer
+def zeros(shape: Any, dtype: Any = None) -> Any:
+    """An initialiser of optimiser state. Its zeros are NumPy's: JAX would compile a program for
+    each shape."""
+    return keras.ops.convert_to_tensor(np.zeros(shape, dtype))
 
 
 # Looked up once, and last since they import from here: PyTorch's compiler stops at an import.

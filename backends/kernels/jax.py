@@ -17,7 +17,6 @@ from nfspec.backends.kernels.plain import (
     momentum_steps,
     scale_add,
     standardise,
-    stored,
 )
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "momentum_steps",
     "scale_add",
     "standardise",
-    "stored",
 ]
 
 

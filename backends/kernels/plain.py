@@ -63,11 +63,6 @@ def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
     return functions[kind]
 
 
-def stored(kernel: Any) -> Any:
-    """A kernel, HWIO or IO, as it is kept."""
-    return kernel
-
-
 def standardise(
     kernel: Any, gain: Any, *, eps: float, eps_rule: str, ddof: int, gamma: float
 ) -> Any:

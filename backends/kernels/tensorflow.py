@@ -17,7 +17,6 @@ from nfspec.backends.kernels.plain import (
     dense,
     scale_add,
     standardise,
-    stored,
 )
 from nfspec.clipping import ClipRule
 
@@ -31,7 +30,6 @@ __all__ = [
     "momentum_steps",
     "scale_add",
     "standardise",
-    "stored",
 ]
 
 

@@ -17,7 +17,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.kernels import plain
-from nfspec.backends.kernels.plain import stored
 from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule
 
 FUSED = ("cpu", "cuda")  # devices on which PyTorch has its fused SGD
@@ -196,7 +195,7 @@ def _conv(x: Any, kernel: Any, strides: int, padding: str, data_format: str, con
 
 
 def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
-    """Without copies of kernels that are `stored`, and with the bias added by the conv."""
+    """With the bias added by the conv."""
 
     def conv(x: Any, weight: Any, stride: Any, pad: Any, groups: int) -> Any:
         return functional.conv2d(x, weight, bias, stride, pad, groups=groups)

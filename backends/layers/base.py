@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from nfspec.backends.kernels import is_plain, kernels
+from nfspec.backends.kernels import kernels
 from nfspec.counting import output_side
 from nfspec.plan import Padding, Role
 
@@ -21,18 +22,6 @@ def serialisable(cls: type[keras.layers.Layer]) -> Any:
     return keras.saving.register_keras_serializable(package="nfspec")(cls)
 
 
-class _Kernels:
-    """The kernels that a layer was made with; a module cannot be copied with the layer."""
-
-    def __init__(self, plain: bool):
-        self.plain = plain
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "plain":  # not yet set, as while a copy is made
-            raise AttributeError(name)
-        return getattr(kernels(self.plain), name)
-
-
 class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """A layer that knows the canonical names of its parameters.
 
@@ -41,19 +30,25 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
             cannot have dots, on PyTorch, so it is kept beside the layer's name.
         spec: The network's spec as JSON, in its first layer alone, so that copies and files of the
             network keep it; empty elsewhere.
+        plain: Use the plain kernels, not those of the framework.
     """
 
-    def __init__(self, *, canonical: str = "", spec: str = "", **kwargs: Any):
+    def __init__(self, *, canonical: str = "", spec: str = "", plain: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.canonical = canonical
         self.spec = spec
-        self.kernels = _Kernels(is_plain())
+        self.plain = plain
         self.given: dict[str, NDArray[np.float32]] = {}  # values to build with, by local name
         self.named: dict[str, keras.Variable] = {}  # by local name
         self._cast: set[str] = set()  # local names of the parameters that Keras casts
         # On PyTorch, the modules of a network that hold the parameters, by local name. Set past
         # Keras, which would track them.
         object.__setattr__(self, "places", {})
+
+    @property
+    def kernels(self) -> ModuleType:
+        """The kernels to compute with: see `nfspec.backends.kernels`."""
+        return kernels(self.plain)
 
     def add_parameter(
         self,
@@ -69,8 +64,7 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         draw = keras.initializers.get(initializer)
 
         def initial(shape: Shape, dtype: Any = None) -> Any:
-            drawn = draw(shape, dtype) if value is None else ops.convert_to_tensor(value, dtype)
-            return self.kernels.stored(drawn)
+            return draw(shape, dtype) if value is None else ops.convert_to_tensor(value, dtype)
 
         name = local.replace(".", "_")
         variable = self.add_weight(shape=shape, initializer=initial, name=name, autocast=autocast)
@@ -104,7 +98,18 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
     def get_config(self) -> dict[str, Any]:
         spec = {"spec": self.spec} if self.spec else {}
-        return {**super().get_config(), "canonical": self.canonical, **spec}
+        return {
+            **super().get_config(),
+            "canonical": self.canonical,
+            "plain": self.plain,
+            **spec,
+        }
+
+
+def is_plain(model: keras.Model) -> bool:
+    """Whether a model has layers of nfspec's that use the plain kernels."""
+    layers = model._flatten_layers()
+    return any(layer.plain for layer in layers if isinstance(layer, NFLayer))
 
 
 def spatial_axes(data_format: str) -> tuple[int, int]:

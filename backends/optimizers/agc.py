@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.backends.kernels import is_plain, kernels
+from nfspec.backends.kernels import kernels
 from nfspec.backends.optimizers.around import Around
 from nfspec.backends.roles import TreatedAs, identify
 from nfspec.clipping import ClipRule, clip_rule
@@ -28,6 +28,7 @@ class AGC(Around):
         agc: The `[agc]` table of a spec.
         treat_as: Path of a variable that is not of nfspec's layers to the name and role of the
             parameter that it is clipped like.
+        plain: Use the plain kernels, as a network compiled with `plain=True` does.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class AGC(Around):
         inner: keras.optimizers.Optimizer,
         agc: Table,
         treat_as: TreatedAs | None = None,
+        plain: bool = False,
         name: str | None = None,
     ):
         super().__init__(inner, name=name)
         self.agc = agc
         self.treat_as = dict(treat_as or {})
-        self._plain = is_plain()
+        self.plain = plain
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
@@ -65,7 +67,7 @@ class AGC(Around):
     def before(self, gradients: list[Any], variables: Sequence[Any]) -> list[Any]:
         keys = [self.stepper._var_key(variable) for variable in variables]
         places = [i for i, key in enumerate(keys) if key in self._rules]
-        clipped, fractions = kernels(self._plain).clip_all(
+        clipped, fractions = kernels(self.plain).clip_all(
             [gradients[i] for i in places],
             [variables[i] for i in places],
             [self._rules[keys[i]] for i in places],
@@ -90,7 +92,7 @@ class AGC(Around):
     def get_config(self) -> dict[str, Any]:
         treat_as = {path: list(part) for path, part in self.treat_as.items()}
         agc = self.agc.model_dump(mode="json")
-        return {**super().get_config(), "agc": agc, "treat_as": treat_as}
+        return {**super().get_config(), "agc": agc, "treat_as": treat_as, "plain": self.plain}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Around:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.backends.kernels import is_plain, stored_zeros
+from nfspec.backends.kernels import zeros
 from nfspec.backends.optimizers.around import Around
 
 
@@ -46,7 +46,7 @@ class EMA(Around):
             return
         super().build(variables)
         self._model_variables_moving_average = self.stepper.add_optimizer_variables(
-            variables, "average", stored_zeros(is_plain())
+            variables, "average", zeros
         )
         keys = map(self.stepper._var_key, variables)
         self._averages = dict(zip(keys, self._model_variables_moving_average, strict=True))
@@ -77,4 +77,5 @@ class EMA(Around):
         self.stepper.assign(average, average * decay + variable * (1.0 - decay))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "decay": self.decay, "warm": self.warm}
+        how = {"decay": self.decay, "warm": self.warm}
+        return {**super().get_config(), **how}

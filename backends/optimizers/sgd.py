@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.backends.kernels import is_plain, kernels, stored_zeros
+from nfspec.backends.kernels import kernels, zeros
 from nfspec.backends.roles import TreatedAs, identify
 from nfspec.backends.settings import float32_data
 
@@ -39,6 +39,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         coupled_weight_decay: Added to the gradient, times the parameter.
         weight_decay_exclude: Roles that do not decay.
         treat_as: As in `nfspec.backends.optimizers.AGC`.
+        plain: Use the plain kernels, as a network compiled with `plain=True` does.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         coupled_weight_decay: float = 0.0,
         weight_decay_exclude: Sequence[str] = ("gain", "bias", "skip_gain"),
         treat_as: TreatedAs | None = None,
+        plain: bool = False,
         **kwargs: Any,
     ):
         with float32_data():  # a number becomes a variable of floatx
@@ -58,7 +60,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         self.coupled_weight_decay = coupled_weight_decay
         self.weight_decay_exclude = tuple(weight_decay_exclude)
         self.treat_as = dict(treat_as or {})
-        self._plain = is_plain()
+        self.plain = plain
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
@@ -70,7 +72,6 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
             for variable, (_, role) in zip(variables, parts, strict=bool(parts))
             if role not in self.weight_decay_exclude
         }
-        zeros = stored_zeros(self._plain)
         self._buffers = self.add_optimizer_variables(variables, "momentum", zeros)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -80,7 +81,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         self, grads: Any, trainable_variables: Any, learning_rate: Any
     ) -> None:
         # Not where TensorFlow updates the variables of each device in turn.
-        if not self._plain and not _distributed():
+        if not self.plain and not _distributed():
             self._parallel_update_step(grads, trainable_variables, learning_rate)
         else:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
@@ -95,7 +96,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
             if self._var_key(variable) in self._decays:
                 gradients[i] = gradients[i] + self.coupled_weight_decay * variable
         buffers = [self._buffers[self._get_variable_index(v)] for v in variables]
-        kernels(self._plain).momentum_steps(
+        kernels(self.plain).momentum_steps(
             self, variables, buffers, gradients, learning_rate, self.momentum, self.nesterov
         )
 
@@ -107,4 +108,5 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
             "coupled_weight_decay": self.coupled_weight_decay,
             "weight_decay_exclude": list(self.weight_decay_exclude),
             "treat_as": {path: list(part) for path, part in self.treat_as.items()},
+            "plain": self.plain,
         }

@@ -60,6 +60,7 @@ class Fault:
 
 
 NO_FAULT = Fault("", "")
+SUBJECT_IS_PLAIN = "nfspec.conformance.subjects.nfspec:Nfspec.plain"
 
 
 def of_kind(kind: type[Any], /, **changes: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -101,28 +102,31 @@ def of_params(suffix: str, change: Callable[[Any], Any]) -> Callable[[Arrays], A
     return changed
 
 
+@contextlib.contextmanager
+def _replaced(where: str, make: Callable[[Any], Any]) -> Iterator[None]:
+    module, _, path = where.partition(":")
+    *owners, name = path.split(".")
+    owner = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    original = getattr(owner, name)
+    setattr(owner, name, make(original))
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
 def patched(where: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
     """A context in which `module:attribute` is what `make` makes of the original.
 
-    Layers and optimisers made in it use the plain kernels, which is the code that patches change.
+    nfspec's own subjects are plain in it, since the plain kernels are what patches change.
     """
 
     @contextlib.contextmanager
     def context() -> Iterator[None]:
-        from nfspec.backends.kernels import only_plain
-
-        module, _, path = where.partition(":")
-        *owners, name = path.split(".")
-        owner = importlib.import_module(module)
-        for part in owners:
-            owner = getattr(owner, part)
-        original = getattr(owner, name)
-        setattr(owner, name, make(original))
-        try:
-            with only_plain():
-                yield
-        finally:
-            setattr(owner, name, original)
+        with _replaced(SUBJECT_IS_PLAIN, lambda _: True), _replaced(where, make):
+            yield
 
     return context
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,18 +15,12 @@ from nfspec.plan import Op, Plan
 Function = Callable[..., Any]
 
 
-class _Nfspec:
+class Nfspec:
     framework = ""
     plain = False  # Keras's own operations, without rewrites and kernels
 
     def __init__(self, mode: str):
         self.policy = MODES[mode].policy
-
-    def _kernels(self) -> contextlib.AbstractContextManager[None]:
-        """A context in which layers and optimisers are made."""
-        from nfspec.backends.kernels import only_plain
-
-        return only_plain() if self.plain else contextlib.nullcontext()
 
     def _layer(self, op: Op) -> Function:
         """A layer as a function of its inputs and parameters."""
@@ -35,8 +28,7 @@ class _Nfspec:
 
         from nfspec.backends.compiler import layer_of
 
-        with self._kernels():
-            layer = layer_of(op, "channels_last", self.policy)
+        layer = layer_of(op, "channels_last", self.policy, self.plain)
         inputs = len(op.inputs)
         # Built with zeros: drawing initial values would be most of the time, and none is used.
         prefix = f"{layer.canonical}."
@@ -75,8 +67,7 @@ class _Nfspec:
         from nfspec.backends.compiler import layer_of
         from nfspec.backends.training import devices
 
-        with self._kernels():
-            layer = layer_of(op, "channels_last", self.policy)
+        layer = layer_of(op, "channels_last", self.policy, self.plain)
         layer.seed_generator.state.assign([devices.seed_of(seed, replica), 0])
 
         def function(x: Any, training: bool) -> Any:
@@ -88,10 +79,10 @@ class _Nfspec:
     def agc(self, clip: Clip) -> Function:
         import keras
 
-        from nfspec.backends.kernels import is_plain, kernels
+        from nfspec.backends.kernels import kernels
 
         rule, narrow = clip.rule, keras.DTypePolicy(self.policy).compute_dtype
-        clip_all = kernels(self.plain or is_plain()).clip_all
+        clip_all = kernels(self.plain).clip_all
 
         def function(gradient: Any, parameter: Any) -> Any:
             return clip_all([keras.ops.cast(gradient, narrow)], [parameter], [rule])[0][0]
@@ -116,8 +107,8 @@ class _Nfspec:
     def _model(self, plan: Plan, params: Arrays | None = None, *, taps: bool) -> Any:
         from nfspec.backends.compiler import assemble
 
-        with self._kernels():
-            return assemble(plan, params, taps=taps, data_format="channels_last", dtype=self.policy)
+        how = {"data_format": "channels_last", "dtype": self.policy, "plain": self.plain}
+        return assemble(plan, params, taps=taps, **how)
 
     def ways(self, plan: Plan, params: Arrays, seed: int) -> dict[str, Function]:
         import keras
@@ -154,8 +145,7 @@ class _Nfspec:
         from nfspec.runs import recipe
 
         model = self._model(plan, params, taps=False)
-        with self._kernels():
-            trainer = recipe(plan, steps=RATE_STEPS, batch=len(x)).compile(model)
+        trainer = recipe(plan, steps=RATE_STEPS, batch=len(x)).compile(model)
         how = {"batch_size": len(x), "shuffle": False, "verbose": 0}
         losses = trainer.fit(x, labels, epochs=1, **how).history["loss"]
         first = params_of(model)
@@ -183,8 +173,7 @@ class _Nfspec:
 
         model = self._model(plan, params, taps=False)
         weights = model.trainable_variables
-        with self._kernels():
-            optimizer = recipe(plan, steps=RATE_STEPS).optimizer()
+        optimizer = recipe(plan, steps=RATE_STEPS).optimizer(plain=self.plain)
         optimizer.build(weights)
         sgd = optimizer
         while hasattr(sgd, "inner"):
@@ -214,7 +203,7 @@ def _shape(op: Op) -> Any:
     return [shape, shape] if kind == "Residual" else shape
 
 
-class JAX(_Nfspec):
+class JAX(Nfspec):
     framework = "jax"
 
     def _apply(self, optimizer: Any, gradients: list[Any], weights: list[Any]) -> None:
@@ -229,11 +218,11 @@ class JAX(_Nfspec):
                 variable.assign(value)
 
 
-class Torch(_Nfspec):
+class Torch(Nfspec):
     framework = "torch"
 
 
-class TensorFlow(_Nfspec):
+class TensorFlow(Nfspec):
     framework = "tensorflow"
 
 

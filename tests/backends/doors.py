@@ -36,13 +36,13 @@ def torch_parameters(params, gradients=None):
     return held
 
 
-def door(gradients, params, plan=PLAN):
+def door(gradients, params, plan=PLAN, **options):
     """Clipped gradients by canonical name, of such arrays by canonical name."""
     backend = keras.backend.backend()
     if backend == "jax":
         from nfspec.backends.jax import agc
 
-        clipping = agc(plan)
+        clipping = agc(plan, **options)
         clipped, _ = clipping.update(gradients, clipping.init(params), params)
     elif backend == "torch":
         import torch
@@ -51,7 +51,7 @@ def door(gradients, params, plan=PLAN):
 
         held = torch_parameters(params, gradients)
         optimizer = torch.optim.SGD(held.values(), lr=0.0)
-        agc(plan, optimizer, held)
+        agc(plan, optimizer, held, **options)
         optimizer.step()
         clipped = {name: parameter.grad for name, parameter in held.items()}
     else:
@@ -61,6 +61,6 @@ def door(gradients, params, plan=PLAN):
 
         held = [tf.Variable(p) for p in params.values()]
         given = [tf.constant(gradients[name]) for name in params]
-        run = tf.function(lambda g: agc(plan, g, held, names=list(params)))
+        run = tf.function(lambda g: agc(plan, g, held, list(params), **options))
         clipped = dict(zip(params, run(given), strict=True))
     return {name: np.asarray(clipped[name]) for name in params}

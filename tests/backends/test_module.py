@@ -183,3 +183,24 @@ def test_deep_copies_keep_the_mode_and_what_is_frozen(torch):
     assert found.training
     assert not found.get_parameter("stem.conv0.kernel").requires_grad
     assert found.get_parameter("head.fc.kernel").requires_grad
+
+
+def test_state_dicts_are_contiguous_and_safetensors_takes_them(torch, tmp_path):
+    """As PyTorch's own layers have them, before and after a step, loaded, copied and folded."""
+    from safetensors.torch import load_file, save_file
+
+    model = compiled()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    model(torch.ones(2, 16, 16, 3)).sum().backward()
+    assert all(p.grad.is_contiguous() for p in model.parameters())
+    optimizer.step()
+    again = compiled()
+    again.load_state_dict(model.state_dict())
+    for one in (model, again, copy.deepcopy(model), nfspec.fold(model)):
+        assert all(value.is_contiguous() for value in one.state_dict().values())
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    for name, value in load_file(tmp_path / "model.safetensors").items():
+        assert torch.equal(value, model.state_dict()[name])
+    # nfspec reads the file as its own.
+    found = nfspec.weights.load(tmp_path / "model.safetensors", model.plan)
+    assert list(found) == list(model.plan.parameters)
