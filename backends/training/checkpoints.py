@@ -26,8 +26,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
 from nfspec.errors import WeightError
-from nfspec.weights.files import TEMPORARY
 from nfspec.weights.container import write
+from nfspec.weights.files import TEMPORARY
 from nfspec.weights.store import read_all
 
 FORMAT = "nfspec-checkpoint/2"
