@@ -59,3 +59,26 @@ def test_nonsense_is_refused_by_name(command, option, tmp_path, monkeypatch, cap
         assert option in said.err.splitlines()[-1], (value, said.err)
         assert len(said.err) < 1000, value
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "deep.toml", "digits", "--backend", "torch", "--out", "run"),
+        ("evaluate", "deep.toml", "digits", "--weights", "a.safetensors"),
+        ("compare", "deep.toml", "--backends", "torch", "--size", "32"),
+    ],
+)
+def test_a_network_whose_input_no_image_can_be(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    numbers = str([0.5] * 13)
+    (tmp_path / "deep.toml").write_text(
+        'schema = "nfspec/1"\nname = "deep"\nsource = "a test"\nextends = "nfnet-nano"\n'
+        f"[input]\nchannels = 13\nmean = {numbers}\nstd = {numbers}\n"
+    )
+    with pytest.raises(SystemExit) as end:
+        GROUP.main(list(arguments), "nfspec")
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert said.err == "images have 1 or 3 channels, this network's have 13\n"
+    assert not (tmp_path / "run").exists()
