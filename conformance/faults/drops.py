@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nfspec.conformance.faults.base import Fault, of_kind, patched
+from nfspec.conformance.faults.base import Fault, patched
 from nfspec.plan import Dropout, Plan, StochasticDepth
 
 DROP = "nfspec.backends.layers.drop:Drop"
@@ -16,8 +16,15 @@ FOLDED = "nfspec.backends.layers.conv:Conv2D.call"
 LAYERS = ("DROP-01", "DROP-02")
 
 
-def _other_rate(op: Any) -> float:
-    return 1.0 - op.rate if op.rate else 0.0
+def _rate(change: Any) -> Any:
+    """A change of the rate of descriptions of both kinds, computed from that; 0 stays 0."""
+
+    def changed(op: Any) -> Any:
+        if not isinstance(op, StochasticDepth | Dropout) or not op.rate:
+            return op
+        return replace(op, rate=change(op.rate))
+
+    return changed
 
 
 def _rescaled_otherwise(original: Any) -> Any:
@@ -146,9 +153,9 @@ def _value(variable: Any) -> Any:
 
 DROPS = (
     Fault("drop-rate-kept", "the rate taken for the probability of being kept", LAYERS,
-          op=of_kind((StochasticDepth, Dropout), rate=_other_rate)),
+          op=_rate(lambda rate: 1.0 - rate)),
     Fault("drop-rate-off", "rates half as large", LAYERS,
-          op=of_kind((StochasticDepth, Dropout), rate=lambda op: 0.5 * op.rate)),
+          op=_rate(lambda rate: 0.5 * rate)),
     Fault("drop-rescaling", "what is kept not divided by 1 - rate, or divided where not asked",
           LAYERS, patch=patched(ZERO, _rescaled_otherwise)),
     Fault("drop-batch", "one draw for the whole batch", LAYERS, patch=_draws(_in_batch)),

@@ -80,13 +80,13 @@ def changes(model: keras.Model) -> dict[str, Callable[[Arrays], None]]:
         slopes = [ops.subtract(v, params[v.canonical]) for v in variables.values()]
         keras.optimizers.SGD(1.0).apply(slopes, list(variables.values()))
 
-    found = {
+    found: dict[str, Callable[[Arrays], None]] = {
         "assign": assign,
         "set_weights": set_weights,
         "load_weights": load_weights,
         "optimizer": optimizer,
     }
-    return {**found, **_torch_changes(model)} if keras.backend.backend() == "torch" else found
+    return found | _torch_changes(model) if keras.backend.backend() == "torch" else found
 
 
 def _torch_changes(model: Any) -> dict[str, Callable[[Arrays], None]]:
