@@ -107,7 +107,11 @@ class Nfspec:
     def _model(self, plan: Plan, params: Arrays | None = None, *, taps: bool) -> Any:
         from nfspec.backends.compiler import assemble
 
-        how = {"data_format": "channels_last", "dtype": self.policy, "plain": self.plain}
+        how: dict[str, Any] = {
+            "data_format": "channels_last",
+            "dtype": self.policy,
+            "plain": self.plain,
+        }
         return assemble(plan, params, taps=taps, **how)
 
     def ways(self, plan: Plan, params: Arrays, seed: int) -> dict[str, Function]:
