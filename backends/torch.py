@@ -47,8 +47,10 @@ class Clipping:
         self._hook.remove()
 
     def _require_known(self, optimizer: torch.optim.Optimizer) -> list[Any]:
-        """The optimizer's parameters, each known."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        """The parameters that the optimizer may change, each known. What is frozen, or a counter,
+        has no gradient, and no optimizer changes it."""
+        given = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for p in given if p.requires_grad or p.grad is not None]
         strangers = [tuple(p.shape) for p in parameters if p not in self._known]
         if strangers:
             raise InputError(
@@ -124,6 +126,7 @@ def agc(
     Args:
         plan: The network.
         optimizer: Any of torch.optim; only its parameters are clipped. It may be given a closure.
+            Parameters of other layers may be in it as long as they are frozen.
         model: What `nfspec.compile` returned for PyTorch; or a dict of canonical name to parameter
             in the canonical layout. Not all of the plan's need be there.
         plain: Use the plain kernels, as a network compiled with `plain=True` does.

@@ -48,6 +48,22 @@ def test_parameters_without_gradient_or_of_no_optimizer_are_left_alone():
     assert_same(as_arrays({n: held[n] for n in SOME[2:]}), {n: gradients[n] for n in SOME[2:]})
 
 
+def test_what_needs_no_gradient_is_no_business_of_clipping():
+    """Frozen layers and counters may be in the optimizer; a layer that is not frozen may not."""
+    gradients, params = some()
+    held = torch_parameters(params, gradients)
+    frozen = torch.nn.Parameter(torch.ones(2, 3), requires_grad=False)
+    counter = torch.nn.Parameter(torch.zeros(2, dtype=torch.int32), requires_grad=False)
+    optimizer = torch.optim.SGD([*held.values(), frozen, counter], lr=0.1)
+    agc(PLAN, optimizer, held)
+    optimizer.step()
+    assert_same(as_arrays(held), door(gradients, params))
+    assert torch.equal(frozen, torch.ones(2, 3))
+    frozen.requires_grad_(True)
+    with pytest.raises(nfspec.InputError, match=r"does not know, of shapes \(2, 3\)"):
+        optimizer.step()
+
+
 def test_the_handle_ends_the_clipping():
     gradients, params = some()
     held = torch_parameters(params, gradients)
