@@ -114,9 +114,8 @@ def compile(
 
     Raises:
         BackendError: The framework is missing, Keras cannot be imported or runs on another one.
-        InputError: An argument is not what is said here.
+        InputError: An argument is not what is said here, or the parameters do not fit the memory.
         WeightError: `params` do not fit the spec.
-        InputError: The parameters do not fit the memory.
     """
     instance("spec", spec, Spec, "nfspec.load")
     one_of("data_format", data_format, ("channels_last", "channels_first"))

@@ -403,9 +403,7 @@ def test_clip_all():
     weights = [drawn(*shape, seed=10 + i) for i, (shape, _) in enumerate(RULES)]
     results = []
     for module in (FAST, PLAIN):
-        tensors = [
-            [ops.convert_to_tensor(a) for a in b] for b in (gradients, weights)
-        ]
+        tensors = [[ops.convert_to_tensor(a) for a in b] for b in (gradients, weights)]
         clipped, fractions = module.clip_all(*tensors, rules)
         results.append(([ops.convert_to_numpy(c) for c in clipped], [float(f) for f in fractions]))
     for (shape, rule), found, wanted in zip(RULES, results[0][0], results[1][0], strict=True):

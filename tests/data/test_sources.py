@@ -292,7 +292,10 @@ def test_images_of_one_class_do_not_decide_who_of_another_is_held_out():
 
 
 def test_a_negative_seed_is_refused():
-    assert complaint(split, made(4, 4), 0.25, -1) == "seed: expected a whole number from 0 on; found -1"
+    assert (
+        complaint(split, made(4, 4), 0.25, -1)
+        == "seed: expected a whole number from 0 on; found -1"
+    )
 
 
 # what is wrong with a folder
