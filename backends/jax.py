@@ -41,7 +41,13 @@ def _names(tree: Any) -> list[str]:
 
 def _rules(plan: Plan, names: Sequence[str] | None, tree: Any) -> dict[str, ClipRule]:
     """Canonical name to rule, for each leaf in flatten order."""
-    known = _names(tree) if names is None else list(names)
+    keys = _names(tree)
+    known = keys if names is None else list(names)
+    if known != keys and any(key in plan.parameters for key in keys):
+        raise InputError(
+            "agc: the parameters are a dict by canonical name, which JAX sorts; leave the names "
+            "out: agc(plan)"
+        )
     if "" in known:
         raise InputError(
             "agc: these parameters are not a dict by canonical name; give their names, in the "

@@ -61,7 +61,7 @@ def test_mistakes_in_optax():
     with pytest.raises(nfspec.InputError, match=r"not a dict.*nfspec.names_of\(model\)"):
         clipping.init(list(params.values()))
     with pytest.raises(nfspec.InputError, match="a name for each of 6 tensors; found 5"):
-        agc(PLAN, SOME[:5]).init(params)
+        agc(PLAN, SOME[:5]).init(list(params.values()))
     with pytest.raises(nfspec.InputError, match="differ in structure"):
         clipping.update({SOME[0]: gradients[SOME[0]]}, state, params)
     gradients["head.fc.bias"] = gradients["head.fc.bias"][:3]
@@ -74,3 +74,11 @@ def test_a_missing_optax_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "nfspec.backends.jax")
     with pytest.raises(nfspec.BackendError, match="pip install optax"):
         importlib.import_module("nfspec.backends.jax")
+
+
+def test_names_beside_a_dict_of_parameters_are_refused():
+    """JAX goes through a dict in the order of its keys, names are in another."""
+    _, params = some()
+    with pytest.raises(nfspec.InputError, match=r"are a dict .*leave the names out: agc\(plan\)"):
+        agc(PLAN, sorted(params, reverse=True)).init(params)
+    assert agc(PLAN, sorted(params)).init(params) == agc(PLAN).init(params)
