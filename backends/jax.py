@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nfspec.clipping import ClipRule, require_agc, rules_for
+from nfspec.clipping import ClipRule, TreatAs, require_agc, rules_for
 from nfspec.compilation import select
 from nfspec.errors import BackendError, InputError
 from nfspec.plan import Plan
@@ -33,15 +33,22 @@ class AGCState(NamedTuple):
     clip_fraction: dict[str, jax.Array]
 
 
-def _names(tree: Any) -> list[str]:
-    """The key of each leaf, in flatten order."""
+def _names(plan: Plan, tree: Any) -> list[str]:
+    """Names of leaves in flatten order: canonical, or the keys of another layer's with slashes
+    between; empty where a leaf has no key."""
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [str(getattr(path[-1], "key", "")) if path else "" for path, _ in paths]
+    keys = [[str(getattr(part, "key", getattr(part, "name", ""))) for part in p] for p, _ in paths]
+    return [
+        "" if not key or not key[-1] else key[-1] if key[-1] in plan.parameters else "/".join(key)
+        for key in keys
+    ]
 
 
-def _rules(plan: Plan, names: Sequence[str] | None, tree: Any) -> dict[str, ClipRule]:
-    """Canonical name to rule, for each leaf in flatten order."""
-    keys = _names(tree)
+def _rules(
+    plan: Plan, names: Sequence[str] | None, tree: Any, treat_as: TreatAs | None
+) -> dict[str, ClipRule]:
+    """Name to rule, for each leaf in flatten order."""
+    keys = _names(plan, tree)
     known = keys if names is None else list(names)
     if known != keys and any(key in plan.parameters for key in keys):
         raise InputError(
@@ -53,12 +60,16 @@ def _rules(plan: Plan, names: Sequence[str] | None, tree: Any) -> dict[str, Clip
             "agc: these parameters are not a dict by canonical name; give their names, in the "
             "order of jax.tree.leaves: agc(plan, nfspec.names_of(model))"
         )
-    rules = rules_for(plan, known, [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)])
+    rules = rules_for(plan, known, [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)], treat_as)
     return dict(zip(known, rules, strict=True))
 
 
 def agc(
-    plan: Plan, names: Sequence[str] | None = None, *, plain: bool = False
+    plan: Plan,
+    names: Sequence[str] | None = None,
+    *,
+    treat_as: TreatAs | None = None,
+    plain: bool = False,
 ) -> optax.GradientTransformation:
     """Clip gradients by the norms of their parameters' units, as the plan's `[agc]` says.
 
@@ -68,7 +79,11 @@ def agc(
     Args:
         plan: The network.
         names: Canonical name of each leaf, in the order of `jax.tree.leaves`. Not needed where
-            parameters are a dict by canonical name. Not all of the plan's need be there.
+            parameters are dicts, nested or not, whose innermost keys are canonical names. Not all
+            of the plan's need be there.
+        treat_as: For leaves of other layers, their keys with slashes between to the name of the
+            plan's parameter that each is clipped like, or to None: `{"decoder/*": None}`. See
+            `nfspec.agc`. The last axis of a kernel is its outputs, as in Flax and Haiku.
         plain: Use the plain kernels, as a network compiled with `plain=True` does.
 
     Returns:
@@ -89,7 +104,7 @@ def agc(
         return AGCState({name: f for (name, rule), f in pairs if rule.clipping is not None})
 
     def init(params: Any) -> AGCState:
-        rules = _rules(plan, names, params)
+        rules = _rules(plan, names, params, treat_as)
         return fractions(rules, [jnp.zeros(())] * len(rules))
 
     def update(updates: Any, state: AGCState, params: Any = None) -> tuple[Any, AGCState]:
@@ -101,7 +116,7 @@ def agc(
                 f"agc: gradients and parameters differ in structure: {structure} and "
                 f"{jax.tree.structure(params)}"
             )
-        rules = _rules(plan, names, params)
+        rules = _rules(plan, names, params, treat_as)
         parameters = jax.tree.leaves(params)
         for name, gradient, parameter in zip(rules, leaves, parameters, strict=True):
             if jnp.shape(gradient) != jnp.shape(parameter):

@@ -6,33 +6,33 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
-from nfspec.errors import InputError, suggest
+from nfspec.clipping import TreatAs, likeness, require_likeness, unknown_layers
 from nfspec.plan import Plan, Role
 
-TreatedAs = Mapping[str, tuple[str, Role]]  # path of a variable to canonical name and role
+# Pattern of paths to canonical name and role, or None: neither clipped nor decayed.
+TreatedAs = Mapping[str, tuple[str, Role] | None]
 
 
-def treated_as(plan: Plan, names: Mapping[str, str]) -> TreatedAs:
+def treated_as(plan: Plan, treat_as: TreatAs | None) -> TreatedAs:
     """Canonical names for variables of other layers, with their roles.
 
     Args:
-        names: Path of a variable, such as `dense/kernel`, to the name of the plan's parameter that
-            it is trained like, such as `head.fc.kernel`.
+        treat_as: Path of a variable, such as `dense/kernel`, to the name of the plan's parameter
+            that it is trained like, such as `head.fc.kernel`, or to None.
 
     Raises:
         InputError: The plan has no such parameter.
     """
-    for path, name in names.items():
-        if name not in plan.parameters:
-            raise InputError(
-                f'treat_as: {path}: {plan.name} has no parameter "{name}"'
-                f"{suggest(name, plan.parameters)}"
-            )
-    return {path: (name, plan.parameters[name].role) for path, name in names.items()}
+    return {
+        path: None if name is None else (name, plan.parameters[name].role)
+        for path, name in require_likeness(plan, treat_as).items()
+    }
 
 
-def identify(variables: Iterable[keras.Variable], others: TreatedAs) -> list[tuple[str, Role]]:
-    """Canonical name and role of each variable.
+def identify(
+    variables: Iterable[keras.Variable], others: TreatedAs
+) -> list[tuple[str, Role] | None]:
+    """Canonical name and role of each variable, None for what is neither clipped nor decayed.
 
     Args:
         variables: Of nfspec's layers, which know; others by their path in `others`.
@@ -40,18 +40,17 @@ def identify(variables: Iterable[keras.Variable], others: TreatedAs) -> list[tup
     Raises:
         InputError: A variable has no role; all such are named.
     """
-    found, strangers = [], []
+    found: list[tuple[str, Role] | None] = []
+    strangers = {}
     for variable in variables:
         if hasattr(variable, "canonical"):
             found.append((variable.canonical, variable.role))
-        elif variable.path in others:
-            found.append(others[variable.path])
+            continue
+        part = likeness(variable.path, others)
+        if part is False:
+            strangers[variable.path] = tuple(variable.shape)
         else:
-            strangers.append(f"{variable.path} {tuple(variable.shape)}")
+            found.append(part)
     if strangers:
-        raise InputError(
-            f"not of nfspec's layers, so that their role in training is not known: "
-            f"{', '.join(strangers)}; say which parameter each is trained like, as in "
-            f'treat_as={{"{strangers[0].split()[0]}": "head.fc.kernel"}}'
-        )
+        raise unknown_layers(strangers)
     return found

@@ -13,21 +13,27 @@ from typing import Any
 
 import tensorflow as tf
 
-from nfspec.clipping import rules_for
+from nfspec.clipping import TreatAs, likeness, rules_for
 from nfspec.compilation import select
 from nfspec.errors import InputError
 from nfspec.plan import Plan
 
 
-def _canonical(variables: Sequence[Any]) -> list[str]:
-    strangers = [v for v in variables if not hasattr(v, "canonical")]
+def _canonical(variables: Sequence[Any], treat_as: TreatAs) -> list[str]:
+    names = [getattr(v, "canonical", getattr(v, "path", v.name)) for v in variables]
+    strangers = [
+        (name, v)
+        for name, v in zip(names, variables, strict=True)
+        if not hasattr(v, "canonical") and likeness(name, treat_as) is False
+    ]
     if strangers:
-        listed = ", ".join(f"{v.name} {tuple(v.shape)}" for v in strangers)
+        listed = ", ".join(f"{name} {tuple(v.shape)}" for name, v in strangers[:20])
         raise InputError(
             f"agc: these variables do not know which parameters of the plan they are: {listed}; "
-            "give the canonical name of each variable: agc(plan, gradients, variables, names=...)"
+            "give the canonical name of each variable, names=..., or say which parameter those of "
+            f'other layers are clipped like: treat_as={{"{strangers[0][0]}": "head.fc.kernel"}}'
         )
-    return [v.canonical for v in variables]
+    return names
 
 
 def _dense(gradient: Any, shape: Sequence[int]) -> Any:
@@ -45,6 +51,7 @@ def agc(
     variables: Sequence[Any],
     names: Sequence[str] | None = None,
     *,
+    treat_as: TreatAs | None = None,
     plain: bool = False,
 ) -> list[Any]:
     """Clip gradients by the norms of their parameters' units, as the plan's `[agc]` says.
@@ -58,6 +65,9 @@ def agc(
         variables: `model.trainable_variables`, or any tensors in the canonical layout with `names`.
             Not all of the plan's need be there.
         names: Canonical name of each variable, where the variables do not know.
+        treat_as: For variables of other layers, their path to the name of the plan's parameter that
+            each is clipped like, or to None: `{"decoder/*": None}`. See `nfspec.agc`. The last axis
+            of a kernel is its outputs.
         plain: Use the plain kernels, as a network compiled with `plain=True` does.
 
     Returns:
@@ -70,8 +80,8 @@ def agc(
     select("tensorflow")
     from nfspec.backends.clipping import clip_all
 
-    known = _canonical(variables) if names is None else list(names)
-    rules = rules_for(plan, known, [tuple(v.shape) for v in variables])
+    known = _canonical(variables, treat_as or {}) if names is None else list(names)
+    rules = rules_for(plan, known, [tuple(v.shape) for v in variables], treat_as)
     if len(gradients) != len(variables):
         raise InputError(f"agc: {len(gradients)} gradients for {len(variables)} variables")
     dense = [_dense(g, v.shape) for g, v in zip(gradients, variables, strict=True)]

@@ -11,11 +11,13 @@ Source: Brock et al. 2021 (arXiv:2102.06171 §4.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from nfspec.clipping import ClipRule, rules_for
+from nfspec.clipping import ClipRule, TreatAs, rules_for
 from nfspec.compilation import select
 from nfspec.errors import InputError
 from nfspec.plan import Plan
@@ -50,13 +52,13 @@ class Clipping:
         """The parameters that the optimizer may change, each known. What is frozen, or a counter,
         has no gradient, and no optimizer changes it."""
         given = [p for group in optimizer.param_groups for p in group["params"]]
-        parameters = [p for p in given if p.requires_grad or p.grad is not None]
+        parameters = [p for p in given if _moves(p)]
         strangers = [tuple(p.shape) for p in parameters if p not in self._known]
         if strangers:
             raise InputError(
                 f"agc: the optimizer has parameters that the plan does not know, of shapes "
-                f"{', '.join(map(str, strangers[:20]))}; give them an optimizer of their own, or "
-                "name them: agc(plan, optimizer, {canonical name: parameter})"
+                f"{', '.join(map(str, strangers[:20]))}; call agc with a module that has them all, "
+                "and say with treat_as which parameter each is clipped like"
             )
         return parameters
 
@@ -116,6 +118,7 @@ def agc(
     optimizer: torch.optim.Optimizer,
     model: Any | Mapping[str, torch.nn.Parameter],
     *,
+    treat_as: TreatAs | None = None,
     plain: bool = False,
 ) -> Clipping:
     """Clip gradients before each step of an optimizer, as the plan's `[agc]` says.
@@ -126,9 +129,14 @@ def agc(
     Args:
         plan: The network.
         optimizer: Any of torch.optim; only its parameters are clipped. It may be given a closure.
-            Parameters of other layers may be in it as long as they are frozen.
-        model: What `nfspec.compile` returned for PyTorch; or a dict of canonical name to parameter
-            in the canonical layout. Not all of the plan's need be there.
+            What is frozen or counts may be in it.
+        model: What `nfspec.compile` returned for PyTorch, or any module with that in it; or a dict
+            of canonical name to parameter in the canonical layout. Not all of the plan's need be
+            there.
+        treat_as: For parameters of other layers that are in the optimizer, their names in `model`
+            to the name of the plan's parameter that each is clipped like, or to None:
+            `{"decoder.*": None}`. See `nfspec.agc`. Kernels of PyTorch's convs and linear layers
+            are clipped by their outputs, as the plan's are.
         plain: Use the plain kernels, as a network compiled with `plain=True` does.
 
     Returns:
@@ -140,16 +148,66 @@ def agc(
         BackendError: Keras runs on another framework.
     """
     select("torch")
-    if isinstance(model, Mapping):
-        named = dict(model)
-    else:
-        variables = getattr(model, "variables", ())
-        named = {v.canonical: v.value for v in variables if hasattr(v, "canonical")}
-    if not named:
+    held = _held(model)
+    if not held or not (isinstance(model, Mapping) or any(n in plan.parameters for n in held)):
         raise InputError(
             f"agc: {type(model).__name__} has no parameters made by nfspec; give a dict of "
             "canonical name to parameter, kernels HWIO and dense kernels IO"
         )
-    rules = rules_for(plan, list(named), [tuple(p.shape) for p in named.values()])
-    pairs = zip(named.items(), rules, strict=True)
-    return Clipping(optimizer, {p: (name, rule) for (name, p), rule in pairs}, plain)
+    given = {p for group in optimizer.param_groups for p in group["params"]}
+    held = {
+        name: (p, order)
+        for name, (p, order) in held.items()
+        if name in plan.parameters or isinstance(model, Mapping) or (p in given and _moves(p))
+    }
+    shapes = [[p.shape[axis] for axis in order or range(p.ndim)] for p, order in held.values()]
+    rules = rules_for(plan, list(held), shapes, treat_as)
+    known = {}
+    for (name, (parameter, order)), rule in zip(held.items(), rules, strict=True):
+        if order is None and rule.clipping is not None:
+            raise InputError(
+                f"agc: {name} {tuple(parameter.shape)}: which of its axes has the outputs is not "
+                f'known; leave it as it is: treat_as={{"{name}": None}}'
+            )
+        if order is not None and rule.axes is not None:
+            rule = replace(rule, axes=tuple(sorted(order[axis] for axis in rule.axes)))
+        known[parameter] = (name, rule)
+    return Clipping(optimizer, known, plain)
+
+
+def _moves(parameter: Any) -> bool:
+    """Whether an optimizer may change a parameter; it leaves what is frozen, and counters."""
+    return bool(parameter.requires_grad or parameter.grad is not None)
+
+
+Held = dict[str, tuple[Any, tuple[int, ...] | None]]  # parameter, and its axes as HWIO or IO
+
+
+def _held(model: Any) -> Held:
+    """The parameters of a network by canonical name, and those of other layers by their own."""
+    if isinstance(model, Mapping):
+        return {name: (p, tuple(range(p.ndim))) for name, p in model.items()}
+    modules = list(model.named_modules()) if isinstance(model, torch.nn.Module) else []
+    found: Held = {}
+    for _, module in modules:
+        for variable in getattr(module, "variables", ()):  # of Keras
+            name = getattr(variable, "canonical", variable.path)
+            found[name] = (variable.value, tuple(range(variable.value.ndim)))
+    seen = {parameter for parameter, _ in found.values()}
+    for path, module in modules:
+        for local, parameter in module.named_parameters(recurse=False):
+            if parameter not in seen:
+                name = f"{path}.{local}" if path else local
+                found[name] = (parameter, _order(module, parameter.ndim))
+    return found
+
+
+def _order(module: torch.nn.Module, rank: int) -> tuple[int, ...] | None:
+    """The axes of a kernel of PyTorch's in the order HWIO or IO; None for a layer not known."""
+    if rank < 2:
+        return tuple(range(rank))
+    if isinstance(module, _ConvTransposeNd):
+        return (*range(2, rank), 0, 1)
+    if isinstance(module, torch.nn.Linear | _ConvNd):
+        return (*range(2, rank), 1, 0)
+    return None

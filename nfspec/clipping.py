@@ -9,16 +9,21 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
+from typing import Literal, TypeVar
 
-from nfspec.arguments import instance
+from nfspec.arguments import instance, mapping
 from nfspec.errors import InputError, suggest
 from nfspec.plan import Plan, Role
 from nfspec.training import AGC
 
+T = TypeVar("T")
+# Name of a tensor of another layer, with * for any characters, to the plan's parameter that it is
+# trained like, or None.
+TreatAs = Mapping[str, str | None]
 LEAST_GRADIENT_NORM = 1e-6  # guards the division; from optim.py
 
 
@@ -111,35 +116,101 @@ def clip_rules(plan: Plan) -> dict[str, ClipRule]:
     return {p.name: clip_rule(plan.agc, p.name, p.role, p.shape) for p in plan.parameters.values()}
 
 
+def likeness(name: str, treat_as: Mapping[str, T]) -> T | Literal[False] | None:
+    """The value of the longest pattern that is for a name; False where there is none."""
+    matching = [pattern for pattern in treat_as if matches(name, pattern)]
+    return treat_as[max(matching, key=len)] if matching else False
+
+
+def require_likeness(plan: Plan, treat_as: TreatAs | None) -> TreatAs:
+    """Check that tensors of other layers are treated like parameters of the plan.
+
+    Raises:
+        InputError: The plan has no such parameter.
+    """
+    given = mapping("treat_as", treat_as or {}, "name of a tensor to name of a parameter")
+    for pattern, name in given.items():
+        if name is not None and name not in plan.parameters:
+            raise InputError(
+                f'treat_as: {pattern}: {plan.name} has no parameter "{name}"'
+                f"{suggest(str(name), plan.parameters)}"
+            )
+    return given
+
+
+def unknown_layers(strangers: Mapping[str, Sequence[int]], known: Iterable[str] = ()) -> InputError:
+    """The error to raise for tensors of other layers that nothing is said of.
+
+    Args:
+        strangers: Name to shape.
+        known: Names that may have been meant.
+    """
+    known = list(known)
+    listed = [
+        f"  {name} {tuple(shape)}{suggest(name, known)}"
+        for name, shape in list(strangers.items())[:20]
+    ]
+    if len(strangers) > 20:
+        listed.append(f"  and {len(strangers) - 20} more")
+    return InputError(
+        "\n".join(
+            [
+                "agc: tensors of layers that are not nfspec's:",
+                *listed,
+                "say which parameter each is clipped like, or None for not at all, * standing for "
+                f'any characters: treat_as={{"{next(iter(strangers))}": "head.fc.kernel"}}',
+            ]
+        )
+    )
+
+
 def _mismatch(plan: Plan, name: str, shape: Sequence[int]) -> str | None:
-    if name not in plan.parameters:
-        return f"{name}: {plan.name} has no such parameter{suggest(name, plan.parameters)}"
     if (expected := plan.parameters[name].shape) == tuple(shape):
         return None
     return f"{name}: expected shape {expected} (HWIO, dense kernels IO); found {tuple(shape)}"
 
 
-def rules_for(plan: Plan, names: Sequence[str], shapes: Sequence[Sequence[int]]) -> list[ClipRule]:
-    """The rules of the tensors that a training loop holds, which are some of the plan's.
+def rules_for(
+    plan: Plan,
+    names: Sequence[str],
+    shapes: Sequence[Sequence[int]],
+    treat_as: TreatAs | None = None,
+) -> list[ClipRule]:
+    """The rules of the tensors that a training loop holds.
 
     Args:
         plan: The network.
-        names: Canonical name of each tensor.
+        names: Canonical name of each tensor, or another of a layer that is not nfspec's.
         shapes: Of each tensor, in the canonical layout.
+        treat_as: For tensors of other layers: see `nfspec.agc`.
 
     Raises:
-        InputError: The plan does not clip, or tensors are not the plan's; the first 20 are named.
+        InputError: The plan does not clip, or tensors are not known; the first 20 are named.
     """
     require_agc(plan)
+    treat_as = require_likeness(plan, treat_as)
     if len(names) != len(shapes):
         raise InputError(f"expected a name for each of {len(shapes)} tensors; found {len(names)}")
     wrong = [f"{name}: twice" for name, count in Counter(names).items() if count > 1]
+    likes: list[str | None] = []
+    strangers: dict[str, Sequence[int]] = {}
     for name, shape in zip(names, shapes, strict=True):
-        if len(wrong) < 20 and (message := _mismatch(plan, name, shape)) is not None:
+        like = name if name in plan.parameters else likeness(name, treat_as)
+        if like is False:
+            strangers[name] = shape
+            continue
+        likes.append(like)
+        if like == name and len(wrong) < 20 and (message := _mismatch(plan, name, shape)):
             wrong.append(message)
     if wrong:
         raise InputError("\n".join(wrong[:20]))
-    return [
-        clip_rule(plan.agc, name, plan.parameters[name].role, plan.parameters[name].shape)
-        for name in names
-    ]
+    if strangers:
+        raise unknown_layers(strangers, plan.parameters)
+    return [rule_like(plan, like, shape) for like, shape in zip(likes, shapes, strict=True)]
+
+
+def rule_like(plan: Plan, like: str | None, shape: Sequence[int]) -> ClipRule:
+    """The rule for a tensor that is clipped like a parameter of the plan; None: not at all."""
+    if like is None:
+        return ClipRule(None, 1, None, plan.agc.eps)
+    return clip_rule(plan.agc, like, plan.parameters[like].role, shape)

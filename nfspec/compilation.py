@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nfspec import folding
 from nfspec.arguments import flag, instance, number, one_of
-from nfspec.clipping import require_agc
+from nfspec.clipping import TreatAs, require_agc
 from nfspec.errors import BackendError, InputError, suggest
 from nfspec.folding import Folded
 from nfspec.initialise import Params
@@ -215,7 +214,7 @@ def params_of(model: Any, *, average: bool = False) -> Params:
 def agc(
     plan: Plan,
     optimizer: keras.optimizers.Optimizer,
-    treat_as: Mapping[str, str] | None = None,
+    treat_as: TreatAs | None = None,
     *,
     plain: bool = False,
 ) -> keras.optimizers.Optimizer:
@@ -229,7 +228,9 @@ def agc(
         plan: The network that the optimizer trains.
         optimizer: Any Keras optimizer but a LossScaleOptimizer, which goes outside.
         treat_as: For variables of other layers, their path to the name of the plan's parameter
-            that each is clipped like, such as `{"dense/kernel": "head.fc.kernel"}`.
+            that each is clipped like, or to None for those that are not clipped. A `*` stands for
+            any characters, and the longest pattern counts: `{"decoder/*": "head.fc.kernel",
+            "decoder/*bias": None}`. The last axis of a kernel is its outputs.
         plain: Use the plain kernels, as a network compiled with `plain=True` does.
 
     Raises:
@@ -242,7 +243,7 @@ def agc(
     import keras
 
     instance("optimizer", optimizer, keras.optimizers.Optimizer, "a class of keras.optimizers")
-    return AGC(optimizer, plan.agc, treated_as(plan, treat_as or {}), plain)
+    return AGC(optimizer, plan.agc, treated_as(plan, treat_as), plain)
 
 
 def sam(model: keras.Model, rho: float = 0.05, fraction: float = 1.0) -> keras.Model:

@@ -172,7 +172,7 @@ def test_rules_of_some_of_a_plans_tensors():
         (
             ["stem.conv0.kernl"],
             [(3, 3, 3, 16)],
-            'no such parameter; did you mean "stem.conv0.kernel"',
+            r'kernl \(3, 3, 3, 16\); did you mean "stem.conv0.kernel"',
         ),
         (["stem.conv0.gain"], [(16,), (16,)], "a name for each of 2 tensors; found 1"),
         (["stem.conv0.gain"] * 2, [(16,), (16,)], "stem.conv0.gain: twice"),

@@ -26,8 +26,8 @@ class AGC(Around):
     Args:
         inner: Any Keras optimizer.
         agc: The `[agc]` table of a spec.
-        treat_as: Path of a variable that is not of nfspec's layers to the name and role of the
-            parameter that it is clipped like.
+        treat_as: Pattern of paths of variables that are not of nfspec's layers, to the name and
+            role of the parameter that each is clipped like, or to None.
         plain: Use the plain kernels, as a network compiled with `plain=True` does.
     """
 
@@ -53,15 +53,21 @@ class AGC(Around):
         self._rules: dict[Any, ClipRule] = {}
         self._fractions: dict[Any, keras.Variable] = {}
         self._names: dict[Any, str] = {}
-        for variable, (name, role) in zip(variables, parts, strict=True):
-            rule = clip_rule(self.agc, name, role, tuple(variable.shape))
+        for variable, part in zip(variables, parts, strict=True):
+            if part is None:
+                continue
+            rule = clip_rule(self.agc, *part, tuple(variable.shape))
             if rule.clipping is None:
                 continue
+            name = getattr(variable, "canonical", variable.path)
             key = self.stepper._var_key(variable)
             self._rules[key] = rule
             self._names[key] = name
             self._fractions[key] = self.stepper.add_variable(
-                (), "zeros", "float32", name=f"{name.replace('.', '_')}_clip_fraction"
+                (),
+                "zeros",
+                "float32",
+                name=f"{name.replace('.', '_').replace('/', '_')}_clip_fraction",
             )
 
     def before(self, gradients: list[Any], variables: Sequence[Any]) -> list[Any]:
@@ -90,12 +96,14 @@ class AGC(Around):
         }
 
     def get_config(self) -> dict[str, Any]:
-        treat_as = {path: list(part) for path, part in self.treat_as.items()}
+        treat_as = {path: part and list(part) for path, part in self.treat_as.items()}
         agc = self.agc.model_dump(mode="json")
         return {**super().get_config(), "agc": agc, "treat_as": treat_as, "plain": self.plain}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Around:
         config["agc"] = Table.model_validate_json(json.dumps(config["agc"]))
-        config["treat_as"] = {path: tuple(part) for path, part in config["treat_as"].items()}
+        config["treat_as"] = {
+            path: part and tuple(part) for path, part in config["treat_as"].items()
+        }
         return super().from_config(config, custom_objects)

@@ -69,8 +69,8 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         super().build(variables)
         self._decays = {
             self._var_key(variable)
-            for variable, (_, role) in zip(variables, parts, strict=bool(parts))
-            if role not in self.weight_decay_exclude
+            for variable, part in zip(variables, parts, strict=bool(parts))
+            if part is not None and part[1] not in self.weight_decay_exclude
         }
         self._buffers = self.add_optimizer_variables(variables, "momentum", zeros)
 

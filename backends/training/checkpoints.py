@@ -31,7 +31,7 @@ from nfspec.weights.files import TEMPORARY
 from nfspec.weights.store import read_all
 
 FORMAT = "nfspec-checkpoint/2"
-NAME = re.compile(r"step-([0-9]{8,})\.safetensors")
+NAME = re.compile(r"step-([0-9]{8,18})\.safetensors")
 KEPT = 2  # the newest; and the best
 
 
@@ -111,8 +111,9 @@ def sweep(folder: Path) -> None:
 
 def saved(folder: Path) -> list[int]:
     """Steps that there are checkpoints of, in order."""
-    found = (NAME.fullmatch(path.name) for path in folder.glob("step-*.safetensors"))
-    return sorted(int(match[1]) for match in found if match)
+    names = {path.name for path in folder.glob("step-*.safetensors")}
+    steps = {int(match[1]) for match in map(NAME.fullmatch, names) if match}
+    return sorted(step for step in steps if path_of(folder, step).name in names)
 
 
 def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Position:
@@ -138,6 +139,8 @@ def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Posi
         position = POSITION.validate_json(metadata.get("position", ""), strict=True)
     except ValidationError:
         raise WeightError(f"{path}: damaged: it does not say which step it is of") from None
+    if path.name != path_of(path.parent, position.step).name:
+        raise WeightError(f"{path}: damaged: it is of step {position.step}, and has another's name")
     wanted = dict(_variables(model, optimizer))
     _require_same(path, wanted, tensors)
     for name, variable in wanted.items():

@@ -17,7 +17,7 @@ from nfspec.training import AGC
 
 
 def clip(gradient, parameter, rule):
-    (clipped,), (fraction,) = clip_all([gradient], [parameter], [rule])
+    (clipped,), (fraction,) = clip_all([gradient], [parameter], [rule], plain=False)
     return clipped, fraction
 
 
@@ -294,7 +294,7 @@ def test_what_is_left_out_comes_back_as_it_is():
 def test_a_list_of_gradients_may_have_gaps():
     rule = rule_of("bias", (2,), clipping=0.5)
     g, p = ops.convert_to_tensor(np.float32([6, 8])), ops.convert_to_tensor(np.float32([3, 4]))
-    (first, none, last), fractions = clip_all([g, None, g], [p, p, g], [rule] * 3)
+    (first, none, last), fractions = clip_all([g, None, g], [p, p, g], [rule] * 3, plain=False)
     np.testing.assert_array_equal(ops.convert_to_numpy(first), [1.5, 2.0])
     np.testing.assert_array_equal(ops.convert_to_numpy(last), [3, 4])
     assert none is None

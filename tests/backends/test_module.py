@@ -204,3 +204,28 @@ def test_state_dicts_are_contiguous_and_safetensors_takes_them(torch, tmp_path):
     # nfspec reads the file as its own.
     found = nfspec.weights.load(tmp_path / "model.safetensors", model.plan)
     assert list(found) == list(model.plan.parameters)
+
+
+@pytest.fixture
+def group(torch):
+    """One process that is a group of its own."""
+    from torch import distributed
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("how", ["DistributedDataParallel", "compile"])
+def test_train_and_eval_reach_a_wrapped_network(torch, group, how):
+    model, x = compiled(DROPS), images(torch)
+    if how == "compile":
+        wrapped, prefix = torch.compile(model, backend="eager"), "_orig_mod."
+    else:
+        wrapped, prefix = torch.nn.parallel.DistributedDataParallel(model), "module."
+    assert not drops(wrapped.eval(), x)
+    assert drops(wrapped.train(), x)
+    assert not drops(wrapped.eval(), x)
+    assert set(wrapped.state_dict()) == {prefix + name for name in model.plan.parameters}
+    again = compiled(DROPS)
+    again.load_state_dict({n.removeprefix(prefix): v for n, v in wrapped.state_dict().items()})

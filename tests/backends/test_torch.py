@@ -196,7 +196,7 @@ def test_mistakes_in_torch():
     held = torch_parameters(params)
     stranger = torch.nn.Parameter(torch.zeros(96, 3))
     optimizer = torch.optim.SGD([*held.values(), stranger], lr=0.1)
-    with pytest.raises(nfspec.InputError, match=r"\(96, 3\); give them an optimizer of their own"):
+    with pytest.raises(nfspec.InputError, match=r"\(96, 3\); call agc with a module that has"):
         agc(PLAN, optimizer, held)
     with pytest.raises(nfspec.InputError, match="Linear has no parameters made by nfspec"):
         agc(PLAN, optimizer, torch.nn.Linear(2, 2))

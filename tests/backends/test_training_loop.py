@@ -735,3 +735,17 @@ def test_drops_start_from_the_seed_alone_each_from_its_own(tmp_path):
     assert states[0] == states[1]
     drawn = [state[0] for state in states[0] + states[2]]
     assert len(set(drawn)) == 4
+
+
+def test_a_checkpoint_under_another_steps_name_is_damaged(tmp_path, tiny_checkpoint):
+    """So that the one before it is taken; and names that no training writes are none of its own."""
+    held = Layerless()
+    path = checkpoints.path_of(tmp_path, 99_999_999)
+    path.write_bytes(tiny_checkpoint[0])
+    with pytest.raises(
+        nfspec.WeightError, match="damaged: it is of step 6, and has another's name"
+    ):
+        checkpoints.restore(path, held, held, "0" * 64)
+    for name in ("step-000000007.safetensors", "step-99999999999999999999.safetensors"):
+        (tmp_path / name).write_bytes(tiny_checkpoint[0])
+    assert checkpoints.saved(tmp_path) == [6, 99_999_999]

@@ -1,0 +1,184 @@
+"""AGC where layers that are not nfspec's are trained with a network: heads and decoders."""
+
+import keras
+import numpy as np
+import pytest
+
+import nfspec
+from nfspec.clipping import rule_like
+from nfspec.reference import training
+
+from .small import batches, small_params, small_plan, small_spec
+
+LIKE = "head.fc.kernel"  # of NFNets, left as it is
+CLIPPED = "stages.0.blocks.0.se.fc0.kernel"
+U = 2.0**-24
+
+
+def assert_clipped(found, gradient, parameter, like):
+    """As the reference clips a kernel whose outputs are its last axis, within rounding of norms of
+    a few dozen elements; and more than one unit is."""
+    rule = rule_like(small_plan(), like, parameter.shape)
+    exact, fraction = training.clip(gradient.astype(float), parameter.astype(float), rule)
+    np.testing.assert_allclose(found, exact, rtol=64 * U)
+    assert fraction == (0.0 if like is None or like == LIKE else 1.0)
+
+
+def only_on(*backends):
+    return pytest.mark.skipif(
+        keras.backend.backend() not in backends, reason=f"of {' and '.join(backends)}"
+    )
+
+
+def drawn(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@only_on("torch")
+def test_heads_and_decoders_of_pytorchs_layers():
+    """Kernels of PyTorch's own layers are OIHW, OI and, transposed, IOHW; a unit is an output."""
+    import torch
+
+    from nfspec.backends.torch import agc
+
+    torch.manual_seed(0)
+    module = torch.nn.ModuleDict(
+        {
+            "backbone": nfspec.compile(small_spec(), "torch", small_params()),
+            "decoder": torch.nn.Sequential(
+                torch.nn.Conv2d(4, 6, 3), torch.nn.ReLU(), torch.nn.ConvTranspose2d(6, 5, 2)
+            ),
+            "head": torch.nn.Linear(10, 3),
+            "free": torch.nn.Embedding(7, 2),
+        }
+    )
+    module["free"].weight.requires_grad_(False)
+    parts = {"decoder.*": CLIPPED, "decoder.2.bias": None, "head.*": LIKE}
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
+    clipping = agc(small_plan(), optimizer, module, treat_as=parts)
+    trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    before = {}
+    for i, (name, parameter) in enumerate(trained.items()):
+        before[name] = 10 * drawn(*parameter.shape, seed=i)
+        parameter.grad = torch.tensor(before[name])
+    optimizer.step()
+    axes = {
+        "decoder.0.weight": (2, 3, 1, 0),
+        "decoder.2.weight": (2, 3, 0, 1),
+        "head.weight": (1, 0),
+    }
+    likes = {"decoder.2.bias": None, "head.weight": LIKE, "head.bias": LIKE}
+    for name, parameter in trained.items():
+        if name.startswith("backbone."):
+            like, order = name.removeprefix("backbone."), range(parameter.ndim)
+        else:
+            like = likes.get(name, CLIPPED)
+            order = axes.get(name, (0,))
+        found, gradient, value = (
+            np.transpose(a, order)
+            for a in (parameter.grad.numpy(), before[name], parameter.detach().numpy())
+        )
+        if not name.startswith("backbone."):
+            assert_clipped(found, gradient, value, like)
+    assert clipping.clip_fraction["decoder.0.weight"] == 1.0
+    assert "decoder.2.bias" not in clipping.clip_fraction
+    assert clipping.clip_fraction["stem.conv0.kernel"] == 1.0
+
+
+@only_on("torch")
+def test_layers_that_nothing_is_said_of_are_named_by_pytorch():
+    import torch
+
+    from nfspec.backends.torch import agc
+
+    module = torch.nn.ModuleDict(
+        {
+            "backbone": nfspec.compile(small_spec(), "torch", small_params()),
+            "head": torch.nn.Linear(10, 3),
+            "words": torch.nn.Embedding(7, 2),
+        }
+    )
+    every = torch.optim.SGD(module.parameters(), lr=0.1)
+    with pytest.raises(nfspec.InputError) as caught:
+        agc(small_plan(), every, module)
+    assert "head.weight (10, 3)" in str(caught.value)
+    assert 'treat_as={"head.weight": "head.fc.kernel"}' in str(caught.value)
+    with pytest.raises(nfspec.InputError, match=r"words.weight \(7, 2\): which of its axes"):
+        agc(small_plan(), every, module, treat_as={"*": CLIPPED})
+    agc(small_plan(), every, module, treat_as={"head.*": CLIPPED, "words.*": None})
+    # What another optimizer trains is no business of this one's.
+    agc(small_plan(), torch.optim.SGD(module["backbone"].parameters(), lr=0.1), module)
+
+
+@only_on("jax")
+def test_a_decoder_beside_the_backbone_in_a_tree():
+    from nfspec.backends.jax import agc
+
+    params = {
+        "backbone": small_params(),
+        "decoder": {"conv": {"kernel": drawn(3, 3, 4, 6), "bias": drawn(6)}, "free": drawn(3)},
+    }
+    gradients = {
+        "backbone": {n: 10 * drawn(*p.shape) for n, p in small_params().items()},
+        "decoder": {
+            "conv": {"kernel": 10 * drawn(3, 3, 4, 6, seed=1), "bias": 10 * drawn(6, seed=1)},
+            "free": drawn(3, seed=1),
+        },
+    }
+    clipping = agc(small_plan(), treat_as={"decoder/*": CLIPPED, "decoder/free": None})
+    found, state = clipping.update(gradients, clipping.init(params), params)
+    for name in ("kernel", "bias"):
+        pair = (tree["decoder"]["conv"][name] for tree in (gradients, params))
+        assert_clipped(found["decoder"]["conv"][name], *pair, CLIPPED)
+    np.testing.assert_array_equal(found["decoder"]["free"], gradients["decoder"]["free"])
+    assert state.clip_fraction["decoder/conv/kernel"] == 1.0
+    whole = agc(small_plan())
+    alone, _ = whole.update(gradients["backbone"], whole.init(small_params()), small_params())
+    for name, gradient in alone.items():
+        np.testing.assert_array_equal(found["backbone"][name], gradient)
+    with pytest.raises(nfspec.InputError, match=r"decoder/conv/bias \(6,\)"):
+        agc(small_plan()).init(params)
+
+
+@only_on("tensorflow")
+def test_a_decoder_beside_the_backbone_in_a_list():
+    import tensorflow as tf
+
+    from nfspec.backends.tensorflow import agc
+
+    model = nfspec.compile(small_spec(), "tensorflow", small_params())
+    decoder = keras.layers.Conv2D(6, 3, name="decoder")
+    decoder.build((None, 8, 8, 4))
+    variables = [*model.trainable_variables, *decoder.trainable_variables]
+    gradients = [tf.constant(10 * drawn(*v.shape, seed=i)) for i, v in enumerate(variables)]
+    with pytest.raises(nfspec.InputError, match=r"decoder/kernel \(3, 3, 4, 6\)"):
+        agc(small_plan(), gradients, variables)
+    parts = {"decoder/*": CLIPPED, "decoder/bias": None}
+    found = agc(small_plan(), gradients, variables, treat_as=parts)
+    kernel = decoder.kernel.numpy()
+    assert_clipped(found[-2].numpy(), gradients[-2].numpy(), kernel, CLIPPED)
+    np.testing.assert_array_equal(found[-1], gradients[-1])
+    alone = agc(small_plan(), gradients[:-2], model.trainable_variables)
+    for one, other in zip(alone, found[:-2], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_decoder_of_keras_by_patterns(backend):
+    """Fitted with the network, saved with what it is treated as, and left out by None."""
+    model = nfspec.compile(small_spec(), backend, small_params())
+    y = keras.layers.Dense(6, name="decoder")(model.output)
+    whole = keras.Model(model.input, keras.layers.Dense(10, name="decoder_out")(y))
+    parts = {"decoder/*": CLIPPED, "decoder_out/*": None}
+    optimizer = nfspec.agc(small_plan(), keras.optimizers.SGD(0.1), parts)
+    optimizer = type(optimizer).from_config(optimizer.get_config())
+    whole.compile(optimizer, "mse", jit_compile=False)
+    x, labels, _ = batches(1)
+    before = keras.ops.convert_to_numpy(whole.get_layer("decoder").kernel)
+    whole.fit(x, 1e4 * labels, batch_size=len(x), verbose=0)
+    after = keras.ops.convert_to_numpy(whole.get_layer("decoder").kernel)
+    # Each column moves by a tenth of a hundredth of its norm.
+    norms = np.linalg.norm(before, axis=0)
+    np.testing.assert_allclose(np.linalg.norm(after - before, axis=0) / norms, 1e-3, rtol=1e-3)
+    fractions = optimizer.clip_fractions()
+    assert fractions["decoder/kernel"] == (1.0, 6)
+    assert not any(name.startswith("decoder_out") for name in fractions)
