@@ -23,8 +23,8 @@ from nfspec.validation import printable
 
 MOST_NAMED = 20  # of unknown fields
 LONGEST = 2**16  # characters of a line
-LONGEST_MESSAGE = 200  # characters of what is wrong with one
-LARGEST = 2**26  # elements of an array of a case, of which the bounds need some ten in float64
+LONGEST_MESSAGE = 200  # characters of the message about a line that is refused
+LARGEST = 2**26  # elements of an array of a case; its bounds take about ten float64 arrays like it
 DROPS = "drops"  # the regime of networks that drop at random
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -189,7 +189,7 @@ def _op(data: dict[str, Any]) -> Any:
 
 
 def _small(case: Case) -> None:
-    """Reckon the arrays of a case before any of them is made.
+    """Check the sizes of a case's arrays before any of them is made.
 
     Raises:
         ValueError: One of them would be too large, or a size is not one.
@@ -202,7 +202,7 @@ def _small(case: Case) -> None:
         count, height, width, channels = shape
         window, stride = getattr(op, "kernel", getattr(op, "window", 1)), getattr(op, "stride", 1)
         if not isinstance(op, p.ECA):
-            # The image with its padding, and what all windows read together.
+            # The image with its padding, and the pixels that all windows read together.
             sizes["padded input"] = (count, height + window, width + window, channels)
             sides = (-(-height // stride), -(-width // stride))
             sizes["windows"] = (count, *sides, window, window, channels)

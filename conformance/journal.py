@@ -17,7 +17,7 @@ from nfspec.files import opened
 from nfspec.weights.files import replacing
 
 JOURNAL = "journal.jsonl"
-LONGEST = 2**22  # bytes of a line, of which a message with a traceback is the most
+LONGEST = 2**22  # bytes of a line; the longest ones hold a message with a traceback
 
 
 class Journal:

@@ -25,7 +25,7 @@ from nfspec.errors import InputError
 from nfspec.files import content
 
 SCHEMA = "nfspec-faults/1"
-MOST = 2**26  # bytes of a faults.json, of which a full one takes a megabyte
+MOST = 2**26  # bytes of a faults.json; a full one takes a megabyte
 KEPT = 512  # expectations kept for the next fault
 
 Progress = Callable[["KillMatrix", str], None]
@@ -89,11 +89,11 @@ class KillMatrix:
 
     @classmethod
     def read(cls, path: Path, settings: Settings) -> KillMatrix:
-        """What an interrupted run has found so far.
+        """Read the results of an interrupted run.
 
         Args:
             path: Its faults.json.
-            settings: Those of the run that is to go on.
+            settings: Settings of the run that is to go on; they have to be the same.
 
         Raises:
             InputError: No such file, or it is not of a run with these settings.
@@ -108,7 +108,7 @@ class KillMatrix:
                 f"--resume: {path} is not what conform --faults writes; start anew with --force"
             ) from None
         unknown = {*found.kills} - {*FAULTS} | {*found.witnesses} - {*PROPERTIES}
-        # How long an answer is waited for may change.
+        # The timeout may be another one: it changes no result.
         if unknown or found.settings | {"timeout": settings.timeout} != _settings(settings):
             raise InputError(
                 f"--resume: {path} is of a run with other settings; start without --resume, or "
@@ -121,7 +121,7 @@ _MATRIX = TypeAdapter(KillMatrix)
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON has them."""
+    """Settings as they are after a round trip through JSON."""
     return dict(json.loads(json.dumps(asdict(settings))))
 
 

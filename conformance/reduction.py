@@ -25,8 +25,8 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
     is not 1. Widths are the least with two groups to a bottleneck. The recipe is `recipe_of`.
 
     Args:
-        spec: Of the network.
-        drops: Whether training drops at the spec's rates, or nothing.
+        spec: Spec of the network.
+        drops: Whether training drops at the spec's rates; otherwise it drops nothing.
 
     Raises:
         SpecError: No such network can be made of the spec.

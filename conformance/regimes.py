@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 CONV_REGIMES = ("normal", "offset", "eps", "positive", "outlier")
 IMAGE_REGIMES = ("normal", "positive", "outlier")
-RANGE = "range"  # of activations: every size that a mode stores
+RANGE = "range"  # for activations: numbers of every size that a mode stores
 CLIP_REGIMES = ("some", "boundary", "tiny", "large", "zero")
 
 
@@ -75,16 +75,17 @@ def layer(case: Case) -> Arrays:
 
 
 def whole_range(case: Case, times: float) -> Array:
-    """What an activation reads: every size from 2^-9 to the largest of which it can be said in a
-    mode what the activation is, of both signs, that largest itself too.
+    """The input of an activation: numbers of both signs, of every size from 2^-9 to the largest.
+
+    The largest one is the largest for which a mode has to give the right result; it is among them.
 
     Functions form products on their way, such as x · (1 + tanh) before it is halved, or dy · x
-    before it meets a slope of 0, and on JAX and TensorFlow these are the framework's own. Nothing
-    is said where they overflow.
+    before it meets a slope of 0, and on JAX and TensorFlow these are the framework's own. Numbers
+    for which they overflow are not tested.
 
     Args:
-        case: Of an activation.
-        times: How many times x, apart from gamma and beta, such a product may be.
+        case: The case of an activation.
+        times: Largest ratio of such a product to x, apart from gamma and beta.
     """
     rng, op = case.rng(), case.op
     assert isinstance(op, Activation)

@@ -18,7 +18,7 @@ from nfspec.resolver import resolve
 from nfspec.spec import Spec
 
 GENERAL = "nfnet-f0"  # whose network is tested where no spec is given
-CLIPS = 5  # shapes of parameters of a role, and rates, at most; they are many and alike
+CLIPS = 5  # at most this many shapes of a role's parameters, and rates; the others are alike
 OUTPUTS = 64  # of a clipped parameter or a classifier at most, whose outputs are all alike
 
 CONV = p.WSConv(
@@ -57,7 +57,7 @@ class Target:
 
 @cache
 def plan_of(source: str, reduced: bool, drops: bool = False) -> Plan:
-    """The plan of a spec, whole or cut down; a cut one drops nothing but with `drops`."""
+    """The plan of a spec, whole or cut down; one that is cut down drops only if `drops` is set."""
     spec = load(source)
     return reduced_plan(spec, drops) if reduced else resolve(spec)
 

@@ -145,7 +145,10 @@ class Session:
         return {"block": function(calls[0]["x"], self._params(case, self._plan(case)))}
 
     def _drop(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
-        """Twice in each of two replicas, made anew so that the case alone decides; in inference."""
+        """Outputs of a layer that drops: of two calls in each of two replicas, and of inference.
+
+        The layer is made anew, so that its draws depend on the case alone.
+        """
         make, op, x = self._method(asked.method), self.fault.op(case.op), calls[0]["x"]
         replicas = [make(op, case.seed, replica) for replica in range(2)]
         steps = [(i, step) for step in range(2) for i in range(2)]
@@ -153,7 +156,7 @@ class Session:
         return {**found, "inference": replicas[0](x, False)}
 
     def _ways(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
-        """A network in training, twice in each way."""
+        """Taps of a network in training, called twice in each way."""
         plan = self.fault.plan(self._plan(case))
         params = shown(plan, self._params(case, plan))
         ways = self._method("ways")(plan, params, case.seed)
@@ -172,7 +175,7 @@ class Session:
         found = {"before": forward(x)}
         for way, params in zip(WAYS, others, strict=True):
             if way in change:
-                forward(x)  # once more with the weights that are about to go
+                forward(x)  # uses the old weights once more, so that all copies of them exist
                 change[way](fold(plan, params).params)
                 found[way] = forward(x)
         return found

@@ -1,9 +1,9 @@
-"""How far a frequency may be from its probability by chance alone.
+"""The distance of a frequency from its probability that chance alone can explain.
 
 Bernstein's inequality for n independent draws of an event of probability p: the frequency is
 further from p than t with a probability of at most 2 · exp(-n t² / (2 p (1 - p) + 2 t / 3)).
-Solved for the t at which that is UNLIKELY. A run judges fewer than a million frequencies, so that
-chance alone makes it fail with a probability below 1e-9.
+`chance` is the t at which that probability is UNLIKELY. A run judges fewer than a million
+frequencies, so chance alone makes it fail with a probability below 1e-9.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def chance(count: int, probability: float) -> float:
     """Bound of |frequency - probability|; 0 where the event is certain or impossible.
 
     Args:
-        count: Independent draws.
-        probability: Of the event.
+        count: Number of independent draws.
+        probability: Probability of the event.
     """
     variance = probability * (1.0 - probability)
     if variance == 0.0:

@@ -32,8 +32,8 @@ Array = NDArray[np.float64]
 # and a formula made of one has up to four operations around it.
 FUNCTION = 16.0
 
-# Beyond it exp(-x) is 0 in every format, and sigmoid, tanh and erf are what they tend to: nothing
-# is left that cancels, and an activation's slope is 0 or 1.
+# Beyond this |x|, exp(-|x|) is 0 in every format, and sigmoid, tanh and erf are at their limits:
+# nothing cancels any more, and the slope of an activation is 0 or 1.
 SATURATED = 128.0
 
 

@@ -120,7 +120,7 @@ def _replaced(where: str, make: Callable[[Any], Any]) -> Iterator[None]:
 def patched(where: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
     """A context in which `module:attribute` is what `make` makes of the original.
 
-    nfspec's own subjects are plain in it, since the plain kernels are what patches change.
+    While it lasts nfspec's own subjects use the plain kernels, which are the ones that it patches.
     """
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Faults of what is random, and of folded networks that keep what they made of old weights."""
+"""Faults of random dropping, and of folded networks that go on using old weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYERS = ("DROP-01", "DROP-02")
 
 
 def _rate(change: Any) -> Any:
-    """A change of the rate of descriptions of both kinds, computed from that; 0 stays 0."""
+    """A change of the rate of a stochastic depth or dropout operation; a rate of 0 stays 0."""
 
     def changed(op: Any) -> Any:
         if not isinstance(op, StochasticDepth | Dropout) or not op.rate:
@@ -28,7 +28,8 @@ def _rate(change: Any) -> Any:
 
 
 def _rescaled_otherwise(original: Any) -> Any:
-    """What is kept as it is, where it should be divided by 1 - rate, and divided, where not."""
+    """The opposite rescaling: values that are kept are divided by 1 - rate where they should not
+    be, and are not where they should."""
 
     def drop(layer: Any, x: Any, drawn: Any) -> Any:
         factor = 1.0 - layer.rate
@@ -38,7 +39,7 @@ def _rescaled_otherwise(original: Any) -> Any:
 
 
 def _draws(change: Any) -> Any:
-    """A patch of the shape of the numbers drawn: `change(layer, shape of the images)`."""
+    """A patch of the shape of the random numbers: `change(layer, shape of the images)` gives it."""
 
     def wrap(original: Any) -> Any:
         return lambda layer, x: change(layer, tuple(x.shape))
@@ -55,7 +56,8 @@ def _in_channel(layer: Any, shape: Any) -> Any:
 
 
 def _in_image(layer: Any, shape: Any) -> Any:
-    """Of dropout one for an image, of stochastic depth one for an element."""
+    """The shape of the other kind: dropout draws once for each image, stochastic depth for each
+    element."""
     return shape if layer.per_image else (shape[0], *(1 for _ in shape[1:]))
 
 
@@ -86,8 +88,8 @@ def _training_lost(original: Any) -> Any:
 
 
 def _mode_lost(original: Any) -> Any:
-    """What PyTorch's `train()` says is not heeded; elsewhere there is no such thing, and what the
-    call says is not."""
+    """The network ignores `train()` on PyTorch, and the argument `training` on the others, which
+    have no `train()`."""
 
     def call(network: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         import keras
@@ -99,7 +101,7 @@ def _mode_lost(original: Any) -> Any:
 
 
 def _rates(change: Any) -> Any:
-    """A change of the rates of a plan's blocks, given as a list."""
+    """A change of a plan: `change` gets the rates of its blocks as a list and returns new ones."""
 
     def of_plan(plan: Plan) -> Plan:
         found = [op for op in plan.ops if isinstance(op, StochasticDepth)]
@@ -113,7 +115,7 @@ def _rates(change: Any) -> Any:
 
 
 def _no_drop(plan: Plan) -> Plan:
-    """Dropout before the classifier that lets everything pass."""
+    """The plan with a dropout rate of 0 before the classifier."""
     return replace(
         plan,
         ops=tuple(replace(op, rate=0.0) if isinstance(op, Dropout) else op for op in plan.ops),
@@ -121,7 +123,7 @@ def _no_drop(plan: Plan) -> Plan:
 
 
 def _first_weights(original: Any) -> Any:
-    """A conv that goes on with the kernel that it had when it was first used."""
+    """A conv that keeps the kernel of its first call, whatever the weights become."""
 
     def call(layer: Any, x: Any) -> Any:
         import keras
@@ -138,7 +140,7 @@ def _first_weights(original: Any) -> Any:
 
 
 def _value(variable: Any) -> Any:
-    """A variable's numbers, also while a graph is made."""
+    """A variable's value as a NumPy array, also while TensorFlow traces a graph."""
     import keras
     import numpy as np
 

@@ -119,7 +119,7 @@ MEAN = "nfspec.backends.layers.pooling:SpatialMean.call"
 
 
 def _cubed(finite: bool) -> Any:
-    """Activations with a cube in them that overflows, or, with `finite`, whose slope alone does."""
+    """Activations that compute a cube, which overflows; with `finite`, its slope alone does."""
 
     def wrap(original: Any) -> Any:
         def activate(kind: str, slope: float) -> Any:
@@ -166,9 +166,9 @@ NETWORKS = (
     _activation("act-no-beta", "beta left out", "ACT-01", beta=lambda op: 1.0),
     _activation("act-beta-place", "beta on the other side of the activation",
                 beta_at=lambda op: "after" if op.beta_at == "before" else "before"),
-    Fault("act-overflow", "a cube overflows, of which nothing is left otherwise",
+    Fault("act-overflow", "a cube that is multiplied by 0 overflows",
           ("ACT-01", "ACT-02"), patch=_cubed(False)),
-    Fault("act-slope-overflow", "the same where slopes are taken alone", ("ACT-02",),
+    Fault("act-slope-overflow", "the same, in the slope alone", ("ACT-02",),
           patch=_cubed(True)),
     Fault("block-alpha", "alpha 0.2002 for 0.2", ("RES-01",),
           op=of_kind(Residual, alpha=lambda op: op.alpha * 1.001)),

@@ -1,8 +1,9 @@
-"""What is random: stochastic depth and dropout, as layers, in networks, and in training.
+"""Properties of random dropping: stochastic depth and dropout, as layers, in networks, in training.
 
-Draws cannot be compared with a reference; their frequencies are compared with the probabilities,
-within what chance allows. What is no matter of chance is compared as elsewhere: what is kept and
-what it is multiplied by, that an image is dropped as a whole, that inference drops nothing.
+Single draws cannot be compared with a reference. Their frequencies are compared with the
+probabilities instead, within a bound that chance alone exceeds about never. The rest is compared as
+elsewhere: the values that are kept, the factor that rescales them, that an image is dropped as a
+whole, and that inference drops nothing.
 """
 
 from __future__ import annotations
@@ -44,25 +45,26 @@ from nfspec.conformance.target import Target, plan_of
 from nfspec.plan import Plan
 
 Mask = NDArray[np.bool_]
-Found = dict[str, tuple[Array, Expectation]]  # what was found, and what should be
+Found = dict[str, tuple[Array, Expectation]]  # the value found, and the expected one
 
 SHAPES = {p.StochasticDepth: (2**14, 1, 2, 3), p.Dropout: (2**12, 64)}
 DRAWS = tuple(f"{replica}/{step}" for replica in range(2) for step in range(2))
-IMAGES = 512  # of a network in training, in each of two calls
-FEW = 16  # of which its bands are taken
-TRAINED = 8  # in a step of training at least
+IMAGES = 512  # in a batch given to a network in training; it is called twice
+FEW = 16  # images from which the bands of a network are computed
+TRAINED = 8  # images in a step of training, at least
 WAYS = ("training", "mode")
 LAST = "head.fc"
 
 
 def _event(found: Found, name: str, mask: Mask, probability: float) -> None:
-    """Add how often something happened; `mask` is of independent draws."""
+    """Add the frequency of an event; `mask` says of each independent draw whether it happened."""
     terms = {"chance": np.asarray(chance(mask.size, probability))}
     found[name] = np.asarray(mask.mean()), Expectation(np.asarray(probability), terms)
 
 
 def _pairs(found: Found, name: str, gone: Mask, rate: float) -> None:
-    """Add, for each axis, how often both of two neighbours are dropped; no pair shares one."""
+    """Add the frequency with which both of two neighbours are dropped, for each axis. Each element
+    is in one pair only, so that pairs are independent."""
     for axis, size in enumerate(gone.shape):
         if size > 1:
             first, second = (np.take(gone, range(i, size - size % 2, 2), axis) for i in range(2))
@@ -75,20 +77,20 @@ def _pairs(found: Found, name: str, gone: Mask, rate: float) -> None:
 
 
 def _kept(x: Array, y: Array, gone: Mask, factor: float) -> Array:
-    """The largest relative error of what is kept and multiplied by a factor."""
+    """The largest relative error of the elements that are kept, which should be `factor * x`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(gone, 0.0, np.abs(y / (factor * x) - 1.0))
     return np.asarray(error.max())
 
 
 def _exact(found: Found, name: str, value: Any, bound: float = 0.0) -> None:
-    """Add what should be 0, within a bound that is not of chance."""
+    """Add a value that should be 0, within a bound of rounding; chance plays no part in it."""
     terms = {"rounding": np.asarray(bound)} if bound else {}
     found[name] = np.asarray(value, np.float64), Expectation(np.zeros(()), terms)
 
 
 def _layer(case: Case, x: Array, outputs: Outputs) -> Found:
-    """The statistics of a layer, what they should be beside each."""
+    """The statistics of a layer, each with its expected value."""
     op = case.op
     whole = isinstance(op, p.StochasticDepth)
     u = (MODES[case.mode] if whole else MODES["f32"]).store
@@ -98,7 +100,7 @@ def _layer(case: Case, x: Array, outputs: Outputs) -> Found:
     for name in DRAWS:
         y = outputs[name].astype(np.float64)
         gone = y == 0.0
-        # The factor is rounded, and the product.
+        # Both the factor and the product are rounded.
         _exact(found, f"{name} kept", _kept(x, y, gone, factor), 3.0 * u)
         if whole:
             flat = gone.reshape(len(gone), -1)
@@ -132,7 +134,7 @@ def _expect_layer(case: Case, calls: list[Arrays]) -> Expected:
 
 
 def _numbers(case: Case) -> list[Arrays]:
-    """Of a size from a half to 2, so that none is 0 and none becomes 0."""
+    """Inputs whose sizes are from 0.5 to 2: an output of 0 can only come from dropping."""
     rng = case.rng("x")
     x = rng.uniform(0.5, 2.0, case.shape) * rng.choice([-1.0, 1.0], case.shape)
     return [{"x": narrow(x.astype(np.float32), case.mode)}]
@@ -178,7 +180,7 @@ def _drops(plan: Plan) -> bool:
 
 
 def _networks(property_id: str) -> Callable[[Target], list[Case]]:
-    """The cut network with the rates of its spec, if that drops anything."""
+    """One case: the network cut down, with the drop rates of its spec. None if it drops nothing."""
 
     def cases(target: Target) -> list[Case]:
         case = Case(
@@ -194,7 +196,7 @@ def _networks(property_id: str) -> Callable[[Target], list[Case]]:
 
 
 def shown(plan: Plan, params: Arrays) -> Arrays:
-    """Weights with which the logits are the first of the features that dropout leaves."""
+    """Weights with which the logits are the first features as dropout leaves them."""
     kernel = np.eye(*plan.parameters[f"{LAST}.kernel"].shape, dtype=np.float32)
     bias = np.zeros(plan.parameters[f"{LAST}.bias"].shape, np.float32)
     return {**params, f"{LAST}.kernel": kernel, f"{LAST}.bias": bias}
@@ -209,7 +211,7 @@ def _rate(plan: Plan, name: str) -> tuple[float, bool]:
 
 
 def _scaled(plan: Plan, factor: Callable[[str], float]) -> Plan:
-    """A plan whose branches are multiplied, each by a factor of its block's name."""
+    """A plan in which each residual branch is multiplied by `factor(name of its block)`."""
     return replace(
         plan,
         ops=tuple(
@@ -225,8 +227,11 @@ def _factor(plan: Plan, name: str) -> float:
 
 
 def _nearest(plan: Plan, params: Arrays, name: str, x: Array, y: Array) -> tuple[Array, Mask]:
-    """How far a block's output is from the nearer of the two that it may have, and which images it
-    dropped: those that are nearer to the shortcut alone."""
+    """The error of a block's output, and a mask of the images whose branch the block dropped.
+
+    There are two right outputs for an image: with the branch, and the shortcut alone. The error is
+    the distance to the nearer one, which also says whether the branch was dropped.
+    """
     block = _scaled(block_plan(plan, name), lambda _: _factor(plan, name))
     (add,) = (op for op in block.ops if isinstance(op, p.Residual))
     block = replace(block, taps={**block.taps, "shortcut": add.inputs[1]})
@@ -239,13 +244,13 @@ def _nearest(plan: Plan, params: Arrays, name: str, x: Array, y: Array) -> tuple
 
 @dataclass(frozen=True)
 class Seen:
-    """What two calls of a network in training show.
+    """The results of two calls of a network in training.
 
     Attributes:
-        errors, gone: By block, (2, N, H, W, C) and (2, N): distances from what a block may return,
-            and the images whose branch it dropped.
-        features: (2, N, F), those that dropout zeroed.
-        known: Those that were not 0 before, alike.
+        errors: Block name to the errors of its output, (2, N, H, W, C): see `_nearest`.
+        gone: Block name to a mask of the images whose branch it dropped, (2, N).
+        features: Mask of the features that dropout set to 0, (2, N, F).
+        known: Mask of the features that were not 0 before dropout, (2, N, F).
         error: The largest relative error of a feature that is kept.
     """
 
@@ -277,8 +282,11 @@ def _head_rate(plan: Plan) -> float:
 
 
 def _among(found: Found, name: str, mask: Mask, known: Mask, probability: float) -> None:
-    """Add how often something happened among what is known; nothing is said where an activation
-    leaves less than an eighth of the features."""
+    """Add the frequency of an event among the features that are known.
+
+    It counts as right where less than an eighth of them are known, because an activation made the
+    others 0.
+    """
     count = mask.size // 8
     share = mask[known].mean() if known.sum() >= count else probability
     terms = {"chance": np.asarray(chance(count, probability))}
@@ -300,7 +308,7 @@ def _network(case: Case, way: str, seen: Seen) -> Found:
         both = seen.gone[one] & seen.gone[other]
         _event(found, f"{way}/both {one} and {other} dropped", both, product)
     rate, gone, known = _head_rate(plan), seen.features, seen.known
-    # Rounded: the factor, the product, the classifier's sum of one term and zeros.
+    # Three results are rounded: the factor, the product, and the classifier's sum.
     _exact(found, f"{way}/features kept", seen.error, 4.0 * MODES["f32"].store)
     _among(found, f"{way}/features dropped", gone, known, rate)
     twice = gone[0] & gone[1], known[0] & known[1]
@@ -383,7 +391,8 @@ DROP_03 = Property(
 
 
 def _trained_images(case: Case) -> int:
-    """So many that in a step nothing is dropped about never."""
+    """The number of images in a step of training: enough for a step that drops nothing to have a
+    probability of at most UNLIKELY."""
     plan = case_plan(case)
     width = plan.parameters[f"{LAST}.kernel"].shape[0]
     rates = [_rate(plan, row.name)[0] for row in plan.blocks] + [_head_rate(plan)] * width
@@ -408,7 +417,7 @@ def _batch(case: Case) -> list[Arrays]:
 
 
 def _as_if(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
-    """1 where a step was what it is if nothing is dropped, 0 otherwise."""
+    """1 if the step is the one that the network takes when nothing is dropped, 0 otherwise."""
     names = {name: f"first/{name}" for name in case_plan(case).parameters}
     if not set(names.values()) <= set(found):
         return {}

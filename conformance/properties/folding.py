@@ -1,6 +1,7 @@
-"""A network folded for inference whose weights change after it has been used.
+"""Properties of a folded network whose weights change after its first use.
 
-What was made of the weights for speed, such as a kernel packed for a library, has to follow.
+Some frameworks keep a second copy of the weights for speed, such as a kernel packed for a library.
+That copy has to follow the weights.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ IMAGES = 2
 
 # Ways in which users change weights, in the order in which they are tried.
 WAYS = (
-    "assign",  # each variable, Keras's way
+    "assign",  # by Keras, each variable by itself
     "set_weights",
-    "load_weights",  # from Keras's file
-    "optimizer",  # a step of one
-    "load_state_dict",  # PyTorch's from here
+    "load_weights",  # from a file that Keras saved
+    "optimizer",  # a step of a Keras optimizer
+    "load_state_dict",  # this and the following are PyTorch's
     "in place",
-    "data",  # other tensors in the place of the parameters' own
+    "data",  # a new tensor is assigned to `parameter.data`
     "torch optimizer",
 )
 
 
 def folded_weights(case: Case) -> list[Arrays]:
-    """The network's weights, and those that each way sets."""
+    """The weights to begin with, then one set of new weights for each of `WAYS`."""
     return [weights(case.spec, True, case.seed + i) for i in range(1 + len(WAYS))]
 
 
 def _expect(case: Case, calls: list[Arrays]) -> Expected:
-    """The network's own logits: folding changes them by rounding alone."""
+    """The logits of the network that is not folded; folding changes them by rounding alone."""
     plan, x = case_plan(case), calls[0]["x"]
     outputs = {}
     for name, params in zip(("before", *WAYS), folded_weights(case), strict=True):

@@ -30,7 +30,7 @@ from nfspec.conformance.properties.exact import IMAGE, image
 from nfspec.conformance.target import Target
 from nfspec.counting import output_side
 
-LARGEST_DY = 4.0  # where x is as large as can be
+LARGEST_DY = 4.0  # in the regime RANGE, so that dy · x does not overflow
 
 Found = dict[str, tuple[Array, dict[str, Array]]]
 
@@ -151,7 +151,8 @@ def _shapes(case: Case, times: float = 2.0) -> list[Arrays]:
 
 
 def _off_kinks(case: Case, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What an activation reads where its slope is asked for: narrow numbers may be 6 exactly."""
+    """The input of an activation whose slope is tested, away from its kinks: rounding to a narrow
+    mode may put a number on one, such as 6."""
     return np.where(x == 6.0, np.float32(6.5), x) if isinstance(case.op, p.Activation) else x
 
 

@@ -58,7 +58,7 @@ class Nfspec:
         return self._drop(op, seed, replica)
 
     def dropout(self, op: Op, seed: int, replica: int) -> Function:
-        """In float32 in every mode, as the head is."""
+        """Dropout before the classifier, in float32 in every mode like the classifier."""
         return type(self)("f32")._drop(op, seed, replica)
 
     def _drop(self, op: Op, seed: int, replica: int) -> Function:

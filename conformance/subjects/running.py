@@ -1,4 +1,4 @@
-"""nfspec's models as users of each framework train and change them."""
+"""The ways in which users of each framework train nfspec's models and change their weights."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _torch_changes(model: Any) -> dict[str, Callable[[Arrays], None]]:
 
     def data(params: Arrays) -> None:
         for name, parameter in model.named_parameters():
-            # Twice, as the second may lie where the tensor lay that the first took the place of.
+            # Twice: the second tensor may get the memory of the one that the first replaced.
             parameter.data = torch.zeros_like(parameter)
             parameter.data = torch.empty_like(parameter).copy_(tensors(params)[name])
 
