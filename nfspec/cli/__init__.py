@@ -59,7 +59,7 @@ class _Commands(TyperGroup):
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether it is Ctrl-C, or what a module made of it that was being imported."""
+    """Whether an error is Ctrl-C, or one that a module raised instead while it was imported."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -129,7 +129,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         status = end.code
-    except OSError as error:  # help, or what is wrong with an option, that cannot be printed
+    except OSError as error:  # help or a message about an option cannot be printed
         say(f"stdout: {error.strerror or error}")
     if not streams.flushed():
         status = status or 2

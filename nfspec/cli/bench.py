@@ -69,9 +69,9 @@ def bench(
         str | None,
         typer.Option(help="forward, forward-bf16, step, agc, optimizer, build; all if not given."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images.")] = 4,
-    size: Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Their side, px.")] = 192,
-    rounds: Annotated[int, typer.Option(min=1, max=1_000, help="How often each one runs.")] = 7,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")] = 4,
+    size: Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the images, px.")] = 192,
+    rounds: Annotated[int, typer.Option(min=1, max=1_000, help="Runs of each contestant.")] = 7,
     growth: Annotated[
         bool, typer.Option("--growth", help="Forward passes of F0 to F3 and of batches, too.")
     ] = False,

@@ -118,7 +118,7 @@ def compare(
         str | None, typer.Option(help="A .safetensors file; seeded weights if not given.")
     ] = None,
     backends: Annotated[str, typer.Option(help="Frameworks, with commas.")] = ",".join(BACKENDS),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the frameworks with the reference.

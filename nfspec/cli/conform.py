@@ -207,7 +207,7 @@ def conform(
             min=0, max=1_000_000, help="Cases drawn for a property, besides the essential ones."
         ),
     ] = 25,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the cases.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the cases.")] = 0,
     properties: Annotated[
         str, typer.Option(help="Ids such as WS-01, with commas; all if not given.")
     ] = "",

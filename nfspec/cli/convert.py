@@ -92,7 +92,7 @@ def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
 
 
 def _in_colour(spec: Spec) -> Layer:
-    """The spec's input with three channels for its one."""
+    """The spec with three input channels in place of one."""
     three = {"channels": 3, "mean": spec.input.mean * 3, "std": spec.input.std * 3}
     return given("--grey", {("input", name): value for name, value in three.items()})
 
@@ -104,15 +104,15 @@ def convert(
         str, typer.Option(metavar="SPEC", help="Name or path of the network they belong to.")
     ],
     source_kind: Annotated[
-        Kind | None, typer.Option("--from", help="What IN is; else its name and content say.")
+        Kind | None, typer.Option("--from", help="Format of IN; else its name and content say.")
     ] = None,
     target_kind: Annotated[
-        Kind | None, typer.Option("--to", help="What OUT shall be; else its name says.")
+        Kind | None, typer.Option("--to", help="Format of OUT; else its name says.")
     ] = None,
     grey: Annotated[
         bool,
         typer.Option(
-            "--grey", help="IN is of RGB images; make weights of a SPEC with one channel."
+            "--grey", help="Turn weights for RGB images into weights for a SPEC with one channel."
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
@@ -130,7 +130,9 @@ def convert(
     if grey and plan.channels != 1:
         raise InputError(f"--grey: {plan.name} has {plan.channels} channels, not one")
     given_plan = resolve(load(variant, [_in_colour(spec)])) if grey else plan
-    require_room(plan, "convert the weights of", 2)  # as read, and in the other layout
+    require_room(
+        plan, "convert the weights of", 2
+    )  # the weights as they are read, and in the other layout
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         params = READERS[source_kind or kind_of_input(source, "--from")](source, given_plan)
@@ -138,7 +140,7 @@ def convert(
         params = to_grey(given_plan, params, plan)
     for warning in caught:
         say(f"warning: {warning.message}")
-    require_free(target, force)  # nor what came to be there meanwhile
+    require_free(target, force)  # again: a file may have come to be there meanwhile
     WRITERS[to](target, plan, params)
     total = compact(sum(array.size for array in params.values()))
     print_lines([f"wrote {target}: {len(params)} tensors, {total} parameters, {to}"])

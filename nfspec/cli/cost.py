@@ -307,7 +307,7 @@ def cost(
         ),
     ] = None,
     devices: Annotated[
-        int, typer.Option(min=1, max=MAX_DEVICES, help="How many share the batch.")
+        int, typer.Option(min=1, max=MAX_DEVICES, help="Devices that share the batch.")
     ] = 1,
     on: Annotated[
         str, typer.Option("--accelerator", metavar="NAME", help=", ".join(ACCELERATORS) + ".")
@@ -321,11 +321,13 @@ def cost(
     ] = None,
     tflops: Annotated[
         float | None,
-        typer.Option(min=1e-6, max=MAX_FIGURE, help="Of the cpu; measured if not given."),
+        typer.Option(min=1e-6, max=MAX_FIGURE, help="Peak of the cpu; measured if not given."),
     ] = None,
     gbs: Annotated[
         float | None,
-        typer.Option(min=1e-6, max=MAX_FIGURE, help="Of the cpu's memory; measured if not given."),
+        typer.Option(
+            min=1e-6, max=MAX_FIGURE, help="Bandwidth of the cpu's memory; measured if not given."
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="The model against measured steps, without VARIANT.")

@@ -42,7 +42,7 @@ def evaluate(
         str | None, typer.Argument(metavar="DATA", help="As for train; else what it held out.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Of the network; else the training's last.")
+        Path | None, typer.Option(help="Weights of the network; else the training's last.")
     ] = None,
     backend: Annotated[
         str | None, typer.Option(help="jax, torch or tensorflow; else the training's.")
@@ -74,7 +74,9 @@ def evaluate(
         raise InputError(f"{variant} is a spec, so that {missing} has to be given")
     spec = load(folder / "spec.toml" if facts else variant)
     require_channels(spec.input)
-    require_room(resolve(spec), "evaluate", 2)  # as read, and in the model
+    require_room(
+        resolve(spec), "evaluate", 2
+    )  # the weights as they are read, and those in the model
     classes = tuple(facts.classes) if facts else ()
     if facts and data is None:
         held = open_held_out(facts.data, facts.held_out, facts.seed, classes)

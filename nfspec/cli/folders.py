@@ -23,7 +23,7 @@ from nfspec.files import content
 from nfspec.validation import found_text, printable, shown
 from nfspec.weights.files import TEMPORARY
 
-MOST_FACTS = 2**26  # bytes of run.json, in which each class has a name
+MOST_FACTS = 2**26  # bytes of run.json, which holds the name of each class
 RUN = "run.json"
 # What a training writes, as patterns below its folder.
 WRITTEN = (
@@ -126,7 +126,7 @@ def _require_usable(folder: Path, resume: bool, force: bool) -> None:
 def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
     """Hold the folder of a training: it is made if it is not there, and nobody else trains in it.
 
-    If nothing was written, a folder that was made is taken away again.
+    If nothing was written, a folder that was made here is deleted again.
 
     Raises:
         InputError: It is somebody else's, or another process trains there, or nothing can be
@@ -148,13 +148,13 @@ def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if it is not there, so that no other command writes to it.
+    """Lock a folder, so that no other command writes to it. It is made if it is not there.
 
-    If nothing was written, a folder that was made is taken away again.
+    If nothing was written, a folder that was made here is deleted again.
 
     Raises:
-        InputError: Another process holds it.
-        OSError: It cannot be made, or not be written to.
+        InputError: Another process has locked it.
+        OSError: It cannot be made or written to.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

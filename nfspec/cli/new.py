@@ -56,7 +56,8 @@ def new(
         str, typer.Option("--from", metavar="SPEC", help="Name or path of the spec to extend.")
     ] = "nfnet-f0",
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to; NAME.toml here if not given.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write; NAME.toml here if not given."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What a command may write to: an existing file or folder is touched only with --force."""
+"""Files and folders that commands write: existing ones are replaced only with --force."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from secrets import token_hex
 from nfspec.errors import InputError
 
 LOCK = ".nfspec.lock"  # a file in a folder that a command is writing to
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # FAT and its like
+# Errors of file systems without hard links, such as FAT.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 FORCE_HELP = "Replace what is there already."
 
@@ -47,12 +48,12 @@ def require_own(folder: Path, marker: str, force: bool) -> None:
 
 @contextlib.contextmanager
 def written(path: Path, force: bool) -> Iterator[Path]:
-    """The name of a file to write, beside `path`, to which it is moved when the block ends.
+    """Give the name of a temporary file beside `path`, and move it there when the block ends.
 
     A block that ends by an error leaves nothing behind.
 
     Raises:
-        InputError: A file came to be there meanwhile, and is left as it is.
+        InputError: A file has come to be there meanwhile; it is left as it is.
         OSError: It cannot be moved there; `filename` is `path`.
     """
     temporary = path.with_name(f".nfspec-{token_hex(8)}{path.suffix}")

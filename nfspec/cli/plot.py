@@ -37,13 +37,14 @@ def plot(
 ) -> None:
     """Draw the loss, accuracy and clip fraction of trainings.
 
-    Of one training, the clip fraction of each stage. Nothing in a file is run, whoever wrote it.
+    For one training, the clip fraction of each stage is plotted, too. Nothing in a file is run,
+    whoever wrote it.
     """
     require_free(out, force)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = list(map(str, folders))
     runs = {name: _read(folder) for name, folder in zip(names, folders, strict=True)}
-    require_free(out, force)  # nor what came to be there meanwhile
+    require_free(out, force)  # again: a file may have come to be there meanwhile
     draw(runs, out)
     print_lines([f"wrote {printable(str(out))}"])

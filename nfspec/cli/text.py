@@ -54,7 +54,7 @@ def bold(line: str) -> str:
 
 
 def print_text(text: str) -> None:
-    """Print a result in one go, so that a reader who leaves early is noticed once.
+    """Print a result by one write, so that a reader who leaves early is noticed once.
 
     Raises:
         OSError: stdout is closed or full; `filename` says that it was stdout.
@@ -66,7 +66,7 @@ def print_text(text: str) -> None:
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print lines without what a terminal would act on, such as is in names of files."""
+    """Print lines, with characters that a terminal would act on spelt out."""
     print_text("\n".join(map(_shown, lines)))
 
 
@@ -80,6 +80,6 @@ def print_json(data: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Print to stderr what is no result. Where nobody can read it, the command goes on."""
+    """Print a message to stderr. The command goes on if stderr is closed or full."""
     with contextlib.suppress(OSError):
         typer.echo(clean(text), err=True)

@@ -117,7 +117,9 @@ def train(
     accumulation: Annotated[
         int, typer.Option(min=1, max=MAX_IMAGES, help="Micro-batches in a batch.")
     ] = 1,
-    devices: Annotated[int, typer.Option(min=1, max=1_024, help="How many, on this machine.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, max=1_024, help="Devices of this machine to use.")
+    ] = 1,
     shard: Annotated[
         bool, typer.Option("--shard", help="Spread the parameters over them (jax).")
     ] = False,
@@ -134,7 +136,8 @@ def train(
         float, typer.Option(min=0.01, max=0.9, help="Share to evaluate on, unless in val/.")
     ] = 0.2,
     minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", min=0.0, max=1e6, help="Between checkpoints.")
+        float,
+        typer.Option("--checkpoint-minutes", min=0.0, max=1e6, help="Minutes between checkpoints."),
     ] = 10.0,
     last: Annotated[
         int, typer.Option("--stop-at", min=0, max=10**12, help="A step to stop at; 0: none.")
@@ -186,7 +189,7 @@ def train(
     spec = wanted.spec(len(source.classes))
     require_channels(spec.input)
     plan = resolve(spec)
-    require_room(plan, "train", 1)  # `require_memory` knows what the devices have, later
+    require_room(plan, "train", 1)  # `require_memory` looks at the memory of the devices later
     if spec.recipe and spec.recipe.batch > spec.recipe.epochs * len(source):
         raise InputError(
             f"--batch: {spec.recipe.batch} images are more than the {len(source)} to train on, in "
