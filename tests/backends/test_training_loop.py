@@ -26,6 +26,7 @@ from nfspec.data.sources import Source, split
 from nfspec.images import fit, normalise
 from nfspec.reference.training import smoothed
 from nfspec.scores import Score, score
+from nfspec.weights import container
 from nfspec.weights.files import replacing
 from nfspec.weights.store import read_all
 
@@ -443,16 +444,19 @@ def test_what_was_being_written_is_swept(cut):
 
 @pytest.mark.parametrize("written", [0, 1000], ids=["nothing", "a part"])
 def test_a_write_that_fails_leaves_what_was_there(whole, cut, lent, monkeypatch, written):
-    def full(tensors, path, metadata):
-        path.write_bytes(bytes(written))
-        raise OSError(errno.ENOSPC, "No space left on device")
+    @contextlib.contextmanager
+    def full(path):
+        with replacing(path) as temporary:
+            temporary.write_bytes(bytes(written))
+            raise OSError(errno.ENOSPC, "No space left on device")
+            yield
 
     before = bits(cut)
     weights = (cut / "weights.safetensors").read_bytes()
     training = lent(cut)
     training.resume()
     with monkeypatch.context() as patched:
-        patched.setattr(nfspec.weights.store, "save_file", full)
+        patched.setattr(container, "replacing", full)
         with pytest.raises(nfspec.WeightError, match="cannot be written: No space left on device"):
             training.train()
     assert bits(cut) == before
