@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: plain ones as they are, others by their type."""
+    """Text for a value in an error message: the value itself if it is plain, otherwise its type."""
     if value is None or isinstance(value, bool | int | float | str | bytes | tuple | list):
         return reprlib.repr(value)
     if isinstance(value, Real):  # NumPy's numbers, told without importing NumPy
@@ -28,7 +28,7 @@ def refuse(name: str, expected: str, value: object, hint: str = "") -> InputErro
 
 
 def whole(name: str, value: object, least: int, unit: str = "") -> int:
-    """A whole number, Python's or NumPy's, from `least` on.
+    """Require a whole number, Python's or NumPy's, of at least `least`.
 
     Raises:
         InputError: Another type or value; True and 1.0 are no whole numbers.
@@ -41,7 +41,7 @@ def whole(name: str, value: object, least: int, unit: str = "") -> int:
 def number(
     name: str, value: object, least: float = -math.inf, most: float = math.inf, above: bool = False
 ) -> float:
-    """A finite number, Python's or NumPy's, from `least`, or above it, to `most`.
+    """Require a finite number, Python's or NumPy's, from `least` (or above it) to `most`.
 
     Raises:
         InputError: Another type or value.
@@ -55,7 +55,7 @@ def number(
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False.
+    """Require True or False.
 
     Raises:
         InputError: Something else.
@@ -66,7 +66,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> str:
-    """One of some words.
+    """Require one of some words.
 
     Raises:
         InputError: Something else.
@@ -79,7 +79,7 @@ def one_of(name: str, value: object, choices: Sequence[str]) -> str:
 
 
 def instance(name: str, value: object, kind: type[T], source: str) -> T:
-    """An object of a class, and which function returns such.
+    """Require an object of a class; `source` names the function that returns such objects.
 
     Raises:
         InputError: Something else.
@@ -90,7 +90,7 @@ def instance(name: str, value: object, kind: type[T], source: str) -> T:
 
 
 def mapping(name: str, value: object, of: str) -> Mapping[Any, Any]:
-    """A dict or its like.
+    """Require a dict, or another mapping.
 
     Raises:
         InputError: Something else.

@@ -67,11 +67,11 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some values replaced, which are checked as a file's are.
+        """A copy with some values replaced; they are checked like the values of a file.
 
         Args:
-            update: Names of fields to values; those of a table are whole tables.
-            deep: Copy what is within, too.
+            update: Field name to new value; a field that is a table takes a whole table.
+            deep: Copy the values, too.
 
         Raises:
             InputError: A field is not known, or a value is not what the field takes.

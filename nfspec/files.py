@@ -34,7 +34,7 @@ def opened(path: str | Path) -> BinaryIO:
 
 
 def content(path: str | Path, most: int) -> bytes:
-    """All bytes of a regular file, of which there are not more than `most`.
+    """All bytes of a regular file of at most `most` bytes.
 
     Raises:
         OSError: It cannot be opened, is not a regular file, or is longer; `strerror` says which.

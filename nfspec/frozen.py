@@ -1,4 +1,4 @@
-"""A dict that does not change, for what is shared and hashed."""
+"""A dict that does not change, for values that are shared or hashed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ V = TypeVar("V")
 
 
 class FrozenDict(dict[K, V]):
-    """A dict whose entries stay as they are: hashable where they are, and pickled and copied.
+    """A dict whose entries cannot be changed. It can be pickled and copied, and hashed if they can.
 
-    It is a dict for JSON, pydantic and `isinstance`; Python's own MappingProxyType is none, and
-    cannot be pickled nor copied.
+    It is a dict for JSON, pydantic and `isinstance`; Python's own MappingProxyType is
+    not, and it cannot be pickled or copied.
 
     Raises:
-        TypeError: Something is set or taken out.
+        TypeError: An entry is set or deleted.
     """
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -31,5 +31,5 @@ class FrozenDict(dict[K, V]):
         return type(self), (dict(self),)
 
     def copy(self) -> dict[K, V]:
-        """A dict of its own."""
+        """A dict of the same entries, which can be changed."""
         return dict(self)

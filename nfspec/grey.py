@@ -1,4 +1,4 @@
-"""Weights for images of one channel, made of those for images of several."""
+"""Weights for images of one channel, made from weights for images of several channels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from nfspec.weights import check
 
 
 def to_grey(plan: Plan, params: Params, grey: Plan) -> Params:
-    """Weights with which a network of one channel does on an image what `plan`'s does on copies.
+    """Turn weights for images of several channels into weights for grey images, of one channel.
 
-    The kernels that read the image are summed over its channels. Weight standardisation would take
-    the scale of that sum away, so each gain is multiplied by the scale that the kernel was divided
-    by, s(sum of W) over s(W). Logits are the same up to the rounding of kernels and gains to
+    The new network has the same logits on a grey image as the old one on an image in which every
+    channel is a copy of it.
+
+    The kernels that read the image are summed over its channels. Weight standardisation divides a
+    kernel W by a scale s(W), and so would take the size of the sum away; therefore each gain is
+    multiplied by s(sum of W) / s(W). Logits are the same up to the rounding of kernels and gains to
     float32, for images whose channels are alike once they are normalised by mean and std.
 
     Args:
@@ -43,7 +46,7 @@ def to_grey(plan: Plan, params: Params, grey: Plan) -> Params:
     )
     if grey.channels != 1 or adapted != grey.ops:
         raise WeightError(
-            f"{plan.name} and {grey.name}: expected one network, with more than one channel and "
+            f"{plan.name} and {grey.name}: expected the same network, with several channels and "
             "with one; they differ in more than input.channels"
         )
     for op in plan.ops:

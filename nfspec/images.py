@@ -34,8 +34,8 @@ FORMATS = tuple(
     for kind in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
     if kind in Image.OPEN
 )
-MAX_RATIO = 100  # of an image's sides
-MAX_PIXELS = 2**26  # of an image that is scaled as a whole, 256 MiB
+MAX_RATIO = 100  # longer side of an image to the shorter one
+MAX_PIXELS = 2**26  # of an image that may be scaled as a whole; they take 256 MiB
 
 
 def sample_photo() -> Path:
@@ -60,7 +60,7 @@ MORE_BITS = (
 
 @cache
 def _quiet() -> None:
-    """See that Pillow and its libtiff raise what they find, and print nothing of their own.
+    """Keep Pillow and its libtiff from printing messages; errors are raised all the same.
 
     Pillow 13.0 leaves libtiff's handlers as they are, which print to file descriptor 2; such lines
     are the subject of https://github.com/python-pillow/Pillow/issues/3487.
@@ -104,10 +104,10 @@ def cause(error: BaseException) -> str:
 
 
 def require_channels(how: Input) -> None:
-    """Refuse a network whose input no image file can be.
+    """Refuse a network whose input cannot be an image file.
 
     Raises:
-        InputError: Other than 1 or 3 channels.
+        InputError: Its input has other than 1 or 3 channels.
     """
     if how.channels not in (1, 3):
         raise InputError(f"images have 1 or 3 channels, this network's have {how.channels}")
@@ -181,8 +181,8 @@ def fit(image: Image.Image, how: Input, size: int) -> Image.Image:
         width, height = (max(side, round(n * scale)) for n in image.size)
     left, top = (width - size) // 2, (height - size) // 2
     if width * height > MAX_PIXELS:
-        # The centre alone: the same but for rounding, as Pillow may take its two passes in another
-        # order, so that images of usual sizes keep the bytes that they have always had.
+        # Scale the centre alone. Pillow may then do its two passes in another order, which rounds
+        # differently; so images of usual sizes do not take this way, and keep their bytes.
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, (left + size) * across, (top + size) * down)
         return image.resize((size, size), Image.Resampling.BICUBIC, box)

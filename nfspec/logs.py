@@ -75,7 +75,7 @@ def read(path: Path, say: Callable[[str], None] = lambda message: None) -> list[
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines with their ends; of one that is longer than any entry, its end alone."""
+    """Lines with their line feeds; a line longer than any entry is replaced by a short one."""
     while line := file.readline(LONGEST):
         while len(line) == LONGEST and not line.endswith(b"\n"):
             line = file.readline(LONGEST)

@@ -22,7 +22,7 @@ Role = Literal["kernel", "gain", "bias", "skip_gain", "head"]
 Padding = Literal["same", "symmetric", "valid"]
 
 INPUT = "input"  # the name by which operations refer to the image
-FEATURES = "features"  # the tap of what global pooling reads
+FEATURES = "features"  # the tap of the activations that global pooling reads
 
 
 @dataclass(frozen=True)
@@ -294,11 +294,11 @@ class Tap:
     """The shape of a tap's output, for images of any size.
 
     Attributes:
-        channels: Of the output; the number of classes, for logits.
+        channels: Channels of the output; the number of classes, for logits.
         stride: Pixels of the image from one pixel of the output to the next, which timm calls the
-            reduction; None where height and width are gone. Under `same` padding, and `symmetric`
-            with odd kernels, a side of n px becomes ceil(n / stride); `nfspec.counting.shapes` has
-            the shapes for any padding.
+            reduction; None if the output has no height and width. Under `same` padding, and
+            `symmetric` with odd kernels, a side of n px becomes ceil(n / stride);
+            `nfspec.counting.shapes` has the shapes for any padding.
     """
 
     channels: int
@@ -318,7 +318,7 @@ class Plan:
         train_size, test_size: Image side in px that the published recipe trains and tests at.
         ops: Operations in order of execution.
         taps: Tap name to operation name: stem, each block, features (after the final conv and
-            activation, which is what is pooled), pool, logits.
+            activation, before pooling), pool, logits.
         blocks: One row for each residual block.
         agc: How training clips gradients; `nfspec.clipping` says what that is for a parameter.
         recipe: The published training recipe, if there is one.

@@ -47,7 +47,7 @@ def without_features(plan: Plan) -> Plan:
     """A plan for networks without taps: pooling does what the operation `features` did.
 
     Args:
-        plan: Of `move_scalars`, or folded.
+        plan: A plan that `move_scalars` returned, or a folded one.
     """
     ops = plan.ops
     scale = next((op for op in ops if op.name == FEATURES), None)
@@ -63,8 +63,9 @@ def without_features(plan: Plan) -> Plan:
 
 
 def _split_features(plan: Plan) -> Plan:
-    """The last activation without its scalar, and the scalar after it, so that the tap is what the
-    spec says and pooling still reads it, by which gradients are taken."""
+    """Split the last activation in two: one without its scalar, and an operation that multiplies by
+    the scalar. The tap is that operation, so that it has the values that the spec says; pooling
+    reads it, so that gradients by the tap exist."""
     at = plan.taps.get(FEATURES, "")
     last = next((op for op in plan.ops if op.name == at), None)
     others = [name for tap, name in plan.taps.items() if tap != FEATURES]
@@ -86,12 +87,12 @@ def _split_features(plan: Plan) -> Plan:
 
 
 def _after(op: Activation) -> float:
-    """What an activation multiplies its result by."""
+    """The factor by which an activation multiplies its result."""
     return op.gamma if op.beta_at == "before" else op.gamma * op.beta
 
 
 def _bare(op: Activation) -> Activation:
-    """An activation that multiplies its result by nothing."""
+    """The activation without that factor."""
     return replace(op, gamma=1.0, beta=op.beta if op.beta_at == "before" else 1.0)
 
 

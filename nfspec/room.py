@@ -1,4 +1,4 @@
-"""Whether this machine's memory has room for a network, reckoned before any of it is taken."""
+"""Check whether a network fits the memory of this machine, before any of it is allocated."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from nfspec.plan import Plan
 
 FLOAT32, FLOAT64 = 4, 8  # bytes
 UNLIMITED = 2**60  # bytes; control groups of version 1 write a number beyond it where there is none
-# Lines of memory.stat of what the kernel gives up when memory is short: version 2, version 1.
+# The line of memory.stat for caches that the kernel frees when memory is short: version 2, and 1.
 CACHES = ("inactive_file", "total_inactive_file")
 
 
 def require_room(plan: Plan, purpose: str, copies: int) -> None:
-    """See that a network's parameters fit the memory that is free, and say what to do if not.
+    """Require that a network's parameters fit the memory that is free.
 
     Args:
         plan: The network.
         purpose: A verb for the message, such as "compile".
-        copies: Float32 copies of all parameters that are there at one time, at the least, besides
+        copies: Float32 copies of all parameters that exist at one time, at least, not counting
             those that the caller has.
 
     Raises:
@@ -33,14 +33,14 @@ def require_room(plan: Plan, purpose: str, copies: int) -> None:
 
 
 def require_room_for_images(plan: Plan, shape: tuple[int, ...]) -> None:
-    """See that the float64 reference has room for its fullest operation, as `require_room` does.
+    """Require that the float64 reference has room for the operation that takes most memory.
 
     Args:
         plan: The network.
-        shape: Of the images, (N, H, W, C).
+        shape: Shape of the images, (N, H, W, C).
 
     Raises:
-        InputError: It has not, or nothing is left of so small an image.
+        InputError: It has not, or the images are too small for the network.
     """
     images, height, width, _ = shape
     found, needed = shapes(plan, height, width), 0
@@ -65,14 +65,15 @@ def _require(plan: Plan, purpose: str, needed: int, advice: str) -> None:
 def free_memory() -> int:
     """Bytes that this process may still take.
 
-    The least of what the machine has free, what the process's control groups leave it and what
-    its own limits of address space do. `sys.maxsize` where the system tells none of that.
+    This is the smallest of three numbers: the free memory of the machine, the rest that the limits
+    of the process's control groups leave, and the rest that its own limits of address space leave.
+    It is `sys.maxsize` if the system tells none of them.
     """
     return max(0, min([_of_machine(), *_of_groups(), *_of_limits()]))
 
 
 def _table(path: str | Path) -> dict[str, int]:
-    """A file of lines of a name and a number, such as memory.stat; empty if there is none."""
+    """Name to number, from the lines of a file such as memory.stat; empty if there is no file."""
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -104,10 +105,10 @@ def _of_machine() -> int:
 def _of_groups(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> list[int]:
-    """What is left of each limit of the process's control groups, of either version.
+    """The bytes left under each memory limit of the process's control groups, version 1 or 2.
 
     A limit holds for all groups below, so each group up to the root counts. In a container the
-    path may be that of the host, of which the root alone is seen.
+    path may be the host's; then only the root can be seen.
     """
     try:
         lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -133,7 +134,7 @@ def _of_groups(
 
 
 def _of_limits() -> list[int]:
-    """What is left of the limits of address space and of data (`ulimit -v`, `ulimit -d`)."""
+    """The bytes left under the limits of address space and of data (`ulimit -v`, `ulimit -d`)."""
     try:
         import resource
     except ImportError:  # Windows

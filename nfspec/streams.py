@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-TYPE_CHECKING = False  # not typing's
+TYPE_CHECKING = False  # a constant of our own: importing typing takes time
 if TYPE_CHECKING:
     from typing import Any
 
@@ -21,15 +21,17 @@ ENDING = tuple(
 def ready() -> None:
     """See that file descriptors 0, 1 and 2 are open, and that any text can be printed.
 
-    A file that is opened later would otherwise get the number of one that is closed, and what is
-    printed. Where stdout was closed, writing to it still fails; what goes to a closed stderr is
-    for nobody.
+    A file that is opened later would otherwise get the number of one that is closed, and the
+    text that is printed there. If stdout was closed, writing to it still fails; text for a closed
+    stderr is dropped.
     """
     for number, how in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, how), True)  # of the free numbers the lowest
+            os.set_inheritable(
+                os.open(os.devnull, how), True
+            )  # it gets the lowest number that is free
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
@@ -41,7 +43,7 @@ def ready() -> None:
 
 
 def flushed() -> bool:
-    """Whether all that was printed has been taken; what was not is given up."""
+    """Whether all text could be written to stdout; text that could not be written is dropped."""
     taken = True
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
@@ -54,7 +56,7 @@ def flushed() -> bool:
 
 
 def _again(found: Any) -> None:
-    """Ctrl-C where Python cannot raise it, such as in a destructor: it is sent once more."""
+    """Send Ctrl-C once more if it came where Python cannot raise it, such as in a destructor."""
     if found.exc_type is KeyboardInterrupt:
         import threading
 
@@ -72,15 +74,15 @@ def _end(*_: object) -> None:
 
 
 def end_at_once() -> None:
-    """From here on Ctrl-C ends the process, with a word: nothing is held that has to be let go."""
+    """Make Ctrl-C end the process at once, with a word, until there is something to clean up."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
         signal.signal(signal.SIGINT, _end)
 
 
 class Interruptible:
-    """Within it Ctrl-C raises KeyboardInterrupt, and what else ends a process SystemExit.
+    """Within this block Ctrl-C raises KeyboardInterrupt, and SIGTERM and SIGHUP raise SystemExit.
 
-    So code can take away the temporary files and processes that it made.
+    So the code in it can delete its temporary files and end its processes.
     """
 
     def __enter__(self) -> None:
@@ -97,5 +99,5 @@ class Interruptible:
 
 
 def _leave(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
+    signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
     sys.exit(128 + number)

@@ -20,11 +20,11 @@ Array = NDArray[np.float64]
 
 
 def array_of(value: Any, kinds: str = "f") -> NDArray[Any] | str:
-    """An array of its own dtype, or what was found in place of one.
+    """A value as an array of its own dtype, or a text that says what was found in place of one.
 
     Args:
-        value: An array, or what NumPy makes one of.
-        kinds: NumPy's letters of the kinds of numbers that are taken, floating ones if not given.
+        value: An array, or a value that NumPy can convert to one.
+        kinds: NumPy's letters for the kinds of numbers to take; floating ones if not given.
     """
     if isinstance(value, np.ndarray) and isinstance(refusal := header(value), str):
         return refusal
@@ -50,10 +50,10 @@ def float64(name: str, value: Any, expected: str, kinds: str = "f") -> Array:
 
 
 def finite(name: str, array: Array) -> Array:
-    """The array.
+    """The array itself, if all its numbers are finite.
 
     Raises:
-        InputError: Something in it is infinite or NaN.
+        InputError: A number in it is infinite or NaN.
     """
     if not (good := np.isfinite(array)).all():
         first = tuple(int(i) for i in np.argwhere(~good)[0])
@@ -75,7 +75,7 @@ def as_images(plan: Plan, x: ArrayLike) -> Array:
         raise InputError(f"images: expected {expected}; found {image.shape}")
     if not len(image):
         raise InputError("images: expected at least one; found none")
-    shapes(plan, *image.shape[1:3])  # says where nothing is left of them
+    shapes(plan, *image.shape[1:3])  # refuses images that are too small
     require_room_for_images(plan, image.shape)
     return finite("images", image)
 
@@ -91,7 +91,7 @@ def as_params(plan: Plan, params: Mapping[str, ArrayLike]) -> dict[str, Array]:
     if strange := [name for name in params if not isinstance(name, str)]:
         raise WeightError(f"params: expected names that are text; found {shown(strange[0])}")
     arrays = {name: array_of(value) for name, value in params.items()}
-    # Of any floating dtype: float64 is exact, and float32 what networks have.
+    # Any floating dtype is taken: float64 is exact, and networks have float32.
     found: dict[str, Found] = {
         name: value if isinstance(value, str) else Header(value.shape, "float32")
         for name, value in arrays.items()

@@ -12,14 +12,15 @@ from nfspec.weights.checking import Float32, Header, Shape, header, native, requ
 
 WIDENED = ("bfloat16", "float16", "float64")
 HALVES = ("torch.bfloat16", "torch.float16")  # every value of theirs is one of float32's
-REFUSED = (AttributeError, RuntimeError, TypeError, ValueError)  # by tensors of other libraries
+# Errors that tensors of other libraries raise if NumPy cannot hold their values.
+REFUSED = (AttributeError, RuntimeError, TypeError, ValueError)
 
 
 def offered(value: Any) -> Header | str:
-    """Shape and dtype of a tensor as it says itself, without converting it, or why it is none."""
+    """Shape and dtype that a tensor claims, without converting it; or why it is not a tensor."""
     if isinstance(value, np.ndarray | np.generic):
         return header(value)
-    # Of the type: what was read from a pickle may have attributes of its own.
+    # Look at the type: an object from a pickle may have attributes of its own.
     if not hasattr(type(value), "detach") and not hasattr(type(value), "__array__"):
         return f"{type(value).__name__}, expected a tensor"
     if hasattr(type(value), "get_mask"):  # torch.masked's
@@ -73,16 +74,16 @@ def converted(
     classifier: bool,
     widen: Collection[str] = WIDENED,
 ) -> dict[str, NDArray[Any]]:
-    """Exactly the expected tensors in float32, whose names and shapes are compared beforehand.
+    """Convert the expected tensors to float32, after all names and shapes have been compared.
 
     Args:
         values: Name to tensor.
         expected: Name to shape.
         network: The network's name, for messages.
         source: The file's name, put before messages.
-        head: The classifier's names.
-        classifier: Whether that is wanted; it is left out otherwise.
-        widen: Dtypes that become float32 where that holds their values.
+        head: Names of the classifier's tensors.
+        classifier: Whether the classifier is wanted; it is left out otherwise.
+        widen: Dtypes that are converted to float32, which has to hold all their values.
 
     Returns:
         The arrays in the order of `expected`; they may share memory with `values`.

@@ -26,7 +26,7 @@ KINDS = {
 
 
 class NoClassifier(WeightError):
-    """Weights that lack nothing but the classifier, as of networks made without one."""
+    """Weights in which only the classifier is missing, such as those of a network without one."""
 
 
 Shape = tuple[int, ...]
@@ -47,7 +47,7 @@ Found = Header | str  # a string says why a value cannot be used
 def header(value: object) -> Header | str:
     """Shape and dtype of a NumPy array or scalar in either byte order, or why it is not taken.
 
-    Subclasses of arrays are refused, as a masked array without its mask is another array.
+    Subclasses of arrays are refused: a masked array, for one, would lose its mask.
     """
     if isinstance(value, np.ma.MaskedArray):
         return "a masked array, whose mask would be lost; fill it with array.filled(value)"
@@ -125,13 +125,13 @@ def require(
 
     Args:
         expected: Name to shape.
-        found: Name to header; a string in place of a tensor is what to say of it.
+        found: Name to header, or to a text that says why there is no tensor.
         network: The network's name, for the message.
         source: The file's name, put before the message.
-        classifier: The expected tensors that are the classifier's.
+        classifier: Names of the expected tensors that belong to the classifier.
 
     Raises:
-        NoClassifier: Those are missing, and nothing else is wrong.
+        NoClassifier: Only those are missing, and nothing else is wrong.
         WeightError: Names each missing, misshapen, mistyped and extra tensor, the first 20 of them.
     """
     wrong = [name for name, shape in expected.items() if _fault(shape, found.get(name))]

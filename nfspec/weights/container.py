@@ -1,4 +1,4 @@
-"""Safetensors files: read through one open file, and the same bytes for the same weights.
+"""Read and write safetensors files: opened once to be read, and equal bytes for equal weights.
 
 The library of that name (0.8.0) opens files by path alone and maps them into memory, so that a file
 that is cut short meanwhile ends the process; it has no bfloat16 for NumPy, and it writes metadata
@@ -26,7 +26,7 @@ from nfspec.weights.checking import Shape
 from nfspec.weights.files import reading, replacing
 
 MAX_HEADER = 32 * 2**20  # bytes; the checkpoint of the largest network of any spec takes 18 MiB
-MAX_DIMENSIONS = 64  # NumPy's
+MAX_DIMENSIONS = 64  # NumPy allows no more
 DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -48,12 +48,12 @@ DAMAGED = "a safetensors file that is damaged or cut short; download or save it 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in an open file, which is read when it is made an array.
+    """A tensor in an open file. Its values are read when it is converted to an array.
 
     Attributes:
         shape: Its shape.
-        dtype: NumPy's name of its dtype, or the file's, where NumPy has none.
-        start: Where its bytes begin in the file.
+        dtype: NumPy's name of its dtype, or the name in the file if NumPy does not have it.
+        start: Position of its first byte in the file.
         file: The file.
     """
 
@@ -63,10 +63,10 @@ class Stored:
     file: BinaryIO
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[Any]:
-        """A new array; bfloat16 as float32, which has each of its values.
+        """Read a new array; bfloat16 becomes float32, which holds all its values.
 
         Raises:
-            ValueError: The dtype is none of NumPy's.
+            ValueError: NumPy does not have the dtype.
             OSError: The file cannot be read, or has become shorter.
         """
         if self.dtype not in CODES:
@@ -107,7 +107,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 
 def _parse(file: BinaryIO) -> Contents:
-    """Read what a file says of its tensors, which must fill it without gaps.
+    """Read the header of a file, whose tensors must fill the rest of it without gaps.
 
     Raises:
         ValueError, LookupError, TypeError, RecursionError: It is damaged.

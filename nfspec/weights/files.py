@@ -19,7 +19,7 @@ TEMPORARY = re.compile(r"\.nfspec-[0-9a-f]{16}\.tmp")  # names of files that are
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """A regular file that is not empty, opened once to read its bytes.
+    """Open a regular file that is not empty, once, to read its bytes.
 
     Raises:
         WeightError: Unreadable, whether at first or in the middle, or empty.

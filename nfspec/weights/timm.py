@@ -35,7 +35,7 @@ CONVS = {
     "conv_shortcut": "downsample.conv",
 }
 LEAVES = {"kernel": "weight", "gain": "gain", "bias": "bias", "skip_gain": "skipinit_gain"}
-# The averaged weights first, as timm does.
+# Averaged weights come first, as in timm.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt")
 COUNT = "n_averaged"  # what torch.optim.swa_utils keeps beside the weights
@@ -141,7 +141,7 @@ def _scan_torch(file: BinaryIO) -> None:
 
 
 def _unwrapped(state: Any, roots: Collection[str], source: str) -> dict[str, Any]:
-    """The state dict inside a training checkpoint, without what its names all begin with.
+    """The state dict inside a training checkpoint, without prefixes that all its names have.
 
     `module.` comes from data parallelism and averages, `_orig_mod.` from compilation, `model.` from
     Lightning, and others from modules of the user's own.
@@ -169,7 +169,7 @@ def _unwrapped(state: Any, roots: Collection[str], source: str) -> dict[str, Any
 
 @contextmanager
 def _state(source: Any, label: str) -> Iterator[Any]:
-    """What a file holds, of which tensors can be read as long as the block lasts."""
+    """Give the contents of a file; its tensors can be read as long as the block lasts."""
     if not isinstance(source, str | Path):
         yield source
         return
