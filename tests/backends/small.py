@@ -33,6 +33,7 @@ learning_rate_images = 0
 weight_decay = 1e-3     # so that three steps show it
 ema_decay = 0.2         # and the warm decay meets it
 """
+DROPS = SPEC.replace("rate = 0.0", "rate = 0.5").replace("dropout = 0.0", "dropout = 0.5")
 IMAGES = 8
 
 

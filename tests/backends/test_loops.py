@@ -6,9 +6,8 @@ import pytest
 
 import nfspec
 
-from .small import SPEC, batches, small_params, small_spec
+from .small import DROPS, batches, small_params, small_spec
 
-DROPS = SPEC.replace("rate = 0.0", "rate = 0.5").replace("dropout = 0.0", "dropout = 0.5")
 BACKEND = keras.backend.backend()
 
 

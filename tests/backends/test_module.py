@@ -10,10 +10,9 @@ import pytest
 import nfspec
 from nfspec.errors import InputError
 
-from .small import SPEC, batches, small_params, small_plan, small_spec
+from .small import DROPS, SPEC, batches, small_params, small_plan, small_spec
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "torch", reason="on PyTorch alone")
-DROPS = SPEC.replace("rate = 0.0", "rate = 0.5").replace("dropout = 0.0", "dropout = 0.5")
 
 
 @pytest.fixture
