@@ -225,7 +225,7 @@ def test_weights_that_are_missing_damaged_or_of_another_network(evaluate, run, t
     (run / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
     assert_refused(evaluate(run), r"/weights\.safetensors: .*damaged or cut short")
     (run / "weights.safetensors").unlink()
-    assert_refused(evaluate(run), r"[Nn]o such file.*/weights\.safetensors")
+    assert_refused(evaluate(run), r"/weights\.safetensors: cannot be read: No such file")
     other = nfspec.resolve(nfspec.load("timm/test_nfnet"))
     nfspec.weights.save(tmp_path / "other.safetensors", other, nfspec.init(other))
     result = evaluate(run, "--weights", tmp_path / "other.safetensors")
