@@ -201,10 +201,10 @@ def assemble(
 
 
 def require_layer(model: object) -> None:
-    """See that something is a Keras model, or a layer.
+    """Require a Keras model or layer.
 
     Raises:
-        InputError: It is not.
+        InputError: It is something else.
     """
     if not isinstance(model, keras.layers.Layer):
         raise refuse("model", "a Keras model, such as nfspec.compile returns", model)

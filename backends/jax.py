@@ -34,8 +34,8 @@ class AGCState(NamedTuple):
 
 
 def _names(plan: Plan, tree: Any) -> list[str]:
-    """Names of leaves in flatten order: canonical, or the keys of another layer's with slashes
-    between; empty where a leaf has no key."""
+    """The name of each leaf, in flatten order: the canonical name, or for a leaf of another layer
+    its keys with slashes between. It is empty if the leaf has no key."""
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     keys = [[str(getattr(part, "key", getattr(part, "name", ""))) for part in p] for p, _ in paths]
     return [

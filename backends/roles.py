@@ -9,7 +9,8 @@ import keras
 from nfspec.clipping import TreatAs, likeness, require_likeness, unknown_layers
 from nfspec.plan import Plan, Role
 
-# Pattern of paths to canonical name and role, or None: neither clipped nor decayed.
+# Pattern of paths to canonical name and role, or to None for variables that are neither clipped nor
+# decayed.
 TreatedAs = Mapping[str, tuple[str, Role] | None]
 
 
@@ -32,13 +33,14 @@ def treated_as(plan: Plan, treat_as: TreatAs | None) -> TreatedAs:
 def identify(
     variables: Iterable[keras.Variable], others: TreatedAs
 ) -> list[tuple[str, Role] | None]:
-    """Canonical name and role of each variable, None for what is neither clipped nor decayed.
+    """Canonical name and role of each variable; None for one that is neither clipped nor decayed.
 
     Args:
-        variables: Of nfspec's layers, which know; others by their path in `others`.
+        variables: Variables of nfspec's layers, which know their name, and of other layers.
+        others: Patterns for the paths of the variables of other layers.
 
     Raises:
-        InputError: A variable has no role; all such are named.
+        InputError: No pattern is for a variable; all such variables are named.
     """
     found: list[tuple[str, Role] | None] = []
     strangers = {}

@@ -31,7 +31,7 @@ class WarmupCosine(keras.optimizers.schedules.CosineDecay):  # type: ignore[misc
         final: float = 0.0,
         accumulation: int = 1,
     ):
-        # A NumPy number has a dtype, in which Keras computes the rate; Python's would have floatx.
+        # Keras computes the rate in the dtype of this number; for a Python number that is floatx.
         super().__init__(
             np.float32(0.0),
             steps - warmup,

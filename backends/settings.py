@@ -1,4 +1,4 @@
-"""Settings of Keras's that a user may have changed, and that change nothing of a network."""
+"""Keep Keras's settings, which a user may have changed, from changing a network."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ POLICIES = (
 def policy_of(dtype: str | None) -> keras.DTypePolicy:
     """The dtype policy asked for, or else the one that the user set in Keras.
 
-    Keras takes its `floatx` for a policy where none was set. That is said and not followed: a user
-    has one keras.json for all programs, and a network in float16 has to be asked for.
+    Keras takes its `floatx` for a policy if none was set. This function warns and takes float32
+    instead: a user has one keras.json for all programs, and has to ask for a network in float16.
 
     Raises:
-        InputError: Another policy.
+        InputError: `dtype` is not one of POLICIES.
     """
     if dtype is not None:
         if not isinstance(dtype, str) or dtype not in POLICIES:
@@ -45,9 +45,10 @@ def policy_of(dtype: str | None) -> keras.DTypePolicy:
 
 @contextlib.contextmanager
 def float32_data() -> Iterator[None]:
-    """Without the user's floatx, to which Keras rounds arrays, losses and rates that it is given.
+    """Set floatx to float32 within a block: Keras rounds arrays, losses and rates to it.
 
-    Keras has no argument for it (keras/src/trainers/data_adapters/array_slicing.py, as of 3.15).
+    Keras has no argument for that dtype (keras/src/trainers/data_adapters/array_slicing.py, as of
+    3.15).
     """
     users = keras.config.floatx()
     keras.config.set_floatx("float32")
@@ -67,7 +68,7 @@ def _on_float32(name: str) -> Any:
 
 
 class Float32Data:
-    """Keras's ways to train, evaluate and predict, on data in float32 whatever floatx is."""
+    """A model whose `fit`, `evaluate` and `predict` take data in float32, whatever floatx is."""
 
     fit = _on_float32("fit")
     evaluate = _on_float32("evaluate")

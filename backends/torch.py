@@ -49,8 +49,11 @@ class Clipping:
         self._hook.remove()
 
     def _require_known(self, optimizer: torch.optim.Optimizer) -> list[Any]:
-        """The parameters that the optimizer may change, each known. What is frozen, or a counter,
-        has no gradient, and no optimizer changes it."""
+        """The parameters that the optimizer may change. All must be known.
+
+        Frozen parameters and counters are left out: they have no gradient, so no optimizer
+        changes them.
+        """
         given = [p for group in optimizer.param_groups for p in group["params"]]
         parameters = [p for p in given if _moves(p)]
         strangers = [tuple(p.shape) for p in parameters if p not in self._known]
@@ -129,8 +132,8 @@ def agc(
     Args:
         plan: The network.
         optimizer: Any of torch.optim; only its parameters are clipped. It may be given a closure.
-            What is frozen or counts may be in it.
-        model: What `nfspec.compile` returned for PyTorch, or any module with that in it; or a dict
+            It may hold frozen parameters and counters, too.
+        model: A model that `nfspec.compile` returned, or any module with one in it; or a dict
             of canonical name to parameter in the canonical layout. Not all of the plan's need be
             there.
         treat_as: For parameters of other layers that are in the optimizer, their names in `model`
@@ -167,7 +170,7 @@ def agc(
         if order is None and rule.clipping is not None:
             raise InputError(
                 f"agc: {name} {tuple(parameter.shape)}: which of its axes has the outputs is not "
-                f'known; leave it as it is: treat_as={{"{name}": None}}'
+                f'known; leave it unclipped: treat_as={{"{name}": None}}'
             )
         if order is not None and rule.axes is not None:
             rule = replace(rule, axes=tuple(sorted(order[axis] for axis in rule.axes)))
@@ -176,7 +179,7 @@ def agc(
 
 
 def _moves(parameter: Any) -> bool:
-    """Whether an optimizer may change a parameter; it leaves what is frozen, and counters."""
+    """Whether an optimizer may change a parameter; frozen ones and counters have no gradient."""
     return bool(parameter.requires_grad or parameter.grad is not None)
 
 
@@ -203,7 +206,7 @@ def _held(model: Any) -> Held:
 
 
 def _order(module: torch.nn.Module, rank: int) -> tuple[int, ...] | None:
-    """The axes of a kernel of PyTorch's in the order HWIO or IO; None for a layer not known."""
+    """The axes of a PyTorch layer's kernel in the order HWIO or IO; None for an unknown layer."""
     if rank < 2:
         return tuple(range(rank))
     if isinstance(module, _ConvTransposeNd):

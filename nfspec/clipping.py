@@ -21,8 +21,8 @@ from nfspec.plan import Plan, Role
 from nfspec.training import AGC
 
 T = TypeVar("T")
-# Name of a tensor of another layer, with * for any characters, to the plan's parameter that it is
-# trained like, or None.
+# Name of a tensor of another layer, with * for any characters, to the name of the plan's parameter
+# that it is trained like, or to None.
 TreatAs = Mapping[str, str | None]
 LEAST_GRADIENT_NORM = 1e-6  # guards the division; from optim.py
 
@@ -117,13 +117,13 @@ def clip_rules(plan: Plan) -> dict[str, ClipRule]:
 
 
 def likeness(name: str, treat_as: Mapping[str, T]) -> T | Literal[False] | None:
-    """The value of the longest pattern that is for a name; False where there is none."""
+    """The value of the longest pattern that matches a name; False if none does."""
     matching = [pattern for pattern in treat_as if matches(name, pattern)]
     return treat_as[max(matching, key=len)] if matching else False
 
 
 def require_likeness(plan: Plan, treat_as: TreatAs | None) -> TreatAs:
-    """Check that tensors of other layers are treated like parameters of the plan.
+    """Require that `treat_as` names parameters of the plan.
 
     Raises:
         InputError: The plan has no such parameter.
@@ -139,7 +139,7 @@ def require_likeness(plan: Plan, treat_as: TreatAs | None) -> TreatAs:
 
 
 def unknown_layers(strangers: Mapping[str, Sequence[int]], known: Iterable[str] = ()) -> InputError:
-    """The error to raise for tensors of other layers that nothing is said of.
+    """The error to raise for tensors of other layers that `treat_as` does not name.
 
     Args:
         strangers: Name to shape.
@@ -157,8 +157,8 @@ def unknown_layers(strangers: Mapping[str, Sequence[int]], known: Iterable[str] 
             [
                 "agc: tensors of layers that are not nfspec's:",
                 *listed,
-                "say which parameter each is clipped like, or None for not at all, * standing for "
-                f'any characters: treat_as={{"{next(iter(strangers))}": "head.fc.kernel"}}',
+                "say which parameter each is clipped like, or None for one that is not; * stands "
+                f'for any characters: treat_as={{"{next(iter(strangers))}": "head.fc.kernel"}}',
             ]
         )
     )
@@ -180,8 +180,8 @@ def rules_for(
 
     Args:
         plan: The network.
-        names: Canonical name of each tensor, or another of a layer that is not nfspec's.
-        shapes: Of each tensor, in the canonical layout.
+        names: Canonical name of each tensor, or its own name if it is of another layer.
+        shapes: Shape of each tensor, in the canonical layout.
         treat_as: For tensors of other layers: see `nfspec.agc`.
 
     Raises:
@@ -210,7 +210,7 @@ def rules_for(
 
 
 def rule_like(plan: Plan, like: str | None, shape: Sequence[int]) -> ClipRule:
-    """The rule for a tensor that is clipped like a parameter of the plan; None: not at all."""
+    """The rule for a tensor that is clipped like a parameter of the plan; for None, not clipped."""
     if like is None:
         return ClipRule(None, 1, None, plan.agc.eps)
     return clip_rule(plan.agc, like, plan.parameters[like].role, shape)

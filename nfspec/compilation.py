@@ -91,7 +91,7 @@ def compile(
     """Compile a spec to a Keras model on one framework.
 
     Args:
-        spec: What `nfspec.load` returns.
+        spec: The spec that `nfspec.load` returned.
         backend: The framework. Keras runs on one in a process; the first call decides.
         params: Canonical name to float32 array; `nfspec.init(plan)` if not given.
         taps: Return a dict of named taps (stem, each block, features, pool, logits) instead of the
@@ -113,7 +113,7 @@ def compile(
 
     Raises:
         BackendError: The framework is missing, Keras cannot be imported or runs on another one.
-        InputError: An argument is not what is said here, or the parameters do not fit the memory.
+        InputError: An argument has a wrong type or value, or the parameters do not fit the memory.
         WeightError: `params` do not fit the spec.
     """
     instance("spec", spec, Spec, "nfspec.load")
@@ -139,8 +139,8 @@ def fold(plan_or_model: Any, params: Params | None = None) -> Any:
     depth are gone.
 
     Args:
-        plan_or_model: What `resolve` or `compile` returned.
-        params: Of the plan; a model has its own, as they are now.
+        plan_or_model: A plan that `resolve` returned, or a model that `compile` returned.
+        params: Parameters of the plan; for a model, its own are taken as they are now.
 
     Returns:
         For a plan, a `Folded` plan with its parameters. For a model, another model, on the same
@@ -165,7 +165,7 @@ def unfold(folded: Any) -> tuple[Plan, Params]:
     """The plan and the parameters that something was folded from, as they were.
 
     Args:
-        folded: What `fold` returned, or `compile` with `folded`.
+        folded: The model or network that `fold` returned, or `compile` with `folded`.
 
     Raises:
         InputError: Something else.
@@ -182,7 +182,7 @@ def names_of(model: Any) -> list[str]:
     """Canonical names of `model.trainable_variables`, in their order.
 
     Args:
-        model: What `compile` returned, or a Keras model of such layers alone.
+        model: A model that `compile` returned, or a Keras model of such layers alone.
 
     Raises:
         WeightError: A variable belongs to another layer.
@@ -196,7 +196,7 @@ def params_of(model: Any, *, average: bool = False) -> Params:
     """Read the parameters out of a live model.
 
     Args:
-        model: What `compile` returned, or a Keras model with such layers in it.
+        model: A model that `compile` returned, or a Keras model with such layers in it.
         average: The moving averages that the model's optimizer keeps, instead; parameters that it
             does not train are as they are.
 
@@ -250,12 +250,12 @@ def sam(model: keras.Model, rho: float = 0.05, fraction: float = 1.0) -> keras.M
     """A model that trains the same parameters with sharpness-aware minimisation.
 
     Args:
-        model: What `compile` returned, without taps. Compile the model returned, not this one.
+        model: A model that `compile` returned, without taps. Compile the new model, not this one.
         rho: Length of the ascent (Foret et al. 2021, arXiv:2010.01412, eq. 2).
         fraction: Share of each batch that the ascent is computed on, above 0 and up to 1.
 
     Raises:
-        InputError: An argument is not what is said here.
+        InputError: An argument has a wrong type or value.
     """
     number("rho", rho, 0.0)
     number("fraction", fraction, 0.0, 1.0, above=True)

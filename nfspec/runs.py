@@ -44,7 +44,7 @@ class Run:
         return self.recipe.learning_rate * (self.batch / images if images else 1.0)
 
     def optimizer(self, *, plain: bool = False) -> keras.optimizers.Optimizer:
-        """EMA around AGC around SGD, each if the recipe has it, on the framework Keras runs on.
+        """The optimizer: EMA around AGC around SGD, each if the recipe has it.
 
         Args:
             plain: Use the plain kernels, as a network compiled with `plain=True` does.
@@ -87,8 +87,8 @@ class Run:
         """Compile a model for this run.
 
         Args:
-            model: What `nfspec.compile` returned, without taps. Where it is plain, so is what
-                clips and steps.
+            model: The model that `nfspec.compile` returned, without taps. If it is plain, the
+                optimizer is plain, too.
             **kwargs: As Keras's `Model.compile` takes, such as `metrics` or `jit_compile`.
 
         Returns:
@@ -104,7 +104,7 @@ class Run:
             from nfspec.backends.sam import SharpnessAware
 
             model = SharpnessAware(model, self.recipe.sam_rho, self.recipe.sam_fraction)
-        with float32_data():  # of the loss that Keras reports
+        with float32_data():  # so that Keras does not round the loss that it reports
             model.compile(optimizer=optimizer, loss=self.loss(), **kwargs)
         return model
 

@@ -38,7 +38,7 @@ def printable(text: str) -> str:
 
 
 def few(names: Iterable[str], most: int = 10) -> str:
-    """The first names of a list of any length, fit to print: `a, b and 8 more`."""
+    """A short text for a list of names of any length: `a, b and 8 more`."""
     found = list(names)
     text = ", ".join(map(printable, found[:most]))
     return f"{text} and {len(found) - most:,} more" if len(found) > most else text

@@ -31,8 +31,8 @@ def kernels(plain: bool) -> ModuleType:
 
 
 def zeros(shape: Any, dtype: Any = None) -> Any:
-    """An initialiser of optimiser state. Its zeros are NumPy's: JAX would compile a program for
-    each shape."""
+    """Zeros to initialise optimiser state. NumPy makes them: JAX would compile a program for each
+    shape."""
     return keras.ops.convert_to_tensor(np.zeros(shape, dtype))
 
 

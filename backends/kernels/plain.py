@@ -31,7 +31,8 @@ def soft_sign(x: Any) -> Any:
     """x / (1 + |x|) (Turian et al. 2009, section 3).
 
     In 16 bits it is computed in float32. The derivative divides by (1 + |x|)², which would
-    overflow at 256 in float16 and leave 1/(1 + |x|); beyond 1e18 it does so in float32.
+    overflow at 256 in float16 and leave 1/(1 + |x|). It overflows beyond 1e18 in float32, so x is
+    clipped there.
     """
     wide = "float64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "float32"
     return ops.cast(ops.softsign(ops.clip(ops.cast(x, wide), -1e18, 1e18)), x.dtype)
@@ -216,7 +217,7 @@ def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
 
 
 def average_pool(x: Any, window: int, strides: int, padding: str, data_format: str) -> Any:
-    """Means over windows, in which padding is not counted.
+    """Means over windows; padding does not count as pixels.
 
     In float16 they are taken in float32: JAX and TensorFlow add up the window in the dtype of the
     images, and four numbers beyond 16376 are infinite.

@@ -25,7 +25,7 @@ FUSED = ("cpu", "cuda")  # devices on which PyTorch has its fused SGD
 LINEAR = 2.0 * math.sqrt(2.0 / math.pi)
 CUBIC = LINEAR * 0.044715
 LARGE = 1e30
-FAR = 20.0  # the tanh is 1 there in every dtype
+FAR = 20.0  # beyond it the tanh is 1 or -1 in every dtype
 
 # What oneDNN can do to a conv's output before it leaves the registers: name and algorithm.
 POST_OPS = {
@@ -84,9 +84,10 @@ class _TanhGELU(torch.autograd.Function):  # type: ignore[misc]  # no types
 
 
 class _BoundedTanhGELU(torch.autograd.Function):  # type: ignore[misc]  # no types
-    """PyTorch's own, whose derivative is infinity times 0 where x³ overflows, at 1.8e19 and more.
+    """PyTorch's GELU with a tanh, with a derivative that is right for every x.
 
-    Beyond 20 the derivative is 0 or 1 in every dtype.
+    PyTorch's own derivative is infinity times 0 if x³ overflows, for |x| of 1.8e19 and more. It is
+    taken at x clipped to ±20 instead: beyond that it is 0 or 1 in every dtype.
     """
 
     @staticmethod
@@ -108,7 +109,9 @@ def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
         return _TanhGELU.apply(x)
     if not _watched(x):
         return _BoundedTanhGELU.apply(x)
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():  # files are for inference
+    if (
+        torch.jit.is_tracing() or torch.compiler.is_exporting()
+    ):  # an exported network is for inference, without slopes
         return functional.gelu(x, approximate="tanh")
     near = functional.gelu(x.clamp(-FAR, FAR), approximate="tanh")
     return torch.where(x.abs() > FAR, functional.relu(x), near)
@@ -119,9 +122,10 @@ def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
 
 
 class _Standardise(torch.autograd.Function):  # type: ignore[misc]  # no types
-    """The kernel (N, O) in float32 to rows (O, N); see the twin for the arithmetic.
+    """Standardise a float32 kernel (N, O) and return it as rows (O, N).
 
-    In rows the weights of an output are next to each other, which sums and convs want. `t` and
+    The arithmetic is explained in `plain.py`. In rows the weights of an output are next to each
+    other, which makes sums and convs fast. `t` and
     `contiguous` of a matrix are a tenth of the time of a `permute` of the four axes.
     """
 
@@ -195,7 +199,7 @@ def _conv(x: Any, kernel: Any, strides: int, padding: str, data_format: str, con
 
 
 def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
-    """With the bias added by the conv."""
+    """An operation in which the conv adds the bias."""
 
     def conv(x: Any, weight: Any, stride: Any, pad: Any, groups: int) -> Any:
         return functional.conv2d(x, weight, bias, stride, pad, groups=groups)
@@ -342,7 +346,7 @@ def _norms(x: torch.Tensor, rule: ClipRule) -> torch.Tensor:
         return x.abs()
     if x.ndim < 2 or rule.axes is None:
         return torch.linalg.vector_norm(x, dim=rule.axes)
-    return x.square().sum(rule.axes).sqrt_()  # half of vector_norm's time where it goes by columns
+    return x.square().sum(rule.axes).sqrt_()  # takes half the time of vector_norm for columns
 
 
 def momentum_steps(

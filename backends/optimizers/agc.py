@@ -26,8 +26,8 @@ class AGC(Around):
     Args:
         inner: Any Keras optimizer.
         agc: The `[agc]` table of a spec.
-        treat_as: Pattern of paths of variables that are not of nfspec's layers, to the name and
-            role of the parameter that each is clipped like, or to None.
+        treat_as: For variables of other layers, a pattern of their paths to the name and role of
+            the parameter that each is clipped like, or to None for not at all.
         plain: Use the plain kernels, as a network compiled with `plain=True` does.
     """
 

@@ -53,7 +53,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
         plain: bool = False,
         **kwargs: Any,
     ):
-        with float32_data():  # a number becomes a variable of floatx
+        with float32_data():  # Keras makes the rate a variable of dtype floatx
             super().__init__(learning_rate, **kwargs)
         self.momentum = momentum
         self.nesterov = nesterov

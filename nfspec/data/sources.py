@@ -216,7 +216,7 @@ def _form(name: str) -> str:
 
 
 def _require_unlike(root: Path, names: list[str]) -> None:
-    """See that classes are folders of their own, whose names can be told apart."""
+    """Require that classes are different folders, whose names can be told apart."""
     spelt: dict[str, str] = {}
     folders: dict[tuple[int, int], str] = {}
     for name in names:
@@ -236,7 +236,7 @@ def _require_unlike(root: Path, names: list[str]) -> None:
 
 
 def _require_once(names: tuple[str, ...]) -> None:
-    """See that no file, by a hard or soft link, is two images."""
+    """Require that no file is two images, by a hard or soft link."""
     found: dict[tuple[int, int], str] = {}
     for name in names:
         try:
