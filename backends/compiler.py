@@ -29,7 +29,7 @@ def layer_of(op: p.Op, data_format: str, dtype: Any, plain: bool = False) -> ker
     """The Keras layer of an operation, not yet built.
 
     Args:
-        op: Of a plan.
+        op: Operation of a plan.
         data_format: `channels_last` or `channels_first`.
         dtype: A Keras dtype policy.
         plain: Whether it uses the plain kernels.
@@ -170,7 +170,7 @@ def assemble(
     Its scalars are moved, unless it is to be plain.
 
     Args:
-        spec: What the plan was resolved from, as JSON, for copies and files of the model.
+        spec: Spec that the plan was resolved from, as JSON, for copies and files of the model.
     """
     given = plan
     plan = plan if plain else move_scalars(plan)

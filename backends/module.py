@@ -85,7 +85,7 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         Args:
             inputs: Images, in the model's layout.
             training: Whether to drop at random; if None, what `train()` or `eval()` said last.
-            others: What Keras adds.
+            others: Arguments that Keras adds.
         """
         if torch.compiler.is_compiling():
             return self.call(inputs, training=training)

@@ -21,7 +21,7 @@ class SharpnessAware(Float32Data, keras.Model):  # type: ignore[misc]  # Keras h
     on all of it under JAX. Dropout is drawn anew for the second pass.
 
     Args:
-        model: What `nfspec.compile` returned, without taps; it shares its parameters.
+        model: A model that `nfspec.compile` returned, without taps; it shares its parameters.
         rho: Length of the ascent, in parameter space.
         fraction: Share of the batch, its first images, that g is computed on.
     """

@@ -17,7 +17,7 @@ class WarmupCosine(keras.optimizers.schedules.CosineDecay):  # type: ignore[misc
 
     Args:
         peak: Highest learning rate.
-        steps: Of the whole run.
+        steps: Steps of the whole run.
         warmup: Steps of the rise, not necessarily whole.
         final: Learning rate at the end.
         accumulation: Micro-batches in a step; Keras asks for the rate of each micro-batch.

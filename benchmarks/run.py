@@ -28,7 +28,7 @@ class Result:
         peer: Whom it is compared with.
         setup: The network and its input.
         first: Seconds of the first call, compilation included.
-        seconds: Of each later call.
+        seconds: Time of each later call.
         error: Why there are none.
         memory: For `build`, the growth of memory at its peak, in units of the weights' bytes.
     """
@@ -131,7 +131,7 @@ def race(
         work: For the results.
         contestants: Who takes part.
         setup: The network and its input.
-        rounds: How often each runs, after a first time that does not count.
+        rounds: Number of runs of each, after a first time that does not count.
         say: Called with a line for each step.
         start: Makes a process for a backend.
 

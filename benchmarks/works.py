@@ -13,7 +13,7 @@ class Contestant:
 
     Attributes:
         name: In tables.
-        backend: What Keras runs on in its process.
+        backend: Framework that Keras runs on in its process.
         make: `module:function` within `nfspec.benchmarks`. The function takes a `Setup` and the
             options, and returns what is timed: a function without arguments.
         peer: Name of the contestant that its time is divided by.

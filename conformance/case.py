@@ -35,8 +35,8 @@ class Clip:
     """Adaptive gradient clipping of one parameter, as a spec's `[agc]` has it.
 
     Attributes:
-        role, shape: Of the parameter, in the canonical layout (HWIO, IO).
-        unit, clipping, eps: Of the `[agc]` table.
+        role, shape: Role and shape of the parameter, in the canonical layout (HWIO, IO).
+        unit, clipping, eps: Values of the `[agc]` table.
     """
 
     role: Role
@@ -97,13 +97,13 @@ class Case:
 
     Attributes:
         property: Its id.
-        seed: Of the arrays.
-        regime: How they are drawn.
-        mode: Of the arithmetic: f32, tf32, bf16, f16.
+        seed: Seed of the arrays.
+        regime: Name of the way in which they are drawn.
+        mode: Mode of the arithmetic: f32, tf32, bf16, f16.
         op: The operation, where it is about one; its fields, and its `type`.
-        shape: Of the input, where the operation does not fix it.
+        shape: Shape of the input, where the operation does not fix it.
         spec: Name or path of the spec, where it is about a network.
-        digest: Of that spec, as a file may change.
+        digest: Digest of that spec, as a file may change.
         block: Name of the block, where it is about one.
         reduced: Whether it is about the spec's network cut to a few narrow blocks; these drop
             nothing at random unless the regime says so.

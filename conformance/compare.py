@@ -52,7 +52,7 @@ class Comparison:
     Attributes:
         bound: Tap to the largest distance that rounding explains.
         runs: One for each framework asked for.
-        reference_seconds: Of the exact float64 run.
+        reference_seconds: Time of the exact float64 run.
     """
 
     taps: tuple[str, ...]
@@ -99,7 +99,7 @@ def compare(
         spec: The network.
         images: (N, H, W, channels), float32.
         backends: Frameworks; those not installed are reported and left out.
-        seed: Of the weights, where no file is given.
+        seed: Seed of the weights, where no file is given.
         weights_path: A safetensors file of canonical names.
         progress: Told what is being done.
     """

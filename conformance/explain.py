@@ -267,7 +267,7 @@ def conventions(question: Question, known: Iterable[Fields] = ()) -> Fields:
     """The conventions that explain every case; empty if none were found.
 
     Args:
-        question: What is to be explained.
+        question: The deviation to explain.
         known: Sets of fields to try as one change, such as what explained other properties.
     """
     moves = question.moves(known)
@@ -334,8 +334,8 @@ def explain(
     """Look for the conventions that subjects other than nfspec's own keep where they fail.
 
     Args:
-        settings: Of the run.
-        results: What it found.
+        settings: Settings of the run.
+        results: Results of the run.
         progress: Told what is being done.
 
     Returns:

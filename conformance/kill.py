@@ -38,9 +38,9 @@ class Kill:
     Attributes:
         property: The property that killed it; empty if none did.
         ratio: |error| / bound of the case that did; infinite where a reply was refused.
-        cases: How many it survived before that.
+        cases: Number of cases that it survived before that.
         case: That case, as its JSON fields.
-        problem: How the fault itself failed, or why the reply was refused.
+        problem: Reason why the fault itself failed, or why the reply was refused.
     """
 
     property: str = ""
@@ -55,7 +55,7 @@ class KillMatrix:
     """Every fault on every column.
 
     Attributes:
-        settings: Of the run.
+        settings: Settings of the run.
         facts: Column to versions and switches.
         kills: Fault to column to what became of it.
         witnesses: Property to column to a fault that it kills; empty if it kills none.

@@ -43,7 +43,7 @@ class Worker:
     Args:
         subject: As `nfspec.conformance.subjects` finds it; the name of a framework is nfspec on it.
         device: cpu, gpu or tpu; empty for what the framework takes by itself.
-        mode: Of the arithmetic.
+        mode: Mode of the arithmetic.
     """
 
     def __init__(self, subject: str, device: str = "", mode: str = "f32"):

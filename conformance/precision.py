@@ -18,9 +18,9 @@ class Precision:
     """Unit roundoffs: the largest relative error of one rounding to nearest.
 
     Attributes:
-        operand: Of the operands of convs and matrix products, as they enter; 0: as they are.
-        accumulate: Of sums and products within an operation, and of the statistics of weights.
-        store: Of results as they leave an operation.
+        operand: Unit of the operands of convs and matrix products, as they enter; 0: as they are.
+        accumulate: Unit of sums and products within an operation and of statistics of weights.
+        store: Unit of results as they leave an operation.
         least: Largest absolute error of a stored result near zero, where numbers are denser than
             the format's; devices differ in whether they flush them.
         policy: Keras's dtype policy of a model in this mode.

@@ -44,7 +44,7 @@ class Column:
 
     Attributes:
         subject: Its name, such as `jax` for nfspec on JAX, or `timm`.
-        framework: What it runs on.
+        framework: Framework that it runs on.
         device: cpu, gpu or tpu.
         mode: f32, tf32, bf16 or f16.
         facts: Versions, device, switches as read back from the framework; empty if it never ran.
@@ -80,14 +80,14 @@ class Cell:
         property: Its id.
         column: `Column.name`.
         verdict: See `Verdict`.
-        cases: How many were judged.
+        cases: Number of cases that were judged.
         median, worst: Of each case's largest |error| / bound; 0 where bits are compared and equal;
             infinite where an output is not finite or of another shape.
-        histogram: Of those ratios, by `HISTOGRAM_EDGES`.
+        histogram: Counts of those ratios, by `HISTOGRAM_EDGES`.
         worst_case: The case with the worst ratio, as its JSON fields.
-        message: What went wrong, many lines; empty if nothing did.
+        message: Report of what went wrong, many lines; empty if nothing did.
         coverage: Regime to the number of cases that met it.
-        seconds: Of the whole property, all columns together.
+        seconds: Time of the whole property, all columns together.
     """
 
     property: str
@@ -115,10 +115,10 @@ class Results:
         explanations: For a subject that keeps other conventions: `subject`, `property`, `asked`
             (spec), `fields` (field to the value with which it conforms; empty if none was found),
             `ratio_before`, `ratio_after`.
-        problems: What is wrong with the run as a whole, such as an entry of deviations.toml that
-            names nothing; a run with one is not conformant.
+        problems: Sentences on what is wrong with the run as a whole, such as an entry of
+            deviations.toml that names nothing; a run with one is not conformant.
         started: ISO 8601, UTC.
-        seconds: Of the run.
+        seconds: Time of the run.
     """
 
     settings: dict[str, Any]

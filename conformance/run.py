@@ -42,9 +42,9 @@ class Settings:
         source: Name or path of a spec; None for the general grid.
         subjects: As `nfspec.conformance.subjects` finds them.
         device: cpu, gpu or tpu.
-        modes: Of f32, tf32, bf16, f16.
+        modes: Some of f32, tf32, bf16, f16.
         examples: Cases to draw for each property that is worth drawing for, besides the essential.
-        seed: Of the cases.
+        seed: Seed of the cases.
         properties: Ids; all if empty.
         timeout: Seconds to wait for one reply.
     """
@@ -114,8 +114,8 @@ def run(
     """Run the properties.
 
     Args:
-        settings: What to run.
-        folder: Where the journal goes, from which a run can be resumed; None for nowhere.
+        settings: Settings of the run.
+        folder: Folder of the journal, from which a run can be resumed; None for nowhere.
         resume: Go on with the run whose journal is in `folder`.
         progress: Told the results so far, and what is being done.
 

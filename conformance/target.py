@@ -38,7 +38,7 @@ class Target:
         spec: That spec.
         general: Whether operations are those of the general grid, not of the spec.
         ops: Distinct operations.
-        clips: What AGC does to parameters of distinct shapes and roles.
+        clips: Actions of AGC on parameters of distinct shapes and roles.
     """
 
     source: str

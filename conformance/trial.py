@@ -22,7 +22,7 @@ def trial_params(plan: Plan, seed: int, kernel_mean: float = 0.25) -> Params:
     Args:
         plan: The network.
         seed: At least 0.
-        kernel_mean: Of conv kernels, in units of their std; standardisation must remove it.
+        kernel_mean: Mean of conv kernels, in units of their std; standardisation must remove it.
     """
     params = {}
     for name, parameter in plan.parameters.items():

@@ -20,7 +20,7 @@ class Timing:
         variant: A built-in network.
         size: Side of its images, px.
         batch: Images on each device.
-        seconds: Of one step, on every device together.
+        seconds: Time of one step, on every device together.
     """
 
     variant: str
@@ -42,17 +42,17 @@ class Accelerator:
         bandwidth: Bytes a second to and from its memory.
         memory: Bytes; what makers call a GB is 2**30 of them.
         link: Bytes a second out of a device to others, over all its links; 0: it has none.
-        tile: What a matrix product is rounded up to: rows, columns, terms of each sum. A GPU's
-            kernels make tiles of 128 x 64 outputs; a TPU's matrix unit is 128 x 128.
+        tile: Sizes that a matrix product is rounded up to: rows, columns, terms of each sum. The
+            kernels of a GPU make tiles of 128 x 64 outputs; a TPU's matrix unit is 128 x 128.
         units: Tiles in work at a time; a GPU's multiprocessors.
-        source: Of these figures.
+        source: Source of these figures.
         timings: Steps that were measured on it.
         precision: In which.
         devices: On how many, with gradients summed over all.
         splits: Whether a batch that did not fit was accumulated from micro-batches, rather than
             parts of it recomputed.
-        timings_source: Where the steps are from.
-        like: Where there are no timings, the accelerator whose share of the roofline is assumed.
+        timings_source: Source of the timed steps.
+        like: If there are no timings, the accelerator whose share of the roofline is assumed.
     """
 
     name: str

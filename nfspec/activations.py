@@ -56,7 +56,7 @@ def apply(kind: str, x: Array, slope: float = DEEPMIND_SLOPE) -> Array:
     Args:
         kind: One of the keys of `DEEPMIND_GAMMA`.
         x: Any shape.
-        slope: Of `leaky_relu` for x < 0.
+        slope: Slope of `leaky_relu` for x < 0.
 
     Raises:
         KeyError: The name is not known.

@@ -35,9 +35,9 @@ class ClipRule:
     gradient is scaled by `clipping · max(‖W‖, eps) / max(‖G‖, 1e-6)`.
 
     Attributes:
-        axes: What a norm is taken over, of the canonical layout (HWIO, IO). None: all of them, one
-            unit. Empty: none of them, each element is a unit.
-        units: How many units the parameter has.
+        axes: Axes that a norm is taken over, of the canonical layout (HWIO, IO). None: all of them,
+            so that the tensor is one unit. Empty: none of them, so that each element is a unit.
+        units: Number of units of the parameter.
         clipping: lambda; None where the gradient is left as it is.
         eps: Least norm of the parameter that is used.
     """
@@ -89,7 +89,7 @@ def clip_rule(agc: AGC, name: str, role: Role, shape: Sequence[int]) -> ClipRule
         agc: The `[agc]` table of a spec.
         name: Canonical name. `agc.exclude` comes first, then the longest matching pattern of
             `agc.names`, then `agc.roles`, then `agc.clipping`.
-        role: Of the parameter.
+        role: Role of the parameter.
         shape: In the canonical layout: kernels HWIO, dense kernels IO.
     """
     axes = _axes(agc.unit, role, shape)

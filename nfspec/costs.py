@@ -201,7 +201,7 @@ def works(
         plan: The network.
         batch: Images.
         size: Their side in px; the plan's training size if not given.
-        precision: Of activations and of products: float32, bfloat16 or float16.
+        precision: Dtype of activations and products: float32, bfloat16 or float16.
 
     Raises:
         InputError: The image is too small, or there is no such precision.
@@ -316,11 +316,11 @@ def step(
 
     Args:
         plan: The network.
-        accelerator: Of each device.
+        accelerator: Kind of each device.
         batch: Images, on all devices.
-        devices: How many share them.
+        devices: Number of devices that share them.
         size: Side of the images in px; the plan's training size if not given.
-        precision: Of the passes: float32, bfloat16 or float16.
+        precision: Dtype of the passes: float32, bfloat16 or float16.
         efficiency: Share of the roofline that is reached; `calibrate`'s if not given.
 
     Raises:

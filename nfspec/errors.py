@@ -22,7 +22,7 @@ class Problem:
     Attributes:
         code: Short stable identifier, such as `SPEC-UNKNOWN-KEY`.
         path: Dotted path of the field, such as `stages.group_width[1]`; empty for the whole file.
-        message: What is wrong, what was expected, and what to do.
+        message: A sentence with what is wrong, what was expected, and what to do.
         file: The file as the user named it; empty when the spec did not come from a file.
         line: 1-based; 0 when unknown.
         column: 1-based, in characters; 0 when unknown.

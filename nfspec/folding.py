@@ -32,8 +32,9 @@ class Folded:
     """What `fold` returns.
 
     Attributes:
-        plan: Of plain convs; its digest is its own, so that its weights are not taken for others.
-        params: Of that plan: canonical name to float32 array.
+        plan: Plan of plain convs; it has a digest of its own, so that its weights are not taken for
+            others.
+        params: Parameters of that plan: canonical name to float32 array.
         original: The plan that was folded.
         original_params: Its parameters, which training goes on from.
     """
@@ -66,7 +67,7 @@ def fold(plan: Plan, params: Params) -> Folded:
     a branch.
 
     Args:
-        plan: Of `nfspec.resolve`.
+        plan: A plan that `nfspec.resolve` returned.
         params: Its parameters: canonical name to float32 array.
 
     Raises:

@@ -170,7 +170,7 @@ def fit(image: Image.Image, how: Input, size: int) -> Image.Image:
     """Resize an image and cut out its centre, as a spec's `[input]` says for evaluation.
 
     Args:
-        image: Of any size.
+        image: An image of any size.
         how: `spec.input`.
         size: Side of the result, px.
     """

@@ -256,7 +256,7 @@ def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
 
     Args:
         source: The name of a built-in spec (`nfspec.variants()`), or the path of a .toml file.
-        over: What replaces some of its values, the strongest last: see `read_layer` and `given`.
+        over: Values that replace some of its own, the strongest last: see `read_layer` and `given`.
 
     Returns:
         The spec, every field stated, known to resolve.
@@ -287,7 +287,7 @@ def given(label: str, values: Mapping[Key, Any]) -> Layer:
     """Values that were not written in a file, for `load` to take over those of a spec.
 
     Args:
-        label: Where they are from, for errors.
+        label: Name of their source, for errors.
         values: Path to value, such as ("recipe", "batch") to 64.
     """
     data: dict[str, Any] = {}

@@ -39,8 +39,8 @@ class Memory:
         accumulated: The same, where micro-batches are accumulated.
         perturbed: The same, where the recipe has SAM.
         kernels: Kernels as they are used, in the precision of the activations.
-        activations: What the forward pass leaves for the backward pass.
-        workspace: What the passes need beyond all that at their fullest.
+        activations: Arrays that the forward pass leaves for the backward pass.
+        workspace: Memory that the passes need beyond all that at their fullest.
     """
 
     parameters: int
@@ -119,7 +119,7 @@ def training_memory(
         plan: The network; its recipe says whether there are a moving average and SAM.
         batch: Images on the device at a time; with accumulation, of one micro-batch.
         size: Their side in px; the plan's training size if not given.
-        precision: Of activations: float32, bfloat16 or float16.
+        precision: Dtype of activations: float32, bfloat16 or float16.
         accumulate: Whether gradients of several micro-batches are added up.
 
     Raises:

@@ -320,7 +320,7 @@ class Plan:
         taps: Tap name to operation name: stem, each block, features (after the final conv and
             activation, before pooling), pool, logits.
         blocks: One row for each residual block.
-        agc: How training clips gradients; `nfspec.clipping` says what that is for a parameter.
+        agc: Settings of gradient clipping; `nfspec.clipping` says what that is for a parameter.
         recipe: The published training recipe, if there is one.
     """
 

@@ -32,7 +32,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
 
     Args:
         runs: Name of each training to its log.
-        path: Where to.
+        path: File to write.
 
     Raises:
         InputError: matplotlib is not installed, or a log is empty.

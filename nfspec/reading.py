@@ -109,7 +109,7 @@ def read_layer(path: Path, label: str, *, builtin: bool) -> Layer:
 
     Args:
         path: The file.
-        label: What errors call it.
+        label: Name that errors give it.
         builtin: It comes with nfspec, and extends nothing that does not.
 
     Raises:

@@ -17,8 +17,9 @@ class Score:
 
     Attributes:
         images: Images looked at.
-        top1: Of those, whose highest output is the label's.
-        top5: Whose label is among the five highest, or all where there are fewer classes.
+        top1: Number of images whose highest output is the label's.
+        top5: Number of images whose label is among the five highest outputs, or among all if there
+            are fewer classes.
         loss: Sum of the cross-entropies.
     """
 

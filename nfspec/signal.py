@@ -23,7 +23,8 @@ class Signal:
 
     Attributes:
         tap: `stem`, or a block's name.
-        expected_variance: What the plan expects at initialisation with every skip gain at 1.
+        expected_variance: Variance that the plan expects at initialisation, if every skip gain
+            is 1.
         avg_sq_mean: Mean over channels of the squared channel mean.
         avg_var: Mean over channels of the channel variance.
         res_avg_var: avg_var of the residual branch before stochastic depth and gains; None at the

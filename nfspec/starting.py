@@ -23,9 +23,9 @@ def with_new_head(old: Params, plan: Plan, seed: int) -> Params:
     """Parameters but for the classifier's, which are drawn as the spec says.
 
     Args:
-        old: Of a network that differs in nothing but the number of classes.
+        old: Parameters of a network that differs in nothing but the number of classes.
         plan: The network to train.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     drawn = init(plan, seed)
     return {name: drawn[name] if name in CLASSIFIER else old[name] for name in drawn}
@@ -59,11 +59,11 @@ def start_from(
 
     Args:
         path: The file.
-        read: What reads it, such as `nfspec.weights.load`.
+        read: Function that reads it, such as `nfspec.weights.load`.
         plan_of: The variant with a number of classes.
         classes: Those of the data, and those that the file has unless it says otherwise.
         new_head: Draw the classifier though its size would fit.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         Parameters for the classes of the data, and whether the classifier was drawn.

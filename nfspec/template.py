@@ -122,7 +122,7 @@ def starting_spec(name: str, extends: str, base: Spec) -> str:
 
     Args:
         name: The new spec's name.
-        extends: What it extends, as the file says it.
+        extends: Spec that it extends, as the file says it.
         base: That, loaded: its values stand in the file, commented out.
 
     Returns:

@@ -328,7 +328,7 @@ def momentum_steps(
 
     Args:
         optimizer: Whose `assign` is used.
-        variables, buffers: Of one shape and dtype.
+        variables, buffers: Arrays of one shape and dtype.
         gradients: In their dtype.
         rate: A scalar.
     """

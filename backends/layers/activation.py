@@ -17,7 +17,7 @@ class ScaledActivation(NFLayer):
         gamma: Makes the output's variance 1.
         beta: 1/expected std of the block's input.
         beta_at: `after` or `before` the activation.
-        slope: Of `leaky_relu` for x < 0.
+        slope: Slope of `leaky_relu` for x < 0.
     """
 
     def __init__(

@@ -29,7 +29,8 @@ class SqueezeExcite(NFLayer):
         hidden: Width between the dense layers.
         gain: 2 in NFNets, since a sigmoid halves on average.
         kind, gamma, slope: The activation f between the dense layers, and its scale.
-        init: Of the kernels, std 1/sqrt(fan-in): `normal`, or `truncated_normal` cut at two std.
+        init: Distribution of the kernels, of std 1/sqrt(fan-in): `normal`, or `truncated_normal`,
+            which is cut at two std.
         gate_only: Return the factor alone.
         data_format: `channels_last` or `channels_first`.
     """

@@ -15,7 +15,7 @@ class Classifier(NFLayer):
 
     Args:
         classes: Outputs.
-        init_std: Of the initial kernel; 0 for zeros.
+        init_std: Standard deviation of the initial kernel; 0 for zeros.
     """
 
     def __init__(self, classes: int, *, init_std: float = 0.01, **kwargs: Any):

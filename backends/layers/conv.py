@@ -88,7 +88,7 @@ class Conv2D(Convolution):
     Args:
         filters, kernel_size, strides, groups, padding, data_format: As of any `Convolution`.
         kind: A spec's name of an activation, such as `gelu_tanh`.
-        slope: Of `leaky_relu` for x < 0.
+        slope: Slope of `leaky_relu` for x < 0.
     """
 
     def __init__(

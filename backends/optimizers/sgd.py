@@ -34,7 +34,7 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
 
     Args:
         learning_rate: A number, or a Keras schedule.
-        momentum: Of the buffer.
+        momentum: Momentum of the buffer.
         nesterov: Nesterov's momentum.
         coupled_weight_decay: Added to the gradient, times the parameter.
         weight_decay_exclude: Roles that do not decay.

@@ -77,7 +77,7 @@ def devices(count: int, shard: bool = False) -> Devices:
     """The first devices of this machine, on the framework Keras runs on.
 
     Args:
-        count: How many. On PyTorch each is a process, and this is one of them.
+        count: Number of devices. On PyTorch each is a process, and this is one of them.
         shard: JAX alone: spread each parameter over the devices, for networks that do not fit one.
 
     Raises:

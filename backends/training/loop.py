@@ -52,7 +52,7 @@ class Settings:
     """What a training is of, beside its spec.
 
     Attributes:
-        seed: Of weights, order, augmentation and dropping.
+        seed: Seed of weights, order, augmentation and dropping.
         workers: Threads that read images.
         freeze: Patterns of names of parameters that stay as they are.
         minutes: Between checkpoints, beside one at the end of each epoch.
@@ -71,11 +71,11 @@ class Training:
     """One training, in a folder of its own.
 
     Attributes:
-        spec, run: What is trained, and how.
+        spec, run: Network to train, and its recipe.
         source, held: Images to train on, and to evaluate on.
-        folder: Where the log, the checkpoints and the weights go.
+        folder: Folder of the log, the checkpoints and the weights.
         settings: The rest.
-        devices: What it runs on.
+        devices: Devices that it runs on.
         watcher: Who is told.
         params: The initial weights.
         stop: Asked after each step; True ends the training there, with a checkpoint.

@@ -38,8 +38,8 @@ def bands(
     Args:
         run: The reference, perturbed.
         exact: Its outputs without perturbation.
-        precision: Of the mode.
-        samples: How many runs.
+        precision: Precision of the mode.
+        samples: Number of runs.
         elementwise: Outputs whose elements have a band each.
     """
     squares = {name: np.zeros(()) for name in exact}

@@ -23,7 +23,7 @@ def partial_sums(n: int, total: Any, squares: Any) -> Any:
     """Mean over all orders of the sum of squared partial sums.
 
     Args:
-        n: How many terms.
+        n: Number of terms.
         total: Their sum.
         squares: The sum of their squares.
     """
@@ -34,7 +34,7 @@ def summing(n: int, total: Any, squares: Any, unit: float) -> Any:
     """Bound of the error of a sum of n products: each is rounded, and each partial sum.
 
     Args:
-        n: How many products.
+        n: Number of products.
         total: Their sum.
         squares: The sum of their squares.
         unit: Unit roundoff of products and sums.

@@ -101,7 +101,7 @@ def forward(
         op: The conv.
         x: (N, H, W, I), as the subject was given it.
         kernel, gain, bias: (k, k, I/groups, O), (O,), (O,).
-        precision: Of the mode.
+        precision: Precision of the mode.
     """
     how = (op.stride, op.groups, op.padding)
     u = precision.accumulate

@@ -35,8 +35,8 @@ def facts(name: str, package: str = "") -> dict[str, str]:
     """Versions and device of this process.
 
     Args:
-        name: Of the framework.
-        package: What is tested, if it is not nfspec: `version` is then of that.
+        name: Name of the framework.
+        package: Package that is tested, if it is not nfspec: `version` is then of that.
     """
     return {
         "backend": name,

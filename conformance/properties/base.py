@@ -57,12 +57,12 @@ class Finding:
     """One output, judged.
 
     Attributes:
-        name: Of the output.
+        name: Name of the output.
         ratio: The largest |error| / bound; infinite where a value is not finite, a shape is not
             as expected, or bits differ that must not.
         at: Index of that element; empty for an rms.
-        problem: What is wrong besides a large ratio.
-        over: How many elements are beyond their bound.
+        problem: A fault besides a large ratio.
+        over: Number of elements beyond their bound.
     """
 
     name: str
@@ -136,16 +136,16 @@ class Property:
 
     Attributes:
         id, tier, title: As reports have them.
-        request: What a worker is asked to do; a method of `worker.Session`.
+        request: Work that a worker is asked to do; a method of `worker.Session`.
         method: The subject's method that does it.
         cases: The case of each description and regime, seeds apart: the essential ones.
         calls: The arrays of a case, one dict for each call; a pure function of the case.
-        expect: What the outputs should be.
+        expect: Function that gives the right outputs.
         modes: In which it holds.
         must: Regimes that a run has to meet, given the essential cases.
         sent: Whether the parent sends the arrays, because making them takes the reference.
         draws: Whether more cases, of other seeds and regimes, are worth drawing.
-        reduce: What is made of the outputs before they are compared.
+        reduce: Function of the outputs, applied before they are compared.
     """
 
     id: str

@@ -47,8 +47,8 @@ def crop_box(
     kernel's corner is below its largest value.
 
     Args:
-        width: Of the image, px.
-        height: Of the image, px.
+        width: Width of the image, px.
+        height: Height of the image, px.
         area: Least and largest share of the image; less than `COVERED` is never accepted.
         rng: Draws.
 
@@ -289,7 +289,7 @@ class Operation(NamedTuple):
 
     Attributes:
         apply: Image, argument and generator to image.
-        slope: What magnitude 10 adds to the argument.
+        slope: Number that magnitude 10 adds to the argument.
         base: The argument at magnitude 0.
         signed: Whether the argument is negative half of the time.
     """
@@ -349,8 +349,8 @@ def rand_augment(image: Image.Image, layers: int, magnitude: float, rng: Generat
 
     Args:
         image: "RGB" or "L", at the size to train with.
-        layers: How many operations; 0 leaves the image as it is.
-        magnitude: How strong they are; 10 is the nominal top, F3 to F7 train with 15.
+        layers: Number of operations; 0 leaves the image as it is.
+        magnitude: Strength of the operations; 10 is the nominal top, F3 to F7 train with 15.
         rng: Draws.
 
     Returns:

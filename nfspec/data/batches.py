@@ -47,7 +47,7 @@ class Examples:
         source: The images.
         how: `spec.input`.
         recipe: Says what is done to images.
-        seed: Of everything that is drawn.
+        seed: Seed of everything that is drawn.
         batch: Images in a step, of which half are mixed one way and half the other.
         count: Images in the run.
         on_bad: Called with what is wrong with an image, once for each, from any thread.

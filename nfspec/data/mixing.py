@@ -28,7 +28,7 @@ def mix_kind(place: int, batch: int, recipe: Recipe) -> MixKind | None:
     """How an image of a batch is made of two.
 
     Args:
-        place: Of the image in its batch, from 0.
+        place: Place of the image in its batch, from 0.
         batch: Images in the batch, after mixing.
         recipe: Its alphas say which kinds there are. With both, the first half of the batch is
             mixup and the rest CutMix.
@@ -91,9 +91,9 @@ def cutmix_box(width: int, height: int, alpha: float, rng: Generator) -> tuple[i
     image on average and not a half: E[(p - p²/4)²] = 77/240 for a square, p = sqrt(1 - share).
 
     Args:
-        width: Of the image, px.
-        height: Of the image, px.
-        alpha: Of the Beta distribution.
+        width: Width of the image, px.
+        height: Height of the image, px.
+        alpha: Parameter of the Beta distribution.
         rng: Draws.
 
     Returns:
@@ -113,7 +113,7 @@ def cutmix(a: Pixels, b: Pixels, alpha: float, rng: Generator) -> tuple[Pixels, 
     Args:
         a: (H, W, C), uint8.
         b: The same.
-        alpha: Of the Beta distribution that the rectangle's size is drawn from; 1 is the original.
+        alpha: Parameter of the Beta distribution of the rectangle's size; 1 is the original.
         rng: Draws.
 
     Returns:

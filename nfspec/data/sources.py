@@ -32,7 +32,7 @@ class Source:
     Attributes:
         classes: Names of the classes; a label is an index of it.
         labels: (images,), int64.
-        names: What each image is called.
+        names: Name of each image.
         opened: The image of a number, of any size and mode, to be used in a `with`; one of
             `nfspec.images.UNREADABLE` where it cannot be read.
     """
@@ -103,7 +103,7 @@ def open_held_out(data: str | Path, held_out: float, seed: int, classes: tuple[s
     Args:
         data: As of `open_sources`. Of a folder of class folders all are taken if `held_out` is 1.
         held_out, seed: As of `open_sources`.
-        classes: What each output of the network stands for; empty: whatever is found.
+        classes: Class of each output of the network; empty: the classes that are found.
     """
     if str(data) == DIGITS:
         return split(digits(), held_out, seed)[1] if held_out < 1 else digits()
@@ -172,7 +172,7 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     Args:
         root: The folder. Names that begin with a dot are passed over. A class may be a link to a
             folder elsewhere.
-        classes: What the folders must be called, in the order of their labels; otherwise they are
+        classes: Names that the folders must have, in the order of their labels; otherwise they are
             in the order of their names. Unicode's ways to write a letter count as the same.
 
     Raises:

@@ -205,7 +205,7 @@ def vjp(
     Args:
         op: The operation.
         dy: Derivative by its output.
-        inputs: What it read.
+        inputs: Arrays that it read.
         values: Its parameters, in the order of `op.parameters`.
 
     Returns:

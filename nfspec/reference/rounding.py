@@ -24,10 +24,10 @@ class Rounding:
     """Noise for one perturbed run, drawn from a seed.
 
     Args:
-        seed: Of the noise.
+        seed: Seed of the noise.
         unit: Unit roundoff of sums and of the statistics of weights.
-        stored: Of results as they are stored; `unit` if not given.
-        operands: Of the operands of convs and products as they enter.
+        stored: Unit of results as they are stored; `unit` if not given.
+        operands: Unit of the operands of convs and products as they enter.
     """
 
     def __init__(

@@ -60,8 +60,8 @@ class StepReport:
     """What a step saw.
 
     Attributes:
-        loss: Of the whole batch, in nats, at the parameters whose gradient was used: with SAM the
-            perturbed ones, else those before the step.
+        loss: Loss of the whole batch, in nats, at the parameters whose gradient was used: with
+            SAM the perturbed ones, else those before the step.
         clip_fractions: Canonical name to the fraction of its units that were clipped, of each
             parameter that has a lambda.
     """
@@ -90,7 +90,7 @@ def smoothed(labels: ArrayLike, classes: int, smoothing: float) -> Array:
 
     Args:
         labels: y as class numbers, (N,), or as distributions, (N, classes), such as mixup makes.
-        classes: How many there are.
+        classes: Number of classes.
         smoothing: Between 0 and 1.
 
     Raises:
@@ -118,8 +118,9 @@ def learning_rate(step: float, peak: float, steps: float, warmup: float, final: 
     Args:
         step: Steps taken before this one; from `steps` on, the rate stays `final`.
         peak: The highest rate.
-        steps: Of the whole training.
-        warmup: Of the linear rise; may be a fraction (5 epochs are 1563.9 steps of 4096 images).
+        steps: Steps of the whole training.
+        warmup: Steps of the linear rise; may be a fraction (5 epochs are 1563.9 steps of 4096
+            images).
         final: The last rate.
 
     Source: optim.py, `WarmupCosineDecay`.
@@ -178,7 +179,7 @@ def descend(
 
     Args:
         parameter: w.
-        gradient: Of the loss, clipped.
+        gradient: Clipped gradient of the loss.
         momentum: The buffer.
         rate: Learning rate.
         decay: Weight decay; 0 for a role that is excluded.
@@ -250,7 +251,7 @@ def train_step(
         state: `TrainingState.start(plan, params)`, or what the last step returned.
         x: Images, (N, H, W, channels).
         targets: (N, classes), smoothed already: `smoothed(labels, classes, label_smoothing)`.
-        learning_rate: Of this step.
+        learning_rate: Learning rate of this step.
         rounding: Perturb every operation as rounding would; exact if not given.
 
     Raises:

@@ -125,7 +125,7 @@ def to_deepmind(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> 
     """Save weights as the original implementation's loader reads them: a pickle of NumPy arrays.
 
     Args:
-        path: Where to; an older file there is kept until the new one is whole.
+        path: File to write; an older file there is kept until the new one is whole.
         plan: The network.
         params: Canonical name to float32 array.
 

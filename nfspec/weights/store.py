@@ -45,7 +45,7 @@ def save(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
     """Save weights as a safetensors file, with the name, digest and canonical form of their spec.
 
     Args:
-        path: Where to; an older file there is kept until the new one is whole.
+        path: File to write; an older file there is kept until the new one is whole.
         plan: The network.
         params: Canonical name to float32 array.
 
