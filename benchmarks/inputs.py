@@ -44,6 +44,6 @@ def classes_of(plan: Plan) -> int:
 
 
 def gradients(plan: Plan) -> dict[str, Any]:
-    """Of the parameters' size, so that AGC clips each unit."""
+    """Gradients of the parameters' size, so that AGC clips each unit."""
     rng = np.random.default_rng(2)
     return {name: rng.standard_normal(p.shape, np.float32) for name, p in plan.parameters.items()}

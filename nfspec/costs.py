@@ -237,7 +237,7 @@ def _peak_seconds(
 
 
 def _reduce_seconds(plan: Plan, accelerator: Accelerator, devices: int) -> float:
-    """Of summing float32 gradients: 2 (n - 1) / n of them leave each device."""
+    """Seconds to sum float32 gradients over devices: 2 (n - 1) / n of them leave each device."""
     if devices == 1:
         return 0.0
     return 2 * (devices - 1) / devices * 4 * parameter_count(plan) / accelerator.link
@@ -250,7 +250,7 @@ def _network(variant: str) -> Plan:
 
 @cache
 def _measured(name: str) -> tuple[tuple[float, float], ...]:
-    """Of each timing: seconds at the peaks, and measured ones without the sum over devices."""
+    """For each timing, seconds at the peaks, and measured ones without the sum over devices."""
     given = named(name)
     return tuple(_peak_and_measured(given, timing) for timing in given.timings)
 

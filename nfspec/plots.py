@@ -78,7 +78,7 @@ def _label(name: str) -> str:
 
 
 def _clip(axes: Any, steps: Sequence[Entry], look: dict[str, Any] | None) -> None:
-    """Of the whole network, or of each stage where there is no look for all of them."""
+    """Draw the clip fraction of the whole network, or, without a `look`, of each stage."""
     steps = [entry for entry in steps if "clip_fraction" in entry]
     if not steps:
         return

@@ -261,7 +261,7 @@ class Training:
             self.watcher.evaluation(entry)
 
     def score(self) -> Score:
-        """Of the held-out images at the test size, with the parameters as they are."""
+        """The score of the held-out images at the test size, with the parameters as they are."""
         how, batch = self.spec.input, min(self.run.batch, 256, len(self.held))
         images = held_out(self.held, how, how.test, batch, self._bad)
         return evaluation.evaluate(self.logits, images, batch)

@@ -139,7 +139,7 @@ def covered(cell: Cell) -> str:
 
 
 def explanation(entry: dict[str, Any]) -> str:
-    """Of one that `Results.explanations` holds: with which conventions a subject conforms."""
+    """A line on an entry of `Results.explanations`: the conventions a subject conforms with."""
     asked = f"{entry['subject']} asked for {entry['asked']}"
     before = f"{entry['property']}: ratio {ratio(entry['ratio_before'])}"
     if not entry["fields"]:

@@ -338,7 +338,7 @@ def apply(image: Image.Image, name: str, magnitude: float, rng: Generator) -> Im
 
 
 def rand_augment(image: Image.Image, layers: int, magnitude: float, rng: Generator) -> Image.Image:
-    """So many operations one after another, each any of the 16, and always done.
+    """A number of operations one after another, each any of the 16, and always done.
 
     Magnitude 0 changes nothing where it is a distance, but factors are 0.1 there, Posterize keeps a
     bit and Solarize inverts. At 5, which F0 trains with, Color, Contrast, Brightness and Sharpness

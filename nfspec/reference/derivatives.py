@@ -85,7 +85,7 @@ def activation(op: Activation, dy: Array, x: Array) -> Array:
 
 
 def standardise(op: WSConv, dy: Array, kernel: Array, gain: Array) -> tuple[Array, Array]:
-    """Of the kernel that convolves. Where `max` takes eps, the divisor is a constant."""
+    """Derivative of the kernel that convolves. Where `max` takes eps, the divisor is a constant."""
     n = op.fan_in
     centred = kernel - kernel.mean(axis=(0, 1, 2))
     variance = (centred**2).sum(axis=(0, 1, 2)) / (n - op.ddof)
@@ -140,7 +140,7 @@ def conv(
 def ws_conv(
     op: WSConv, dy: Array, x: Array, kernel: Array, gain: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Of images, kernel, gain and bias."""
+    """Derivatives by images, kernel, gain and bias."""
     standard = ops.standardise(op, kernel, gain)
     dx, dstandard = conv(dy, x, standard, op.stride, op.groups, op.padding)
     return dx, *standardise(op, dstandard, kernel, gain), dy.sum(axis=(0, 1, 2))
@@ -200,7 +200,7 @@ def eca(op: ECA, dy: Array, x: Array, kernel: Array) -> tuple[Array, Array]:
 def vjp(
     op: Op, dy: Array, inputs: list[Array], values: list[Array]
 ) -> tuple[list[Array], list[Array]]:
-    """Of one operation as `network.evaluate` runs it.
+    """Derivative of one operation as `network.evaluate` runs it.
 
     Args:
         op: The operation.

@@ -50,7 +50,7 @@ class Rounding:
         return out * (1.0 + self.stored * self.rng.standard_normal(out.shape))
 
     def kernel(self, kernel: Array) -> Array:
-        """Of a standardised kernel's scale, channel by channel."""
+        """Noise of a standardised kernel's scale, channel by channel."""
         return kernel * (1.0 + 2.0 * self._noise(kernel.shape[3:]))
 
     def scores(self, scores: Array, shifted: Array) -> Array:
@@ -80,7 +80,7 @@ class Rounding:
         return out + np.sqrt(per_channel) * self._summed(n, out.shape, own)
 
     def dense(self, out: Array, x: Array, kernel: Array) -> Array:
-        """Of a matrix product's accumulation, (N, I) by (I, O)."""
+        """Noise of a matrix product's accumulation, (N, I) by (I, O)."""
         squares = np.sqrt((x**2) @ (kernel**2))
         return out + squares * self._summed(len(kernel), out.shape)
 
@@ -91,5 +91,5 @@ class Rounding:
         return size * self.rng.standard_normal(shape)
 
     def mean(self, out: Array, n: int) -> Array:
-        """Of a mean over n pixels."""
+        """Noise of a mean over n pixels."""
         return out * (1.0 + math.sqrt(n) / 3.0 * self._noise(out.shape))
