@@ -117,9 +117,7 @@ def test_a_picture_that_exists_is_left_as_it_is(tmp_path, drawn):
     (tmp_path / "mine.txt").write_text("mine")
     result = run("a", "--out", "mine.txt")
     assert (result.exit_code, result.stdout, drawn) == (2, "", [])
-    assert result.stderr == (
-        "mine.txt exists, and is left as it is; replace it with --force\n"
-    )
+    assert result.stderr == ("mine.txt exists, and is left as it is; replace it with --force\n")
     assert run("a", "--out", "mine.txt", "--force").exit_code == 0
     assert len(drawn) == 1
 
