@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
-from nfspec.clipping import TreatAs, likeness, require_likeness, unknown_layers
+from nfspec.clipping import TreatAs, pattern_of, require_likeness, unknown_layers
 from nfspec.plan import Plan, Role
 
 # Pattern of paths to canonical name and role, or to None for variables that are neither clipped nor
@@ -48,11 +48,11 @@ def identify(
         if hasattr(variable, "canonical"):
             found.append((variable.canonical, variable.role))
             continue
-        part = likeness(variable.path, others)
-        if part is False:
+        pattern = pattern_of(variable.path, others)
+        if pattern is None:
             strangers[variable.path] = tuple(variable.shape)
         else:
-            found.append(part)
+            found.append(others[pattern])
     if strangers:
         raise unknown_layers(strangers)
     return found

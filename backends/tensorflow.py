@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from nfspec.clipping import TreatAs, likeness, rules_for
+from nfspec.clipping import TreatAs, pattern_of, rules_for
 from nfspec.compilation import select
 from nfspec.errors import InputError
 from nfspec.plan import Plan
@@ -24,7 +24,7 @@ def _canonical(variables: Sequence[Any], treat_as: TreatAs) -> list[str]:
     strangers = [
         (name, v)
         for name, v in zip(names, variables, strict=True)
-        if not hasattr(v, "canonical") and likeness(name, treat_as) is False
+        if not hasattr(v, "canonical") and pattern_of(name, treat_as) is None
     ]
     if strangers:
         listed = ", ".join(f"{name} {tuple(v.shape)}" for name, v in strangers[:20])

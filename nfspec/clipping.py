@@ -13,14 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
-from typing import Literal, TypeVar
 
 from nfspec.arguments import instance, mapping
 from nfspec.errors import InputError, suggest
 from nfspec.plan import Plan, Role
 from nfspec.training import AGC
 
-T = TypeVar("T")
 # Name of a tensor of another layer, with * for any characters, to the name of the plan's parameter
 # that it is trained like, or to None.
 TreatAs = Mapping[str, str | None]
@@ -73,12 +71,16 @@ def matches(name: str, pattern: str) -> bool:
     return _compiled(pattern).match(name) is not None
 
 
+def pattern_of(name: str, patterns: Iterable[str]) -> str | None:
+    """The longest of the patterns that are for a name; None if there is none."""
+    return max((p for p in patterns if matches(name, p)), key=len, default=None)
+
+
 def _clipping(agc: AGC, name: str, role: Role) -> float | None:
     if not agc.enabled or any(matches(name, pattern) for pattern in agc.exclude):
         return None
-    matching = [pattern for pattern in agc.names if matches(name, pattern)]
-    if matching:
-        return agc.names[max(matching, key=len)]
+    if (pattern := pattern_of(name, agc.names)) is not None:
+        return agc.names[pattern]
     return agc.roles.get(role, agc.clipping)
 
 
@@ -114,12 +116,6 @@ def require_agc(plan: Plan) -> None:
 def clip_rules(plan: Plan) -> dict[str, ClipRule]:
     """Canonical name to rule, in order of execution."""
     return {p.name: clip_rule(plan.agc, p.name, p.role, p.shape) for p in plan.parameters.values()}
-
-
-def likeness(name: str, treat_as: Mapping[str, T]) -> T | Literal[False] | None:
-    """The value of the longest pattern that matches a name; False if none does."""
-    matching = [pattern for pattern in treat_as if matches(name, pattern)]
-    return treat_as[max(matching, key=len)] if matching else False
 
 
 def require_likeness(plan: Plan, treat_as: TreatAs | None) -> TreatAs:
@@ -195,13 +191,14 @@ def rules_for(
     likes: list[str | None] = []
     strangers: dict[str, Sequence[int]] = {}
     for name, shape in zip(names, shapes, strict=True):
-        like = name if name in plan.parameters else likeness(name, treat_as)
-        if like is False:
+        if name in plan.parameters:
+            likes.append(name)
+            if len(wrong) < 20 and (message := _mismatch(plan, name, shape)) is not None:
+                wrong.append(message)
+        elif (pattern := pattern_of(name, treat_as)) is not None:
+            likes.append(treat_as[pattern])
+        else:
             strangers[name] = shape
-            continue
-        likes.append(like)
-        if like == name and len(wrong) < 20 and (message := _mismatch(plan, name, shape)):
-            wrong.append(message)
     if wrong:
         raise InputError("\n".join(wrong[:20]))
     if strangers:

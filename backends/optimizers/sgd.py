@@ -107,6 +107,6 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
             "nesterov": self.nesterov,
             "coupled_weight_decay": self.coupled_weight_decay,
             "weight_decay_exclude": list(self.weight_decay_exclude),
-            "treat_as": {path: list(part) for path, part in self.treat_as.items()},
+            "treat_as": {path: part and list(part) for path, part in self.treat_as.items()},
             "plain": self.plain,
         }
