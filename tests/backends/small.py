@@ -5,7 +5,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import keras
 import numpy as np
+import pytest
 
 import nfspec
 from nfspec.conformance.trial import trial_params
@@ -35,6 +37,10 @@ ema_decay = 0.2         # and the warm decay meets it
 """
 DROPS = SPEC.replace("rate = 0.0", "rate = 0.5").replace("dropout = 0.0", "dropout = 0.5")
 IMAGES = 8
+
+# For tests that need a program of their own for each network, which JAX takes seconds to compile,
+# and that test nothing of JAX alone.
+slow_on_jax = pytest.mark.slow if keras.backend.backend() == "jax" else lambda test: test
 
 
 @cache

@@ -11,7 +11,7 @@ from keras.src.backend.common import global_state
 import nfspec
 from nfspec.backends.optimizers import SGD
 
-from .small import IMAGES, batches, small_params, small_run, small_spec
+from .small import IMAGES, batches, slow_on_jax, small_params, small_run, small_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX's
 
@@ -74,6 +74,7 @@ def test_mixed_precision_is_the_same_bits_whatever_keras_is_told(backend, settin
     assert bits(forward(backend, dtype="mixed_bfloat16", plain=True)) == wanted
 
 
+@slow_on_jax
 def test_training_is_the_same_bits_whatever_keras_is_told(backend, settings):
     wanted = by_default(trained, backend)
     settings("float16", 0.1, "channels_first")

@@ -13,7 +13,16 @@ from nfspec.backends.optimizers import AGC, SGD
 from nfspec.backends.optimizers.around import found_in
 
 from .doors import door, some
-from .small import IMAGES, batches, small_params, small_plan, small_run, small_spec, with_recipe
+from .small import (
+    IMAGES,
+    batches,
+    slow_on_jax,
+    small_params,
+    small_plan,
+    small_run,
+    small_spec,
+    with_recipe,
+)
 from golden import relative
 
 FAST, PLAIN = kernels(plain=False), kernels(plain=True)
@@ -46,6 +55,7 @@ def model_of(backend, plain):
     return nfspec.compile(small_spec(), backend, small_params(), plain=plain)
 
 
+@slow_on_jax
 def test_plain_is_plain_throughout(backend, called):
     """Compile, train with everything a recipe has, evaluate, and fold."""
     x, labels, _ = batches(1)

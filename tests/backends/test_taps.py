@@ -14,7 +14,7 @@ from nfspec.reference.derivatives import vjp
 from nfspec.reference.network import evaluate
 from nfspec.reference.rounding import Rounding
 
-from .small import SPEC, batches, small_spec
+from .small import SPEC, batches, slow_on_jax, small_spec
 
 BACKEND = keras.backend.backend()
 SPECS = {
@@ -76,6 +76,7 @@ def test_networks_without_taps_have_no_operation_for_features():
     assert "final_act" in names["fast"] and "final_act" not in names["folded"]
 
 
+@slow_on_jax
 def test_plain_networks_have_the_output_of_every_operation():
     """What the README sends those to who want the outputs of single layers."""
     plan, x = nfspec.resolve(small_spec()), images(ODD)

@@ -8,6 +8,7 @@ import nfspec
 from nfspec.conformance.subjects.torchvision_standin import timm
 from nfspec.conformance.trial import trial_params
 
+from .small import slow_on_jax
 from golden import relative
 
 # An odd size where padding rules part ways, and one that the stem halves evenly.
@@ -41,6 +42,7 @@ def test_logits_are_timms(name, size, backend):
     assert relative(logits, expected.astype(np.float64)) <= 2e-6
 
 
+@slow_on_jax
 @pytest.mark.parametrize(("name", "size"), CASES)
 def test_kernels_with_a_mean_stay_near_the_reference(name, size, backend):
     """The same networks where standardisation has a mean to remove, against the exact result."""

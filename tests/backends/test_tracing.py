@@ -230,7 +230,9 @@ def test_a_network_as_onnx_by_keras(tmp_path):
 
 
 @on_jax
-@pytest.mark.parametrize("how", ["fast", "folded", "symmetric"])
+@pytest.mark.parametrize(
+    "how", ["fast", "symmetric", pytest.param("folded", marks=pytest.mark.slow)]
+)
 def test_a_network_exported_by_jax(how):
     import jax
     from jax import export

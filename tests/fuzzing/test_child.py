@@ -117,7 +117,14 @@ def turn(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("name", BROKEN)
+# One of each kind; the others take as long.
+ALWAYS = {"a program, hidden", "a file", "another file", "memory", "a crash", "a loop", "an escape"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in BROKEN],
+)
 def test_a_broken_reader_is_found(turn, name):
     read, what = BROKEN[name]
     # The kernel takes its time to hand out memory, on a busy machine above all.
