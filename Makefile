@@ -97,10 +97,14 @@ reports-clean: $(BIN)/.installed-test
 	cp build/conform/clean/REPORT.md $(REPORTS)/clean.md
 
 reports-matrix: $(BIN)/.installed-test
-	$(BIN)/python -P -m nfspec.conformance.matrix $(REPORTS)/MATRIX.md
+	@mkdir -p build
+	$(BIN)/python -P -m nfspec.conformance.matrix > build/MATRIX.md
+	cp build/MATRIX.md $(REPORTS)/MATRIX.md
 
 reports-small: $(BIN)/.installed-test
-	$(BIN)/python -P -m nfspec.conformance.report.small $(REPORTS)/small.json
+	@mkdir -p build
+	$(BIN)/python -P -m nfspec.conformance.report.small > build/small.json
+	cp build/small.json $(REPORTS)/small.json
 
 ## make lint       formatting, lint and types
 lint: $(BIN)/.installed-test

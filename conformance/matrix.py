@@ -1,4 +1,4 @@
-"""`python -m nfspec.conformance.matrix PATH`: which implementations keep which conventions.
+"""`python -m nfspec.conformance.matrix`: which implementations keep which conventions.
 
 Each implementation is run on the operations and networks of several specs. Where it is beyond the
 bounds, the kit looks for the conventions with which it is within them.
@@ -11,7 +11,6 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 from nfspec.conformance.explain import explain
@@ -21,7 +20,6 @@ from nfspec.conformance.report.markdown import code, escaped
 from nfspec.conformance.results import Cell, Column, Results
 from nfspec.conformance.run import Settings, run
 from nfspec.validation import found_text
-from nfspec.weights.files import replacing
 
 IMPLEMENTATIONS = ("timm", "optax")
 ASKED = {  # spec to dialect
@@ -174,11 +172,9 @@ def matrix(
     return found
 
 
-def main(path: Path) -> None:
-    text = markdown(matrix(), datetime.now(UTC).date())
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def main() -> None:
+    print(markdown(matrix(), datetime.now(UTC).date()), end="")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
