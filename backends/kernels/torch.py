@@ -248,7 +248,8 @@ def _packed(
     if found is None or found[0] != version:
         pack = torch._C._nn.mkldnn_reorder_conv2d_weight
         packed = pack(weight.detach().contiguous().to_mkldnn(), pad, stride, [1, 1], groups, shape)
-        found = _packs[kernel] = (version, packed)
+        # With its storage, so that no other tensor comes to lie where this one lies.
+        found = _packs[kernel] = (version, packed, kernel.untyped_storage())
     return found[1]
 
 

@@ -634,6 +634,19 @@ class TestPackedWeights:
                 kernel.mul_(2.0)
         self.assert_current(layer)
 
+    def test_a_tensor_that_lies_where_the_packed_one_lay_is_seen(self):
+        """Data changed twice: the second may lie where the one lay that the first replaced."""
+        for channels in range(8, 48):
+            layer, x = Conv2D(16, 3), self.torch.ones(1, 6, 6, channels)
+            layer.build(x.shape)
+            kernel = layer.kernel.value
+            with self.torch.no_grad():
+                before = layer(x)
+                for _ in range(2):
+                    kernel.data = 2.0 * kernel.data
+                # The bias is 0, and a power of two changes no rounding.
+                assert self.torch.equal(layer(x), 4.0 * before)
+
     def test_other_images(self):
         layer = built()
         for x in (self.x, self.x[:, :5], self.x.repeat(2, 1, 1, 1), self.x):
