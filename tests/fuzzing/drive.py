@@ -167,7 +167,9 @@ class Driver:
     def _death(status: int, stack: str) -> str:
         ours = [line for line in stack.splitlines() if "/nfspec/" in line or "/backends/" in line]
         where = f" in {ours[0].rpartition('/')[2]}" if ours else ""
-        if status == -signal.SIGPROF:
+        # The stack is written when the time is up, and frames that are just being made may crash
+        # that; a crash of the reader's own begins with the words "Fatal Python error".
+        if status == -signal.SIGPROF or stack.startswith("Stack (most recent call first)"):
             return f"time{where}"
         if status == -signal.SIGKILL:
             return "waits for ever, or was killed for its memory"

@@ -136,6 +136,14 @@ def test_a_broken_reader_is_found(turn, name):
     assert progress.executions >= 1
 
 
+def test_a_crash_while_the_stack_is_written_is_the_end_of_the_time():
+    text = "Stack (most recent call first):\n  File Fatal Python error: Segmentation fault\n"
+    assert Driver._death(-11, text) == "time"
+    assert (
+        Driver._death(-11, "Fatal Python error: Segmentation fault\n") == "process ended with -11"
+    )
+
+
 def test_a_reader_that_waits_is_found(turn, monkeypatch):
     monkeypatch.setattr("fuzzing.drive.WAIT", 0.3)
     (finding,), _ = turn(wait)
