@@ -35,13 +35,18 @@ class AGCState(NamedTuple):
 
 def _names(plan: Plan, tree: Any) -> list[str]:
     """The name of each leaf, in flatten order: the canonical name, or for a leaf of another layer
-    its keys with slashes between. It is empty if the leaf has no key."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    keys = [[str(getattr(part, "key", getattr(part, "name", ""))) for part in p] for p, _ in paths]
-    return [
-        "" if not key or not key[-1] else key[-1] if key[-1] in plan.parameters else "/".join(key)
-        for key in keys
-    ]
+    its keys and numbers with slashes between. It is empty in a tree of lists alone."""
+    names = []
+    for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        keys = [getattr(part, "key", getattr(part, "name", None)) for part in path]
+        if all(key is None for key in keys):  # in lists alone
+            names.append("")
+        elif keys[-1] in plan.parameters:
+            names.append(str(keys[-1]))
+        else:
+            parts = zip(path, keys, strict=True)
+            names.append("/".join(str(part.idx if key is None else key) for part, key in parts))
+    return names
 
 
 def _rules(

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from nfspec.errors import InputError, suggest
+from nfspec.arguments import one_of
 
 POLICIES = (
     "float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16",
@@ -27,11 +27,7 @@ def policy_of(dtype: str | None) -> keras.DTypePolicy:
         InputError: `dtype` is not one of POLICIES.
     """
     if dtype is not None:
-        if not isinstance(dtype, str) or dtype not in POLICIES:
-            known = ", ".join(POLICIES)
-            hint = suggest(dtype, POLICIES) if isinstance(dtype, str) else ""
-            raise InputError(f"dtype: expected one of {known}, or None; found {dtype!r}{hint}")
-        return keras.DTypePolicy(dtype)
+        return keras.DTypePolicy(one_of("dtype", dtype, POLICIES))
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
     if floatx == "float32" or policy.name != floatx:
         return policy

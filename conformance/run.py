@@ -115,7 +115,8 @@ def run(
 
     Args:
         settings: Settings of the run.
-        folder: Folder of the journal, from which a run can be resumed; None for nowhere.
+        folder: Folder of the journal, from which a run can be resumed. Without one, no journal is
+            kept.
         resume: Go on with the run whose journal is in `folder`.
         progress: Told the results so far, and what is being done.
 

@@ -22,8 +22,8 @@ from nfspec.conformance import frameworks, subjects
 from nfspec.conformance.case import Arrays, Case, digest
 from nfspec.conformance.faults import NO_FAULT, Fault, fault_named
 from nfspec.conformance.properties import PROPERTIES, Property
-from nfspec.conformance.properties.drops import shown
 from nfspec.conformance.properties.folding import WAYS, folded_weights
+from nfspec.conformance.properties.network_drops import shown
 from nfspec.conformance.properties.networks import case_plan
 from nfspec.conformance.properties.networks import weights as trial_weights
 from nfspec.conformance.properties.training import DONE, STEPS

@@ -29,9 +29,8 @@ def ready() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(
-                os.open(os.devnull, how), True
-            )  # it gets the lowest number that is free
+            # It gets the lowest number that is free.
+            os.set_inheritable(os.open(os.devnull, how), True)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:

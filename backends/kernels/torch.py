@@ -109,9 +109,8 @@ def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
         return _TanhGELU.apply(x)
     if not _watched(x):
         return _BoundedTanhGELU.apply(x)
-    if (
-        torch.jit.is_tracing() or torch.compiler.is_exporting()
-    ):  # an exported network is for inference, without slopes
+    # An exported network is for inference, without slopes.
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return functional.gelu(x, approximate="tanh")
     near = functional.gelu(x.clamp(-FAR, FAR), approximate="tanh")
     return torch.where(x.abs() > FAR, functional.relu(x), near)
@@ -125,8 +124,8 @@ class _Standardise(torch.autograd.Function):  # type: ignore[misc]  # no types
     """Standardise a float32 kernel (N, O) and return it as rows (O, N).
 
     The arithmetic is explained in `plain.py`. In rows the weights of an output are next to each
-    other, which makes sums and convs fast. `t` and
-    `contiguous` of a matrix are a tenth of the time of a `permute` of the four axes.
+    other, which makes sums and convs fast. To transpose a matrix takes a tenth of the time of a
+    `permute` of the four axes.
     """
 
     @staticmethod
@@ -199,7 +198,7 @@ def _conv(x: Any, kernel: Any, strides: int, padding: str, data_format: str, con
 
 
 def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
-    """An operation in which the conv adds the bias."""
+    """PyTorch's conv, which adds the bias itself."""
 
     def conv(x: Any, weight: Any, stride: Any, pad: Any, groups: int) -> Any:
         return functional.conv2d(x, weight, bias, stride, pad, groups=groups)

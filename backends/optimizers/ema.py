@@ -77,5 +77,4 @@ class EMA(Around):
         self.stepper.assign(average, average * decay + variable * (1.0 - decay))
 
     def get_config(self) -> dict[str, Any]:
-        how = {"decay": self.decay, "warm": self.warm}
-        return {**super().get_config(), **how}
+        return {**super().get_config(), "decay": self.decay, "warm": self.warm}

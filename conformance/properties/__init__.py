@@ -6,15 +6,15 @@ from nfspec.conformance.properties import (
     folding,
     invariance,
     layers,
+    network_drops,
     networks,
     training,
 )
 from nfspec.conformance.properties.base import Property
 
-__all__ = ["PROPERTIES", "Property"]
+__all__ = ["MODULES", "PROPERTIES", "Property"]
 
+MODULES = (exact, layers, invariance, drops, network_drops, networks, folding, training)
 PROPERTIES: dict[str, Property] = {
-    found.id: found
-    for module in (exact, layers, invariance, drops, networks, folding, training)
-    for found in module.PROPERTIES
+    found.id: found for module in MODULES for found in module.PROPERTIES
 }

@@ -130,9 +130,8 @@ def convert(
     if grey and plan.channels != 1:
         raise InputError(f"--grey: {plan.name} has {plan.channels} channels, not one")
     given_plan = resolve(load(variant, [_in_colour(spec)])) if grey else plan
-    require_room(
-        plan, "convert the weights of", 2
-    )  # the weights as they are read, and in the other layout
+    # The weights as they are read, and in the other layout.
+    require_room(plan, "convert the weights of", 2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         params = READERS[source_kind or kind_of_input(source, "--from")](source, given_plan)

@@ -74,9 +74,8 @@ def evaluate(
         raise InputError(f"{variant} is a spec, so that {missing} has to be given")
     spec = load(folder / "spec.toml" if facts else variant)
     require_channels(spec.input)
-    require_room(
-        resolve(spec), "evaluate", 2
-    )  # the weights as they are read, and those in the model
+    # The weights as they are read, and those in the model.
+    require_room(resolve(spec), "evaluate", 2)
     classes = tuple(facts.classes) if facts else ()
     if facts and data is None:
         held = open_held_out(facts.data, facts.held_out, facts.seed, classes)

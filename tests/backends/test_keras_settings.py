@@ -107,5 +107,5 @@ def test_a_learning_rate_is_not_rounded_to_floatx(backend, settings):
 
 @pytest.mark.parametrize("dtype", ["int8", "float23", "mixed", object, 1, "", "auto"])
 def test_a_dtype_that_is_no_policy_is_a_sentence(backend, dtype):
-    with pytest.raises(nfspec.InputError, match=r"dtype: expected one of float32, .* found"):
+    with pytest.raises(nfspec.InputError, match=r'dtype: expected one of "float32", .* found'):
         nfspec.compile(small_spec(), backend, small_params(), dtype=dtype)

@@ -138,6 +138,10 @@ def test_a_decoder_beside_the_backbone_in_a_tree():
         np.testing.assert_array_equal(found["backbone"][name], gradient)
     with pytest.raises(nfspec.InputError, match=r"decoder/conv/bias \(6,\)"):
         agc(small_plan()).init(params)
+    listed = {"backbone": small_params(), "decoder": [drawn(4, 3), drawn(3)]}
+    with pytest.raises(nfspec.InputError, match=r"decoder/0 \(4, 3\)\n  decoder/1 \(3,\)"):
+        agc(small_plan()).init(listed)
+    agc(small_plan(), treat_as={"decoder/*": CLIPPED}).init(listed)
 
 
 @only_on("tensorflow")

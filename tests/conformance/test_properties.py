@@ -8,7 +8,7 @@ import pytest
 
 from nfspec.conformance.case import Case, Clip, digest
 from nfspec.conformance.precision import MODES
-from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.properties import MODULES, PROPERTIES
 from nfspec.conformance.properties.base import (
     ALL_MODES,
     Expectation,
@@ -130,18 +130,7 @@ def test_ids_and_titles():
 
 
 def test_ids_are_unique_before_they_are_keys():
-    from nfspec.conformance.properties import (
-        drops,
-        exact,
-        folding,
-        invariance,
-        layers,
-        networks,
-        training,
-    )
-
-    modules = (exact, layers, invariance, drops, networks, folding, training)
-    assert len(PROPERTIES) == sum(len(module.PROPERTIES) for module in modules)
+    assert len(PROPERTIES) == sum(len(module.PROPERTIES) for module in MODULES)
 
 
 @pytest.mark.parametrize("asked", PROPERTIES.values(), ids=by_id)
