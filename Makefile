@@ -98,7 +98,7 @@ reports-clean: $(BIN)/.installed-test
 
 reports-matrix: $(BIN)/.installed-test
 	@mkdir -p build
-	$(BIN)/python -P -m nfspec.conformance.matrix > build/MATRIX.md
+	$(BIN)/python -P -m nfspec.conformance.conventions.matrix > build/MATRIX.md
 	cp build/MATRIX.md $(REPORTS)/MATRIX.md
 
 reports-small: $(BIN)/.installed-test
@@ -125,7 +125,7 @@ format: $(BIN)/.installed-test
 
 ## make schema     regenerate nfspec/nfspec.schema.json from the models
 schema: $(BIN)/.installed-demo
-	$(BIN)/python -m nfspec.schema
+	$(BIN)/python -m nfspec.language.schema
 
 ## make clean      remove the virtual environment and caches
 clean:

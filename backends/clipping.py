@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from nfspec.backends.kernels import kernels
-from nfspec.clipping import ClipRule
+from nfspec.plan.clipping import ClipRule
 
 
 def clip_all(

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from nfspec import folding
 from nfspec import plan as p
 from nfspec.arguments import refuse
 from nfspec.backends import layers
@@ -17,11 +16,12 @@ from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.around import found_in
 from nfspec.backends.settings import policy_of
 from nfspec.errors import InputError, WeightError
-from nfspec.initialise import Params, draw_in_order, init
-from nfspec.resolver import resolve
-from nfspec.rewriting import move_scalars, without_features
-from nfspec.room import require_room
-from nfspec.spec import Spec
+from nfspec.language.spec import Spec
+from nfspec.plan.initialise import Params, draw_in_order, init
+from nfspec.plan.resolver import resolve
+from nfspec.plan.room import require_room
+from nfspec.rewrites import folding
+from nfspec.rewrites.scalars import move_scalars, without_features
 from nfspec.weights import check
 
 

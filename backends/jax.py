@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nfspec.clipping import ClipRule, TreatAs, require_agc, rules_for
 from nfspec.compilation import select
 from nfspec.errors import BackendError, InputError
 from nfspec.plan import Plan
+from nfspec.plan.clipping import ClipRule, TreatAs, require_agc, rules_for
 
 try:
     import optax

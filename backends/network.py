@@ -11,11 +11,11 @@ import keras
 from nfspec.backends.layers import Conv2D
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.settings import Float32Data
-from nfspec.folding import fold
-from nfspec.initialise import init
+from nfspec.language.spec import Spec
 from nfspec.plan import Plan
-from nfspec.resolver import resolve
-from nfspec.spec import Spec
+from nfspec.plan.initialise import init
+from nfspec.plan.resolver import resolve
+from nfspec.rewrites.folding import fold
 
 Base: Any = keras.Model
 if keras.backend.backend() == "torch":

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import keras
 
-from nfspec.clipping import TreatAs, pattern_of, require_likeness, unknown_layers
 from nfspec.plan import Plan, Role
+from nfspec.plan.clipping import TreatAs, pattern_of, require_likeness, unknown_layers
 
 # Pattern of paths to canonical name and role, or to None for variables that are neither clipped nor
 # decayed.

@@ -13,10 +13,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from nfspec.clipping import TreatAs, pattern_of, rules_for
 from nfspec.compilation import select
 from nfspec.errors import InputError
 from nfspec.plan import Plan
+from nfspec.plan.clipping import TreatAs, pattern_of, rules_for
 
 
 def _canonical(variables: Sequence[Any], treat_as: TreatAs) -> list[str]:

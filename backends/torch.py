@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from nfspec.clipping import ClipRule, TreatAs, rules_for
 from nfspec.compilation import select
 from nfspec.errors import InputError
 from nfspec.plan import Plan
+from nfspec.plan.clipping import ClipRule, TreatAs, rules_for
 
 
 class Clipping:

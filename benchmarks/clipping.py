@@ -21,14 +21,14 @@ from typing import Any
 
 import typer
 
-from nfspec.cli.watching import Quiet
 from nfspec.compilation import select
 from nfspec.data.sources import open_sources
-from nfspec.initialise import init
-from nfspec.loader import given, load
-from nfspec.logs import read
-from nfspec.resolver import resolve
-from nfspec.runs import recipe
+from nfspec.language.loader import given, load
+from nfspec.plan.initialise import init
+from nfspec.plan.resolver import resolve
+from nfspec.training.logs import read
+from nfspec.training.runs import recipe
+from nfspec.training.watching import Quiet
 from nfspec.weights.files import replacing
 
 VARIANT = "nfnet-nano"

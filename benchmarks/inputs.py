@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.benchmarks.works import Setup
-from nfspec.conformance.trial import trial_params
-from nfspec.initialise import Params
-from nfspec.loader import load
+from nfspec.conformance.cases.weights import trial_params
+from nfspec.language.loader import load
 from nfspec.plan import Plan
-from nfspec.resolver import resolve
+from nfspec.plan.initialise import Params
+from nfspec.plan.resolver import resolve
 
 
 def plan_of(setup: Setup) -> Plan:

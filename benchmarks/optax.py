@@ -13,8 +13,8 @@ from nfspec import compilation
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.ours import RATE
 from nfspec.benchmarks.works import Setup
-from nfspec.loader import load
-from nfspec.resolver import resolve
+from nfspec.language.loader import load
+from nfspec.plan.resolver import resolve
 
 Work = Callable[[], Any]
 

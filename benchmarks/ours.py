@@ -11,8 +11,8 @@ import numpy as np
 from nfspec import compilation
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.works import Setup
-from nfspec.loader import load
-from nfspec.resolver import resolve
+from nfspec.language.loader import load
+from nfspec.plan.resolver import resolve
 
 Work = Callable[[], Any]
 RATE = 1e-4  # so small that parameters stay what they are

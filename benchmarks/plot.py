@@ -9,8 +9,8 @@ from typing import Any
 from nfspec.benchmarks.inputs import plan_of
 from nfspec.benchmarks.report import share_of_peak
 from nfspec.benchmarks.run import Result, ratio
-from nfspec.counting import count
 from nfspec.errors import InputError
+from nfspec.plan.counting import count
 
 
 def plot(results: Sequence[Result], machine: dict[str, Any], path: Path) -> None:

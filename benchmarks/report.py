@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from nfspec import counting
 from nfspec.benchmarks.inputs import plan_of
 from nfspec.benchmarks.run import Result, ratio
 from nfspec.benchmarks.works import WORKS
+from nfspec.plan import counting
 
 HEADINGS = ("", "median", "range", "ratio", "to", "first call")
 ALIGN = "<>>><>"

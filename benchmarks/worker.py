@@ -41,8 +41,8 @@ def _build(variant: str, backend: str) -> dict[str, float]:
     """Build a model with weights drawn anew: seconds, and, where the system tells, by how much
     memory grew at most."""
     from nfspec import compilation
-    from nfspec.loader import load
-    from nfspec.resolver import resolve
+    from nfspec.language.loader import load
+    from nfspec.plan.resolver import resolve
 
     spec = load(variant)
     compilation.compile(load("timm/test_nfnet"), backend)  # type: ignore[arg-type]  # imports

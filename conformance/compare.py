@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from nfspec import reference, weights
 from nfspec.compilation import missing
-from nfspec.conformance.pool import Worker, WorkerError
-from nfspec.conformance.trial import params_digest, trial_params
+from nfspec.conformance.cases.weights import params_digest, trial_params
+from nfspec.conformance.workers.pool import Worker, WorkerError
 from nfspec.errors import NfspecError
+from nfspec.language.spec import Spec
+from nfspec.plan.resolver import resolve
+from nfspec.plan.room import require_room, require_room_for_images
 from nfspec.reference.rounding import Rounding
-from nfspec.resolver import resolve
-from nfspec.room import require_room, require_room_for_images
-from nfspec.spec import Spec
 
 SAMPLES = 3  # perturbed runs
 SIGMAS = 3.0

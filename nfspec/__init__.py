@@ -18,9 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from nfspec import reference, signal, weights
+    from nfspec import reference, weights
     from nfspec.compilation import agc, compile, fold, names_of, params_of, sam, unfold
-    from nfspec.counting import Count, count
     from nfspec.errors import (
         BackendError,
         InputError,
@@ -29,19 +28,21 @@ if TYPE_CHECKING:
         SpecError,
         WeightError,
     )
-    from nfspec.grey import to_grey
-    from nfspec.initialise import init
-    from nfspec.loader import dialects, load, variants
+    from nfspec.language.loader import dialects, load, variants
+    from nfspec.language.spec import Spec
     from nfspec.plan import Parameter, Plan
-    from nfspec.resolver import resolve
-    from nfspec.runs import Run, recipe
-    from nfspec.spec import Spec
+    from nfspec.plan.counting import Count, count
+    from nfspec.plan.initialise import init
+    from nfspec.plan.resolver import resolve
+    from nfspec.reference import signal
+    from nfspec.rewrites.grey import to_grey
+    from nfspec.training.runs import Run, recipe
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "compilation": ["agc", "compile", "fold", "names_of", "params_of", "sam", "unfold"],
-    "counting": ["Count", "count"],
+    "plan.counting": ["Count", "count"],
     "errors": [
         "BackendError",
         "InputError",
@@ -50,15 +51,15 @@ _HOMES = {
         "SpecError",
         "WeightError",
     ],
-    "grey": ["to_grey"],
-    "initialise": ["init"],
-    "loader": ["dialects", "load", "variants"],
+    "rewrites.grey": ["to_grey"],
+    "plan.initialise": ["init"],
+    "language.loader": ["dialects", "load", "variants"],
     "plan": ["Parameter", "Plan"],
-    "resolver": ["resolve"],
-    "runs": ["Run", "recipe"],
-    "spec": ["Spec"],
+    "plan.resolver": ["resolve"],
+    "training.runs": ["Run", "recipe"],
+    "language.spec": ["Spec"],
 }
-_MODULES = ["reference", "signal", "weights"]
+_MODULES = {"reference": "reference", "signal": "reference.signal", "weights": "weights"}
 
 __all__ = [
     "__version__",
@@ -69,7 +70,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"nfspec.{name}")
+        return importlib.import_module(f"nfspec.{_MODULES[name]}")
     for module, names in _HOMES.items():
         if name in names:
             value = getattr(importlib.import_module(f"nfspec.{module}"), name)

@@ -12,6 +12,8 @@ from nfspec.errors import InputError, suggest
 
 T = TypeVar("T")
 
+MAX_SEED = 2**32 - 1  # Keras and NumPy take no larger one
+
 
 def shown(value: object) -> str:
     """Text for a value in an error message: the value itself if it is plain, otherwise its type."""

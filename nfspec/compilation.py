@@ -7,14 +7,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from nfspec import folding
 from nfspec.arguments import flag, instance, number, one_of
-from nfspec.clipping import TreatAs, require_agc
 from nfspec.errors import BackendError, InputError, suggest
-from nfspec.folding import Folded
-from nfspec.initialise import Params
+from nfspec.language.spec import Spec
 from nfspec.plan import Plan
-from nfspec.spec import Spec
+from nfspec.plan.clipping import TreatAs, require_agc
+from nfspec.plan.initialise import Params
+from nfspec.rewrites import folding
+from nfspec.rewrites.folding import Folded
 
 if TYPE_CHECKING:
     import keras
@@ -133,7 +133,7 @@ def fold(plan_or_model: Plan, params: Params) -> Folded: ...
 @overload
 def fold(plan_or_model: keras.Model) -> keras.Model: ...
 def fold(plan_or_model: Any, params: Params | None = None) -> Any:
-    """The network for inference, of plain convs: see `nfspec.folding.fold` for what goes where.
+    """The network for inference, of plain convs: `nfspec.rewrites.folding` says what goes where.
 
     Outputs are those of the network but for rounding, and so are its taps. Dropout and stochastic
     depth are gone.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nfspec.errors import SpecError
-from nfspec.loader import load
+from nfspec.language.loader import load
 
 # Four lines, so that what a test adds begins on line 5.
 HEAD = 'schema = "nfspec/1"\nname = "x"\nsource = "own"\nextends = "nfnet-f0"\n'

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec import arguments, costs, memory
-from nfspec.accelerators import ACCELERATORS
+from nfspec import arguments
+from nfspec.cost import memory
+from nfspec.cost import roofline as costs
+from nfspec.cost.accelerators import ACCELERATORS
 from nfspec.errors import InputError, NfspecError
 
 SPEC = nfspec.load("nfnet-nano")

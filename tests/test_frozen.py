@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 import nfspec
-from nfspec.clipping import clip_rules
-from nfspec.counting import count
 from nfspec.errors import Problem, SpecError
 from nfspec.frozen import FrozenDict
+from nfspec.plan.clipping import clip_rules
+from nfspec.plan.counting import count
 
 SPEC = nfspec.load("timm/test_nfnet")
 SPEC = SPEC.model_copy(

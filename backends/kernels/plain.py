@@ -12,8 +12,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.activations import DEEPMIND_SLOPE
-from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule
+from nfspec.plan.activations import DEEPMIND_SLOPE
+from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule
 
 
 def gelu_tanh(x: Any) -> Any:
@@ -289,7 +289,7 @@ def clip(gradient: Any, parameter: Any, rule: ClipRule) -> tuple[Any, Any]:
         gradient: In the parameter's shape, of any float dtype; whole (accumulated, reduced over
             devices) and not scaled for float16. On PyTorch it may be overwritten.
         parameter: In the canonical layout.
-        rule: `nfspec.clipping.clip_rule` of the parameter.
+        rule: `nfspec.plan.clipping.clip_rule` of the parameter.
 
     Returns:
         The gradient in its own dtype, and the fraction of units that were clipped, float32.

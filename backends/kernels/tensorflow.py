@@ -18,7 +18,7 @@ from nfspec.backends.kernels.plain import (
     scale_add,
     standardise,
 )
-from nfspec.clipping import ClipRule
+from nfspec.plan.clipping import ClipRule
 
 __all__ = [
     "activate",

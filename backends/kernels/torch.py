@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.optim.sgd import sgd
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.kernels import plain
-from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule
+from nfspec.plan.activations import DEEPMIND_SLOPE
+from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule
 
 FUSED = ("cpu", "cuda")  # devices on which PyTorch has its fused SGD
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.layers.base import NFLayer, serialisable
+from nfspec.plan.activations import DEEPMIND_SLOPE
 
 
 @serialisable

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.layers.base import (
     NFLayer,
     Shape,
@@ -17,6 +16,7 @@ from nfspec.backends.layers.base import (
     serialisable,
     spatial_axes,
 )
+from nfspec.plan.activations import DEEPMIND_SLOPE
 
 
 @serialisable

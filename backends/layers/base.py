@@ -11,8 +11,8 @@ from keras import ops
 from numpy.typing import NDArray
 
 from nfspec.backends.kernels import kernels
-from nfspec.counting import output_side
 from nfspec.plan import Padding, Role
+from nfspec.plan.counting import output_side
 
 Shape = tuple[Any, ...]  # of int, and None for a side that is not known
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from nfspec.activations import DEEPMIND_SLOPE
 from nfspec.backends.layers.base import NFLayer, Shape, channel_axis, output_image, serialisable
 from nfspec.plan import Padding
+from nfspec.plan.activations import DEEPMIND_SLOPE
 
 
 class Convolution(NFLayer):

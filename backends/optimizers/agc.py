@@ -12,8 +12,8 @@ from keras import ops
 from nfspec.backends.kernels import kernels
 from nfspec.backends.optimizers.around import Around
 from nfspec.backends.roles import TreatedAs, identify
-from nfspec.clipping import ClipRule, clip_rule
-from nfspec.training import AGC as Table
+from nfspec.language.tables import AGC as Table
+from nfspec.plan.clipping import ClipRule, clip_rule
 
 
 @keras.saving.register_keras_serializable(package="nfspec")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.around import found_in
-from nfspec.scores import Score, score
+from nfspec.training.scores import Score, score
 
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

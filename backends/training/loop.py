@@ -15,22 +15,23 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from nfspec import compilation, logs, weights
+from nfspec import compilation, weights
 from nfspec.backends.layers.drop import Drop
 from nfspec.backends.optimizers import AGC
 from nfspec.backends.optimizers.around import found_in
 from nfspec.backends.training import checkpoints, evaluation
 from nfspec.backends.training.checkpoints import OtherTraining, Position
 from nfspec.backends.training.devices import Devices
-from nfspec.clipping import matches
 from nfspec.data.batches import Examples, Share, batches, held_out
 from nfspec.data.sources import Source
 from nfspec.errors import InputError, NfspecError, WeightError
-from nfspec.initialise import Params, generator
+from nfspec.language.spec import Spec
 from nfspec.plan import Plan
-from nfspec.runs import Run
-from nfspec.scores import Score
-from nfspec.spec import Spec
+from nfspec.plan.clipping import matches
+from nfspec.plan.initialise import Params, generator
+from nfspec.training import logs
+from nfspec.training.runs import Run
+from nfspec.training.scores import Score
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 

@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from nfspec.backends.kernels import kernels
-from nfspec.clipping import ClipRule
+from nfspec.plan.clipping import ClipRule
 
 BACKEND = keras.backend.backend()
 MODULES = {"kernel": kernels(False), "plain": kernels(True)}

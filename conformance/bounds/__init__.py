@@ -5,4 +5,6 @@ adds, fused or not. They are first-order in the unit roundoff u and probabilisti
 errors that are independent and of mean zero, an error exceeds LAMBDA standard-deviation-like units
 with probability at most 2·exp(-LAMBDA²/2) = 2.5e-14 (Azuma's inequality over the partial sums;
 Ipsen and Zhou 2020, arXiv:1906.10465; Higham and Mary 2019).
+
+They import `cases` and the reference.
 """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.conformance.precision import Precision
+from nfspec.conformance.cases.precision import Precision
 from nfspec.reference.rounding import Rounding
 
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.conformance.bounds.sums import entering, summing
-from nfspec.conformance.precision import Precision
+from nfspec.conformance.cases.precision import Precision
 
 Array = NDArray[np.float64]
 Terms = dict[str, Array]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule
 from nfspec.conformance.bounds.bounded import Terms
 from nfspec.conformance.bounds.sums import summing
-from nfspec.conformance.precision import FULL, Precision
+from nfspec.conformance.cases.precision import FULL, Precision
+from nfspec.language.tables import Recipe
+from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule
 from nfspec.reference import training
-from nfspec.training import Recipe
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from nfspec.activations import apply
 from nfspec.conformance.bounds.bounded import (
     Bounded,
     Terms,
@@ -21,8 +20,9 @@ from nfspec.conformance.bounds.bounded import (
     together,
 )
 from nfspec.conformance.bounds.sums import entering, summing
-from nfspec.conformance.precision import Precision
+from nfspec.conformance.cases.precision import Precision
 from nfspec.plan import ECA, Activation, Dense, GlobalPool, Pool, Residual, SqueezeExcite
+from nfspec.plan.activations import apply
 from nfspec.reference import derivatives
 from nfspec.reference import operations as ops
 

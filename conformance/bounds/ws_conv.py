@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.conformance.bounds.sums import LAMBDA, entering, summing
-from nfspec.conformance.precision import Precision
+from nfspec.conformance.cases.precision import Precision
 from nfspec.plan import WSConv
 from nfspec.reference import derivatives
 from nfspec.reference import operations as ops

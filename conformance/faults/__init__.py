@@ -2,6 +2,8 @@
 
 Each is one mistake that a port, or the kit itself, could make. Workers inject them, so that every
 framework has the same ones; a run with `--faults` says which property killed each, on each.
+
+They import `cases`, and patch `backends` inside a worker.
 """
 
 from nfspec.conformance.faults.base import NO_FAULT, Fault, parametric

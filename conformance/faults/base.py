@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nfspec.conformance.case import Arrays, Clip
+from nfspec.conformance.cases.case import Arrays, Clip
 from nfspec.errors import InputError
 from nfspec.plan import Activation, Plan, Residual
 

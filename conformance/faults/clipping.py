@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nfspec.conformance.case import Clip
+from nfspec.conformance.cases.case import Clip
+from nfspec.conformance.cases.precision import truncated
 from nfspec.conformance.faults.base import Fault, of_arrays, patched
-from nfspec.conformance.precision import truncated
 from nfspec.plan import Plan
 
 CLIP = "nfspec.backends.kernels.plain:clip"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nfspec.conformance.cases.precision import truncated
 from nfspec.conformance.faults.base import Fault, of_arrays, of_kind, patched
-from nfspec.conformance.precision import truncated
 from nfspec.plan import WSConv
 
 LAYER = "nfspec.backends.layers.ws_conv:WSConv2D"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nfspec.conformance.case import Arrays
+from nfspec.conformance.cases.case import Arrays
+from nfspec.conformance.cases.precision import truncated
 from nfspec.conformance.faults.base import (
     Fault,
     of_arrays,
@@ -16,7 +17,6 @@ from nfspec.conformance.faults.base import (
     of_params,
     patched,
 )
-from nfspec.conformance.precision import truncated
 from nfspec.plan import ECA, Activation, Op, Plan, Pool, Residual, SqueezeExcite
 
 GELUS = {"gelu_tanh": "gelu_erf", "gelu_erf": "gelu_tanh"}

@@ -1,4 +1,7 @@
-"""The properties, in the order in which they are tested: cheap and telling ones first."""
+"""The properties, in the order in which they are tested: cheap and telling ones first.
+
+They import `cases` and `bounds`.
+"""
 
 from nfspec.conformance.properties import (
     drops,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.conformance.bounds.bounded import Terms
-from nfspec.conformance.case import Arrays, Case
-from nfspec.conformance.target import Target
+from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.target import Target
 
 Array = NDArray[np.float64]
 Outputs = Mapping[str, NDArray[Any]]

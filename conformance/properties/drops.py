@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from nfspec import plan as p
 from nfspec.conformance.bounds.chance import chance
-from nfspec.conformance.case import Arrays, Case
-from nfspec.conformance.precision import MODES, narrow
+from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.precision import MODES, narrow
+from nfspec.conformance.cases.target import Target
 from nfspec.conformance.properties.base import (
     Array,
     Expectation,
@@ -25,7 +26,6 @@ from nfspec.conformance.properties.base import (
     Outputs,
     Property,
 )
-from nfspec.conformance.target import Target
 
 Mask = NDArray[np.bool_]
 Found = dict[str, tuple[Array, Expectation]]  # the value found, and the expected one

@@ -12,8 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from nfspec import plan as p
-from nfspec.conformance.case import Arrays, Case, Clip
-from nfspec.conformance.precision import MODES
+from nfspec.conformance.cases.case import Arrays, Case, Clip
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.regimes import as_float32
+from nfspec.conformance.cases.target import CONV, Target
 from nfspec.conformance.properties.base import (
     FULL_MODES,
     Expectation,
@@ -23,8 +25,6 @@ from nfspec.conformance.properties.base import (
     spread,
     wide,
 )
-from nfspec.conformance.regimes import as_float32
-from nfspec.conformance.target import CONV, Target
 from nfspec.reference import operations as ops
 from nfspec.reference import training
 

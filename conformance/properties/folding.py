@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from nfspec import reference
 from nfspec.conformance.bounds.bands import bands
-from nfspec.conformance.case import Arrays, Case
-from nfspec.conformance.precision import MODES
+from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.reduction import SIDE
 from nfspec.conformance.properties.base import Array, Expectation, Expected, Property
 from nfspec.conformance.properties.networks import (
     SAMPLES,
@@ -18,7 +19,6 @@ from nfspec.conformance.properties.networks import (
     photographs,
     weights,
 )
-from nfspec.conformance.reduction import SIDE
 from nfspec.reference.rounding import Rounding
 
 IMAGES = 2

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import numpy as np
 
 from nfspec import plan as p
-from nfspec.conformance import regimes
 from nfspec.conformance.bounds import clipping as clip_bounds
 from nfspec.conformance.bounds import ws_conv as ws_bounds
-from nfspec.conformance.case import Arrays, Case
-from nfspec.conformance.precision import MODES
+from nfspec.conformance.cases import regimes
+from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.target import Target
 from nfspec.conformance.properties.base import (
     FULL_MODES,
     Array,
@@ -28,7 +29,6 @@ from nfspec.conformance.properties.base import (
 )
 from nfspec.conformance.properties.exact import image
 from nfspec.conformance.properties.layers import conv_output_shape
-from nfspec.conformance.target import Target
 
 GRID = 2.0**-12  # kernels are multiples of it, so that adding a power of two to them is exact
 

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec import plan as p
-from nfspec.conformance import regimes
 from nfspec.conformance.bounds import clipping as clip_bounds
 from nfspec.conformance.bounds import layers as bounds
 from nfspec.conformance.bounds import ws_conv as ws_bounds
-from nfspec.conformance.case import Arrays, Case
-from nfspec.conformance.precision import MODES, Precision, narrow
+from nfspec.conformance.cases import regimes
+from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.precision import MODES, Precision, narrow
+from nfspec.conformance.cases.target import Target
 from nfspec.conformance.properties.base import (
     ALL_MODES,
     FULL_MODES,
@@ -27,8 +28,7 @@ from nfspec.conformance.properties.base import (
     wide,
 )
 from nfspec.conformance.properties.exact import IMAGE, image
-from nfspec.conformance.target import Target
-from nfspec.counting import output_side
+from nfspec.plan.counting import output_side
 
 LARGEST_DY = 4.0  # in the regime RANGE, so that dy · x does not overflow
 

@@ -18,8 +18,10 @@ from nfspec import plan as p
 from nfspec import reference
 from nfspec.conformance.bounds.bands import bands
 from nfspec.conformance.bounds.chance import UNLIKELY, chance
-from nfspec.conformance.case import DROPS, Arrays, Case
-from nfspec.conformance.precision import MODES
+from nfspec.conformance.cases.case import DROPS, Arrays, Case
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.reduction import CLASSES, SIDE
+from nfspec.conformance.cases.target import Target, plan_of
 from nfspec.conformance.properties.base import (
     FULL_MODES,
     Array,
@@ -44,8 +46,6 @@ from nfspec.conformance.properties.networks import (
     weights,
 )
 from nfspec.conformance.properties.training import by_role, first_step
-from nfspec.conformance.reduction import CLASSES, SIDE
-from nfspec.conformance.target import Target, plan_of
 from nfspec.plan import Plan
 
 IMAGES = 512  # in a batch given to a network in training; it is called twice

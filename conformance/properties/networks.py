@@ -12,8 +12,11 @@ import numpy as np
 
 from nfspec import reference
 from nfspec.conformance.bounds.bands import bands
-from nfspec.conformance.case import DROPS, Arrays, Case
-from nfspec.conformance.precision import MODES
+from nfspec.conformance.cases.case import DROPS, Arrays, Case
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.reduction import SIDE
+from nfspec.conformance.cases.target import Target, plan_of
+from nfspec.conformance.cases.weights import trial_params
 from nfspec.conformance.properties.base import (
     Array,
     Expectation,
@@ -21,11 +24,8 @@ from nfspec.conformance.properties.base import (
     Outputs,
     Property,
 )
-from nfspec.conformance.reduction import SIDE
-from nfspec.conformance.target import Target, plan_of
-from nfspec.conformance.trial import trial_params
-from nfspec.initialise import init
 from nfspec.plan import INPUT, Block, Plan
+from nfspec.plan.initialise import init
 from nfspec.reference.rounding import Rounding
 
 SAMPLES = 3  # perturbed runs of blocks and networks, whose rms is over many elements

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from nfspec import reference
-from nfspec.clipping import clip_rules
 from nfspec.conformance.bounds import clipping as clip_bounds
 from nfspec.conformance.bounds.bands import bands
-from nfspec.conformance.case import Arrays, Case
-from nfspec.conformance.precision import MODES
+from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.reduction import CLASSES, IMAGES, RATE_STEPS, SIDE
 from nfspec.conformance.properties.base import (
     FULL_MODES,
     Array,
@@ -30,8 +30,8 @@ from nfspec.conformance.properties.networks import (
     rms,
     weights,
 )
-from nfspec.conformance.reduction import CLASSES, IMAGES, RATE_STEPS, SIDE
 from nfspec.plan import Plan
+from nfspec.plan.clipping import clip_rules
 from nfspec.reference import TrainingState, training
 from nfspec.reference.rounding import Rounding
 

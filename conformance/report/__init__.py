@@ -1,12 +1,15 @@
-"""Reports of a conformance run: JSON for programs, Markdown to commit, HTML to look at."""
+"""Reports of a conformance run: JSON for programs, Markdown to commit, HTML to look at.
+
+It imports the results, and the names of properties and faults.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from nfspec.conformance.cases.results import Results
 from nfspec.conformance.report.html import html
 from nfspec.conformance.report.markdown import markdown
-from nfspec.conformance.results import Results
 from nfspec.errors import InputError
 from nfspec.weights.files import replacing
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nfspec.conformance.faults import FAULTS
-from nfspec.conformance.kill import KillMatrix
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.report.markdown import escaped
+from nfspec.conformance.running.kill import KillMatrix
 
 
 def faults_markdown(matrix: KillMatrix) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from nfspec.conformance.cases.results import BAD, HISTOGRAM_EDGES, Cell, Results
 from nfspec.conformance.report import words
-from nfspec.conformance.results import BAD, HISTOGRAM_EDGES, Cell, Results
 
 FOLDER = Path(__file__).parent
 

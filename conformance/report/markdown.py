@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from nfspec.conformance.cases.results import BAD, Cell, Results
 from nfspec.conformance.report import words
-from nfspec.conformance.results import BAD, Cell, Results
 
 
 def compact_verdicts(results: Results) -> dict[str, dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from nfspec.conformance.report.markdown import compact_verdicts
-from nfspec.conformance.run import Settings, run
+from nfspec.conformance.running.run import Settings, run
 
 SMALL = Settings(source="timm/test_nfnet", examples=2)
 

@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from nfspec.conformance.results import BAD, Cell, PropertyInfo, Results
-from nfspec.validation import found_text, printable
+from nfspec.conformance.cases.results import BAD, Cell, PropertyInfo, Results
+from nfspec.wording import found_text, printable
 
 ABSENT = "no result"
 

@@ -18,7 +18,7 @@ A subject is a class that is called with a mode (`f32`, `tf32`, `bf16`, `f16`), 
 | `eca` | `nfspec.plan.ECA` | x, kernel |
 | `residual` | `nfspec.plan.Residual` | branch, shortcut, and skip_gain if it is learned |
 | `dense` | `nfspec.plan.Dense` | x, kernel, bias |
-| `agc` | `nfspec.conformance.case.Clip` | gradient, parameter; returns the clipped gradient |
+| `agc` | `nfspec.conformance.cases.case.Clip` | gradient, parameter; returns the clipped gradient |
 | `block` | a plan of one block, which reads `input` | x, {canonical name: parameter} |
 | `forward` | a plan | x, {canonical name: parameter}; returns {tap: value}, of any taps |
 
@@ -43,6 +43,8 @@ for inference, and functions that give it other folded parameters, by the names 
 
 Subjects are found by the names below, by entry point of the group `nfspec.subjects`, or as
 `module:object`.
+
+An adapter imports `cases`, and the implementation that it adapts when it is made.
 """
 
 from __future__ import annotations

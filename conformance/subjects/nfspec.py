@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nfspec.conformance.case import Arrays, Clip
-from nfspec.conformance.precision import MODES
-from nfspec.conformance.reduction import RATE_STEPS
+from nfspec.conformance.cases.case import Arrays, Clip
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.reduction import RATE_STEPS
 from nfspec.plan import Op, Plan
 
 Function = Callable[..., Any]
@@ -126,7 +126,7 @@ class Nfspec:
         import keras
 
         from nfspec.conformance.subjects.running import changes
-        from nfspec.folding import fold
+        from nfspec.rewrites.folding import fold
 
         found = fold(plan, params)
         model = self._model(found.plan, found.params, taps=False)
@@ -146,7 +146,7 @@ class Nfspec:
     ) -> dict[str, np.ndarray[Any, Any]]:
         """By Keras's `fit`, one batch after another of the same images."""
         from nfspec.compilation import params_of
-        from nfspec.runs import recipe
+        from nfspec.training.runs import recipe
 
         model = self._model(plan, params, taps=False)
         trainer = recipe(plan, steps=RATE_STEPS, batch=len(x)).compile(model)
@@ -173,7 +173,7 @@ class Nfspec:
         """One step of the recipe's optimiser from a state that is given."""
         import keras
 
-        from nfspec.runs import recipe
+        from nfspec.training.runs import recipe
 
         model = self._model(plan, params, taps=False)
         weights = model.trainable_variables

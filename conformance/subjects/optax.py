@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-from nfspec.conformance.case import Clip
+from nfspec.conformance.cases.case import Clip
 from nfspec.conformance.subjects import NotOffered
 from nfspec.errors import BackendError
 

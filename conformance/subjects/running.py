@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nfspec.conformance.case import Arrays
+from nfspec.conformance.cases.case import Arrays
 
 Forward = Callable[[Any], dict[str, np.ndarray[Any, Any]]]
 

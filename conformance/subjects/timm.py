@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nfspec.conformance.case import Clip
+from nfspec.conformance.cases.case import Clip
 from nfspec.conformance.subjects import NotOffered
 from nfspec.errors import BackendError
 from nfspec.plan import ECA, Activation, Plan, Pool, SqueezeExcite, WSConv

@@ -3,6 +3,8 @@
 Results go to stdout, what is wrong to stderr. Exit status: 0; 1 where `diff` finds a difference,
 `compare` and `conform` an implementation that is not the same;
 2 for anything that cannot be used; 130 when interrupted.
+
+One file for each command, which parses, calls and prints. Commands import every other room.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from nfspec.cli.listing import list_specs
 from nfspec.cli.new import new
 from nfspec.cli.plot import plot
 from nfspec.cli.show import show
-from nfspec.cli.text import print_lines, say
 from nfspec.cli.train import train
+from nfspec.console import print_lines, say
 from nfspec.errors import InputError, NfspecError
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.text import WIDTH, bold, print_json, print_lines, table
-from nfspec.clipping import ClipRule, clip_rules
-from nfspec.loader import load
+from nfspec.console import WIDTH, bold, print_json, print_lines, table
+from nfspec.language.loader import load
+from nfspec.language.template import value_text
 from nfspec.plan import Parameter, Plan
-from nfspec.resolver import resolve
-from nfspec.template import value_text
+from nfspec.plan.clipping import ClipRule, clip_rules
+from nfspec.plan.resolver import resolve
 
 RULE = "a unit's norm(gradient) is cut to lambda * max(norm(weight), eps)"
 UNITS = {

@@ -12,13 +12,13 @@ import typer
 
 from nfspec.cli.compare import parse_backends
 from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
-from nfspec.cli.outputs import FORCE_HELP, require_free
-from nfspec.cli.text import print_json, print_lines, say, table
 from nfspec.compilation import BACKENDS, missing
+from nfspec.console import print_json, print_lines, say, table
 from nfspec.errors import BackendError, InputError
-from nfspec.loader import load
-from nfspec.resolver import resolve
-from nfspec.room import require_room
+from nfspec.language.loader import load
+from nfspec.outputs import FORCE_HELP, require_free
+from nfspec.plan.resolver import resolve
+from nfspec.plan.room import require_room
 from nfspec.weights.files import replacing
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def bench(
 
     Nothing in a file is run, whoever wrote it.
     """
-    from nfspec.benchmarks import machine, report, run
+    from nfspec.benchmarks import report, run
     from nfspec.benchmarks.works import WORKS, Setup, contestants
+    from nfspec.cost import machine
 
     plan = resolve(load(variant))
     known = (*WORKS, "build")

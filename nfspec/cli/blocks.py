@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from nfspec.cli.text import bold, compact, table
-from nfspec.counting import Count, Row
+from nfspec.console import bold, compact, table
 from nfspec.plan import Block, Dense, Dropout, Plan, Pool, WSConv
+from nfspec.plan.counting import Count, Row
 
 COLUMNS = (
     *("", "in", "mid", "out", "grp", "k", "s"),

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.text import compact, print_json, print_lines, say
-from nfspec.counting import count
+from nfspec.console import compact, print_json, print_lines, say
 from nfspec.errors import InputError, NfspecError, Problem, SpecError
-from nfspec.loader import load
-from nfspec.resolver import resolve
+from nfspec.language.loader import load
+from nfspec.plan.counting import count
+from nfspec.plan.resolver import resolve
 
 
 def _report(file: str) -> tuple[dict[str, Any], NfspecError | None]:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfspec.cli.options import MAX_SEED, MAX_SIDE
-from nfspec.cli.text import compact, print_json, print_lines, say, table
+from nfspec.arguments import MAX_SEED
+from nfspec.cli.options import MAX_SIDE
 from nfspec.compilation import BACKENDS
-from nfspec.counting import count
+from nfspec.console import compact, print_json, print_lines, say, table
+from nfspec.data.images import prepare, sample_photo
 from nfspec.errors import BackendError
-from nfspec.images import prepare, sample_photo
-from nfspec.loader import load
-from nfspec.resolver import resolve
+from nfspec.language.loader import load
+from nfspec.plan.counting import count
+from nfspec.plan.resolver import resolve
 
 if TYPE_CHECKING:
     from nfspec.conformance.compare import Comparison, Progress, Run

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nfspec.arguments import MAX_SEED
 from nfspec.cli.compare import parse_backends
-from nfspec.cli.folders import alone
-from nfspec.cli.options import MAX_SEED
-from nfspec.cli.outputs import FORCE_HELP, require_own
-from nfspec.cli.text import WIDTH, clean, print_lines, print_text, say, table
 from nfspec.compilation import BACKENDS
+from nfspec.console import WIDTH, clean, print_lines, print_text, say, table
 from nfspec.errors import BackendError, InputError
+from nfspec.outputs import FORCE_HELP, require_own
+from nfspec.training.folders import alone
 
 if TYPE_CHECKING:
-    from nfspec.conformance.deviations import Deviation
-    from nfspec.conformance.results import Cell, Results
-    from nfspec.conformance.run import Progress, Settings
+    from nfspec.conformance.cases.results import Cell, Results
+    from nfspec.conformance.running.deviations import Deviation
+    from nfspec.conformance.running.run import Progress, Settings
 
 MODES = ("f32", "tf32", "bf16", "f16")
 DEVICES = ("cpu", "gpu", "tpu")
@@ -117,8 +117,8 @@ def _progress() -> Iterator[Progress]:
 
 def _summary(results: Results) -> list[str]:
     """What went wrong, and the verdict in a line."""
+    from nfspec.conformance.cases.results import BAD
     from nfspec.conformance.report.words import explanation
-    from nfspec.conformance.results import BAD
 
     lines = []
     for cell in results.cells:
@@ -160,10 +160,10 @@ def _finish(
     results: Results, settings: Settings, entries: tuple[Deviation, ...], out: Path
 ) -> list[str]:
     """Apply known deviations, look for explanations, write the reports; their paths."""
-    from nfspec.conformance.deviations import apply
-    from nfspec.conformance.explain import explain
+    from nfspec.conformance.conventions.explain import explain
     from nfspec.conformance.properties import PROPERTIES
     from nfspec.conformance.report import write
+    from nfspec.conformance.running.deviations import apply
 
     asked = {info.id for info in results.properties}
     left_out = [name for name in PROPERTIES if name not in asked]
@@ -238,8 +238,8 @@ def conform(
     in deviations is run, whoever wrote it.
     """
     _need_packages()
-    from nfspec.conformance.deviations import load as load_deviations
-    from nfspec.conformance.run import Settings, run
+    from nfspec.conformance.running.deviations import load as load_deviations
+    from nfspec.conformance.running.run import Settings, run
 
     entries = load_deviations(Path(deviations) if deviations else None)
     settings = Settings(
@@ -279,9 +279,9 @@ def conform(
 
 def _faults(settings: Settings, out: Path, resume: bool, as_json: bool) -> None:
     """Seed every fault, find the detection limits, and write the kill matrix."""
-    from nfspec.conformance.kill import KillMatrix, kill_matrix
-    from nfspec.conformance.limits import limits
     from nfspec.conformance.report.faults import faults_markdown
+    from nfspec.conformance.running.kill import KillMatrix, kill_matrix
+    from nfspec.conformance.running.limits import limits
     from nfspec.weights.files import replacing
 
     path = out / "faults.json"
@@ -337,7 +337,7 @@ def replay(
     A --subject is code, which is imported and run: test only what you trust. Nothing in a case is
     run, whoever wrote it.
     """
-    from nfspec.conformance.replay import replay as run_case
+    from nfspec.conformance.running.replay import replay as run_case
 
     subjects = tuple(dict.fromkeys(subject)) if subject else parse_backends(backends)
     answers = run_case(case, subjects, _device(device), fault)

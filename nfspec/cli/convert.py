@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 
 from nfspec import weights
-from nfspec.cli.outputs import FORCE_HELP, require_free
-from nfspec.cli.text import compact, print_lines, say
+from nfspec.console import compact, print_lines, say
 from nfspec.errors import InputError, WeightError
 from nfspec.files import opened
-from nfspec.grey import to_grey
-from nfspec.loader import given, load
-from nfspec.reading import Layer
-from nfspec.resolver import resolve
-from nfspec.room import require_room
-from nfspec.spec import Spec
+from nfspec.language.loader import given, load
+from nfspec.language.reading import Layer
+from nfspec.language.spec import Spec
+from nfspec.outputs import FORCE_HELP, require_free
+from nfspec.plan.resolver import resolve
+from nfspec.plan.room import require_room
+from nfspec.rewrites.grey import to_grey
 from nfspec.weights.timm import SUFFIXES as TIMM_SUFFIXES
 
 

@@ -11,16 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.accelerators import ACCELERATORS, GIB, Accelerator, named
 from nfspec.cli.options import MAX_DEVICES, MAX_IMAGES, MAX_SIDE
-from nfspec.cli.text import WIDTH, bold, print_json, print_lines, say, table
-from nfspec.costs import Calibration, Step, calibrate, step
+from nfspec.console import WIDTH, bold, print_json, print_lines, say, table
+from nfspec.cost.accelerators import ACCELERATORS, GIB, Accelerator, named
+from nfspec.cost.memory import largest_batch
+from nfspec.cost.roofline import Calibration, Step, calibrate, step
 from nfspec.errors import InputError
-from nfspec.loader import load
-from nfspec.memory import largest_batch
+from nfspec.language.loader import load
 from nfspec.plan import Plan
-from nfspec.resolver import resolve
-from nfspec.runs import Run, recipe
+from nfspec.plan.resolver import resolve
+from nfspec.training.runs import Run, recipe
 
 MEMORY = {  # of a field of Memory, what is printed
     "parameters": "parameters",
@@ -64,7 +64,7 @@ MAX_FIGURE = 1e9  # of --tflops and --gbs; no machine is near it
 def _here(given: Accelerator, tflops: float | None, gbs: float | None) -> Accelerator:
     """The cpu with this machine's figures; what is not given is measured."""
     if tflops is None or gbs is None:
-        from nfspec.benchmarks import machine
+        from nfspec.cost import machine
 
         say("measuring the machine ...")
         tflops = machine.sgemm() / 1e3 if tflops is None else tflops

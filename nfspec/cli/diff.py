@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.text import WIDTH, bold, compact, print_json, print_lines, table
-from nfspec.counting import Count, count
-from nfspec.differences import Difference, differences, read
-from nfspec.resolver import resolve
-from nfspec.spec import Spec
-from nfspec.template import path_text, value_text
+from nfspec.console import WIDTH, bold, compact, print_json, print_lines, table
+from nfspec.language.differences import Difference, differences, read
+from nfspec.language.spec import Spec
+from nfspec.language.template import path_text, value_text
+from nfspec.plan.counting import Count, count
+from nfspec.plan.resolver import resolve
 
 
 def _table(a: str, b: str, found: list[Difference]) -> list[str]:

@@ -7,21 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli import frameworks
 from nfspec.cli.convert import READERS, kind_of_input
-from nfspec.cli.folders import read_facts
 from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
-from nfspec.cli.text import print_json, print_lines, say
 from nfspec.compilation import default_backend
+from nfspec.console import print_json, print_lines, say
 from nfspec.data.batches import held_out as batches_of
+from nfspec.data.images import require_channels
 from nfspec.data.sources import open_held_out
 from nfspec.errors import InputError
-from nfspec.images import require_channels
-from nfspec.loader import load
-from nfspec.resolver import resolve
-from nfspec.room import require_room
-from nfspec.scores import interval
-from nfspec.validation import printable
+from nfspec.language.loader import load
+from nfspec.plan.resolver import resolve
+from nfspec.plan.room import require_room
+from nfspec.training import frameworks
+from nfspec.training.folders import read_facts
+from nfspec.training.scores import interval
+from nfspec.wording import printable
 
 
 def score_lines(top1: int, top5: int, images: int) -> list[str]:

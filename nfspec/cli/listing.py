@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.text import bold, print_json, print_lines, table
-from nfspec.loader import dialects, layers, merge, variants
+from nfspec.console import bold, print_json, print_lines, table
+from nfspec.language.loader import dialects, layers, merge, variants
 
 
 def _summary(name: str) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from nfspec.cli.outputs import FORCE_HELP, require_free, written
-from nfspec.cli.text import print_lines
+from nfspec.console import print_lines
 from nfspec.errors import InputError
-from nfspec.loader import dialects, load, variants
-from nfspec.spec import Spec
-from nfspec.template import starting_spec
+from nfspec.language.loader import dialects, load, variants
+from nfspec.language.spec import Spec
+from nfspec.language.template import starting_spec
+from nfspec.outputs import FORCE_HELP, require_free, written
 
 
 def _checked_name(name: str) -> str:

@@ -3,4 +3,3 @@
 MAX_SIDE = 8_192  # px, as in a spec
 MAX_IMAGES = 1_000_000  # in a batch, as in a recipe
 MAX_DEVICES = 1_000_000
-MAX_SEED = 2**32 - 1  # Keras and NumPy take no larger one

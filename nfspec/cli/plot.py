@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from nfspec import logs
-from nfspec.cli.outputs import FORCE_HELP, require_free
-from nfspec.cli.text import print_lines, say
+from nfspec.console import print_lines, say
 from nfspec.errors import InputError
-from nfspec.plots import plot as draw
-from nfspec.validation import printable
+from nfspec.outputs import FORCE_HELP, require_free
+from nfspec.training import logs
+from nfspec.training.plots import plot as draw
+from nfspec.wording import printable
 
 
 def _read(folder: Path) -> list[logs.Entry]:

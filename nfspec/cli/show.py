@@ -11,16 +11,16 @@ import typer
 
 from nfspec.cli.blocks import block_table
 from nfspec.cli.options import MAX_SIDE
-from nfspec.cli.text import WIDTH, bold, print_json, print_lines
-from nfspec.counting import Count, count
-from nfspec.differences import spec_fields
+from nfspec.console import WIDTH, bold, print_json, print_lines
 from nfspec.errors import InputError
-from nfspec.loader import load
+from nfspec.language.differences import spec_fields
+from nfspec.language.loader import load
+from nfspec.language.spec import Spec
+from nfspec.language.template import path_text, resolved
 from nfspec.plan import Activation, Plan, WSConv
-from nfspec.resolver import resolve
-from nfspec.spec import Spec
-from nfspec.template import path_text, resolved
-from nfspec.validation import printable
+from nfspec.plan.counting import Count, count
+from nfspec.plan.resolver import resolve
+from nfspec.wording import printable
 
 WS_SCALE = {
     "max": "1 / sqrt(max(N * var, {eps:g}))",

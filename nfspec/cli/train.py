@@ -13,12 +13,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import nfspec
-from nfspec import logs
-from nfspec.cli import frameworks
+from nfspec.arguments import MAX_SEED
 from nfspec.cli.convert import READERS, kind_of_input
 from nfspec.cli.evaluate import score_lines
-from nfspec.cli.folders import RUN, claimed, clear
-from nfspec.cli.launching import (
+from nfspec.cli.options import MAX_IMAGES
+from nfspec.compilation import BACKENDS, default_backend, missing
+from nfspec.console import print_json, print_lines, say
+from nfspec.data.images import require_channels
+from nfspec.data.sources import DIGITS, open_sources
+from nfspec.errors import BackendError, InputError, NfspecError
+from nfspec.language.loader import given, load
+from nfspec.language.template import resolved
+from nfspec.plan.initialise import init
+from nfspec.plan.resolver import resolve
+from nfspec.plan.room import require_room
+from nfspec.training import frameworks, logs
+from nfspec.training.folders import RUN, claimed, clear
+from nfspec.training.plots import plot
+from nfspec.training.processes import (
     asked_to_stop,
     devices_of,
     end_with_parent,
@@ -28,8 +40,7 @@ from nfspec.cli.launching import (
     require_memory,
     start_processes,
 )
-from nfspec.cli.options import MAX_IMAGES, MAX_SEED
-from nfspec.cli.recipes import (
+from nfspec.training.recipes import (
     DEFAULT,
     Wanted,
     asked_for,
@@ -38,22 +49,11 @@ from nfspec.cli.recipes import (
     fine_tuning,
     read_recipe,
 )
-from nfspec.cli.text import print_json, print_lines, say
-from nfspec.cli.watching import WithTensorBoard, watching
-from nfspec.compilation import BACKENDS, default_backend, missing
-from nfspec.data.sources import DIGITS, open_sources
-from nfspec.errors import BackendError, InputError, NfspecError
-from nfspec.images import require_channels
-from nfspec.initialise import init
-from nfspec.loader import given, load
-from nfspec.plots import plot
-from nfspec.resolver import resolve
-from nfspec.room import require_room
-from nfspec.runs import Run, recipe
-from nfspec.starting import start_from
-from nfspec.template import resolved
-from nfspec.validation import printable
+from nfspec.training.runs import Run, recipe
+from nfspec.training.starting import start_from
+from nfspec.training.watching import WithTensorBoard, watching
 from nfspec.weights.files import replacing
+from nfspec.wording import printable
 
 if TYPE_CHECKING:
     from nfspec.backends.training.loop import Training

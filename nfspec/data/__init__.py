@@ -1,1 +1,4 @@
-"""Training images and their labels, made without a framework."""
+"""Training images and their labels, made without a framework.
+
+It imports `language` and `plan`.
+"""

@@ -95,7 +95,7 @@ def random_crop_flip(
     Where no crop is found, or where it is the whole image, the original takes the centre, without
     the margin that would be 32 px of the result; so it does always if the area is (1, 1).
 
-    Resizing is bicubic with antialiasing and rounds, as in `nfspec.images.prepare`; the original's
+    Resizing is bicubic with antialiasing and rounds, as in `images.prepare`; the original's
     is without, and what lies beyond 0 and 255 is cut off only by RandAugment.
 
     Args:

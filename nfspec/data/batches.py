@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from nfspec.data.augment import rand_augment, random_crop_flip
+from nfspec.data.images import fit, normalise
 from nfspec.data.mixing import cutmix, mix_kind, mixup
 from nfspec.data.sources import Source
 from nfspec.errors import InputError
-from nfspec.images import fit, normalise
-from nfspec.initialise import generator
-from nfspec.spec import Input
-from nfspec.training import Recipe
+from nfspec.language.spec import Input
+from nfspec.language.tables import Recipe
+from nfspec.plan.initialise import generator
 
 Pixels = NDArray[np.uint8]
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # images (N, S, S, C), labels (N, classes)

@@ -18,7 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from nfspec.errors import InputError
-from nfspec.training import Recipe
+from nfspec.language.tables import Recipe
 
 Pixels = NDArray[np.uint8]
 MixKind = Literal["mixup", "cutmix"]

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nfspec.data.images import FORMATS, UNREADABLE, cause, opened_image, with_channels
 from nfspec.errors import InputError
-from nfspec.images import FORMATS, UNREADABLE, cause, opened_image, with_channels
-from nfspec.initialise import generator
-from nfspec.validation import few, printable
+from nfspec.plan.initialise import generator
+from nfspec.wording import few, printable
 
 DIGITS = "digits"
 SPLITS = (("train",), ("val", "validation", "valid", "test"))
@@ -34,7 +34,7 @@ class Source:
         labels: (images,), int64.
         names: Name of each image.
         opened: The image of a number, of any size and mode, to be used in a `with`; one of
-            `nfspec.images.UNREADABLE` where it cannot be read.
+            `nfspec.data.images.UNREADABLE` where it cannot be read.
     """
 
     classes: tuple[str, ...]

@@ -1,4 +1,7 @@
-"""The oracle: what each operation and a training step mean, in float64 NumPy, from the formulas."""
+"""The oracle: what each operation and a training step mean, in float64 NumPy, from the formulas.
+
+It imports NumPy, `plan` and, to check parameters, `weights`: nothing that it judges.
+"""
 
 from nfspec.reference import training
 from nfspec.reference.gradients import Gradients, loss_and_gradients

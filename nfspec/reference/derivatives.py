@@ -15,7 +15,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from nfspec.activations import SELU_ALPHA, SELU_SCALE, apply
 from nfspec.plan import (
     ECA,
     Activation,
@@ -30,6 +29,7 @@ from nfspec.plan import (
     StochasticDepth,
     WSConv,
 )
+from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE, apply
 from nfspec.reference import operations as ops
 
 Array = NDArray[np.float64]

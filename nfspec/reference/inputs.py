@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nfspec.arguments import instance, shown
-from nfspec.counting import shapes
 from nfspec.errors import InputError, WeightError
 from nfspec.plan import Plan
-from nfspec.room import require_room_for_images
+from nfspec.plan.counting import shapes
+from nfspec.plan.room import require_room_for_images
 from nfspec.weights.checking import Found, Header, header, require
 from nfspec.weights.checking import shapes as shapes_of
 

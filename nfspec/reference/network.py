@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nfspec.activations import apply
 from nfspec.arguments import mapping
 from nfspec.errors import InputError
-from nfspec.initialise import Params
 from nfspec.plan import (
     ECA,
     INPUT,
@@ -27,6 +25,8 @@ from nfspec.plan import (
     StochasticDepth,
     WSConv,
 )
+from nfspec.plan.activations import apply
+from nfspec.plan.initialise import Params
 from nfspec.reference import operations as ops
 from nfspec.reference.inputs import as_images, as_params
 from nfspec.reference.rounding import Rounding

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from nfspec.activations import apply
 from nfspec.plan import ECA, Activation, Padding, Pool, SqueezeExcite, WSConv
+from nfspec.plan.activations import apply
 
 Array = NDArray[np.float64]
 

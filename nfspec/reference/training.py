@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nfspec.arguments import instance, number, whole
-from nfspec.clipping import LEAST_GRADIENT_NORM, ClipRule, clip_rules
 from nfspec.errors import InputError
+from nfspec.language.tables import Recipe
 from nfspec.plan import Plan
+from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule, clip_rules
 from nfspec.reference.gradients import Gradients, loss_and_gradients
 from nfspec.reference.inputs import array_of, as_images, as_params, finite
 from nfspec.reference.rounding import Rounding
-from nfspec.training import Recipe
 
 Array = NDArray[np.float64]
 Arrays = Mapping[str, Array]
@@ -150,7 +150,7 @@ def clip(gradient: Array, parameter: Array, rule: ClipRule) -> tuple[Array, floa
     Args:
         gradient: G, in the parameter's shape.
         parameter: W, in the canonical layout.
-        rule: `nfspec.clipping.clip_rule` of the parameter; axes None: the tensor is one unit,
+        rule: `nfspec.plan.clipping.clip_rule` of the parameter; axes None: the tensor is one unit,
             empty: each element is.
 
     Returns:

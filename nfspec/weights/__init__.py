@@ -4,6 +4,8 @@
 `plan.parameters`: conv kernels HWIO, dense kernels IO, gains and biases (O,), skip gains ().
 Every function takes a file from a stranger as data: it returns all of the weights, or raises one
 `WeightError` that lists all that is wrong.
+
+It imports `plan` and the root.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nfspec.arguments import instance
 from nfspec.errors import WeightError, suggest
 from nfspec.plan import Plan
-from nfspec.validation import printable
+from nfspec.wording import printable
 
 MAX_LINES = 20
 CLASSIFIER = ("head.fc.kernel", "head.fc.bias")

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.errors import WeightError
-from nfspec.validation import printable
 from nfspec.weights.checking import Shape
 from nfspec.weights.files import reading, replacing
+from nfspec.wording import printable
 
 MAX_HEADER = 32 * 2**20  # bytes; the checkpoint of the largest network of any spec takes 18 MiB
 MAX_DIMENSIONS = 64  # NumPy allows no more

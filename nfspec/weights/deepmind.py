@@ -15,11 +15,11 @@ import numpy as np
 
 from nfspec.errors import WeightError
 from nfspec.plan import ECA, Plan, Residual
-from nfspec.validation import printable
 from nfspec.weights.arrays import converted, owned
 from nfspec.weights.checking import CLASSIFIER, Float32, check, text_names
 from nfspec.weights.files import replacing
 from nfspec.weights.unpickle import read_pickle
+from nfspec.wording import printable
 
 # Family: root module, name of a stem conv, name of a block.
 FAMILIES = {

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from nfspec.errors import WeightError
 from nfspec.files import opened
-from nfspec.validation import printable
+from nfspec.wording import printable
 
 TEMPORARY = re.compile(r"\.nfspec-[0-9a-f]{16}\.tmp")  # names of files that are being written
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from nfspec.errors import WeightError
 from nfspec.plan import Plan
-from nfspec.validation import printable
 from nfspec.weights.arrays import converted
 from nfspec.weights.checking import CLASSIFIER, Float32, check, shapes
 from nfspec.weights.container import DAMAGED, contents, write
+from nfspec.wording import printable
 
 FORMAT = "nfspec/1"
 MAX_FIELDS = 10

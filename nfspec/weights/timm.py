@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from nfspec.errors import BackendError, WeightError
 from nfspec.plan import ECA, Plan, SqueezeExcite
-from nfspec.validation import printable
 from nfspec.weights.arrays import converted, owned
 from nfspec.weights.checking import CLASSIFIER, Float32, Shape, check, text_names
 from nfspec.weights.container import contents, write
 from nfspec.weights.files import reading, replacing
 from nfspec.weights.unpickle import UNREADABLE, scan
+from nfspec.wording import printable
 
 CONVS = {
     "conv0": "conv1",

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.errors import WeightError
-from nfspec.validation import printable
 from nfspec.weights.files import reading
+from nfspec.wording import printable
 
 MAX_OPCODES = 5_000_000  # a network of 2,000 blocks, the most of any spec, takes 1.5 million
 MAX_PARTS = 100  # of a tuple and the tuples in it; an array's take a dozen

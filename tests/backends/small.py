@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec.conformance.trial import trial_params
+from nfspec.conformance.cases.weights import trial_params
 
 from specs import HEAD
 

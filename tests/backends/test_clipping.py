@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 from nfspec.backends.clipping import clip_all
-from nfspec.clipping import clip_rule
-from nfspec.training import AGC
+from nfspec.language.tables import AGC
+from nfspec.plan.clipping import clip_rule
 
 
 def clip(gradient, parameter, rule):

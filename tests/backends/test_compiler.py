@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec import room
 from nfspec.backends.layers import StochasticDepth, WSConv2D
-from nfspec.conformance.trial import trial_params
+from nfspec.conformance.cases.weights import trial_params
+from nfspec.plan import room
 
 from golden import golden, relative
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec.clipping import clip_rules
+from nfspec.plan.clipping import clip_rules
 
 from .doors import GOLDEN, PLAN, SOME, door, some
 from .gradients import golden_model, gradient_function, smoothed

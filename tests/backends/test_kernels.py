@@ -15,15 +15,14 @@ import pytest
 from keras import ops
 
 import nfspec.backends.kernels
-from nfspec import activations
-from nfspec.activations import DEEPMIND_GAMMA
 from nfspec.backends.kernels import kernels
 from nfspec.backends.layers import WSConv2D
 from nfspec.backends.optimizers import SGD
-from nfspec.clipping import ClipRule, clip_rule
-from nfspec.plan import Init, Pool, WSConv
+from nfspec.language.tables import AGC
+from nfspec.plan import Init, Pool, WSConv, activations
+from nfspec.plan.activations import DEEPMIND_GAMMA
+from nfspec.plan.clipping import ClipRule, clip_rule
 from nfspec.reference import derivatives, operations
-from nfspec.training import AGC
 
 BACKEND = keras.backend.backend()
 FAST, PLAIN = kernels(False), kernels(True)

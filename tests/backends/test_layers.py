@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from nfspec.activations import DEEPMIND_GAMMA, apply
 from nfspec.backends.compiler import layer_of
 from nfspec.plan import ECA, Activation, Init, Pool, SqueezeExcite, WSConv
+from nfspec.plan.activations import DEEPMIND_GAMMA, apply
 from nfspec.reference import operations as ops
 
 U = 2.0**-24  # unit roundoff of float32

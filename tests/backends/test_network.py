@@ -12,10 +12,10 @@ from keras import ops
 import nfspec
 from nfspec.backends.compiler import assemble
 from nfspec.backends.layers import Conv2D, Residual, SpatialMean, SqueezeExcite, WSConv2D
+from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.target import target
-from nfspec.folding import fold
 from nfspec.plan import INPUT, WSConv
+from nfspec.rewrites.folding import fold
 
 from .gradients import loss_gradients
 from .small import SPEC, batches, small_params, small_plan, small_spec

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nfspec
-import nfspec.clipping
+import nfspec.plan.clipping
 from nfspec.backends.optimizers import EMA, SGD
 
 from .gradients import golden_model, gradient_function, smoothed
@@ -108,7 +108,7 @@ def test_clip_fractions_are_those_of_the_reference():
         {name: report.clip_fractions[name] for name in found}, abs=1e-6
     )
     assert "head.fc.kernel" not in found
-    rules = nfspec.clipping.clip_rules(g.training_plan)
+    rules = nfspec.plan.clipping.clip_rules(g.training_plan)
     assert {name: units for name, (_, units) in found.items()} == {
         name: rule.units for name, rule in rules.items() if rule.clipping is not None
     }
@@ -141,7 +141,7 @@ def test_any_keras_optimizer_can_be_wrapped(kind, backend):
     weights, gradients = some_weights(backend)
     make = getattr(keras.optimizers, kind)
     found = stepped(weights, nfspec.agc(small_plan(), make(0.01)), gradients[:1])
-    rules = [nfspec.clipping.clip_rules(small_plan())[v.canonical] for v in weights]
+    rules = [nfspec.plan.clipping.clip_rules(small_plan())[v.canonical] for v in weights]
     start = [small_params()[v.canonical].astype(np.float64) for v in weights]
     clipped = [
         nfspec.reference.training.clip(g.astype(np.float64), p, rule)[0].astype(np.float32)
@@ -203,7 +203,7 @@ def test_decay_is_coupled_and_comes_after_clipping(backend):
     weights, gradients = some_weights(backend)
     plan = with_recipe(small_plan(), weight_decay=0.5, learning_rate=0.01)
     found = stepped(weights, nfspec.agc(plan, sgd(plan)), gradients)
-    rules = nfspec.clipping.clip_rules(plan)
+    rules = nfspec.plan.clipping.clip_rules(plan)
     for i, variable in enumerate(weights):
         value = start = small_params()[variable.canonical].astype(np.float64)
         momentum = np.zeros(value.shape)

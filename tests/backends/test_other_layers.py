@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec.clipping import rule_like
+from nfspec.plan.clipping import rule_like
 from nfspec.reference import training
 
 from .small import small_params, small_plan, small_spec

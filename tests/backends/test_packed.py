@@ -9,9 +9,9 @@ from keras import ops
 if os.environ.get("KERAS_BACKEND") != "torch":
     pytest.skip("of PyTorch", allow_module_level=True)
 
-from nfspec import activations
 from nfspec.backends.kernels import torch as kernels
 from nfspec.backends.layers import Conv2D
+from nfspec.plan import activations
 from nfspec.reference import operations
 
 from .test_kernels import U, drawn

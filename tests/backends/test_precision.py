@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec.activations import DEEPMIND_GAMMA, apply
 from nfspec.backends.kernels import kernels
 from nfspec.backends.optimizers.around import found_in
+from nfspec.plan.activations import DEEPMIND_GAMMA, apply
 
 from .small import batches, small_params, small_plan, small_run, small_spec, with_recipe
 

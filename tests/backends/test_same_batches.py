@@ -7,7 +7,7 @@ DIGEST = """
 import hashlib
 from nfspec.data.batches import Examples, Share, batches
 from nfspec.data.sources import open_sources
-from nfspec.loader import given, load
+from nfspec.language.loader import given, load
 
 recipe = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "randaugment_layers": 4, "flip": True}
 values = {("recipe", name): value for name, value in recipe.items()}

@@ -9,7 +9,7 @@ from keras import ops
 
 import nfspec
 from nfspec.backends.compiler import assemble
-from nfspec.conformance.trial import trial_params
+from nfspec.conformance.cases.weights import trial_params
 from nfspec.reference.derivatives import vjp
 from nfspec.reference.network import evaluate
 from nfspec.reference.rounding import Rounding

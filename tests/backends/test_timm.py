@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import nfspec
+from nfspec.conformance.cases.weights import trial_params
 from nfspec.conformance.subjects.torchvision_standin import timm
-from nfspec.conformance.trial import trial_params
 
 from .small import slow_on_jax
 from golden import relative

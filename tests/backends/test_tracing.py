@@ -10,7 +10,7 @@ import pytest
 
 import nfspec
 from nfspec.backends import layers
-from nfspec.conformance.trial import trial_params
+from nfspec.conformance.cases.weights import trial_params
 
 from .small import DROPS, SPEC, small_params, small_spec
 from golden import golden, relative

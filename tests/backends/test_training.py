@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nfspec
-import nfspec.clipping
+import nfspec.plan.clipping
 from nfspec.backends.callbacks import ClipFraction
 from nfspec.backends.optimizers import AGC, EMA
 from nfspec.backends.optimizers.around import found_in
@@ -89,7 +89,7 @@ def test_the_recipe_moves_what_the_test_measures():
 def test_callbacks_get_the_clip_fraction(backend):
     _, history = whole_batches(backend)
     _, reports = reference_run(small_run(), STEPS)
-    rules = nfspec.clipping.clip_rules(small_plan())
+    rules = nfspec.plan.clipping.clip_rules(small_plan())
 
     def fraction(names):
         units = {name: rules[name].units for name in names}
@@ -187,7 +187,7 @@ def test_mixed_precision_trains_float32_parameters(backend, dtype):
     assert kinds == {"float32"}
     assert furthest(nfspec.params_of(model), state.params) <= (0.02, "")
     assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == STEPS
-    rules = nfspec.clipping.clip_rules(small_plan())
+    rules = nfspec.plan.clipping.clip_rules(small_plan())
     units = sum(rules[name].units for name in reports[0].clip_fractions)
     clipped = [f * rules[name].units for r in reports for name, f in r.clip_fractions.items()]
     # A few units in a hundred are within some per cent of their bound.

@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 
 import nfspec
-import nfspec.clipping
+import nfspec.plan.clipping
 import nfspec.weights.store
-from nfspec import logs
 from nfspec.backends.layers.drop import Drop
 from nfspec.backends.training import checkpoints, evaluation
 from nfspec.backends.training.devices import Devices
 from nfspec.backends.training.loop import Diverged, Settings, Training
+from nfspec.data.images import fit, normalise
 from nfspec.data.sources import Source, split
-from nfspec.images import fit, normalise
 from nfspec.reference.training import smoothed
-from nfspec.scores import Score, score
+from nfspec.training import logs
+from nfspec.training.scores import Score, score
 from nfspec.weights import container
 from nfspec.weights.files import replacing
 from nfspec.weights.store import read_all
@@ -450,7 +450,7 @@ def test_two_micro_batches_are_the_whole_batchs_step(tmp_path):
     assert furthest(averages, state.averages) <= (BOUND, "")
     losses = [entry["loss"] for entry in training.watcher.steps]
     assert losses == pytest.approx([report.loss for report in reports], rel=1e-5)
-    rules = nfspec.clipping.clip_rules(plan)
+    rules = nfspec.plan.clipping.clip_rules(plan)
     for entry, report in zip(training.watcher.steps, reports, strict=True):
         clipped = sum(f * rules[name].units for name, f in report.clip_fractions.items())
         units = sum(rules[name].units for name in report.clip_fractions)
@@ -580,7 +580,7 @@ def test_a_last_batch_that_is_filled_up_counts_its_images_alone(whole):
 
 
 def test_clip_fractions_of_stages_add_up_to_the_whole(whole):
-    rules = nfspec.clipping.clip_rules(whole.plan)
+    rules = nfspec.plan.clipping.clip_rules(whole.plan)
     units = {"stem": 0, "stages.0": 0, "stages.1": 0, "head": 0}
     for name, rule in rules.items():
         if rule.clipping is not None:

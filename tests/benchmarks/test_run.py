@@ -169,7 +169,7 @@ def test_the_report_is_80_columns_and_json():
     data = json.loads(json.dumps(report.data(results, MACHINE)))
     assert data["results"][1]["ratio"] == pytest.approx(0.3 / 0.45)
     assert 0.5 < data["results"][1]["share_of_sgemm"] < 1.0
-    from nfspec.cli.text import table
+    from nfspec.console import table
 
     for _, members in report.sections(results):
         rows = [list(report.HEADINGS), *(report.row(r, results) for r in members)]

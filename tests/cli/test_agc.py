@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import nfspec
 from nfspec.cli import app
-from nfspec.clipping import clip_rules
+from nfspec.plan.clipping import clip_rules
 
 HEAD = 'schema = "nfspec/1"\nname = "mine"\nsource = "a test"\n'
 SMALL = f"""{HEAD}

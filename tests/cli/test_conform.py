@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from nfspec.cli import app
-from nfspec.cli.folders import alone
-from nfspec.conformance import columns as columns_module
-from nfspec.conformance.case import Case
-from nfspec.conformance.results import Results
-from nfspec.conformance.target import target
+from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.results import Results
+from nfspec.conformance.cases.target import target
+from nfspec.conformance.workers import columns as columns_module
+from nfspec.training.folders import alone
 
 FAKES = Path(__file__).parents[1] / "conformance" / "fake_subjects.py"
 CHEAP = ("--properties", "EXACT-03,AGC-01", "--examples", "1")
@@ -175,7 +175,7 @@ def test_a_run_goes_on(folder):
 
 
 def test_ctrl_c(folder, monkeypatch):
-    from nfspec.conformance import run as module
+    from nfspec.conformance.running import run as module
 
     def stopped(*arguments, **options):
         raise KeyboardInterrupt

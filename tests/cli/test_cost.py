@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 import nfspec
-from nfspec.accelerators import ACCELERATORS, named
 from nfspec.cli import app
-from nfspec.costs import calibrate, step
-from nfspec.memory import largest_batch, training_memory
+from nfspec.cost.accelerators import ACCELERATORS, named
+from nfspec.cost.memory import largest_batch, training_memory
+from nfspec.cost.roofline import calibrate, step
 
 TEXT = """\
 nfnet-f0 on tpu-v3
@@ -155,7 +155,7 @@ def test_check_prints_every_measured_step():
 
 
 def test_the_cpu_takes_its_figures_from_the_command_or_the_machine(monkeypatch):
-    from nfspec.benchmarks import machine
+    from nfspec.cost import machine
 
     monkeypatch.setattr(machine, "sgemm", lambda: 400.0)
     monkeypatch.setattr(machine, "bandwidth", lambda: 50.0)

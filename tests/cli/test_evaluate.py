@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec.images import prepare
-from nfspec.scores import interval, score
+from nfspec.data.images import prepare
+from nfspec.training.scores import interval, score
 
 from served import ENVIRONMENT, Served, assert_refused
 from tiny import CLASSES, EACH, log_of, write_images, write_spec

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from nfspec import logs
 from nfspec.cli import app
+from nfspec.training import logs
 
 ENTRY = {"step": 1, "epoch": 0.5, "loss": 2.0, "accuracy": 0.25, "rate": 0.1}
 ENTRY |= {"images_per_second": 10.0}

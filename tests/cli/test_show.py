@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import nfspec
 from nfspec.cli import app
-from nfspec.loader import VARIANTS
+from nfspec.language.loader import VARIANTS
 
 HEAD = 'schema = "nfspec/1"\nname = "mine"\nextends = "nfnet-f0"\nsource = "a test"\n'
 

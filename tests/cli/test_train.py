@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, features
 
 import nfspec
-from nfspec.memory import USABLE, training_bytes
+from nfspec.cost.memory import USABLE, training_bytes
 from nfspec.weights.store import read_all
 
 from served import ENVIRONMENT, Served, assert_refused
@@ -318,7 +318,7 @@ def test_a_network_without_a_recipe_is_trained_by_the_one_that_nfspec_has(train,
     short = ("--stop-at", 1, "--size", 32, "--recipe", file)
     result = train("--out", tmp_path / "run", *short, spec="timm/test_nfnet")
     assert result.exit_code == 0, result.stderr
-    assert "timm/test_nfnet has no [recipe]; nfspec/recipe.toml is taken\n" in result.stderr
+    assert "test_nfnet has no [recipe]; nfspec/training/recipe.toml is taken\n" in result.stderr
     spec = nfspec.load(tmp_path / "run" / "spec.toml")
     recipe = spec.recipe
     assert (recipe.momentum, recipe.batch, recipe.images, spec.head.dropout) == (0.8, 6, 24, 0.1)
@@ -327,7 +327,7 @@ def test_a_network_without_a_recipe_is_trained_by_the_one_that_nfspec_has(train,
     assert recipe.model_dump() == published.model_dump() | changed
     text = (tmp_path / "run" / "spec.toml").read_text()
     assert f"# {file}:1\n" in text
-    assert "# nfspec/recipe.toml:" in text
+    assert "# nfspec/training/recipe.toml:" in text
 
 
 def test_fine_tuning_a_network_without_a_recipe(train, tmp_path):
@@ -588,7 +588,8 @@ def test_what_is_refused_does_not_start_over(train, stopped):
 
 def test_two_trainings_in_one_folder(train, stopped):
     """The second one is told who the first is, and may go on when that one has ended."""
-    code = "import sys, time\nfrom pathlib import Path\nfrom nfspec.cli.folders import claimed\n"
+    code = "import sys, time\nfrom pathlib import Path\n"
+    code += "from nfspec.training.folders import claimed\n"
     code += "with claimed(Path(sys.argv[1]), True, False):\n    print('held', flush=True)\n"
     code += "    time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, stopped], stdout=subprocess.PIPE) as other:
@@ -828,7 +829,7 @@ def test_what_was_interrupted_before_its_first_evaluation_can_be_resumed(train, 
 
 BEFORE_IT = """
 import os, signal, sys
-from nfspec.cli import frameworks
+from nfspec.training import frameworks
 start = frameworks.start
 def interrupted(backend):
     os.kill(os.getpid(), signal.{name})

@@ -4,7 +4,7 @@ import numpy as np
 
 from nfspec import plan as p
 from nfspec import reference
-from nfspec.conformance.precision import narrow
+from nfspec.conformance.cases.precision import narrow
 from nfspec.conformance.properties.base import wide
 from nfspec.conformance.properties.drops import DRAWS
 from nfspec.conformance.properties.networks import case_plan, weights

@@ -34,7 +34,7 @@ def compiled(function):
 
 stand_in("keras", backend=SimpleNamespace(backend=lambda: "torch"))
 stand_in(
-    "nfspec.conformance.frameworks.torch",
+    "nfspec.conformance.workers.frameworks.torch",
     set_mode=lambda mode: None,
     switches=lambda: {"exact": "True"},
     device=lambda: "cpu",

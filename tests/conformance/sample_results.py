@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from nfspec.conformance.results import Cell, Column, PropertyInfo, Results, histogram
+from nfspec.conformance.cases.results import Cell, Column, PropertyInfo, Results, histogram
 
 HOSTILE = (
     "<script>alert(1)</script> | `ticks` ```fence``` *b* [x](javascript:alert(1)) & \x1b[2J \\"

@@ -6,7 +6,7 @@ import pytest
 import nfspec
 from nfspec.compilation import BACKENDS
 from nfspec.conformance.compare import Comparison, Run, compare, distance
-from nfspec.images import prepare, sample_photo
+from nfspec.data.images import prepare, sample_photo
 
 
 def images(side=32):
@@ -46,7 +46,7 @@ def test_weights_of_another_run_are_not_the_same_network(monkeypatch):
 
 
 def module_digest(params):
-    from nfspec.conformance.trial import params_digest
+    from nfspec.conformance.cases.weights import params_digest
 
     return params_digest(params)
 

@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from nfspec.conformance.case import Clip, digest
+from nfspec.conformance.cases.case import Clip, digest
+from nfspec.conformance.cases.precision import truncated
+from nfspec.conformance.cases.target import CONV, plan_of, target
 from nfspec.conformance.faults import FAULTS, NO_FAULT, fault_named
 from nfspec.conformance.faults.base import Fault, of_arrays, of_kind, of_params, parametric, patched
-from nfspec.conformance.precision import truncated
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.networks import weights
-from nfspec.conformance.target import CONV, plan_of, target
 from nfspec.errors import InputError
 
 GENERAL = target(None)
@@ -162,7 +162,7 @@ def test_patches_change_one_place_and_put_it_back():
 def test_a_patched_attribute(monkeypatch):
     monkeypatch.setattr(Clip, "there", lambda self: 1, raising=False)
     original = Clip.there
-    patch = patched("nfspec.conformance.case:Clip.there", lambda f: lambda self: f(self) + 1)
+    patch = patched("nfspec.conformance.cases.case:Clip.there", lambda f: lambda self: f(self) + 1)
     clip = Clip("gain", (3,), "tensor", 0.1, 0.1)
     with patch():
         assert clip.there() == 2

@@ -3,12 +3,12 @@ property that is about it."""
 
 import pytest
 
+from nfspec.conformance.cases.regimes import RANGE
+from nfspec.conformance.cases.target import target
 from nfspec.conformance.faults import FAULTS
-from nfspec.conformance.kill import attempt
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.regimes import RANGE
-from nfspec.conformance.run import Settings, columns, essential_cases
-from nfspec.conformance.target import target
+from nfspec.conformance.running.kill import attempt
+from nfspec.conformance.running.run import Settings, columns, essential_cases
 
 NAMES = [name for name in FAULTS if name.startswith(("drop-", "fold-"))]
 # Seconds, each like another.

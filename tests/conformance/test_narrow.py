@@ -3,11 +3,11 @@ takes them in less is found out although its results are as narrow as they may b
 
 import pytest
 
-from nfspec.conformance.precision import MODES
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.replay import replay
-from nfspec.conformance.run import essential_cases
-from nfspec.conformance.target import target
+from nfspec.conformance.running.replay import replay
+from nfspec.conformance.running.run import essential_cases
 
 
 def first(name, regime):

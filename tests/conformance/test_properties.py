@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nfspec.conformance.case import Case, Clip, digest
-from nfspec.conformance.precision import MODES
+from nfspec.conformance.cases.case import Case, Clip, digest
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.regimes import parameters
+from nfspec.conformance.cases.target import CONV, SE, target
 from nfspec.conformance.properties import MODULES, PROPERTIES
 from nfspec.conformance.properties.base import (
     ALL_MODES,
@@ -17,10 +19,8 @@ from nfspec.conformance.properties.base import (
     judge,
     spread,
 )
-from nfspec.conformance.regimes import parameters
-from nfspec.conformance.run import essential_cases
-from nfspec.conformance.target import CONV, SE, target
-from nfspec.conformance.worker import Session
+from nfspec.conformance.running.run import essential_cases
+from nfspec.conformance.workers.worker import Session
 
 from .exact_subject import reply
 

@@ -9,10 +9,10 @@ import pytest
 from test_readme import blocks
 
 import nfspec
-from nfspec.conformance.case import Case
+from nfspec.conformance.cases.case import Case
 from nfspec.conformance.report.markdown import compact_verdicts
 from nfspec.conformance.report.small import SMALL
-from nfspec.conformance.run import run
+from nfspec.conformance.running.run import run
 
 REPORTS = Path(__file__).parents[2] / "conformance" / "reports"
 

@@ -7,12 +7,12 @@ import pytest
 
 import nfspec
 from nfspec.compilation import BACKENDS
-from nfspec.conformance.trial import params_digest, trial_params
+from nfspec.conformance.cases.weights import params_digest, trial_params
 
 SAVE = """
 import sys
 import nfspec
-from nfspec.conformance.trial import trial_params
+from nfspec.conformance.cases.weights import trial_params
 backend, spec, path = sys.argv[1:]
 spec = nfspec.load(spec)
 plan = nfspec.resolve(spec)
@@ -23,7 +23,7 @@ nfspec.weights.save(path, plan, nfspec.params_of(model))
 LOAD = """
 import sys
 import nfspec
-from nfspec.conformance.trial import params_digest
+from nfspec.conformance.cases.weights import params_digest
 backend, spec, *paths = sys.argv[1:]
 spec = nfspec.load(spec)
 plan = nfspec.resolve(spec)

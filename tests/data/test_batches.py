@@ -15,8 +15,8 @@ import nfspec
 from nfspec.data import augment
 from nfspec.data import batches as module
 from nfspec.data.batches import Examples, Share, batches, held_out
+from nfspec.data.images import fit, normalise
 from nfspec.data.sources import Source, digits
-from nfspec.images import fit, normalise
 
 NANO = nfspec.load("nfnet-nano")
 # A pixel of 0 to 255 becomes the same float.

@@ -9,12 +9,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nfspec.conformance import deviations
-from nfspec.conformance.case import Case
+from nfspec.conformance.cases.case import Case
 from nfspec.conformance.faults import FAULTS
-from nfspec.conformance.journal import Journal
-from nfspec.conformance.kill import Kill, KillMatrix
-from nfspec.conformance.run import Settings
+from nfspec.conformance.running import deviations
+from nfspec.conformance.running.journal import Journal
+from nfspec.conformance.running.kill import Kill, KillMatrix
+from nfspec.conformance.running.run import Settings
 
 from fuzzing.mutation import by_bytes, by_pieces
 from fuzzing.target import Target, asserted

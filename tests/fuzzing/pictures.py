@@ -14,9 +14,9 @@ from PIL import Image
 
 import nfspec
 from nfspec.data.batches import Examples
+from nfspec.data.images import prepare
 from nfspec.data.sources import folder
 from nfspec.errors import InputError
-from nfspec.images import prepare
 
 from fuzzing import hostile
 from fuzzing.mutation import by_bytes, by_pieces

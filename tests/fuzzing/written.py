@@ -11,12 +11,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 import nfspec
-from nfspec import logs
-from nfspec.cli.folders import read_facts
-from nfspec.cli.recipes import read_recipe
 from nfspec.errors import InputError
-from nfspec.loader import VARIANTS
-from nfspec.template import resolved
+from nfspec.language.loader import VARIANTS
+from nfspec.language.template import resolved
+from nfspec.training import logs
+from nfspec.training.folders import read_facts
+from nfspec.training.recipes import read_recipe
 
 from fuzzing.mutation import by_bytes, by_pieces
 from fuzzing.networks import SMALL

@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nfspec.activations import DEEPMIND_GAMMA
 from nfspec.plan import (
     ECA,
     Activation,
@@ -26,6 +25,7 @@ from nfspec.plan import (
     StochasticDepth,
     WSConv,
 )
+from nfspec.plan.activations import DEEPMIND_GAMMA
 from nfspec.reference.derivatives import slope, standardise, vjp
 from nfspec.reference.network import evaluate
 

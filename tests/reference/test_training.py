@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec.clipping import ClipRule, clip_rules
+from nfspec.plan.clipping import ClipRule, clip_rules
 from nfspec.reference import TrainingState, loss_and_gradients, train_step, training
 
 from golden import NETWORKS, golden, relative

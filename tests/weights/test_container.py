@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import nfspec
-from nfspec.starting import classes_of
+from nfspec.training.starting import classes_of
 from nfspec.weights import from_deepmind, from_timm, load, save, to_deepmind, to_timm_file
 from nfspec.weights.container import contents, write
 from nfspec.weights.store import read_all

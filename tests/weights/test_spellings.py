@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 import nfspec
-from nfspec.starting import start_from
+from nfspec.training.starting import start_from
 from nfspec.weights import from_timm, to_timm
 from nfspec.weights.checking import NoClassifier
 

@@ -8,8 +8,8 @@ import pytest
 import nfspec
 from nfspec import reference
 from nfspec.conformance.bounds.bands import SIGMAS, bands, rounding
-from nfspec.conformance.precision import MODES, Precision
-from nfspec.conformance.trial import trial_params
+from nfspec.conformance.cases.precision import MODES, Precision
+from nfspec.conformance.cases.weights import trial_params
 from nfspec.plan import Residual
 
 FULL = MODES["f32"]

@@ -10,7 +10,7 @@ from nfspec.conformance.bounds.bounded import (
     scaled,
     together,
 )
-from nfspec.conformance.precision import MODES, Precision, truncated
+from nfspec.conformance.cases.precision import MODES, Precision, truncated
 
 from .float32 import ratio
 

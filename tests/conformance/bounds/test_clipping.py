@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from nfspec import load
-from nfspec.clipping import LEAST_GRADIENT_NORM
-from nfspec.conformance import regimes
 from nfspec.conformance.bounds import clipping as bounds
-from nfspec.conformance.case import Case, Clip
-from nfspec.conformance.precision import MODES, narrow
+from nfspec.conformance.cases import regimes
+from nfspec.conformance.cases.case import Case, Clip
+from nfspec.conformance.cases.precision import MODES, narrow
+from nfspec.conformance.cases.regimes import CLIP_REGIMES
+from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties.base import wide
-from nfspec.conformance.regimes import CLIP_REGIMES
-from nfspec.conformance.target import target
+from nfspec.plan.clipping import LEAST_GRADIENT_NORM
 from nfspec.reference import training
 
 from .float32 import ratio

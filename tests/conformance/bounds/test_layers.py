@@ -8,14 +8,14 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from nfspec import plan as p
-from nfspec.activations import DEEPMIND_GAMMA, SELU_ALPHA, SELU_SCALE
 from nfspec.conformance.bounds import layers as bounds
-from nfspec.conformance.case import Case
-from nfspec.conformance.precision import MODES, narrow
+from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.precision import MODES, narrow
+from nfspec.conformance.cases.regimes import IMAGE_REGIMES
+from nfspec.conformance.cases.target import SE, target
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.base import wide
-from nfspec.conformance.regimes import IMAGE_REGIMES
-from nfspec.conformance.target import SE, target
+from nfspec.plan.activations import DEEPMIND_GAMMA, SELU_ALPHA, SELU_SCALE
 from nfspec.reference import derivatives
 from nfspec.reference import operations as ops
 

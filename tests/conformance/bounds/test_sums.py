@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nfspec.conformance.bounds.sums import LAMBDA, entering, partial_sums, summing
-from nfspec.conformance.precision import truncated
+from nfspec.conformance.cases.precision import truncated
 
 ROWS = 2000
 # How near the bound, LAMBDA times a deviation of the whole unit, the worst of those rows has to

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nfspec.conformance import regimes
 from nfspec.conformance.bounds import ws_conv as bounds
-from nfspec.conformance.case import Case
-from nfspec.conformance.precision import MODES, truncated
+from nfspec.conformance.cases import regimes
+from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.precision import MODES, truncated
+from nfspec.conformance.cases.regimes import CONV_REGIMES
+from nfspec.conformance.cases.target import CONV, target
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.base import wide
-from nfspec.conformance.regimes import CONV_REGIMES
-from nfspec.conformance.target import CONV, target
 from nfspec.plan import WSConv
 from nfspec.reference import derivatives
 from nfspec.reference import operations as ops

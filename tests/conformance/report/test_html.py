@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from nfspec.conformance.cases.results import HISTOGRAM_EDGES, Cell, histogram
 from nfspec.conformance.report import words, write
 from nfspec.conformance.report.html import BAR, HEIGHT, LEFT, TOP, histogram_of, html, shade
-from nfspec.conformance.results import HISTOGRAM_EDGES, Cell, histogram
 from nfspec.errors import NfspecError
 
 from ..sample_results import HOSTILE, all_pass, sample

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from nfspec.conformance.cases.results import Results
 from nfspec.conformance.report import words
 from nfspec.conformance.report.markdown import code, compact_verdicts, escaped, markdown
-from nfspec.conformance.results import Results
 
 from ..sample_results import HOSTILE, all_pass, sample, unjudged
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nfspec.conformance.explain import explain
-from nfspec.conformance.run import Settings, run
+from nfspec.conformance.conventions.explain import explain
+from nfspec.conformance.running.run import Settings, run
 from nfspec.conformance.subjects import NotOffered
 from nfspec.conformance.subjects.optax import Optax
 from nfspec.errors import BackendError

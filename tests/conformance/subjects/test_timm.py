@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 
 from nfspec import reference
-from nfspec.conformance.case import Clip
-from nfspec.conformance.explain import explain
-from nfspec.conformance.frameworks import torch as framework
-from nfspec.conformance.run import Settings, run
+from nfspec.conformance.cases.case import Clip
+from nfspec.conformance.cases.target import SE, plan_of
+from nfspec.conformance.cases.weights import trial_params
+from nfspec.conformance.conventions.explain import explain
+from nfspec.conformance.running.run import Settings, run
 from nfspec.conformance.subjects import NotOffered
 from nfspec.conformance.subjects.timm import Timm
-from nfspec.conformance.target import SE, plan_of
-from nfspec.conformance.trial import trial_params
+from nfspec.conformance.workers.frameworks import torch as framework
 from nfspec.errors import BackendError
-from nfspec.loader import load
+from nfspec.language.loader import load
 from nfspec.plan import ECA, Activation, Pool
+from nfspec.plan.resolver import resolve
 from nfspec.reference.rounding import Rounding
-from nfspec.resolver import resolve
 
 OURS = (
     "EXACT-01", "EXACT-02", "EXACT-03", "EXACT-04", "MODE-01", "WS-01", "WS-02", "ACT-01", "ACT-02",

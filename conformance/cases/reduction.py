@@ -1,0 +1,77 @@
+"""A spec's network cut to a few narrow blocks: same conventions, wiring and stages, small enough to
+be trained ten steps in float64 many times over."""
+
+from __future__ import annotations
+
+from nfspec.errors import SpecError
+from nfspec.language.loader import load
+from nfspec.language.spec import Spec
+from nfspec.language.tables import Recipe
+from nfspec.plan import Plan
+from nfspec.plan.resolver import resolve
+
+SIDE = 32  # px of its images
+IMAGES = 8  # in a batch
+CLASSES = 10
+RATE_STEPS = 40  # of the cosine of its learning rate, of which a run takes the first few
+GROUP_WIDTH = 8
+WIDTHS = range(16, 513, 8)
+
+
+def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
+    """The plan of the cut network.
+
+    The second stage keeps two blocks, if it has them, and the others one: enough for a beta that
+    is not 1. Widths are the least with two groups to a bottleneck. The recipe is `recipe_of`.
+
+    Args:
+        spec: Spec of the network.
+        drops: Whether training drops at the spec's rates; otherwise it drops nothing.
+
+    Raises:
+        SpecError: No such network can be made of the spec.
+    """
+    columns = spec.stages.column("group_width")
+    groups = tuple("none" if g == "none" else min(GROUP_WIDTH, g) for g in columns)
+    depth = tuple(min(d, 2) if s == 1 else 1 for s, d in enumerate(spec.stages.depth))
+    beta = spec.stages.beta
+    if isinstance(beta, tuple):
+        beta = tuple(b[:d] if isinstance(b, tuple) else b for b, d in zip(beta, depth, strict=True))
+    data = spec.model_dump(by_alias=True)
+    data["stem"]["width"] = tuple(min(16, w) for w in spec.stem.width)
+    data["head"] |= {"classes": CLASSES, "conv_width": 32}
+    if not drops:
+        data["head"]["dropout"] = data["stochastic_depth"]["rate"] = 0.0
+    data["recipe"] = recipe_of(spec).model_dump()
+    data["agc"]["enabled"] = True
+    problem: SpecError | None = None
+    for width in WIDTHS:
+        stages = {"depth": depth, "group_width": groups, "beta": beta}
+        data["stages"] |= {**stages, "width": (width,) * spec.stages.count}
+        try:
+            plan = resolve(Spec.model_validate(data))
+        except SpecError as error:
+            problem = problem or error
+            continue
+        if all(block.groups > 1 or groups[block.stage] == "none" for block in plan.blocks):
+            return plan
+    assert problem is not None
+    raise problem
+
+
+def recipe_of(spec: Spec) -> Recipe:
+    """The spec's recipe, or NFNet-F0's where it has none, at a constant high rate.
+
+    A step moves a clipped unit by a hundredth of its norm, and ten steps show a decay of 1e-3.
+    """
+    recipe = spec.recipe or load("nfnet-f0").recipe
+    assert recipe is not None
+    changes = {
+        "learning_rate": 0.2,
+        "learning_rate_images": 0,
+        "warmup_epochs": 0.0,
+        "weight_decay": 1e-3,
+        "batch": IMAGES,
+        "sam_rho": 0.0,
+    }
+    return recipe.model_copy(update=changes)

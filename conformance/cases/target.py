@@ -1,0 +1,174 @@
+"""What a run is about: the operations of a spec, or a grid of general ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from nfspec import plan as p
+from nfspec.conformance.cases.case import NEUTRAL, Clip, neutral
+from nfspec.conformance.cases.reduction import reduced_plan
+from nfspec.language.loader import load
+from nfspec.language.spec import Spec
+from nfspec.plan import Op, Plan
+from nfspec.plan.activations import DEEPMIND_GAMMA
+from nfspec.plan.clipping import clip_rules
+from nfspec.plan.resolver import resolve
+
+GENERAL = "nfnet-f0"  # whose network is tested where no spec is given
+CLIPS = 5  # at most this many shapes of a role's parameters, and rates; the others are alike
+OUTPUTS = 64  # of a clipped parameter or a classifier at most, whose outputs are all alike
+
+CONV = p.WSConv(
+    "op", ("x",), in_channels=16, out_channels=8, kernel=3, stride=1, groups=1, padding="same",
+    eps=1e-4, eps_rule="max", ddof=0, dtype="float32", gamma=1.0,
+    kernel_init=NEUTRAL["kernel_init"], gain_init=1.0,
+)  # fmt: skip
+SE = p.SqueezeExcite("op", ("x",), 16, 8, 2.0, "relu", 0.01, 1.0, "normal")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is tested.
+
+    Attributes:
+        source: Name or path of the spec that networks and blocks are of.
+        spec: That spec.
+        general: Whether operations are those of the general grid, not of the spec.
+        ops: Distinct operations.
+        clips: Actions of AGC on parameters of distinct shapes and roles.
+    """
+
+    source: str
+    spec: Spec
+    general: bool
+    ops: tuple[Op, ...]
+    clips: tuple[Clip, ...]
+
+    @property
+    def plan(self) -> Plan:
+        return plan_of(self.source, False)
+
+    def of(self, kind: type[Any]) -> tuple[Any, ...]:
+        return tuple(op for op in self.ops if isinstance(op, kind))
+
+
+@cache
+def plan_of(source: str, reduced: bool, drops: bool = False) -> Plan:
+    """The plan of a spec, whole or cut down; one that is cut down drops only if `drops` is set."""
+    spec = load(source)
+    return reduced_plan(spec, drops) if reduced else resolve(spec)
+
+
+def target(source: str | None) -> Target:
+    """The target of a run.
+
+    Args:
+        source: Name or path of a spec; None for the general grid.
+
+    Raises:
+        SpecError: The spec cannot be used.
+    """
+    spec = load(source or GENERAL)
+    plan = resolve(spec)
+    if source is None:
+        return Target(GENERAL, spec, True, tuple(_grid()), tuple(_clip_grid()))
+    found = dict.fromkeys(_narrowed(neutral(op)) for op in plan.ops)
+    drops = _evenly([op for op in found if isinstance(op, p.StochasticDepth)])
+    ops = [op for op in found if not isinstance(op, p.StochasticDepth) or op in drops]
+    return Target(source, spec, False, tuple(ops), tuple(_clips(plan)))
+
+
+def _narrowed(op: Op) -> Op:
+    """A classifier of fewer classes, which are all alike; other operations as they are."""
+    if isinstance(op, p.Dense):
+        return replace(op, out_features=min(op.out_features, OUTPUTS))
+    return op
+
+
+def _clips(plan: Plan) -> Iterable[Clip]:
+    """Of a plan's parameters, distinct ones of each role, evenly over the network."""
+    rules = clip_rules(plan)
+    found = dict.fromkeys(
+        Clip(
+            q.role,
+            (*q.shape[:-1], *(min(n, OUTPUTS) for n in q.shape[-1:])),
+            plan.agc.unit,
+            rule.clipping or plan.agc.clipping,
+            rule.eps,
+        )
+        for q, rule in ((q, rules[q.name]) for q in plan.parameters.values())
+        if q.role != "head"
+    )
+    of_role: dict[str, list[Clip]] = {}
+    for clip in found:
+        of_role.setdefault(clip.role, []).append(clip)
+    return [clip for several in of_role.values() for clip in _evenly(several)]
+
+
+def _evenly(several: list[Any]) -> list[Any]:
+    """At most CLIPS of them, evenly over the list."""
+    step = max(1.0, len(several) / CLIPS)
+    return [several[int(i * step)] for i in range(min(len(several), CLIPS))]
+
+
+def _convs() -> Iterator[p.WSConv]:
+    """Every kernel, stride, padding, group count and eps rule, fan-ins from 4 to 4608."""
+    one, three = replace(CONV, kernel=1), CONV
+    yield from (replace(one, in_channels=n) for n in (4, 64, 512, 1536))
+    yield from (replace(three, in_channels=n, out_channels=4) for n in (3, 16, 128, 512))
+    yield replace(three, groups=4, out_channels=12)
+    yield replace(three, groups=16, out_channels=32)
+    yield replace(three, groups=2, stride=2, in_channels=64)
+    yield replace(three, stride=2, padding="symmetric")
+    yield replace(three, stride=2, padding="valid", in_channels=3)
+    yield replace(one, stride=2, in_channels=32)
+    yield replace(one, stride=2, padding="symmetric", in_channels=32)
+    yield replace(three, kernel=7, stride=2, in_channels=3)
+    yield replace(three, kernel=7, stride=2, in_channels=3, padding="symmetric")
+    yield replace(three, kernel=5, groups=4)
+    for rule, eps in (("add", 1e-5), ("add_to_std", 1e-2)):
+        how: dict[str, Any] = {"eps_rule": rule, "eps": eps, "gamma": 1.7881293296813965}
+        yield replace(one, in_channels=256, **how)
+        yield replace(three, groups=2, padding="symmetric", stride=2, **how)
+    yield replace(three, ddof=1, in_channels=3)
+    yield replace(one, ddof=1, eps=1e-2)
+
+
+def _grid() -> Iterator[Op]:
+    yield from _convs()
+    for kind in (
+        "gelu_tanh", "gelu_erf", "silu", "relu", "relu6", "leaky_relu", "elu", "selu", "celu",
+        "tanh", "sigmoid", "softplus", "log_sigmoid", "soft_sign", "identity",
+    ):  # fmt: skip
+        yield p.Activation("op", ("x",), kind, 0.02, DEEPMIND_GAMMA[kind], 0.9, "after")
+    for kind in ("gelu_tanh", "silu"):
+        yield p.Activation("op", ("x",), kind, 0.01, DEEPMIND_GAMMA[kind], 0.9, "before")
+    yield p.Pool("op", ("x",), "avg", 2, 2, "same")
+    yield p.Pool("op", ("x",), "max", 3, 2, "same")
+    yield p.Pool("op", ("x",), "max", 3, 2, "symmetric")
+    yield from (SE, replace(SE, channels=96, hidden=24, activation="silu", gamma=1.8))
+    yield from (p.ECA("op", ("x",), 24, 3, 2.0), p.ECA("op", ("x",), 96, 5, 2.0))
+    yield p.Residual("op", ("x", "shortcut"), "op", 0.2, True, 0.0)
+    yield p.Residual("op", ("x", "shortcut"), "op", 0.25, False, 0.0)
+    yield p.GlobalPool("op", ("x",))
+    yield p.Dense("op", ("x",), 96, 10, 1.0)
+    yield p.StochasticDepth("op", ("x",), 0.25, False)
+    yield p.StochasticDepth("op", ("x",), 0.05, True)
+    yield p.StochasticDepth("op", ("x",), 0.9, False)
+    yield from (p.Dropout("op", ("x",), rate) for rate in (0.2, 0.05, 0.5))
+
+
+def _clip_grid() -> Iterator[Clip]:
+    for unit in ("squeeze", "timm", "tensor"):
+        yield Clip("kernel", (3, 3, 16, 8), unit, 0.01, 1e-3)
+        yield Clip("kernel", (1, 1, 512, 16), unit, 0.01, 1e-3)
+        yield Clip("kernel", (64, 10), unit, 0.02, 1e-3)
+        yield Clip("gain", (24,), unit, 0.01, 1e-3)
+        yield Clip("skip_gain", (), unit, 0.01, 1e-3)
+    yield Clip("bias", (24,), "squeeze", 0.01, 1e-2)
+    yield Clip("kernel", (3, 3, 512, 4), "squeeze", 0.01, 1e-3)
+    yield Clip("kernel", (1, 1, 1, 24), "squeeze", 0.01, 1e-3)
+    yield Clip("kernel", (5,), "squeeze", 0.01, 1e-3)

@@ -1,0 +1,88 @@
+"""What a run has finished, kept as it goes, so that an interrupted one can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.results import (
+    Cell,
+    cell_of,
+)
+from nfspec.errors import InputError
+from nfspec.files import opened
+from nfspec.weights.files import replacing
+
+JOURNAL = "journal.jsonl"
+LONGEST = 2**22  # bytes of a line; the longest ones hold a message with a traceback
+
+
+class Journal:
+    """Finished cells, one line of JSON each, so that an interrupted run loses the present one."""
+
+    def __init__(self, folder: Path | None, about: dict[str, Any], resume: bool):
+        self.path = folder / JOURNAL if folder else None
+        self.cells: list[Cell] = []
+        if self.path is None:
+            return
+        if resume:
+            self._read(about)
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps({"run": about}) + "\n", encoding="utf-8")
+
+    def _read(self, about: dict[str, Any]) -> None:
+        assert self.path is not None
+        if not self.path.is_file():
+            raise InputError(f"--resume: {self.path} does not exist; start without --resume")
+        with opened(self.path) as file:
+            lines = [line.decode(errors="replace") for line in iter(lambda: self._line(file), b"")]
+        found = [json.loads(line) for line in lines if _whole(line)]
+        if not found or not isinstance(found[0], dict) or found[0].get("run") != about:
+            raise InputError(
+                f"--resume: {self.path} is of a run with other settings; start without --resume, "
+                "or give another --out"
+            )
+        try:
+            self.cells = [cell_of(entry["cell"]) for entry in found[1:]]
+            for cell in self.cells:
+                if cell.worst_case is not None:
+                    Case.parse(cell.worst_case)
+        except InputError as error:
+            raise InputError(f"--resume: {self.path}: {error}; start anew with --force") from None
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"--resume: {self.path} has a line that is no cell; start anew with --force"
+            ) from None
+        with replacing(self.path) as temporary:  # without a line that was cut short
+            text = "".join(f"{json.dumps(entry)}\n" for entry in found)
+            temporary.write_text(text, encoding="utf-8")
+
+    def _line(self, file: IO[bytes]) -> bytes:
+        line = file.readline(LONGEST + 1)
+        if len(line) > LONGEST:
+            raise InputError(
+                f"--resume: {self.path} has a line of more than {LONGEST:,} bytes, which no run "
+                "writes; start anew with --force"
+            )
+        return line
+
+    def add(self, entry: dict[str, Any]) -> None:
+        if self.path is None:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _whole(line: str) -> bool:
+    """Whether a line was written to its end."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True

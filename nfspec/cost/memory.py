@@ -1,0 +1,189 @@
+"""What training takes of a device's memory, and how many images at a time fit into it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nfspec.arguments import instance, one_of, whole
+from nfspec.errors import InputError
+from nfspec.plan import (
+    ECA,
+    INPUT,
+    Activation,
+    Convolution,
+    Dense,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+)
+from nfspec.plan.counting import Shape, parameter_count, shapes
+
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an activation
+USABLE = 0.91
+"""Share of a device's memory for training_bytes; runtimes and gaps between arrays take the rest.
+
+It parts the batches at which timm's networks trained on 24 GB from those that did not fit there
+(tests/cost/test_roofline.py).
+"""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device while it trains; float32 but for the last three.
+
+    Attributes:
+        parameters, gradients, momentum: One array for each parameter.
+        average: The same, where the recipe has a moving average.
+        accumulated: The same, where micro-batches are accumulated.
+        perturbed: The same, where the recipe has SAM.
+        kernels: Kernels as they are used, in the precision of the activations.
+        activations: Arrays that the forward pass leaves for the backward pass.
+        workspace: Memory that the passes need beyond all that at their fullest.
+    """
+
+    parameters: int
+    gradients: int
+    momentum: int
+    average: int
+    accumulated: int
+    perturbed: int
+    kernels: int
+    activations: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        return sum(vars(self).values())
+
+
+def width_of(precision: str) -> int:
+    """Bytes of an activation.
+
+    Raises:
+        InputError: There is no such precision.
+    """
+    return WIDTHS[one_of("precision", precision, tuple(WIDTHS))]
+
+
+def training_shapes(plan: Plan, size: int | None) -> dict[str, Shape]:
+    """Output shape of each operation for an image of a side in px, or of the training size."""
+    instance("plan", plan, Plan, "nfspec.resolve")
+    side = plan.train_size if size is None else whole("size", size, 1, "px")
+    return shapes(plan, side, side)
+
+
+def _kept(plan: Plan) -> set[str]:
+    """The arrays that a backward pass reads: inputs of what is not linear, or has parameters.
+
+    Sums, averages and stochastic depth need none of theirs.
+    """
+    kept: set[str] = set()
+    for op in plan.ops:
+        if isinstance(op, Convolution | Activation | SqueezeExcite | ECA | Dense) or (
+            (isinstance(op, Pool) and op.kind == "max")
+            or (isinstance(op, Residual) and op.skip_gain)
+        ):
+            kept.add(op.inputs[0])
+    return kept
+
+
+def _activations(plan: Plan, found: dict[str, Shape]) -> tuple[int, int]:
+    """Numbers of an image that are kept for the backward pass, and the most there are at a time.
+
+    At an operation there are those kept up to it, its inputs and its output, or in the backward
+    pass the gradients of these.
+    """
+    kept = _kept(plan)
+    have = fullest = math.prod(found[INPUT])
+    for op in plan.ops:
+        out = math.prod(found[op.name])
+        have += out if op.name in kept else 0
+        fullest = max(fullest, have + out + sum(math.prod(found[name]) for name in op.inputs))
+    return have, fullest
+
+
+def training_memory(
+    plan: Plan,
+    batch: int,
+    size: int | None = None,
+    precision: str = "float32",
+    accumulate: bool = False,
+) -> Memory:
+    """Bytes on one device while it trains, part by part.
+
+    Nothing is recomputed. What frameworks take for themselves is not in it; see `USABLE`.
+
+    Args:
+        plan: The network; its recipe says whether there are a moving average and SAM.
+        batch: Images on the device at a time; with accumulation, of one micro-batch.
+        size: Their side in px; the plan's training size if not given.
+        precision: Dtype of activations: float32, bfloat16 or float16.
+        accumulate: Whether gradients of several micro-batches are added up.
+
+    Raises:
+        InputError: The image is too small, or there is no such precision.
+    """
+    width, found = width_of(precision), training_shapes(plan, size)
+    batch = whole("batch", batch, 1, "images")
+    each, recipe = 4 * parameter_count(plan), plan.recipe
+    activations, fullest = _activations(plan, found)
+    kernels = sum(p.size for p in plan.parameters.values() if p.role in ("kernel", "head"))
+    return Memory(
+        parameters=each,
+        gradients=each,
+        momentum=each,
+        average=each if recipe and recipe.ema_decay else 0,
+        accumulated=each if accumulate else 0,
+        perturbed=each if recipe and recipe.sam_rho else 0,
+        kernels=width * kernels,
+        activations=width * batch * activations,
+        workspace=width * batch * (fullest - activations),
+    )
+
+
+def training_bytes(
+    plan: Plan,
+    batch: int,
+    size: int | None = None,
+    precision: str = "float32",
+    accumulate: bool = False,
+) -> int:
+    """`training_memory`, added up."""
+    return training_memory(plan, batch, size, precision, accumulate).total
+
+
+def largest_batch(
+    plan: Plan,
+    memory: int,
+    size: int | None = None,
+    precision: str = "float32",
+    accumulate: bool = False,
+) -> int:
+    """The most images that train at a time in a device's memory of so many bytes; maybe 0."""
+    one = training_bytes(plan, 1, size, precision, accumulate)
+    image = training_bytes(plan, 2, size, precision, accumulate) - one
+    return max(0, int(USABLE * memory - (one - image)) // image)
+
+
+def accumulation(
+    plan: Plan, batch: int, memory: int, size: int | None = None, precision: str = "float32"
+) -> int:
+    """The fewest micro-batches, all of one size, in which a device's images fit into its memory.
+
+    Raises:
+        InputError: Not even one image fits.
+    """
+    if batch <= largest_batch(plan, memory, size, precision):
+        return 1
+    most = largest_batch(plan, memory, size, precision, accumulate=True)
+    for parts in range(2, batch + 1):
+        if batch % parts == 0 and batch // parts <= most:
+            return parts
+    needed = training_bytes(plan, 1, size, precision, accumulate=batch > 1)
+    raise InputError(
+        f"{plan.name}: one image of {size or plan.train_size} px takes {needed / 1e9:.1f} GB, and "
+        f"a device has {USABLE * memory / 1e9:.1f} GB to give; choose one with more, or a smaller "
+        "size"
+    )

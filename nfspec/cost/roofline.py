@@ -1,0 +1,360 @@
+"""What a training step costs: seconds, by operations that multiply and move bytes.
+
+Arithmetic over the Plan, with no framework. Each phase of an operation takes as long as its
+multiplications at the device's peak or its bytes at the device's bandwidth, whichever is longer (a
+roofline), and everything takes 1/efficiency of that. The efficiency is the one free number, the
+geometric mean over steps that were measured on the device (`accelerators.py`). Steps of 28 networks
+and settings that it was not fitted to come out within 1.2 times (tests/cost/test_roofline.py); half
+of them were in view when the tile of GPUs was chosen.
+
+Multiplications are those of a matrix product rounded up to the device's tiles: a conv is, for each
+group, (pixels, fan-in) by (fan-in, channels). Every operation reads its inputs from memory and
+writes its output, though compilers fuse some; parameters, their gradients and what the optimiser
+keeps are float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from nfspec.arguments import instance, number, whole
+from nfspec.cost.accelerators import ACCELERATORS, Accelerator, Timing, named
+from nfspec.cost.memory import Memory, accumulation, training_memory, training_shapes, width_of
+from nfspec.errors import InputError
+from nfspec.language.loader import load
+from nfspec.plan import (
+    ECA,
+    INPUT,
+    Activation,
+    Convolution,
+    Dense,
+    Op,
+    Plan,
+    SqueezeExcite,
+    WSConv,
+)
+from nfspec.plan.counting import Shape, parameter_count
+from nfspec.plan.resolver import resolve
+
+KINDS = ("convs", "activations", "attention", "weights", "other")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of matrices, (rows, depth) by (depth, columns), once for each group.
+
+    Where `split`, its sum is divided among a device's units, as that of a kernel's gradient is.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    groups: int = 1
+    split: bool = False
+
+    def padded_flops(self, accelerator: Accelerator) -> int:
+        """Multiplications and additions, every side and the number of tiles rounded up."""
+        high, wide, deep = accelerator.tile
+        tiles = self.groups * -(-self.rows // high) * -(-self.columns // wide)
+        if not self.split:
+            tiles = -(-tiles // accelerator.units) * accelerator.units
+        return 2 * tiles * high * wide * -(-self.depth // deep) * deep
+
+
+@dataclass(frozen=True)
+class Work:
+    """A phase of an operation: what it multiplies and adds, and the bytes it moves.
+
+    `op` is the operation's name, `kind` one of KINDS; weights: their standardisation.
+    """
+
+    op: str
+    kind: str
+    flops: int
+    bytes: int
+    product: Product | None = None
+
+    def seconds(self, accelerator: Accelerator, precision: str) -> float:
+        """On a device that reaches its peaks."""
+        peak = accelerator.flops if precision == "float32" else accelerator.narrow_flops
+        flops = self.product.padded_flops(accelerator) if self.product else self.flops
+        return max(flops / peak, self.bytes / accelerator.bandwidth)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step.
+
+    Attributes:
+        batch: Images, on all devices.
+        accumulation: Micro-batches on each device.
+        parts: Seconds of the passes, by KINDS; of accumulation; of the update: clipping, optimiser
+            and moving average; of all-reduce: the sum of the gradients over devices, which begins
+            when they are all there.
+        flops: Multiplications and additions on one device, not rounded up.
+        memory: Bytes on one device.
+    """
+
+    batch: int
+    accumulation: int
+    parts: dict[str, float]
+    flops: int
+    memory: Memory
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How much of the roofline a device reaches, and how wrong that is.
+
+    Attributes:
+        efficiency: Seconds at the peaks over seconds.
+        like: The accelerator whose measured steps it is from.
+        ratios: Seconds by this model over measured ones. Where the accelerator was measured, of
+            each of its steps by the efficiency of the others. Else of each calibrated accelerator's
+            steps by the efficiency of every other one, as here another's is taken.
+    """
+
+    efficiency: float
+    like: str
+    ratios: tuple[float, ...]
+
+    @property
+    def typical(self) -> float:
+        """Root mean square of the errors, as a ratio of 1 or more."""
+        logs = [math.log(ratio) for ratio in self.ratios]
+        return math.exp(math.sqrt(sum(x * x for x in logs) / len(logs)))
+
+    @property
+    def worst(self) -> float:
+        return max(max(ratio, 1 / ratio) for ratio in self.ratios)
+
+
+def _conv(op: Convolution, found: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
+    """Forward, gradient of the input (not of the image), gradient of the kernel."""
+    source, out = found[op.inputs[0]], found[op.name]
+    pixels, inner = batch * out[0] * out[1], op.in_channels // op.groups
+    channels = op.out_channels // op.groups
+    kernel = op.fan_in * op.out_channels
+    flops = 2 * pixels * kernel
+    moved = width * (batch * (math.prod(source) + math.prod(out)) + kernel)
+    yield Work(op.name, "convs", flops, moved, Product(pixels, channels, op.fan_in, op.groups))
+    if op.inputs[0] != INPUT:
+        rows = batch * source[0] * source[1]
+        depth = -(-(op.kernel**2 * channels) // op.stride**2)  # the taps that meet a pixel
+        yield Work(op.name, "convs", flops, moved, Product(rows, inner, depth, op.groups))
+    gradient = Product(op.fan_in, channels, pixels, op.groups, split=True)
+    yield Work(op.name, "convs", flops, moved, gradient)
+    if isinstance(op, WSConv):  # statistics, scaling; then the gradient through both
+        yield Work(op.name, "weights", 0, (8 + width) * kernel)
+        yield Work(op.name, "weights", 0, (8 + width) * kernel)
+
+
+def _dense(name: str, kind: str, batch: int, inner: int, outer: int, width: int) -> Iterator[Work]:
+    flops = 2 * batch * inner * outer
+    moved = width * (batch * (inner + outer) + inner * outer)
+    yield Work(name, kind, flops, moved, Product(batch, outer, inner))
+    yield Work(name, kind, flops, moved, Product(batch, inner, outer))
+    yield Work(name, kind, flops, moved, Product(inner, outer, batch, split=True))
+
+
+def _works(op: Op, found: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
+    if isinstance(op, Convolution):
+        yield from _conv(op, found, batch, width)
+        return
+    if isinstance(op, Dense):
+        yield from _dense(op.name, "other", batch, op.in_features, op.out_features, width)
+        return
+    read = batch * width * sum(math.prod(found[name]) for name in op.inputs)
+    written = batch * width * math.prod(found[op.name])
+    if isinstance(op, SqueezeExcite | ECA):
+        # The mean, then the product with the gate. Backward: the gate's gradient is a sum over x
+        # and the output's gradient, which is read again for the gradient of x.
+        yield Work(op.name, "attention", 0, 2 * read + written)
+        yield Work(op.name, "attention", 0, 2 * read + 2 * written)
+        if isinstance(op, SqueezeExcite):
+            for inner, outer in ((op.channels, op.hidden), (op.hidden, op.channels)):
+                yield from _dense(op.name, "attention", batch, inner, outer, width)
+        else:
+            for _ in range(3):
+                yield Work(op.name, "attention", 2 * batch * op.channels * op.kernel, 0)
+        return
+    kind = "activations" if isinstance(op, Activation) else "other"
+    yield Work(op.name, kind, 0, read + written)
+    # The input of an activation is read again for its derivative.
+    again = read if isinstance(op, Activation) else 0
+    yield Work(op.name, kind, 0, read + written + again)
+
+
+def works(
+    plan: Plan, batch: int, size: int | None = None, precision: str = "float32"
+) -> list[Work]:
+    """Forward and backward pass of every operation, without the optimiser.
+
+    Args:
+        plan: The network.
+        batch: Images.
+        size: Their side in px; the plan's training size if not given.
+        precision: Dtype of activations and products: float32, bfloat16 or float16.
+
+    Raises:
+        InputError: The image is too small, or there is no such precision.
+    """
+    width, found = width_of(precision), training_shapes(plan, size)
+    return [work for op in plan.ops for work in _works(op, found, batch, width)]
+
+
+def update_bytes(plan: Plan) -> int:
+    """Bytes that a step moves after the backward pass.
+
+    Clipping reads weights and gradients; SGD reads weights, gradients and momentum and writes
+    weights and momentum; the average is read and written; SAM moves the weights there and back.
+    """
+    recipe, each = plan.recipe, 5
+    each += 2 if plan.agc.enabled else 0
+    each += 2 if recipe and recipe.ema_decay else 0
+    each += 4 if recipe and recipe.sam_rho else 0
+    return 4 * each * parameter_count(plan)
+
+
+def _peak_seconds(
+    plan: Plan, accelerator: Accelerator, batch: int, size: int | None, precision: str, parts: int
+) -> dict[str, float]:
+    """Seconds of each part of a step but the all-reduce, on a device that reaches its peaks."""
+    found = dict.fromkeys((*KINDS, "accumulation", "update"), 0.0)
+    for work in works(plan, batch // parts, size, precision):
+        found[work.kind] += parts * work.seconds(accelerator, precision)
+    if parts > 1:  # of each gradient: it and the sum are read, the sum is written
+        found["accumulation"] = parts * 12 * parameter_count(plan) / accelerator.bandwidth
+    found["update"] = update_bytes(plan) / accelerator.bandwidth
+    return found
+
+
+def _reduce_seconds(plan: Plan, accelerator: Accelerator, devices: int) -> float:
+    """Seconds to sum float32 gradients over devices: 2 (n - 1) / n of them leave each device."""
+    if devices == 1:
+        return 0.0
+    return 2 * (devices - 1) / devices * 4 * parameter_count(plan) / accelerator.link
+
+
+@cache
+def _network(variant: str) -> Plan:
+    return resolve(load(variant))
+
+
+@cache
+def _measured(name: str) -> tuple[tuple[float, float], ...]:
+    """For each timing, seconds at the peaks, and measured ones without the sum over devices."""
+    given = named(name)
+    return tuple(_peak_and_measured(given, timing) for timing in given.timings)
+
+
+def _peak_and_measured(accelerator: Accelerator, timing: Timing) -> tuple[float, float]:
+    plan, precision = _network(timing.variant), accelerator.precision
+    parts = 1
+    if accelerator.splits:
+        parts = accumulation(plan, timing.batch, accelerator.memory, timing.size, precision)
+    peak = _peak_seconds(plan, accelerator, timing.batch, timing.size, precision, parts)
+    reduce = _reduce_seconds(plan, accelerator, accelerator.devices)
+    return sum(peak.values()), timing.seconds - reduce
+
+
+def _efficiency(measured: Iterable[tuple[float, float]]) -> float:
+    """Least squares in the logarithm of the seconds."""
+    logs = [math.log(peak / seconds) for peak, seconds in measured]
+    return math.exp(sum(logs) / len(logs))
+
+
+def _ratios(name: str, efficiencies: Iterable[float]) -> tuple[float, ...]:
+    """Modelled over measured seconds of each timing, each with its efficiency."""
+    rows = zip(named(name).timings, _measured(name), efficiencies, strict=True)
+    return tuple(1 + (peak / e - seconds) / timing.seconds for timing, (peak, seconds), e in rows)
+
+
+@cache
+def calibrate(name: str) -> Calibration:
+    """The efficiency of an accelerator, from its timings or from those of the one it is like.
+
+    Raises:
+        InputError: There is no accelerator of that name.
+    """
+    given = named(name)
+    if given.timings:
+        measured = _measured(name)
+        others = [measured[:i] + measured[i + 1 :] for i in range(len(measured))]
+        return Calibration(_efficiency(measured), name, _ratios(name, map(_efficiency, others)))
+    calibrated = [other for other, each in ACCELERATORS.items() if each.timings]
+    found = {other: _efficiency(_measured(other)) for other in calibrated}
+    transferred = tuple(
+        ratio
+        for each in calibrated
+        for other, efficiency in found.items()
+        if other != each
+        for ratio in _ratios(each, [efficiency] * len(named(each).timings))
+    )
+    return Calibration(found[given.like], given.like, transferred)
+
+
+def step(
+    plan: Plan,
+    accelerator: Accelerator,
+    batch: int,
+    devices: int = 1,
+    size: int | None = None,
+    precision: str = "float32",
+    efficiency: float | None = None,
+) -> Step:
+    """One training step by the model.
+
+    SAM's ascent, where the recipe has one, adds its share of the images.
+
+    Args:
+        plan: The network.
+        accelerator: Kind of each device.
+        batch: Images, on all devices.
+        devices: Number of devices that share them.
+        size: Side of the images in px; the plan's training size if not given.
+        precision: Dtype of the passes: float32, bfloat16 or float16.
+        efficiency: Share of the roofline that is reached; `calibrate`'s if not given.
+
+    Raises:
+        InputError: The batch is not divisible, not even one image fits, the image is too small,
+            the device has no links to others, or there is no such precision.
+    """
+    instance("plan", plan, Plan, "nfspec.resolve")
+    batch, devices = whole("batch", batch, 1, "images"), whole("devices", devices, 1)
+    if efficiency is not None:
+        number("efficiency", efficiency, 0.0, 1.0, above=True)
+    if batch % devices:
+        lower = batch - batch % devices
+        near = " or ".join(str(n) for n in (lower, lower + devices) if n)
+        raise InputError(
+            f"batch: {batch} images do not divide among {devices} devices; take {near}"
+        )
+    if devices > 1 and not accelerator.link:
+        raise InputError(f"devices: no links between several {accelerator.name} are known; take 1")
+    images = batch // devices
+    parts = accumulation(plan, images, accelerator.memory, size, precision)
+    recipe = plan.recipe
+    ascent = 1 + recipe.sam_fraction if recipe and recipe.sam_rho else 1.0
+    efficiency = calibrate(accelerator.name).efficiency if efficiency is None else efficiency
+    peak = _peak_seconds(plan, accelerator, images, size, precision, parts)
+    found = {
+        part: seconds / efficiency * (1.0 if part == "update" else ascent)
+        for part, seconds in peak.items()
+    }
+    found["all-reduce"] = _reduce_seconds(plan, accelerator, devices)
+    flops = sum(work.flops for work in works(plan, images, size, precision))
+    return Step(
+        batch=batch,
+        accumulation=parts,
+        parts=found,
+        flops=round(ascent * flops),
+        memory=training_memory(plan, images // parts, size, precision, parts > 1),
+    )

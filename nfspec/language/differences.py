@@ -1,0 +1,94 @@
+"""Where two specs differ, field by field, once what they extend is merged in.
+
+A column written as one value and the same column at full length are the same. `name`, `source` and
+the schema's version are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nfspec.errors import SpecError
+from nfspec.language.loader import layers, load, merge
+from nfspec.language.spec import SCALAR_COLUMNS, Spec
+
+Path = tuple[str, ...]
+
+NOT_COMPARED = ("schema", "name", "source")
+COLUMNS = {("stages", name) for name in (*SCALAR_COLUMNS, "beta")} | {
+    ("stem", "kernel"),
+    ("stem", "stride"),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field that two specs do not agree on; None on the side that does not state it."""
+
+    path: Path
+    a: Any
+    b: Any
+
+
+def fields(data: Mapping[str, Any], path: Path = ()) -> dict[Path, Any]:
+    """Flatten nested tables to path and value. Empty tables stay, values of None go."""
+    found: dict[Path, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            found |= fields(value, (*path, key))
+        elif value is not None:
+            found[(*path, key)] = value
+    return found
+
+
+def spec_fields(spec: Spec) -> dict[Path, Any]:
+    """Every field of a spec, in the order of the language."""
+    return fields(spec.model_dump(by_alias=True))
+
+
+def read(source: str) -> tuple[dict[Path, Any], Spec | None]:
+    """Read a spec, or a base spec that leaves fields to those that extend it.
+
+    Args:
+        source: A name or a path, as `nfspec.load` takes it, or the name of a dialect.
+
+    Returns:
+        The fields, and the spec if they make a whole one.
+
+    Raises:
+        SpecError: Something is wrong with it other than fields it does not state.
+    """
+    try:
+        spec = load(source)
+    except SpecError as error:
+        if any(problem.code != "SPEC-MISSING" for problem in error.problems):
+            raise
+        return fields(merge(layers(source))[0]), None
+    return spec_fields(spec), spec
+
+
+def _collapsed(value: Any) -> Any:
+    """A column with one and the same value all along as that value."""
+    if not isinstance(value, tuple):
+        return value
+    values = tuple(map(_collapsed, value))
+    return values[0] if values and values.count(values[0]) == len(values) else values
+
+
+def differences(a: Mapping[Path, Any], b: Mapping[Path, Any]) -> list[Difference]:
+    """Compare two specs' fields; tables stay together, in the order of the language."""
+
+    def meaning(path: Path, value: Any) -> Any:
+        return _collapsed(value) if path in COLUMNS else value
+
+    tables = [field.alias or name for name, field in Spec.model_fields.items()]
+    found = []
+    for path in dict.fromkeys((*a, *b)):
+        left, right = a.get(path), b.get(path)
+        if path[0] in NOT_COMPARED or {} in (left, right):
+            continue
+        if meaning(path, left) != meaning(path, right):
+            found.append(Difference(path, left, right))
+    return sorted(found, key=lambda difference: tables.index(difference.path[0]))

@@ -1,0 +1,148 @@
+"""Specs written as TOML: a value, a whole resolved spec, and a commented file to start from."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from nfspec.language.differences import spec_fields
+from nfspec.language.fields import Table
+from nfspec.language.spec import SCHEMA, Spec
+
+WIDTH = 80
+SCHEMA_FILE = Path(__file__).parent.parent / "nfspec.schema.json"
+
+# The fields that people change most; the explanation is the language's own where it has one.
+OFFERED = {
+    "input": {"channels": "", "train": "", "test": "", "mean": "", "std": ""},
+    "stages": {
+        "depth": "",
+        "width": "",
+        "width_factor": "",
+        "stride": "",
+        "expansion": "",
+        "group_width": "",
+        "kernel": "",
+        "alpha": "",
+        "beta": "",
+        "attention": "",
+    },
+    "activation": {
+        "kind": "The nonlinearity: relu, silu, gelu_tanh, gelu_erf, ...",
+        "gamma": "",
+        "gamma_at": "",
+    },
+    "attention": {"position": "", "gain": ""},
+    "se": {"ratio": ""},
+    "stochastic_depth": {"rate": "That of the deepest blocks; block 0 is never dropped."},
+    "head": {
+        "classes": "Outputs of the classifier.",
+        "conv": "",
+        "conv_ratio": 'Final conv over last stage, where conv = "ratio".',
+        "conv_width": 'Channels of the final conv, where conv = "width".',
+        "dropout": "Before the classifier, in training.",
+    },
+}
+
+
+def value_text(value: Any) -> str:
+    """A value of a spec as TOML writes it, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        quoted = json.dumps(value, ensure_ascii=False)
+        return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(value_text, value)) + "]"
+    return repr(value)
+
+
+def path_text(path: tuple[str, ...]) -> str:
+    """A dotted key; parts that are not bare keys, such as `stages.*.gain`, are quoted."""
+    return ".".join(
+        part
+        if part.replace("_", "").replace("-", "").isalnum() and part.isascii()
+        else value_text(part)
+        for part in path
+    )
+
+
+def _lines_of(key: str, value: str) -> list[str]:
+    """A field, an array of numbers over as many lines as it needs."""
+    line = f"{key} = {value}"
+    if len(line) <= WIDTH or value[0] != "[" or '"' in value:
+        return [line]
+    inside = textwrap.wrap(value[1:-1], WIDTH - 4, break_on_hyphens=False)
+    return [f"{key} = [", *[f"    {part}" for part in inside], "]"]
+
+
+def resolved(spec: Spec) -> list[str]:
+    """A whole spec as lines of TOML, each value with the place it comes from.
+
+    The lines are a spec file themselves, one that extends nothing. Tables are aligned, and where
+    value and place do not fit 80 columns together the place is on the line above. Only strings,
+    and arrays of them, may be longer than that.
+    """
+    lines: list[str] = []
+    by_table = groupby(
+        spec_fields(spec).items(), lambda item: item[0][0] if len(item[0]) > 1 else ""
+    )
+    for _, table in by_table:
+        rows = [(path_text(path), value_text(value), spec.origin(path)) for path, value in table]
+        places = [f"# {at}" if at else "" for _, _, at in rows]
+        keys = max(len(key) for key, _, _ in rows)
+        room = WIDTH - keys - len(" = ") - len("  ")
+        pairs = zip(rows, places, strict=True)
+        fitting = [len(value) for (_, value, _), at in pairs if len(value) + len(at) <= room]
+        values = max(fitting, default=0)
+        lines += [""] if lines else []
+        for (key, value, _), place in zip(rows, places, strict=True):
+            line = f"{key:<{keys}} = {value:<{values}}  {place}"
+            if len(line) <= WIDTH:
+                lines.append(line)
+            else:
+                lines += [place, *_lines_of(f"{key:<{keys}}", value)]
+    return lines
+
+
+def _explanation(table: str, field: str) -> str:
+    """What the language says about a field."""
+    model = Spec.model_fields[table].annotation
+    assert isinstance(model, type) and issubclass(model, Table)
+    description = model.model_fields[field].description
+    assert description, f"{table}.{field} has no explanation"
+    return description
+
+
+def starting_spec(name: str, extends: str, base: Spec) -> str:
+    """A commented spec file that means the same as the one it extends.
+
+    Args:
+        name: The new spec's name.
+        extends: Spec that it extends, as the file says it.
+        base: That, loaded: its values stand in the file, commented out.
+
+    Returns:
+        The text of the file. Every line that starts with `#` and a key is a field; all of them
+        may be uncommented, and the network stays the same.
+    """
+    lines = [
+        f"#:schema {SCHEMA_FILE}",
+        f"schema = {value_text(SCHEMA)}",
+        f"name = {value_text(name)}",
+        f"extends = {value_text(extends)}",
+        f"source = {value_text(f'my own, from {base.name}')}",
+        "",
+        f"# What {base.name} says stands below, commented out: to change a value, take the # off.",
+        f"# What is not said here stays as it is there: nfspec show {extends} --resolved",
+    ]
+    values = spec_fields(base)
+    for table, offered in OFFERED.items():
+        lines += ["", f"[{table}]"]
+        for field, explanation in offered.items():
+            code = f"#{field} = {value_text(values[table, field])}"
+            lines.append(f"{code:<38}  # {explanation or _explanation(table, field)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,224 @@
+"""What one field says about another: rules that hold before any width is computed, and after."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from nfspec.errors import Problem, SpecError, suggest
+from nfspec.language.fields import MAX_BLOCKS
+from nfspec.language.spec import SCALAR_COLUMNS, Spec
+from nfspec.language.validation import Key, shown
+from nfspec.plan import Plan
+from nfspec.plan.activations import DEEPMIND_SLOPE
+from nfspec.plan.clipping import matches
+from nfspec.wording import entries, quoted
+
+MAX_PARAMETERS = 10**11
+MAX_TRIED = 100_000  # patterns with a *, times names
+MAX_UNMATCHED = 20  # patterns listed
+LONGEST_NAME = 100  # characters; no parameter's has as many
+WIDTHS_COME_FROM: tuple[Key, ...] = (
+    ("stages", "width"),
+    ("stages", "group_width"),
+    ("stages", "expansion"),
+    ("stages", "kernel"),
+    ("stages", "width_factor"),
+    ("block", "first_expansion"),
+    ("block", "mid_from"),
+    ("stem", "width"),
+    ("rounding", "divisor"),
+    ("rounding", "groups"),
+)
+# Part of a parameter's name, as a regular expression, and what decides whether there is one.
+NAMES_COME_FROM: dict[str, tuple[Key, ...]] = {
+    "final": (("head", "conv"),),
+    "skip_gain": (("block", "skip_gain"),),
+    "conv1b": (("block", "convs"),),
+    "shortcut": (("stages", "stride"), ("stages", "width")),
+    r"\.(se|eca)\b": (("stages", "attention"),),
+    r"stages\.\d": (("stages", "depth"),),
+    r"stem\.conv\d": (("stem", "width"),),
+}
+
+
+class Problems:
+    """Collects what is wrong with a spec, each with the place it was written at.
+
+    Values at the paths `stand_ins` are not the author's, whose own could not be used; what follows
+    from them is a reason to stop, and not worth telling.
+    """
+
+    def __init__(self, spec: Spec, stand_ins: frozenset[Key]):
+        self.spec = spec
+        self.stand_ins = stand_ins
+        self.found: dict[tuple[str, Key], Problem | None] = {}
+
+    def add(self, code: str, path: Key, message: str, *causes: Key) -> None:
+        """Note a problem, once for each code and path.
+
+        Its place is where the path's value was written. Where that is inherited, it is where the
+        loaded file wrote the first of `causes`, for that is what its author can change.
+        """
+        origins = [self.spec.origin(p) for p in (path, *causes)]
+        loaded = self.spec.origin(("name",))
+        # Whoever asked can change what was put over the spec, then the spec's own file.
+        files = [*self.spec._over, *([loaded.file] if loaded else [])]
+        own = [o for file in files for o in origins if o and o.file == file]
+        origin = own[0] if own else origins[0]
+        place = (origin.file, origin.line, origin.column) if origin else ("", 0, 0)
+        from_stand_in = any(p[: len(s)] == s for s in self.stand_ins for p in (path, *causes))
+        problem = None if from_stand_in else Problem(code, shown(path), message, *place)
+        self.found.setdefault((code, path), problem)
+
+    def stop(self) -> None:
+        """Raise a SpecError if there are problems."""
+        if self.found:
+            raise SpecError(filter(None, self.found.values()))
+
+
+def stage_path(spec: Spec, column: str, stage: int) -> Key:
+    """Path of what a column says of a stage: its entry, or the one value that serves all."""
+    path = ("stages", column)
+    return (*path, stage) if isinstance(getattr(spec.stages, column), tuple) else path
+
+
+def check(spec: Spec, problems: Problems) -> None:
+    """Lists of one table are of one length, kernels are odd, fields agree.
+
+    Raises:
+        SpecError: No telling how many blocks of what kind there are, or there are too many.
+    """
+    _check_kernels(spec, problems)
+    _check_agreement(spec, problems)
+    _check_lengths(spec, problems)
+    blocks = sum(spec.stages.depth)
+    if blocks > MAX_BLOCKS:
+        message = f"{blocks} blocks in all, more than the limit of {MAX_BLOCKS}"
+        problems.add("SPEC-LIMIT", ("stages", "depth"), message)
+    if any(code in ("SPEC-LENGTH", "SPEC-LIMIT") for code, _ in problems.found):
+        problems.stop()
+
+
+def _check_lengths(spec: Spec, problems: Problems) -> None:
+    def length(path: Key, value: Any, expected: int, rule: str, *causes: Key) -> None:
+        if isinstance(value, tuple) and len(value) != expected:
+            message = f"has {entries(len(value))}, but {rule} {expected}"
+            problems.add("SPEC-LENGTH", path, message, *causes)
+
+    stages, depth = spec.stages, ("stages", "depth")
+    for name in ("width", *SCALAR_COLUMNS, "beta"):
+        path = ("stages", name)
+        length(path, getattr(stages, name), stages.count, "the length of stages.depth is", depth)
+    if isinstance(stages.beta, tuple):
+        for s, (betas, blocks) in enumerate(zip(stages.beta, stages.depth, strict=False)):
+            length(("stages", "beta", s), betas, blocks, f"stages.depth[{s}] is", depth)
+    for name in ("kernel", "stride"):
+        path, width = ("stem", name), ("stem", "width")
+        value = getattr(spec.stem, name)
+        length(path, value, len(spec.stem.width), "the length of stem.width is", width)
+    for name in ("mean", "std"):
+        path, channels = ("input", name), ("input", "channels")
+        length(path, getattr(spec.input, name), spec.input.channels, "input.channels is", channels)
+
+
+def _check_kernels(spec: Spec, problems: Problems) -> None:
+    kernels: dict[Key, Any] = {
+        ("stem", "kernel"): spec.stem.kernel,
+        ("stages", "kernel"): spec.stages.kernel,
+        ("eca", "kernel"): spec.eca.kernel,
+    }
+    for path, value in kernels.items():
+        sides = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+        for i, side in sides:
+            if side != "auto" and side % 2 == 0:
+                where = path if i is None else (*path, i)
+                problems.add("SPEC-KERNEL", where, f"must be odd; found {side}")
+
+
+def _check_agreement(spec: Spec, problems: Problems) -> None:
+    activation = spec.activation
+    if spec.block.shortcut == "avg_pool":
+        for s, stride in enumerate(spec.stages.column("stride")):
+            if stride > 2:
+                message = (
+                    f"at most 2 where an average pool makes the shortcut; found {stride}; "
+                    'block.shortcut = "strided_conv" takes any'
+                )
+                path = stage_path(spec, "stride", s)
+                problems.add("SPEC-STRIDE", path, message, ("block", "shortcut"))
+    table_has_none = activation.kind == "leaky_relu" and activation.slope != DEEPMIND_SLOPE
+    if table_has_none and activation.gamma == "deepmind":
+        message = (
+            f'the "deepmind" table has leaky_relu of slope {DEEPMIND_SLOPE}, this one is of '
+            f'{activation.slope}; use gamma = "exact"'
+        )
+        causes = ("activation", "slope"), ("activation", "kind")
+        problems.add("SPEC-GAMMA", ("activation", "gamma"), message, *causes)
+
+
+def check_plan(plan: Plan, problems: Problems) -> None:
+    """AGC's patterns match parameters, and there are not too many of these.
+
+    Raises:
+        SpecError: That is not so, or something was wrong already.
+    """
+    _check_patterns(plan.parameters, problems)
+    problems.stop()
+    total = sum(p.size for p in plan.parameters.values())
+    if total > MAX_PARAMETERS:
+        message = f"{total:.1e} parameters in all, more than the limit of {MAX_PARAMETERS:.0e}"
+        causes = (*WIDTHS_COME_FROM, ("stages",), ("se",), ("head",))
+        problems.add("SPEC-LIMIT", ("stages", "width"), message, *causes)
+        problems.stop()
+
+
+def _check_patterns(names: Collection[str], problems: Problems) -> None:
+    """A pattern that matches nothing is a slip, and leaves to clip what it was to keep from it."""
+    agc = problems.spec.agc
+    patterns: dict[Key, str] = {("agc", "exclude", i): p for i, p in enumerate(agc.exclude)}
+    patterns |= {("agc", "names", pattern): pattern for pattern in agc.names}
+    starred = sum("*" in pattern for pattern in patterns.values())
+    if starred * len(names) > MAX_TRIED:
+        message = (
+            f"{starred} patterns with a * for {len(names)} parameters are too many to try; "
+            f"the one times the other may be {MAX_TRIED}"
+        )
+        problems.add("SPEC-LIMIT", ("agc",), message, ("stages", "depth"))
+        return
+    slips = (item for item in patterns.items() if not _matches_any(item[1], names))
+    if not (listed := list(islice(slips, MAX_UNMATCHED))):
+        return
+    shapes = sorted({re.sub(r"\.\d+(?=\.)", ".*", name) for name in names})
+    for path, pattern in listed:
+        message = (
+            f"no parameter is called {quoted(pattern)}, where * stands for any run of characters"
+            + (_meant(pattern, names, shapes) or '; names are like "head.fc.kernel"')
+        )
+        found = (causes for part, causes in NAMES_COME_FROM.items() if re.search(part, pattern))
+        problems.add("SPEC-AGC", path, message, *chain.from_iterable(found))
+    if next(slips, None):
+        message = f"more patterns than the {MAX_UNMATCHED} listed are the name of no parameter"
+        problems.add("SPEC-AGC", ("agc",), message)
+
+
+def _matches_any(pattern: str, names: Collection[str]) -> bool:
+    if "*" not in pattern or len(pattern.replace("*", "")) > LONGEST_NAME:
+        return pattern in names
+    return any(matches(name, pattern) for name in names)
+
+
+def _meant(pattern: str, names: Collection[str], shapes: Sequence[str]) -> str:
+    """A hint: the pattern with its words put right, or else the nearest that matches something.
+
+    `shapes` are the names, each index of a stage or block made a `*`.
+    """
+    words = sorted({word for shape in shapes for word in shape.split(".")})
+    parts = pattern[:100].split(".")
+    nearest = (difflib.get_close_matches(part, words, n=1) or [part] for part in parts)
+    corrected = ".".join(near[0] for near in nearest)
+    usable = corrected != pattern and _matches_any(corrected, names)
+    return suggest(pattern, [corrected] if usable else shapes)

@@ -1,0 +1,213 @@
+"""What adaptive gradient clipping does to each parameter: over which axes, with which lambda.
+
+Sources: Brock et al. 2021 (arXiv:2102.06171 §4.1, eq. 3); deepmind-research/nfnets/optim.py
+(`unitwise_norm`, `SGD_AGC`) and experiment_nfnets.py (what is left out); timm/utils/agc.py.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+
+from nfspec.arguments import instance, mapping
+from nfspec.errors import InputError, suggest
+from nfspec.language.tables import AGC
+from nfspec.plan import Plan, Role
+
+# Name of a tensor of another layer, with * for any characters, to the name of the plan's parameter
+# that it is trained like, or to None.
+TreatAs = Mapping[str, str | None]
+LEAST_GRADIENT_NORM = 1e-6  # guards the division; from optim.py
+
+
+@dataclass(frozen=True)
+class ClipRule:
+    """How one parameter's gradient G is clipped, given the parameter W.
+
+    A unit is a set of elements with one norm. Where a unit's `‖G‖ > clipping · max(‖W‖, eps)`, its
+    gradient is scaled by `clipping · max(‖W‖, eps) / max(‖G‖, 1e-6)`.
+
+    Attributes:
+        axes: Axes that a norm is taken over, of the canonical layout (HWIO, IO). None: all of them,
+            so that the tensor is one unit. Empty: none of them, so that each element is a unit.
+        units: Number of units of the parameter.
+        clipping: lambda; None where the gradient is left as it is.
+        eps: Least norm of the parameter that is used.
+    """
+
+    axes: tuple[int, ...] | None
+    units: int
+    clipping: float | None
+    eps: float
+
+
+def _axes(unit: str, role: Role, shape: Sequence[int]) -> tuple[int, ...] | None:
+    rank = len(shape)
+    if unit == "tensor":
+        return None
+    if unit == "timm":
+        # timm stores gains as (O, 1, 1, 1), so that its rule of "all dimensions but the first"
+        # takes each gain for a unit of its own.
+        if role == "gain":
+            return ()
+        return None if rank <= 1 else tuple(range(rank - 1))
+    if sum(side != 1 for side in shape) <= 1:
+        return None  # as the original squeezes before it looks at the rank
+    return (0,) if rank <= 3 else tuple(range(rank - 1))
+
+
+@lru_cache(maxsize=1_024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(translate(pattern.replace("[", "[[]").replace("?", "[?]")))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern is for a name: `*` is any run of characters, all else stands for itself."""
+    return _compiled(pattern).match(name) is not None
+
+
+def pattern_of(name: str, patterns: Iterable[str]) -> str | None:
+    """The longest of the patterns that are for a name; None if there is none."""
+    return max((p for p in patterns if matches(name, p)), key=len, default=None)
+
+
+def _clipping(agc: AGC, name: str, role: Role) -> float | None:
+    if not agc.enabled or any(matches(name, pattern) for pattern in agc.exclude):
+        return None
+    if (pattern := pattern_of(name, agc.names)) is not None:
+        return agc.names[pattern]
+    return agc.roles.get(role, agc.clipping)
+
+
+def clip_rule(agc: AGC, name: str, role: Role, shape: Sequence[int]) -> ClipRule:
+    """The rule for one parameter.
+
+    Args:
+        agc: The `[agc]` table of a spec.
+        name: Canonical name. `agc.exclude` comes first, then the longest matching pattern of
+            `agc.names`, then `agc.roles`, then `agc.clipping`.
+        role: Role of the parameter.
+        shape: In the canonical layout: kernels HWIO, dense kernels IO.
+    """
+    axes = _axes(agc.unit, role, shape)
+    units = 1 if axes is None else math.prod(n for i, n in enumerate(shape) if i not in axes)
+    return ClipRule(axes, units, _clipping(agc, name, role), agc.eps)
+
+
+def require_agc(plan: Plan) -> None:
+    """Refuse a plan whose spec trains without AGC.
+
+    Raises:
+        InputError: It does.
+    """
+    instance("plan", plan, Plan, "nfspec.resolve")
+    if not plan.agc.enabled:
+        raise InputError(
+            f"{plan.name} trains without adaptive gradient clipping; to have it, put "
+            "`[agc] enabled = true` into its spec, or into one that extends it"
+        )
+
+
+def clip_rules(plan: Plan) -> dict[str, ClipRule]:
+    """Canonical name to rule, in order of execution."""
+    return {p.name: clip_rule(plan.agc, p.name, p.role, p.shape) for p in plan.parameters.values()}
+
+
+def require_likeness(plan: Plan, treat_as: TreatAs | None) -> TreatAs:
+    """Require that `treat_as` names parameters of the plan.
+
+    Raises:
+        InputError: The plan has no such parameter.
+    """
+    given = mapping("treat_as", treat_as or {}, "name of a tensor to name of a parameter")
+    for pattern, name in given.items():
+        if name is not None and name not in plan.parameters:
+            raise InputError(
+                f'treat_as: {pattern}: {plan.name} has no parameter "{name}"'
+                f"{suggest(str(name), plan.parameters)}"
+            )
+    return given
+
+
+def unknown_layers(strangers: Mapping[str, Sequence[int]], known: Iterable[str] = ()) -> InputError:
+    """The error to raise for tensors of other layers that `treat_as` does not name.
+
+    Args:
+        strangers: Name to shape.
+        known: Names that may have been meant.
+    """
+    known = list(known)
+    listed = [
+        f"  {name} {tuple(shape)}{suggest(name, known)}"
+        for name, shape in list(strangers.items())[:20]
+    ]
+    if len(strangers) > 20:
+        listed.append(f"  and {len(strangers) - 20} more")
+    return InputError(
+        "\n".join(
+            [
+                "agc: tensors of layers that are not nfspec's:",
+                *listed,
+                "say which parameter each is clipped like, or None for one that is not; * stands "
+                f'for any characters: treat_as={{"{next(iter(strangers))}": "head.fc.kernel"}}',
+            ]
+        )
+    )
+
+
+def _mismatch(plan: Plan, name: str, shape: Sequence[int]) -> str | None:
+    if (expected := plan.parameters[name].shape) == tuple(shape):
+        return None
+    return f"{name}: expected shape {expected} (HWIO, dense kernels IO); found {tuple(shape)}"
+
+
+def rules_for(
+    plan: Plan,
+    names: Sequence[str],
+    shapes: Sequence[Sequence[int]],
+    treat_as: TreatAs | None = None,
+) -> list[ClipRule]:
+    """The rules of the tensors that a training loop holds.
+
+    Args:
+        plan: The network.
+        names: Canonical name of each tensor, or its own name if it is of another layer.
+        shapes: Shape of each tensor, in the canonical layout.
+        treat_as: For tensors of other layers: see `nfspec.agc`.
+
+    Raises:
+        InputError: The plan does not clip, or tensors are not known; the first 20 are named.
+    """
+    require_agc(plan)
+    treat_as = require_likeness(plan, treat_as)
+    if len(names) != len(shapes):
+        raise InputError(f"expected a name for each of {len(shapes)} tensors; found {len(names)}")
+    wrong = [f"{name}: twice" for name, count in Counter(names).items() if count > 1]
+    likes: list[str | None] = []
+    strangers: dict[str, Sequence[int]] = {}
+    for name, shape in zip(names, shapes, strict=True):
+        if name in plan.parameters:
+            likes.append(name)
+            if len(wrong) < 20 and (message := _mismatch(plan, name, shape)) is not None:
+                wrong.append(message)
+        elif (pattern := pattern_of(name, treat_as)) is not None:
+            likes.append(treat_as[pattern])
+        else:
+            strangers[name] = shape
+    if wrong:
+        raise InputError("\n".join(wrong[:20]))
+    if strangers:
+        raise unknown_layers(strangers, plan.parameters)
+    return [rule_like(plan, like, shape) for like, shape in zip(likes, shapes, strict=True)]
+
+
+def rule_like(plan: Plan, like: str | None, shape: Sequence[int]) -> ClipRule:
+    """The rule for a tensor that is clipped like a parameter of the plan; for None, not clipped."""
+    if like is None:
+        return ClipRule(None, 1, None, plan.agc.eps)
+    return clip_rule(plan.agc, like, plan.parameters[like].role, shape)

@@ -1,0 +1,371 @@
+"""The Plan: what a spec means, as a flat, frozen list of operations with concrete numbers.
+
+Every reader (reference, counting, signal, backends, weights) walks `Plan.ops` in order. An
+operation names the operations it reads, so a reader is one loop over the list with one case for
+each kind of operation, and a new kind of block is a change to the resolver alone. No reader
+computes a channel count, a beta or a rate.
+
+Layouts: images and activations NHWC, kernels HWIO, dense kernels IO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from nfspec.frozen import FrozenDict
+from nfspec.language.tables import AGC, Recipe
+
+Role = Literal["kernel", "gain", "bias", "skip_gain", "head"]
+Padding = Literal["same", "symmetric", "valid"]
+
+INPUT = "input"  # the name by which operations refer to the image
+FEATURES = "features"  # the tap of the activations that global pooling reads
+
+
+@dataclass(frozen=True)
+class Init:
+    """How a parameter is drawn.
+
+    `constant`: every element is `value`. `normal`: standard deviation `value`. `truncated_normal`:
+    a normal of standard deviation `value`, redrawn beyond two of them, and not rescaled (as
+    Haiku's). `uniform`: between -`value` and `value`.
+    """
+
+    kind: Literal["constant", "normal", "truncated_normal", "uniform"]
+    value: float
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trainable array: canonical name, shape, role for the optimiser, initial distribution."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    init: Init
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation: its unique name and the names of the operations it reads."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class Convolution(Op):
+    """What both kinds of convs have. Kernels are (kernel, kernel, in_channels / groups,
+    out_channels)."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    groups: int
+    padding: Padding
+
+    @property
+    def fan_in(self) -> int:
+        return self.kernel**2 * self.in_channels // self.groups
+
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        return (self.kernel, self.kernel, self.in_channels // self.groups, self.out_channels)
+
+
+@dataclass(frozen=True)
+class WSConv(Convolution):
+    """Convolution whose kernel is standardised on the fly (arXiv:2101.08692, eq. 6).
+
+    With N = kernel² · in_channels / groups, the mean m and variance v over each output channel's N
+    weights (v divided by N - ddof), the kernel used is `gain · gamma · (w - m) · s`, where s is
+    `max`: 1/sqrt(max(N·v, eps)); `add`: 1/sqrt(N·(v + eps)); `add_to_std`:
+    1/(sqrt(N)·(sqrt(v) + eps)).
+    """
+
+    eps: float
+    eps_rule: Literal["max", "add", "add_to_std"]
+    ddof: int
+    dtype: Literal["float32", "compute"]
+    gamma: float
+    kernel_init: Init
+    gain_init: float
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        shape = self.kernel_shape
+        return (
+            Parameter(f"{self.name}.kernel", shape, "kernel", self.kernel_init),
+            Parameter(f"{self.name}.gain", shape[-1:], "gain", Init("constant", self.gain_init)),
+            Parameter(f"{self.name}.bias", shape[-1:], "bias", Init("constant", 0.0)),
+        )
+
+
+@dataclass(frozen=True)
+class Conv(Convolution):
+    """Convolution with a kernel as it is, then an activation without gamma; of folded plans."""
+
+    activation: str = "identity"
+    slope: float = 0.0  # of leaky_relu for x < 0
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        shape, init = self.kernel_shape, Init("normal", self.fan_in**-0.5)
+        return (
+            Parameter(f"{self.name}.kernel", shape, "kernel", init),
+            Parameter(f"{self.name}.bias", shape[-1:], "bias", Init("constant", 0.0)),
+        )
+
+
+@dataclass(frozen=True)
+class Activation(Op):
+    """`gamma · beta · f(x)`, or `gamma · f(beta · x)` where beta comes before."""
+
+    kind: str
+    slope: float  # of leaky_relu for x < 0
+    gamma: float
+    beta: float
+    beta_at: Literal["after", "before"]
+
+
+@dataclass(frozen=True)
+class Pool(Op):
+    """Spatial pooling. An average never counts padding; a maximum never sees it."""
+
+    kind: Literal["avg", "max"]
+    window: int
+    stride: int
+    padding: Padding
+
+
+@dataclass(frozen=True)
+class SqueezeExcite(Op):
+    """`gain · sigmoid(fc1(f(fc0(mean_hw(x))))) · x`, f being an activation times its gamma.
+
+    Where `gate_only`, the output is the factor of x alone, (N, channels).
+    """
+
+    channels: int
+    hidden: int
+    gain: float
+    activation: str
+    slope: float
+    gamma: float
+    init: Literal["normal", "truncated_normal"]
+    gate_only: bool = False
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        def dense(name: str, fan_in: int, fan_out: int) -> tuple[Parameter, Parameter]:
+            init = Init(self.init, fan_in**-0.5)
+            return (
+                Parameter(f"{self.name}.{name}.kernel", (fan_in, fan_out), "kernel", init),
+                Parameter(f"{self.name}.{name}.bias", (fan_out,), "bias", Init("constant", 0.0)),
+            )
+
+        return dense("fc0", self.channels, self.hidden) + dense("fc1", self.hidden, self.channels)
+
+
+@dataclass(frozen=True)
+class ECA(Op):
+    """Efficient channel attention (Wang et al. 2020, arXiv:1910.03151).
+
+    `gain · sigmoid(k ⋆ mean_hw(x)) · x`, the kernel k of `kernel` taps sliding over the channels,
+    zeros beyond the ends, no bias. Where `gate_only`, the output is the factor of x alone,
+    (N, channels).
+    """
+
+    channels: int
+    kernel: int
+    gain: float
+    gate_only: bool = False
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        init = Init("uniform", self.kernel**-0.5)
+        return (Parameter(f"{self.name}.kernel", (self.kernel,), "kernel", init),)
+
+
+@dataclass(frozen=True)
+class StochasticDepth(Op):
+    """In training, an image's residual is zeroed with probability `rate`; kept ones are divided by
+    1 - rate if `rescale`."""
+
+    rate: float
+    rescale: bool
+
+
+@dataclass(frozen=True)
+class Residual(Op):
+    """`alpha · skip_gain · inputs[0] + inputs[1]`; skip_gain is a scalar, where it is learned.
+
+    A third input is a gate, (N, C), that multiplies the first.
+    """
+
+    block: str
+    alpha: float
+    skip_gain: bool
+    skip_gain_init: float
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        if not self.skip_gain:
+            return ()
+        init = Init("constant", self.skip_gain_init)
+        return (Parameter(f"{self.block}.skip_gain", (), "skip_gain", init),)
+
+
+@dataclass(frozen=True)
+class GlobalPool(Op):
+    """`scale` times the mean over height and width: (N, H, W, C) to (N, C)."""
+
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Dropout(Op):
+    """In training, elements are zeroed with probability `rate`, kept ones divided by 1 - rate."""
+
+    rate: float
+
+
+@dataclass(frozen=True)
+class Dense(Op):
+    """The classifier: (N, in_features) to (N, out_features)."""
+
+    in_features: int
+    out_features: int
+    init_std: float
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        init = Init("normal", self.init_std) if self.init_std else Init("constant", 0.0)
+        shape = (self.in_features, self.out_features)
+        return (
+            Parameter(f"{self.name}.kernel", shape, "head", init),
+            Parameter(f"{self.name}.bias", shape[1:], "bias", Init("constant", 0.0)),
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """The derived numbers of one residual block, as `nfspec show` prints them.
+
+    `residual` names the operation whose output is the residual branch before stochastic depth,
+    skip gain and alpha. `expected_variance` is that of the block's input at initialisation.
+    """
+
+    name: str
+    stage: int
+    index: int
+    in_channels: int
+    mid_channels: int
+    requested_mid_channels: int
+    out_channels: int
+    groups: int
+    kernel: int
+    stride: int
+    alpha: float
+    beta: float
+    expected_variance: float
+    attention: str
+    attention_size: int  # SE: hidden channels; ECA: kernel; none: 0
+    drop_rate: float
+    residual: str
+
+
+@dataclass(frozen=True)
+class Tap:
+    """The shape of a tap's output, for images of any size.
+
+    Attributes:
+        channels: Channels of the output; the number of classes, for logits.
+        stride: Pixels of the image from one pixel of the output to the next, which timm calls the
+            reduction; None if the output has no height and width. Under `same` padding, and
+            `symmetric` with odd kernels, a side of n px becomes ceil(n / stride);
+            `nfspec.plan.counting.shapes` has the shapes for any padding.
+    """
+
+    channels: int
+    stride: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network: operations in order, the taps worth comparing, the blocks for tables.
+
+    Attributes:
+        name: The spec's name.
+        family: Which of the original's model families names its modules after.
+        digest: sha256 of the spec's canonical form; weights and reports carry it.
+        canonical: That canonical form, JSON.
+        channels: Channels of the input image.
+        train_size, test_size: Image side in px that the published recipe trains and tests at.
+        ops: Operations in order of execution.
+        taps: Tap name to operation name: stem, each block, features (after the final conv and
+            activation, before pooling), pool, logits.
+        blocks: One row for each residual block.
+        agc: Settings of gradient clipping; `clipping.py` says what that is for a parameter.
+        recipe: The published training recipe, if there is one.
+    """
+
+    name: str
+    family: str
+    digest: str
+    canonical: str
+    channels: int
+    train_size: int
+    test_size: int
+    ops: tuple[Op, ...]
+    taps: Mapping[str, str]
+    blocks: tuple[Block, ...]
+    agc: AGC
+    recipe: Recipe | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", FrozenDict(self.taps))
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """Canonical name to parameter, in order of execution."""
+        return FrozenDict({p.name: p for op in self.ops for p in op.parameters})
+
+    @cached_property
+    def tap_info(self) -> Mapping[str, Tap]:
+        """Tap name to channels and stride, in the order of `taps`."""
+        found = {INPUT: Tap(self.channels, 1)}
+        for op in self.ops:
+            channels, stride = (tap := found[op.inputs[0]]).channels, tap.stride
+            match op:
+                case Convolution() | Pool() if stride is not None:
+                    stride *= op.stride
+                case GlobalPool() | SqueezeExcite(gate_only=True) | ECA(gate_only=True):
+                    stride = None
+            if isinstance(op, Convolution):
+                channels = op.out_channels
+            elif isinstance(op, Dense):
+                channels = op.out_features
+            found[op.name] = Tap(channels, stride)
+        return FrozenDict({tap: found[name] for tap, name in self.taps.items()})
+
+    def section(self, op: Op) -> str:
+        """Where an operation belongs: `stem`, a block such as `stages.0.blocks.1`, or `head`."""
+        first, _, rest = op.name.partition(".")
+        if first == "stages":
+            return ".".join(op.name.split(".")[:4])
+        return first if first == "stem" and rest else "head"

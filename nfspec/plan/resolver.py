@@ -1,0 +1,382 @@
+"""Spec to Plan: the only place that computes widths, groups, betas, rates and wiring.
+
+Sources: Brock et al. 2021 (arXiv:2102.06171 §4, arXiv:2101.08692 §3) and the code they came with,
+deepmind-research/nfnets/{nfnet,nf_regnet,nf_resnet,base}.py; timm/models/nfnet.py where a field
+says so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nfspec.arguments import instance
+from nfspec.language.spec import SCALAR_COLUMNS, Spec
+from nfspec.language.validation import Key
+from nfspec.plan import (
+    ECA,
+    FEATURES,
+    INPUT,
+    Activation,
+    Block,
+    Dense,
+    Dropout,
+    GlobalPool,
+    Init,
+    Op,
+    Padding,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    WSConv,
+)
+from nfspec.plan.activations import DEEPMIND_SLOPE
+from nfspec.plan.arithmetic import eca_taps, gamma_of, rounded
+from nfspec.plan.checks import WIDTHS_COME_FROM, Problems, check, check_plan, stage_path
+
+
+def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
+    """Work out what a spec means.
+
+    Args:
+        spec: The spec.
+        stand_ins: Paths that say nothing of the author's intent, so that nothing is said of them.
+
+    Raises:
+        SpecError: The fields are well formed but no network can be made of them; has every reason.
+        InputError: Something else than a spec.
+    """
+    problems = Problems(instance("spec", spec, Spec, "nfspec.load"), stand_ins)
+    check(spec, problems)
+    plan = _Builder(spec, problems).build()
+    check_plan(plan, problems)
+    return plan
+
+
+class _Builder:
+    """Appends operations; each method returns the name of the operation whose output it leaves."""
+
+    def __init__(self, spec: Spec, problems: Problems):
+        self.spec = spec
+        self.problems = problems
+        self.ops: list[Op] = []
+        self.blocks: list[Block] = []
+        self.taps: dict[str, str] = {}
+        act = spec.activation
+        gamma = gamma_of(act.gamma, act.kind, act.slope)
+        self.act_gamma, self.weight_gamma = (
+            (gamma, 1.0) if act.gamma_at == "activation" else (1.0, gamma)
+        )
+
+    def build(self) -> Plan:
+        spec = self.spec
+        at, channels = self._stem()
+        at, channels = self._stages(at, channels)
+        self._head(at, channels)
+        return Plan(
+            name=spec.name,
+            family=spec.family,
+            digest=spec.digest,
+            canonical=spec.canonical(),
+            channels=spec.input.channels,
+            train_size=spec.input.train,
+            test_size=spec.input.test,
+            ops=tuple(self.ops),
+            taps=self.taps,
+            blocks=tuple(self.blocks),
+            agc=spec.agc,
+            recipe=spec.recipe,
+        )
+
+    def _add(self, op: Op) -> str:
+        self.ops.append(op)
+        return op.name
+
+    def _conv(
+        self,
+        name: str,
+        at: str,
+        channels: tuple[int, int],
+        *,
+        path: Key,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        padding: Padding | None = None,
+        gain_init: float = 1.0,
+    ) -> str:
+        spec = self.spec
+        fan_in = max(1, kernel**2 * channels[0] // groups)
+        if fan_in == 1:
+            message = (
+                f"{name} would have one weight for each output (fan-in 1), which weight "
+                "standardisation turns into zero; use more channels or a larger kernel"
+            )
+            self.problems.add("SPEC-FAN-IN", path, message, *WIDTHS_COME_FROM)
+        return self._add(
+            WSConv(
+                name,
+                (at,),
+                in_channels=channels[0],
+                out_channels=channels[1],
+                kernel=kernel,
+                stride=stride,
+                groups=groups,
+                padding=padding or spec.conv.padding,
+                eps=spec.ws.eps,
+                eps_rule=spec.ws.eps_rule,
+                ddof=spec.ws.ddof,
+                dtype=spec.ws.dtype,
+                gamma=self.weight_gamma,
+                kernel_init=Init("normal", math.sqrt(spec.conv.init_scale / fan_in)),
+                gain_init=gain_init,
+            )
+        )
+
+    def _act(self, name: str, at: str, beta: float = 1.0) -> str:
+        act = self.spec.activation
+        return self._add(
+            Activation(name, (at,), act.kind, act.slope, self.act_gamma, beta, act.beta_at)
+        )
+
+    def _attention(self, kind: str, name: str, at: str, channels: int) -> tuple[str, int]:
+        """Returns the output's name, and SE's hidden width or ECA's kernel."""
+        spec = self.spec
+        if kind == "none":
+            return at, 0
+        if kind == "se":
+            hidden = rounded(channels * spec.se.ratio, spec.se.rounding, spec.se.divisor, 0.0)
+            op: Op = SqueezeExcite(
+                f"{name}.se",
+                (at,),
+                channels=channels,
+                hidden=max(1, hidden),
+                gain=spec.attention.gain,
+                activation=spec.se.activation,
+                slope=DEEPMIND_SLOPE,
+                gamma=gamma_of(spec.se.gamma, spec.se.activation, DEEPMIND_SLOPE),
+                init=spec.se.init,
+            )
+            return self._add(op), max(1, hidden)
+        taps = eca_taps(channels) if spec.eca.kernel == "auto" else spec.eca.kernel
+        op = ECA(f"{name}.eca", (at,), channels=channels, kernel=taps, gain=spec.attention.gain)
+        return self._add(op), taps
+
+    def _stem(self) -> tuple[str, int]:
+        stem, at, channels = self.spec.stem, INPUT, self.spec.input.channels
+        n = len(stem.width)
+        kernels = stem.kernel if isinstance(stem.kernel, tuple) else (stem.kernel,) * n
+        strides = stem.stride if isinstance(stem.stride, tuple) else (stem.stride,) * n
+        for i, (width, kernel, stride) in enumerate(zip(stem.width, kernels, strides, strict=True)):
+            if i:
+                at = self._act(f"stem.act{i - 1}", at)
+            at = self._conv(
+                f"stem.conv{i}",
+                at,
+                (channels, width),
+                path=("stem", "width", i),
+                kernel=kernel,
+                stride=stride,
+                padding=stem.padding,
+            )
+            channels = width
+        if stem.pool == "max":
+            at = self._add(Pool("stem.pool", (at,), "max", 3, 2, self.spec.conv.padding))
+        self.taps["stem"] = at
+        return at, channels
+
+    def _stages(self, at: str, channels: int) -> tuple[str, int]:
+        stages, rounding = self.spec.stages, self.spec.rounding
+        column = {name: stages.column(name) for name in SCALAR_COLUMNS}
+        variance = 1.0  # expected variance of the block's input at initialisation
+        for s, depth in enumerate(stages.depth):
+            width = stages.width[s] * stages.width_factor
+            out = rounded(width, rounding.channels, rounding.divisor, 0.9)
+            if out < 1:
+                message = (
+                    f"{stages.width[s]}, times stages.width_factor and rounded down to a multiple "
+                    f"of {rounding.divisor}, is 0 channels"
+                )
+                path = ("stages", "width", s)
+                self.problems.add("SPEC-WIDTH", path, message, *WIDTHS_COME_FROM)
+                out = max(1, stages.width[s])
+            for b in range(depth):
+                values = {name: values[s] for name, values in column.items()}
+                if b:
+                    values["stride"] = 1
+                at = self._block(at, (s, b), (channels, out), variance, values)
+                channels = out
+                # The first block's shortcut conv resets the variance; the block adds its own.
+                variance = (1.0 if b == 0 else variance) + values["alpha"] ** 2
+        return at, channels
+
+    def _beta(self, s: int, b: int, variance: float) -> float:
+        beta = self.spec.stages.beta
+        if beta == "auto":
+            return 1.0 / math.sqrt(variance)
+        of_stage = beta[s] if isinstance(beta, tuple) else beta
+        return of_stage[b] if isinstance(of_stage, tuple) else of_stage
+
+    def _asked(self, where: tuple[int, int], channels: tuple[int, int], values: Any) -> int:
+        """The bottleneck's width, before it is cut to whole groups."""
+        spec, (s, b) = self.spec, where
+        expansion, path = values["expansion"], stage_path(spec, "expansion", s)
+        if where == (0, 0) and spec.block.first_expansion != "same":
+            expansion, path = spec.block.first_expansion, ("block", "first_expansion")
+        base = channels[1] if spec.block.mid_from == "out" else channels[0]
+        asked = rounded(base * expansion, spec.rounding.channels, spec.rounding.divisor, 0.9)
+        if asked < 1:
+            message = f"{expansion} of {base} channels is no bottleneck (stage {s}, block {b})"
+            self.problems.add("SPEC-WIDTH", path, message, *WIDTHS_COME_FROM)
+            return base
+        return asked
+
+    def _mid(
+        self, where: tuple[int, int], channels: tuple[int, int], values: Any
+    ) -> tuple[int, int, int]:
+        """The bottleneck: width asked for, width used, groups."""
+        spec, (s, b) = self.spec, where
+        asked = self._asked(where, channels, values)
+        group_width = asked if values["group_width"] == "none" else values["group_width"]
+        groups = asked // group_width
+        path = stage_path(spec, "group_width", s)
+        place = f"the bottleneck of {asked} (stage {s}, block {b})"
+        if groups == 0:
+            message = f"{group_width} is wider than {place}"
+            self.problems.add("SPEC-GROUPS", path, message, *WIDTHS_COME_FROM)
+            return asked, group_width, 1
+        if groups * group_width != asked and spec.rounding.groups == "exact":
+            message = (
+                f"{group_width} does not divide {place}; change it, or set "
+                f'rounding.groups = "floor" for {groups * group_width}'
+            )
+            self.problems.add("SPEC-GROUPS", path, message, *WIDTHS_COME_FROM)
+        return asked, groups * group_width, groups
+
+    def _drop_rate(self) -> float:
+        drop = self.spec.stochastic_depth
+        i, n = len(self.blocks), sum(self.spec.stages.depth)
+        return drop.rate * i / n if drop.schedule == "exclusive" else drop.rate * i / max(1, n - 1)
+
+    def _block(
+        self,
+        x: str,
+        where: tuple[int, int],
+        channels: tuple[int, int],
+        variance: float,
+        values: Any,
+    ) -> str:
+        spec, (s, b) = self.spec, where
+        name = f"stages.{s}.blocks.{b}"
+        stride, kernel = values["stride"], values["kernel"]
+        asked, mid, groups = self._mid(where, channels, values)
+        beta, drop_rate = self._beta(s, b, variance), self._drop_rate()
+        width = ("stages", "width", s)
+
+        activated = self._act(f"{name}.act0", x, beta)
+        shortcut = x
+        if stride > 1 or channels[0] != channels[1]:
+            shortcut = self._shortcut(name, x, activated, channels, stride, width)
+
+        out = self._conv(f"{name}.conv0", activated, (channels[0], mid), path=width)
+        for conv, step in (("1", stride), ("1b", 1))[: spec.block.convs]:
+            out = self._act(f"{name}.act{conv}", out)
+            out = self._conv(
+                f"{name}.conv{conv}",
+                out,
+                (mid, mid),
+                path=stage_path(spec, "group_width", s),
+                kernel=kernel,
+                stride=step,
+                groups=groups,
+            )
+        size = 0
+        if spec.attention.position == "mid":
+            out, size = self._attention(values["attention"], name, out, mid)
+        out = self._act(f"{name}.act2", out)
+        out = self._conv(
+            f"{name}.conv2",
+            out,
+            (mid, channels[1]),
+            path=width,
+            gain_init=spec.block.conv2_gain_init,
+        )
+        if spec.attention.position == "last":
+            out, size = self._attention(values["attention"], name, out, channels[1])
+        residual = out
+        if drop_rate > 0:
+            op = StochasticDepth(
+                f"{name}.stochastic_depth", (out,), drop_rate, spec.stochastic_depth.rescale
+            )
+            out = self._add(op)
+        out = self._add(
+            Residual(
+                f"{name}.add",
+                (out, shortcut),
+                block=name,
+                alpha=values["alpha"],
+                skip_gain=spec.block.skip_gain,
+                skip_gain_init=spec.block.skip_gain_init,
+            )
+        )
+        self.taps[name] = out
+        self.blocks.append(
+            Block(
+                name=name,
+                stage=s,
+                index=b,
+                in_channels=channels[0],
+                mid_channels=mid,
+                requested_mid_channels=asked,
+                out_channels=channels[1],
+                groups=groups,
+                kernel=kernel,
+                stride=stride,
+                alpha=values["alpha"],
+                beta=beta,
+                expected_variance=variance,
+                attention=values["attention"],
+                attention_size=size,
+                drop_rate=drop_rate,
+                residual=residual,
+            )
+        )
+        return out
+
+    def _shortcut(
+        self,
+        name: str,
+        x: str,
+        activated: str,
+        channels: tuple[int, int],
+        stride: int,
+        path: Key,
+    ) -> str:
+        at = activated if self.spec.block.shortcut_input == "activated" else x
+        step = stride
+        if self.spec.block.shortcut == "avg_pool" and stride > 1:
+            # Of the same size on both paddings: the last window of an odd side is cut short.
+            at = self._add(Pool(f"{name}.shortcut_pool", (at,), "avg", stride, stride, "same"))
+            step = 1
+        return self._conv(f"{name}.conv_shortcut", at, channels, path=path, stride=step)
+
+    def _head(self, at: str, channels: int) -> None:
+        head = self.spec.head
+        if head.conv != "none":
+            width = head.conv_width if head.conv == "width" else int(head.conv_ratio * channels)
+            path = ("head", f"conv_{head.conv}")
+            if width < 1:
+                message = 'leaves the final conv no channels; for no such conv, head.conv = "none"'
+                self.problems.add("SPEC-WIDTH", path, message, ("head", "conv"))
+                width = 1
+            at = self._conv("final_conv", at, (channels, width), path=path)
+            channels = width
+        at = self.taps[FEATURES] = self._act("final_act", at)
+        at = self.taps["pool"] = self._add(GlobalPool("pool", (at,)))
+        if head.dropout > 0:
+            at = self._add(Dropout("head.dropout", (at,), head.dropout))
+        self.taps["logits"] = self._add(
+            Dense("head.fc", (at,), channels, head.classes, head.init_std)
+        )

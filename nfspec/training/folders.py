@@ -1,0 +1,229 @@
+"""The folder of a training: whose it is, what was trained there, and that one process writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from nfspec.arguments import MAX_SEED
+from nfspec.compilation import Backend
+from nfspec.console import say
+from nfspec.errors import InputError
+from nfspec.files import content
+from nfspec.language.validation import shown
+from nfspec.outputs import LOCK
+from nfspec.weights.files import TEMPORARY
+from nfspec.wording import found_text, printable
+
+MOST_FACTS = 2**26  # bytes of run.json, which holds the name of each class
+RUN = "run.json"
+# What a training writes, as patterns below its folder.
+WRITTEN = (
+    RUN,
+    "spec.toml",
+    "log.jsonl",
+    "training.png",
+    "weights.safetensors",
+    "best.safetensors",
+    "checkpoints/step-*.safetensors",
+    "checkpoints/step-*.damaged",
+    "tensorboard/events.out.tfevents.*",
+)
+
+
+def _text(value: Any) -> Any:
+    """Not pydantic's own type, which refuses what stands for bytes that are not UTF-8."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected text")
+    return value
+
+
+def _unlike(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("one of them twice")
+    return values
+
+
+Text = Annotated[Any, AfterValidator(_text)]
+
+
+class Facts(BaseModel):
+    """What run.json says of a training, as far as it is read; versions stand beside it."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    nfspec: Text
+    variant: Text
+    data: Text
+    backend: Backend
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    held_out: Annotated[float, Field(ge=0.01, le=0.9)]
+    classes: Annotated[list[Text], Field(min_length=1), AfterValidator(_unlike)]
+
+
+def read_facts(folder: Path) -> Facts:
+    """What was trained in a folder.
+
+    Raises:
+        InputError: Nothing, or run.json is not as `nfspec train` wrote it.
+    """
+    path = folder / RUN
+    try:
+        found = json.loads(content(path, MOST_FACTS).decode("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: no training in it (no run.json); give a folder that nfspec train wrote"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not what nfspec train wrote: no JSON") from None
+    try:
+        return Facts.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = first["msg"].removeprefix("Value error, ")
+        what = f"{what[:1].lower()}{what[1:]}; found {found_text(first['input'])}"
+        what = "missing" if first["type"] == "missing" else what
+        where = f"{shown(first['loc'])}: " if first["loc"] else ""
+        raise InputError(f"{path}: not what nfspec train wrote: {where}{what}") from None
+
+
+def _require_usable(folder: Path, resume: bool, force: bool) -> None:
+    """See that a folder is one that this training may write to."""
+    begun = os.path.lexists(folder / RUN)
+    if resume and not begun:
+        raise InputError(f"{folder}: no training there to resume; start it without --resume")
+    if resume:
+        read_facts(folder)
+    if resume or force or not folder.is_dir():
+        return
+    if begun:
+        read_facts(folder)
+        raise InputError(
+            f"{folder}: holds a training; go on with it by --resume, start over by --force, or "
+            "give another --out"
+        )
+    names = sorted(path.name for path in folder.iterdir())
+    others = [name for name in names if name != LOCK and not TEMPORARY.fullmatch(name)]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise InputError(
+            f"{folder}: holds what no training wrote ({printable(others[0])}{more}); give another "
+            "--out, or --force to write there and replace files of the same names"
+        )
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
+    """Hold the folder of a training: it is made if it is not there, and nobody else trains in it.
+
+    If nothing was written, a folder that was made here is deleted again.
+
+    Raises:
+        InputError: It is somebody else's, or another process trains there, or nothing can be
+            written there.
+    """
+    if resume and force:
+        raise InputError("--resume goes on with a training, --force starts over; give one of them")
+    held = contextlib.ExitStack()
+    try:
+        _require_usable(folder, resume, force)
+        held.enter_context(alone(folder))
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{folder}: cannot be written to: {reason}; give another --out") from None
+    with held:
+        _require_usable(folder, resume, force)  # it may have changed before it was locked
+        yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Lock a folder, so that no other command writes to it. It is made if it is not there.
+
+    If nothing was written, a folder that was made here is deleted again.
+
+    Raises:
+        InputError: Another process has locked it.
+        OSError: It cannot be made or written to.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if importlib.util.find_spec("fcntl") is None:  # on Windows
+        yield
+        return
+    try:
+        descriptor = _lock(folder)
+    except BaseException:
+        _take_away(folder, made)
+        raise
+    try:
+        yield
+    finally:
+        _unlock(folder, descriptor)
+        _take_away(folder, made)
+
+
+def _take_away(folder: Path, made: bool) -> None:
+    if made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty
+
+
+def _lock(folder: Path) -> int:
+    """The descriptor of a locked file, which the kernel lets go of when this process ends."""
+    import fcntl  # there is none on Windows
+
+    path = folder / LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace")
+            os.close(descriptor)
+            raise InputError(
+                f"{folder}: {printable(holder) or 'another process'} is at work there; wait for "
+                "it, or give another --out"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                os.close(descriptor)
+                raise
+            message = "its file system has no locks; see that no other training writes there"
+            say(f"{folder}: {message}")
+        # Whoever held it before may have deleted the file after this process had opened it.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                break
+        os.close(descriptor)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError:
+        _unlock(folder, descriptor)
+        raise
+    return descriptor
+
+
+def _unlock(folder: Path, descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        (folder / LOCK).unlink()
+    os.close(descriptor)
+
+
+def clear(folder: Path) -> None:
+    """Delete what an earlier training wrote, and nothing else, before another one starts there."""
+    for pattern in WRITTEN:
+        for path in folder.glob(pattern):
+            path.unlink()

@@ -1,0 +1,222 @@
+"""Around a training: room for it on disk and in memory, its processes, and how it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nfspec.console import compact, say
+from nfspec.cost.memory import accumulation, training_bytes
+from nfspec.errors import InputError
+from nfspec.plan import Plan
+from nfspec.plan.counting import parameter_count
+from nfspec.training.runs import Run
+
+FLOAT32 = 4  # bytes
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CHILD = "NFSPEC_CHILD"  # set for the processes that `start_processes` starts
+
+
+def require_disk(folder: Path, plan: Plan, run: Run) -> None:
+    """See that three checkpoints, the one that is being written and the weights have room.
+
+    Raises:
+        InputError: They have not.
+    """
+    copies = 2 + bool(run.recipe.ema_decay)  # parameters, momentum, averages
+    needed = parameter_count(plan) * FLOAT32 * (4 * copies + 2)
+    needed -= sum(path.stat().st_size for path in folder.rglob("*.safetensors"))  # of before
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: {compact(needed)}B are needed there for checkpoints and weights, "
+            f"{compact(free)}B are free; free some, or give another --out"
+        )
+
+
+def require_memory(plan: Plan, run: Run, devices: int, memory: int) -> None:
+    """See that a device can train its part of a batch, as far as that can be told beforehand.
+
+    Args:
+        memory: Bytes that each device may use.
+
+    Raises:
+        InputError: It cannot; says in how many parts it could.
+    """
+    images, how = run.batch // run.accumulation // devices, (plan.train_size, run.recipe.precision)
+    needed = training_bytes(plan, images, *how, accumulate=run.accumulation > 1)
+    try:
+        parts = accumulation(plan, images, memory, *how)
+    except InputError:
+        parts = 0
+    if parts == 1:
+        return
+    advice = "take a smaller --size, or a device with more"
+    if parts:
+        advice = f"take --accumulation {run.accumulation * parts}, or a smaller --batch"
+    raise InputError(
+        f"{images} images of {plan.train_size} px at a time need about {compact(needed)}B to train "
+        f"{plan.name}, and {compact(memory)}B are free; {advice}"
+    )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a framework says that memory did not suffice."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError")
+        or "RESOURCE_EXHAUSTED" in text
+        or "can't allocate memory" in text
+    )
+
+
+def devices_of(backend: str, devices: int) -> int:
+    """The number of devices of a training: torchrun's processes, or as many as were asked for.
+
+    Raises:
+        InputError: torchrun's variables are no numbers.
+    """
+    if backend != "torch":
+        return devices
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        if not os.environ.get(name, "0").isdecimal():
+            raise InputError(f'{name}: expected a number; found "{os.environ[name]}"; unset it')
+    return max(1, int(os.environ.get("WORLD_SIZE", devices)))
+
+
+def is_first(backend: str) -> bool:
+    """Whether this is the first process of a training, as its launcher says.
+
+    Raises:
+        InputError: TF_CONFIG does not say which.
+    """
+    if backend == "tensorflow" and "TF_CONFIG" in os.environ:
+        try:
+            return int(json.loads(os.environ["TF_CONFIG"])["task"]["index"]) == 0
+        except (ValueError, TypeError, LookupError):
+            raise InputError(
+                'TF_CONFIG: expected JSON that has "cluster", and "task" with "type" and "index"; '
+                "see docs/several-devices.md, or unset it"
+            ) from None
+    # Each is read where the other is set, as by the engines; see devices.py.
+    jax = ("KERAS_DISTRIBUTION_JOB_ADDRESSES", "KERAS_DISTRIBUTION_PROCESS_ID")
+    several, which = {"torch": ("WORLD_SIZE", "RANK"), "jax": jax}.get(backend, ("", ""))
+    return several not in os.environ or os.environ.get(which, "0") == "0"
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """A handler for what asks a process to end."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup's, for what is to outlive its terminal
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, each in before.items():
+            signal.signal(number, each)
+
+
+@dataclass
+class Asked:
+    """Whether somebody wants a training to end, and whether it has begun."""
+
+    caught: int = 0
+    training: bool = False
+
+    def to_stop(self) -> bool:
+        return self.caught > 0
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[Asked]:
+    """Signals to end, which are kept until somebody looks; the second one ends at once."""
+    asked = Asked()
+
+    def remember(number: int, frame: Any) -> None:
+        asked.caught += 1
+        if asked.caught > 1:
+            raise KeyboardInterrupt
+        when = "stopping after this step, with a checkpoint" if asked.training else "stopping"
+        with contextlib.suppress(RuntimeError):  # a stream that is being written to
+            say(f"{when}; again: at once")
+
+    with _handled(remember):
+        yield asked
+
+
+def start_processes(devices: int) -> int:
+    """Run this command in a process for each device, with the environment that torchrun gives.
+
+    Not by torchrun itself, which prints a traceback of its own where one of them ends with a
+    message, and kills them half a minute after Ctrl-C. They stop when this process does.
+
+    Returns:
+        Their exit status, of the first one that failed.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cores = max(1, (os.cpu_count() or 1) // devices)
+    shared = {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), CHILD: "1"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # -P: what lies in the present folder must not stand in for a module.
+    command = [sys.executable, "-P", "-m", "nfspec", *sys.argv[1:]]
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    with contextlib.ExitStack() as stack, _handled(pass_on):
+        for rank in range(devices):
+            process = subprocess.Popen(
+                command,
+                env={"OMP_NUM_THREADS": str(cores), **os.environ, **shared}
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,  # closed when this process ends, in whatever way
+                start_new_session=True,  # so that signals reach them through this process alone
+            )
+            processes.append(stack.enter_context(process))
+        return _first_failure(processes)
+
+
+def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int:
+    """Wait for all; where one fails, the others, which wait for it, are given ten seconds."""
+    status, left = 0, list(processes)
+    while left:
+        for process in list(left):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                ended = process.wait(0.1 if status == 0 else 10.0)
+                left.remove(process)
+                status = status or ended
+                continue
+            if status not in (0, 130):
+                process.kill()
+    return status if status >= 0 else 2
+
+
+def end_with_parent() -> None:
+    """In a process of `start_processes`: end when the one that started it has ended."""
+    if os.environ.get(CHILD) != "1":
+        return
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
+            pass
+        os._exit(130)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,116 @@
+"""The data of a run: histogram, verdict on the whole, and JSON there and back."""
+
+import json
+import math
+from typing import get_args
+
+import pytest
+
+from nfspec.conformance.cases.results import (
+    HISTOGRAM_EDGES,
+    SCHEMA,
+    Cell,
+    Column,
+    PropertyInfo,
+    Results,
+    Verdict,
+    cell_of,
+    histogram,
+)
+
+from ..sample_results import sample
+
+GOOD = {"pass", "deviates"}
+NEITHER = {"missing", "not offered"}
+
+
+def one_cell(*verdicts: str) -> Results:
+    cells = [Cell(f"P-{n}", "jax/cpu/f32", verdict) for n, verdict in enumerate(verdicts)]
+    infos = [PropertyInfo(cell.property, 1, "") for cell in cells]
+    return Results({}, None, [Column("jax", "jax", "cpu", "f32")], infos, cells)
+
+
+@pytest.mark.parametrize(
+    "ratio, index",
+    [
+        (0.0, 0),
+        (2.0**-12.5, 0),
+        (2.0**-12, 1),
+        (0.6, 12),
+        (1.0, 13),  # 1 is within the bound, but the first of the bin above it
+        (15.9, 16),
+        (16.0, 17),
+        (1e300, 17),
+        (math.inf, 17),
+        (math.nan, 17),
+    ],
+)
+def test_the_bin_of_a_ratio(ratio, index):
+    assert histogram([ratio]) == [int(n == index) for n in range(len(HISTOGRAM_EDGES) + 1)]
+
+
+def test_a_histogram_counts_every_ratio():
+    assert sum(histogram([0.1, 0.1, 3.0, math.nan])) == 4
+    assert histogram([]) == [0] * (len(HISTOGRAM_EDGES) + 1)
+
+
+@pytest.mark.parametrize("verdict", get_args(Verdict))
+def test_what_a_verdict_makes_of_a_run(verdict):
+    assert one_cell(verdict).conformant == (verdict in GOOD)
+    assert one_cell("pass", verdict).conformant == (verdict in GOOD | NEITHER)
+
+
+def test_a_run_of_nothing_is_not_conformant():
+    assert not one_cell().conformant
+
+
+def test_a_cell_by_property_and_column():
+    results = sample()
+    cell = results.cell("ACT-02", "torch/cpu/f32")
+    assert (cell.property, cell.column, cell.verdict) == ("ACT-02", "torch/cpu/f32", "fail")
+    assert results.cell("BLOCK-03", "tensorflow/cpu/bf16") is None
+
+
+def test_json_and_back():
+    """All fields return, numbers that are not finite among them; nan, which is unequal to itself,
+    as text."""
+    results = sample()
+    again = Results.from_json(results.to_json())
+    assert repr(again) == repr(results)
+    assert again.to_json() == results.to_json()
+
+
+def test_the_json_is_of_a_kind_that_any_reader_takes():
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    data = json.loads(sample().to_json(), parse_constant=refuse)
+    assert data["schema"] == SCHEMA
+    assert data["conformant"] is False
+    assert {cell["worst"] for cell in data["cells"] if isinstance(cell["worst"], str)} == {
+        "inf",
+        "nan",
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cases": []},
+        {"message": [{"": None}]},
+        {"verdict": "splendid"},
+        {"column": 5},
+        {"coverage": [1]},
+        {"histogram": [3]},
+        {"histogram": [-1] * (len(HISTOGRAM_EDGES) + 1)},
+        {"worst": "large"},
+        {"worst_case": 5},
+        {"another": 1},
+    ],
+    ids=str,
+)
+def test_a_cell_whose_fields_are_of_another_kind_is_none(change):
+    fields = json.loads(sample().to_json())["cells"][0]
+    assert cell_of(fields) == sample().cells[0]
+    with pytest.raises((TypeError, ValueError)):
+        cell_of(fields | change)

@@ -1,0 +1,159 @@
+"""A judged case in words."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.target import target
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.properties.base import Expectation, Expected, judge
+from nfspec.conformance.running.describe import describe, replay_command
+
+from ..exact_subject import reply
+
+GENERAL = target(None)
+CASE = PROPERTIES["WS-01"].cases(GENERAL)[1]
+EVERY = [PROPERTIES[name].cases(GENERAL)[0] for name in ("WS-01", "WS-02", "ACT-01", "AGC-01")]
+
+
+def judged(case, change=lambda name, y: y):
+    """The outputs of an exact subject, changed; what was expected; and the words for it."""
+    asked = PROPERTIES[case.property]
+    calls = asked.calls(case)
+    outputs = {name: change(name, y) for name, y in reply(asked, case, calls).items()}
+    expected = asked.expect(case, calls)
+    judgement = judge(outputs, expected)
+    return outputs, expected, judgement, describe(case, judgement, outputs, expected)
+
+
+def off(name, y):
+    """Off by more than its bound where it is largest."""
+    return np.where(np.abs(y) == np.abs(y).max(), np.float32(1.01) * y, y)
+
+
+def numbers(text):
+    """The bound, the ratio, and the terms, as printed."""
+    bound, ratio = re.search(r"^bound (\S+), error / bound (\S+)$", text, re.M).groups()
+    terms = re.findall(r"^  (.{24}) (\S+)$", text, re.M)
+    return float(bound), float(ratio), {label.strip(): float(term) for label, term in terms}
+
+
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.property)
+def test_the_terms_sum_to_the_bound(case):
+    _, expected, judgement, text = judged(case, off)
+    bound, ratio, terms = numbers(text)
+    worst = judgement.worst
+    wanted = expected.outputs[worst.name]
+    assert list(terms) == list(wanted.terms)
+    assert sum(terms.values()) == pytest.approx(bound, rel=2e-3)
+    exact = float(np.broadcast_to(wanted.bound, wanted.value.shape)[worst.at])
+    assert bound == pytest.approx(exact, rel=1e-3)
+    assert ratio == pytest.approx(judgement.ratio, rel=1e-3)
+
+
+def test_the_lines():
+    outputs, expected, judgement, text = judged(CASE, off)
+    lines = text.splitlines()
+    at, wanted = judgement.worst.at, expected.outputs["y"]
+    assert lines[0] == "WS-01: WS conv"
+    assert lines[1] == replay_command(CASE)
+    found, exact = float(outputs["y"][at]), wanted.value[at]
+    assert lines[2] == f"y{list(at)}: found {found:.9g}, expected {exact:.12g}"
+    error, ulp = re.match(r"error (\S+) \((\S+) units in the last place\)", lines[3]).groups()
+    assert float(error) == pytest.approx(abs(found - exact), rel=1e-3)
+    assert float(ulp) == pytest.approx(
+        abs(found - exact) / np.spacing(np.float32(abs(exact))), rel=1e-2
+    )
+    assert "1 of 672 elements beyond their bound" in lines
+    counts = [int(n) for n in re.findall(r": (\d+)", lines[-1])]
+    assert lines[-1].startswith("elements by error / bound from: ")
+    assert sum(counts) == outputs["y"].size
+
+
+def test_a_case_that_conforms_is_described_too():
+    _, _, judgement, text = judged(CASE)
+    assert judgement.ratio <= 1.0
+    assert "0 of 672 elements beyond their bound" in text
+    assert "also beyond" not in text
+
+
+def test_other_outputs_beyond_their_bounds_are_named():
+    case = PROPERTIES["WS-02"].cases(GENERAL)[0]
+    _, _, judgement, text = judged(case, off)
+    last = text.splitlines()[-1]
+    assert last.startswith("also beyond their bounds: ")
+    beyond = {f.name: f.ratio for f in judgement.findings if f is not judgement.worst}
+    for name in ("x", "kernel", "gain", "bias"):
+        if name != judgement.worst.name:
+            assert f"{name} ({beyond[name]:.3g})" in last
+
+
+def test_the_command_is_one_line_that_a_shell_takes_apart():
+    case = Case("WS-01", spec='it\'s a "spec"; $HOME\n.toml', op=CASE.op, shape=(1, 2, 3, 4))
+    for each in (CASE, case):
+        command = replay_command(each)
+        assert "\n" not in command
+        program, verb, line = shlex.split(command)
+        assert (program, verb) == ("nfspec", "replay")
+        assert Case.parse(line) == each
+
+
+def test_values_that_are_not_finite():
+    def change(name, y):
+        y = y.copy()
+        y[0, 1, 2, 3] = np.nan
+        return y
+
+    *_, text = judged(CASE, change)
+    assert text.splitlines()[2] == "y at [0, 1, 2, 3]: 1 of 672 values are not finite"
+
+
+@pytest.mark.parametrize(
+    "outputs, words",
+    [
+        ({}, "y: not in the reply"),
+        ({"y": np.ones((2, 3))}, "y: expected shape (2, 7, 6, 8); found (2, 3)"),
+    ],
+)
+def test_outputs_that_cannot_be_compared(outputs, words):
+    asked = PROPERTIES["WS-01"]
+    case = asked.cases(GENERAL)[0]
+    expected = asked.expect(case, asked.calls(case))
+    text = describe(case, judge(outputs, expected), outputs, expected)
+    assert text.splitlines()[2] == words
+
+
+def described(value, wanted):
+    outputs, expected = {"y": np.asarray(value, np.float32)}, Expected({"y": wanted})
+    return describe(CASE, judge(outputs, expected), outputs, expected).splitlines()
+
+
+def test_bits():
+    lines = described([1.0, 2.5], Expectation(np.array([1.0, 2.0])))
+    assert lines[2] == "y[1]: found 2.5, expected 2"
+    assert lines[4] == "bound 0: the same bits are expected, error / bound inf"
+    assert lines[-2:] == [
+        "1 of 2 elements beyond their bound",
+        "elements by error / bound from: less: 1, 16: 1",
+    ]
+
+
+def test_an_rms():
+    terms = {"rounding": np.array(0.25), "other": np.array(0.25)}
+    lines = described([2.0, 2.0], Expectation(np.array([1.0, 3.0]), terms, rms=True))
+    assert lines[2:] == [
+        "y: rms error 1 of values with rms 2.236",
+        "bound 0.5, error / bound 2",
+        f"  {'rounding':<24} 0.25",
+        f"  {'other':<24} 0.25",
+    ]
+
+
+def test_a_number():
+    """Without an axis."""
+    lines = described(2.0, Expectation(np.array(1.0), {"a": np.array(0.5)}))
+    assert lines[2] == "y[]: found 2, expected 1"
+    assert "bound 0.5, error / bound 2" in lines

@@ -1,0 +1,434 @@
+"""Whole runs: subjects that fail in every way beside one that does not, and runs cut short."""
+
+import json
+from dataclasses import replace
+from math import inf, nan
+
+import pytest
+
+from nfspec.conformance.cases.results import Results
+from nfspec.conformance.cases.target import target
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.running import judging
+from nfspec.conformance.running import run as module
+from nfspec.conformance.running.journal import JOURNAL
+from nfspec.conformance.running.judging import Tally
+from nfspec.conformance.running.run import Settings, run
+from nfspec.conformance.workers import columns as columns_module
+from nfspec.conformance.workers.columns import Runner
+from nfspec.errors import InputError
+
+from ..fakes import lives, prepare, starts
+
+IDS = ("EXACT-03", "ACT-01", "POOL-01", "AGC-01")
+NAMES = (
+    "Good", "Off", "Third", "Always", "Stillborn", "NotANumber", "Raises", "Shy", "Narrow", "Hangs",
+)  # fmt: skip
+SETTINGS = Settings(properties=IDS, examples=2, timeout=60.0)
+GENERAL = target(None)
+
+
+def subjects(*names):
+    return tuple(f"fakes:{name}" for name in names)
+
+
+def good(**changes):
+    return replace(SETTINGS, **{"subjects": subjects("Good"), **changes})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    return tmp_path
+
+
+def impatient(subject, device, mode, timeout, fault):
+    """A runner that waits for less long only where there is nothing to wait for."""
+    return Runner(subject, device, mode, 5.0 if subject == "fakes:Hangs" else timeout, fault)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """All of them in one run, a framework that is not installed among them."""
+    folder = tmp_path_factory.mktemp("run")
+    prepare(folder)
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(columns_module, "missing", lambda name: f"{name} not installed")
+        patch.setattr(module, "Runner", impatient)
+        settings = replace(SETTINGS, subjects=(*subjects(*NAMES), "jax"))
+        results = run(settings, progress=lambda results, status: told.append(status))
+    return results, starts(folder), told
+
+
+@pytest.fixture
+def row(everything):
+    """The cells of a subject, by property."""
+
+    def row(name):
+        column = f"{name if name == 'jax' else f'fakes:{name}'}/cpu/f32"
+        return {cell.property: cell for cell in everything[0].cells if cell.column == column}
+
+    return row
+
+
+def verdicts(cells):
+    return [cells[name].verdict for name in IDS]
+
+
+def essential(name):
+    return len(list(PROPERTIES[name].cases(GENERAL)))
+
+
+def test_every_cell_is_there(everything):
+    results, _, _ = everything
+    assert [info.id for info in results.properties] == list(IDS)
+    assert [column.subject for column in results.columns] == [*subjects(*NAMES), "jax"]
+    places = {(cell.property, cell.column) for cell in results.cells}
+    assert len(places) == len(results.cells) == len(IDS) * (len(NAMES) + 1)
+    assert not results.conformant
+    assert Results.from_json(results.to_json()).cells == results.cells
+
+
+def test_the_good_one_is_judged_in_full(row):
+    cells = row("Good")
+    assert verdicts(cells) == ["pass"] * 4
+    for name, cell in cells.items():
+        assert cell.cases == essential(name) + SETTINGS.examples
+        assert sum(cell.histogram) == cell.cases
+        assert 0.0 <= cell.median <= cell.worst <= 1.0
+        assert cell.message == ""
+    assert cells["EXACT-03"].worst == 0.0 < cells["ACT-01"].worst
+    assert cells["AGC-01"].coverage["clipped and not, in one tensor"] > 0
+
+
+def test_one_that_is_off(row):
+    cells = row("Off")
+    assert verdicts(cells) == ["fail"] * 4
+    # Judged on every essential case, none drawn: there is nothing left to find.
+    assert [cells[name].cases for name in IDS] == [essential(name) for name in IDS]
+    assert cells["EXACT-03"].worst == inf
+    assert 1.0 < cells["ACT-01"].worst < inf
+    message = cells["ACT-01"].message.splitlines()
+    assert message[0] == "ACT-01: activation"
+    assert message[1].startswith("nfspec replay '{")
+    assert json.dumps(cells["ACT-01"].worst_case, separators=(",", ":")) in message[1]
+
+
+def test_one_that_dies_now_and_then(row, everything):
+    cells = row("Third")
+    assert verdicts(cells) == ["crashed"] * 4
+    for cell in cells.values():
+        assert cell.cases == 2
+        assert cell.message.splitlines()[0] == "fakes:Third: the worker died with status -9"
+        assert cell.message.splitlines()[-1].startswith('at {"property":')
+        assert cell.worst_case["property"] == cell.property
+    _, started, _ = everything
+    assert [name for name, _ in started].count("Third") == 4
+
+
+def test_one_that_always_dies_is_given_up_after_three(row, everything):
+    results, started, _ = everything
+    cells = row("Always")
+    assert verdicts(cells) == ["crashed"] * 4
+    assert [cell.cases for cell in cells.values()] == [0] * 4
+    assert [name for name, _ in started].count("Always") == 3
+    (column,) = (c for c in results.columns if c.subject == "fakes:Always")
+    assert column.problem.startswith("fakes:Always: the worker died with status -9")
+
+
+def test_one_that_dies_as_it_starts(row, everything):
+    assert verdicts(row("Stillborn")) == ["crashed"] * 4
+    assert [name for name, _ in everything[1]].count("Stillborn") == 1
+
+
+def test_one_that_hangs(row):
+    cells = row("Hangs")
+    assert verdicts(cells) == ["pass", "hung", "pass", "pass"]
+    assert cells["ACT-01"].message.startswith("fakes:Hangs: no answer after 5 s\nat {")
+
+
+def test_one_that_answers_nan(row):
+    cells = row("NotANumber")
+    assert verdicts(cells) == ["fail"] * 4
+    for cell in cells.values():
+        assert cell.worst == inf and "values are not finite" in cell.message
+
+
+def test_one_that_raises(row):
+    cells = row("Raises")
+    assert verdicts(cells) == ["pass", "error", "pass", "pass"]
+    message = cells["ACT-01"].message
+    assert message.startswith("fakes:Raises: Traceback")
+    assert "ValueError: no such thing" in message
+
+
+def test_one_that_does_not_offer_everything(row):
+    shy, narrow = row("Shy"), row("Narrow")
+    assert verdicts(shy) == ["pass", "pass", "pass", "not offered"]
+    assert shy["AGC-01"].message == "fakes:Shy: Shy has no agc"
+    assert narrow["EXACT-03"].verdict == "pass"
+    assert narrow["ACT-01"].verdict == "pass"
+    assert 0 < narrow["ACT-01"].cases < row("Good")["ACT-01"].cases
+    assert narrow["ACT-01"].message == "not offered for every case: fakes:Narrow: no selu"
+
+
+def test_a_framework_that_is_not_installed(row, everything):
+    assert verdicts(row("jax")) == ["missing"] * 4
+    assert everything[0].columns[-1].problem == "jax: jax not installed"
+
+
+def test_no_worker_is_left(everything):
+    _, started, _ = everything
+    assert started and not any(lives(pid) for _, pid in started)
+
+
+def test_progress_is_told(everything):
+    _, _, told = everything
+    assert told[0].startswith("f32: starting fakes:Good, fakes:Off, ")
+    assert [status for status in told if status.endswith("done")] == [
+        f"{name} f32: done" for name in IDS
+    ]
+    assert f"EXACT-03 f32: {essential('EXACT-03')} cases" in told
+
+
+def test_a_message_may_speak_of_nan(folder):
+    results = run(good(subjects=subjects("SaysNaN", "Good"), properties=IDS[:1]), folder)
+    assert [cell.verdict for cell in results.cells] == ["error", "pass"]
+    assert "float NaN to integer, nor Infinity" in results.cells[0].message
+
+
+def test_a_ratio_that_is_not_a_number_is_no_pass():
+    """As where a bound is not a number, by a mistake in it."""
+    asked = PROPERTIES["EXACT-03"]
+    case, *_ = asked.cases(GENERAL)
+    tally = Tally()
+    for ratio in (0.5, nan, 0.25):
+        tally.add(case, ratio, ())
+    assert tally.cell(asked, "x/cpu/f32", frozenset(), 0.0).verdict == "fail"
+
+
+def ratios(results):
+    return [(c.property, c.median, c.worst, c.worst_case, c.histogram) for c in results.cells]
+
+
+def test_a_seed_decides_the_cases(folder):
+    one, same = run(good()), run(good())
+    assert ratios(one) == ratios(same)
+    essential_alone = run(good(seed=1000, examples=0))
+    assert all(cell.worst_case["seed"] >= 1000 for cell in essential_alone.cells)
+    other = run(good(seed=1000))
+    assert ratios(other) != ratios(one)
+    assert [c.cases for c in other.cells] == [c.cases for c in one.cells]
+
+
+def test_no_examples_are_the_essential_cases(folder):
+    results = run(good(examples=0))
+    assert [cell.cases for cell in results.cells] == [essential(name) for name in IDS]
+
+
+def test_modes_have_columns_of_their_own(folder):
+    results = run(good(modes=("f32", "bf16"), properties=("EXACT-03",)))
+    assert [c.name for c in results.columns] == ["fakes:Good/cpu/f32", "fakes:Good/cpu/bf16"]
+    assert [c.column for c in results.cells] == [c.name for c in results.columns]
+    assert [c.worst_case.get("mode", "f32") for c in results.cells] == ["f32", "bf16"]
+
+
+def test_workers_are_as_the_settings_say(folder):
+    with module.columns(good(timeout=77.0), "bf16", "reply-nan") as (runner,):
+        assert (runner.subject, runner.device) == ("fakes:Good", "cpu")
+        assert (runner.mode, runner.timeout, runner.fault) == ("bf16", 77.0, "reply-nan")
+        ((_, pid),) = starts(folder)
+        assert lives(pid)
+    assert not lives(pid)
+
+
+def test_a_regime_that_is_not_met(folder, monkeypatch):
+    asked = PROPERTIES["EXACT-03"]
+    wanted = frozenset({"integer", "moonlight", "rain"})
+    monkeypatch.setitem(PROPERTIES, "EXACT-03", replace(asked, must=lambda cases: wanted))
+    results = run(good(properties=("EXACT-03",)))
+    (cell,) = results.cells
+    assert (cell.verdict, cell.message) == ("uncovered", "no case met: moonlight, rain")
+    assert cell.worst == 0.0
+    assert not results.conformant
+
+
+def test_a_failure_is_one_whether_or_not_regimes_are_met(folder, monkeypatch):
+    asked = PROPERTIES["EXACT-03"]
+    monkeypatch.setitem(
+        PROPERTIES, "EXACT-03", replace(asked, must=lambda cases: frozenset({"rain"}))
+    )
+    results = run(good(subjects=subjects("Off"), properties=("EXACT-03",)))
+    assert results.cells[0].verdict == "fail"
+
+
+def test_an_unknown_property():
+    with pytest.raises(InputError, match="--properties: no X-01; expected some of EXACT-01, "):
+        run(good(properties=("EXACT-03", "X-01")))
+
+
+def interrupt_after(*finished):
+    """A progress callback that stops the run once these are done, as Ctrl-C would."""
+    left = [f"{name} f32: done" for name in finished]
+
+    def progress(results, status):
+        if status in left:
+            left.remove(status)
+            if not left:
+                raise KeyboardInterrupt
+
+    return progress
+
+
+def interrupted(folder, *finished, resume=False, **changes):
+    with pytest.raises(KeyboardInterrupt):
+        run(good(**changes), folder, resume=resume, progress=interrupt_after(*finished))
+
+
+def journal(folder):
+    """The properties of the cells that are on the disk."""
+    lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
+    return [line["cell"]["property"] for line in lines[1:]]
+
+
+def resumed(folder, **changes):
+    """The results, and the properties that were run again."""
+    told = []
+    results = run(good(**changes), folder, resume=True, progress=lambda r, s: told.append(s))
+    ran = [status.split()[0] for status in told if status.endswith("done")]
+    return results, ran
+
+
+def test_an_interrupted_run_goes_on(folder, monkeypatch):
+    whole = run(good())
+    interrupted(folder, "EXACT-03", "ACT-01")
+    assert journal(folder) == ["EXACT-03", "ACT-01"]
+    assert not any(lives(pid) for _, pid in starts(folder))
+    before = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()[1:]]
+    results, ran = resumed(folder)
+    assert ran == ["POOL-01", "AGC-01"]
+    assert ratios(results) == ratios(whole)
+    assert [c.seconds for c in results.cells[:2]] == [b["cell"]["seconds"] for b in before]
+    assert len(results.columns) == 1 and results.conformant
+    assert journal(folder) == list(IDS)
+
+
+def test_a_finished_run_has_nothing_to_go_on_with(folder):
+    whole = run(good(properties=IDS[:1]), folder)
+    results, ran = resumed(folder, properties=IDS[:1])
+    assert ran == []
+    assert results.cells == whole.cells
+
+
+def test_a_half_written_line_is_left_out(folder):
+    interrupted(folder, "EXACT-03", "ACT-01")
+    path = folder / JOURNAL
+    text = path.read_text()
+    path.write_text(text[:-40])  # into the cell of ACT-01
+    results, ran = resumed(folder)
+    assert ran == ["ACT-01", "POOL-01", "AGC-01"]
+    assert [cell.property for cell in results.cells] == list(IDS)
+
+
+def test_a_column_that_was_done_is_not_run_again_for_one_that_was_not(folder):
+    names = subjects("Good", "Shy")
+    interrupted(folder, "EXACT-03", "ACT-01", subjects=names)
+    path = folder / JOURNAL
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-1]) + "\n")  # all but ACT-01 of the second
+    results, ran = resumed(folder, subjects=names)
+    assert ran == ["ACT-01", "POOL-01", "AGC-01"]
+    places = [(cell.property, cell.column) for cell in results.cells]
+    assert len(places) == len(set(places)) == len(IDS) * 2
+    assert json.loads(lines[-2])["cell"]["seconds"] == results.cells[2].seconds
+
+
+def test_a_run_may_go_on_twice_after_a_half_written_line(folder):
+    interrupted(folder, "EXACT-03", "ACT-01")
+    path = folder / JOURNAL
+    path.write_text(path.read_text()[:-40])
+    interrupted(folder, "ACT-01", resume=True)
+    _, ran = resumed(folder)
+    assert ran == ["POOL-01", "AGC-01"]
+
+
+def test_cells_of_each_verdict_are_kept(folder):
+    """An infinite ratio too, which JSON has not."""
+    names = subjects("Off", "Raises", "Shy")
+    interrupted(folder, "EXACT-03", "ACT-01", subjects=names)
+    results, _ = resumed(folder, subjects=names)
+    found = {(c.column.split("/")[0].removeprefix("fakes:"), c.property): c for c in results.cells}
+    assert found["Off", "EXACT-03"].worst == inf
+    assert found["Raises", "ACT-01"].verdict == "error"
+    assert found["Shy", "AGC-01"].verdict == "not offered"
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"examples": 3}, {"properties": IDS[:2]},
+                                     {"source": "timm/test_nfnet"}])  # fmt: skip
+def test_a_run_with_other_settings_does_not_go_on(folder, changes):
+    interrupted(folder, "EXACT-03")
+    kept = (folder / JOURNAL).read_text()
+    with pytest.raises(InputError, match=r"--resume: .* is of a run with other settings; "):
+        run(good(**changes), folder, resume=True)
+    assert (folder / JOURNAL).read_text() == kept
+
+
+def spoilt(folder, change):
+    """What is said of a journal whose cell of EXACT-03 is changed."""
+    interrupted(folder, "EXACT-03")
+    path = folder / JOURNAL
+    first, line = path.read_text().splitlines()
+    entry = json.loads(line)
+    change(entry["cell"])
+    path.write_text(f"{first}\n{json.dumps(entry)}\n")
+    with pytest.raises(InputError, match=r"^--resume: .*start anew with --force$") as caught:
+        run(good(), folder, resume=True)
+    return str(caught.value)
+
+
+def test_a_journal_whose_worst_case_is_too_large_does_not_go_on(folder):
+    said = spoilt(folder, lambda cell: cell["worst_case"].update(shape=[2000, 2000, 100, 16]))
+    assert "shape [2000, 2000, 100, 16] has 6,400,000,000 elements; at most 67,108,864" in said
+
+
+def test_a_journal_with_a_line_without_an_end_does_not_go_on(folder):
+    said = spoilt(folder, lambda cell: cell.update(message="x" * 5_000_000))
+    assert "a line of more than 4,194,304 bytes, which no run writes" in said
+
+
+def test_a_run_that_never_began_does_not_go_on(folder):
+    with pytest.raises(InputError, match=r"--resume: .*journal.jsonl does not exist; "):
+        run(good(), folder, resume=True)
+
+
+def test_without_resume_it_begins_anew(folder):
+    interrupted(folder, "EXACT-03")
+    results = run(good(properties=IDS[1:2]), folder)
+    assert [cell.property for cell in results.cells] == ["ACT-01"]
+    assert journal(folder) == ["ACT-01"]
+
+
+def test_what_is_drawn_counts_towards_the_examples(folder, monkeypatch):
+    """Hypothesis runs a failing case again to shrink it; those count, too, and it ends."""
+    limit = 5
+    beyond = judging.judge
+
+    def judge(outputs, expected):
+        found = beyond(outputs, expected)
+        (name,) = expected.outputs
+        seen.append(name)
+        if len(seen) > essential("POOL-01") + 2:
+            first = replace(found.findings[0], ratio=2.0)
+            return replace(found, findings=(first,))
+        return found
+
+    seen = []
+    monkeypatch.setattr(judging, "judge", judge)
+    results = run(good(properties=("POOL-01",), examples=limit))
+    (cell,) = results.cells
+    assert cell.verdict == "fail" and cell.worst == 2.0
+    assert cell.cases == len(seen)
+    assert cell.cases <= essential("POOL-01") + 100

@@ -1,0 +1,210 @@
+"""One column: starting a worker, replies that are refused, and when a subject is given up."""
+
+import pytest
+
+from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.target import target
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.workers import columns as module
+from nfspec.conformance.workers.columns import STRIKES, Runner
+from nfspec.conformance.workers.pool import WorkerError
+from nfspec.errors import InputError
+
+from ..fakes import lives, prepare, starts
+
+ASKED = PROPERTIES["EXACT-03"]
+CASE, *_ = ASKED.cases(target(None))
+CALLS = ASKED.calls(CASE)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def runner(folder):
+    """Makes started runners, and closes them."""
+    made = []
+
+    def make(name, device="cpu", timeout=60.0, fault=""):
+        made.append(Runner(f"fakes:{name}", device, "f32", timeout, fault))
+        made[-1].start()
+        made[-1].meet()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def ask(runner, case=CASE, calls=CALLS):
+    runner.send(case, None)
+    return runner.receive(case, calls)
+
+
+def failure(runner):
+    with pytest.raises(WorkerError) as caught:
+        ask(runner)
+    return caught.value.kind, str(caught.value)
+
+
+def test_a_good_one(runner, folder):
+    good = runner("Good")
+    assert good.column.name == "fakes:Good/cpu/f32"
+    assert (good.column.framework, good.column.problem) == ("torch", "")
+    assert good.column.facts["switches"] == {"exact": "True"}
+    outputs = ask(good)
+    assert outputs["y"].shape == ASKED.expect(CASE, CALLS).outputs["y"].value.shape
+    ((_, pid),) = starts(folder)
+    assert lives(pid)
+    good.close()
+    good.close()  # as often as one likes
+    assert not lives(pid)
+
+
+def test_a_reply_to_another_case_is_refused(runner):
+    kind, message = failure(runner("Good", fault="reply-stale"))
+    assert kind == "error"
+    assert message.startswith("fakes:Good: a reply to another case: expected ")
+
+
+def test_a_reply_made_from_other_arrays_is_refused(runner):
+    _, message = failure(runner("Good", fault="reply-other-inputs"))
+    assert message.startswith("fakes:Good: a reply made from other arrays: ")
+
+
+def test_a_reply_made_from_what_the_parent_has_not_is_refused(runner):
+    good = runner("Good")
+    good.send(CASE, None)
+    with pytest.raises(WorkerError, match="made from other arrays"):
+        good.receive(CASE, [{"x": 2.0 * CALLS[0]["x"]}])
+
+
+def test_a_reply_of_another_process_is_refused(runner):
+    _, message = failure(runner("Good", fault="reply-other-subject"))
+    assert message.startswith("fakes:Good: a reply of another process: ")
+
+
+def test_arrays_may_be_sent(runner):
+    good = runner("Good")
+    other = [{"x": 2.0 * CALLS[0]["x"]}]
+    good.send(CASE, other)
+    sent = good.receive(CASE, other)
+    assert (sent["y"] == 2.0 * ask(good)["y"]).all()
+
+
+def test_an_error_does_not_end_it(runner, folder):
+    raises = runner("Raises")
+    asked = PROPERTIES["ACT-01"]
+    case = asked.cases(target(None))[0]
+    with pytest.raises(WorkerError, match="ValueError: no such thing") as caught:
+        ask(raises, case, asked.calls(case))
+    assert caught.value.kind == "error"
+    ask(raises)
+    assert len(starts(folder)) == 1
+
+
+def test_one_that_always_dies_is_given_up_after_three(runner, folder):
+    assert STRIKES == 3
+    always = runner("Always")
+    for _ in range(3):
+        kind, message = failure(always)
+        assert kind == "crashed"
+        assert message.startswith("fakes:Always: the worker died with status -9")
+        assert message.endswith("before the end")  # the last of what it said
+    for _ in range(3):
+        assert failure(always) == ("crashed", message)
+    assert always.column.problem == message
+    assert [name for name, _ in starts(folder)] == ["Always"] * STRIKES
+    assert not any(lives(pid) for _, pid in starts(folder))
+
+
+def test_one_that_answers_in_between_is_not_given_up(runner, folder):
+    third = runner("Third")
+    for _ in range(STRIKES + 1):
+        ask(third), ask(third)
+        assert failure(third)[0] == "crashed"
+    assert not third.problem
+    assert len(starts(folder)) == STRIKES + 1
+
+
+def test_one_that_hangs_is_ended_and_started_anew(runner, folder):
+    hangs = runner("Hangs")
+    hangs.timeout = 0.5
+    asked = PROPERTIES["ACT-01"]
+    case = asked.cases(target(None))[0]
+    with pytest.raises(WorkerError, match=r"fakes:Hangs: no answer after 0\.5 s") as caught:
+        ask(hangs, case, asked.calls(case))
+    assert caught.value.kind == "hung"
+    ((_, pid),) = starts(folder)
+    assert not lives(pid)
+    hangs.timeout = 60.0
+    ask(hangs)
+
+
+def test_one_that_dies_as_it_starts(runner, folder):
+    stillborn = runner("Stillborn")
+    assert stillborn.kind == "crashed"
+    assert stillborn.column.problem.startswith("fakes:Stillborn: the worker died with status 3")
+    assert failure(stillborn) == ("crashed", stillborn.problem)
+    assert len(starts(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("Nobody", "subject fakes:Nobody: fakes:Nobody cannot be loaded: "),
+        ("NoFramework", "subject fakes:NoFramework: fakes:NoFramework has no attribute "),
+    ],
+)
+def test_one_that_cannot_be_loaded(runner, name, message):
+    with pytest.raises(InputError) as found:
+        runner(name)
+    assert str(found.value).startswith(message)
+    assert "Traceback" not in str(found.value)
+
+
+def test_a_framework_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(module, "missing", lambda name: f"{name} not installed; run: pip")
+    jax = Runner("jax", "cpu", "f32", 60.0)
+    jax.start()
+    jax.meet()
+    assert (jax.kind, jax.problem) == ("missing", "jax: jax not installed; run: pip")
+    assert (jax.column.framework, jax.column.facts) == ("jax", {})
+    assert failure(jax) == ("missing", jax.problem)
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu"])
+def test_a_device_that_is_not_there(runner, device):
+    found = runner("Good", device)
+    assert found.kind == "missing"
+    assert found.problem.startswith(f"fakes:Good: sees no {device.upper()}")
+
+
+def test_what_is_not_offered(runner):
+    shy = runner("Shy")
+    asked = PROPERTIES["AGC-01"]
+    case = asked.cases(target(None))[0]
+    for _ in range(STRIKES + 1):
+        with pytest.raises(WorkerError, match="fakes:Shy: Shy has no agc") as caught:
+            ask(shy, case, asked.calls(case))
+        assert caught.value.kind == "not offered"
+    ask(shy)
+
+
+def test_a_fault_may_change_between_cases(runner):
+    good = runner("Good")
+    plain = ask(good)["y"]
+    good.fault = "reply-zeros"
+    assert not ask(good)["y"].any()
+    good.fault = ""
+    assert (ask(good)["y"] == plain).all()
+
+
+def test_a_case_of_an_unknown_property(runner):
+    good = runner("Good")
+    with pytest.raises(WorkerError, match="KeyError: 'X-01'"):
+        ask(good, Case("X-01"), CALLS)

@@ -1,0 +1,53 @@
+"""Counts by section; tests/language/test_variants.py has the totals of whole networks."""
+
+import pytest
+
+import nfspec
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return nfspec.resolve(nfspec.load("nfnet-f0"))
+
+
+def test_sections_add_up_and_end_where_the_network_does(plan):
+    counted = nfspec.count(plan, 256)
+    names = [row.name for row in counted.blocks]
+    assert names == ["stem", *(block.name for block in plan.blocks), "head"]
+    for field in ("parameters", "macs", "activation_bytes"):
+        assert sum(getattr(row, field) for row in counted.blocks) == getattr(counted, field)
+    assert [row.shape for row in counted.blocks][:3] == [
+        (64, 64, 128),
+        (64, 64, 256),
+        (32, 32, 512),
+    ]
+    assert counted.blocks[-1].shape == (1000,)
+
+
+def test_a_block_counted_by_hand(plan):
+    """Stage 0 at 64x64: 1x1 128→128, two 3x3 128→128, 1x1 128→256, shortcut 128→256, SE of 128."""
+    row = nfspec.count(plan, 256).blocks[1]
+    weights = 128 * 128 + 2 * 9 * 128 * 128 + 128 * 256 + 128 * 256
+    gains_and_biases = 2 * (3 * 128 + 2 * 256)
+    se = 2 * 256 * 128
+    assert row.parameters == weights + gains_and_biases + se + 128 + 256 + 1
+    assert row.macs == 64 * 64 * weights + se
+    # act0, conv0, act1, conv1, act1b, conv1b, act2; conv_shortcut, conv2, se, add. The first block
+    # is never dropped.
+    assert row.activation_bytes == 4 * 64 * 64 * (7 * 128 + 4 * 256)
+
+
+def test_the_test_size_is_the_default_and_sides_may_differ(plan):
+    assert nfspec.count(plan).size == (256, 256)
+    wide = nfspec.count(plan, (64, 96))
+    assert wide.size == (64, 96)
+    assert wide.blocks[0].shape == (16, 24, 128)
+    assert wide.parameters == nfspec.count(plan).parameters
+
+
+def test_an_image_too_small_is_refused():
+    spec = nfspec.load("nfnet-f0")
+    stem = spec.stem.model_copy(update={"padding": "valid"})
+    plan = nfspec.resolve(spec.model_copy(update={"stem": stem}))
+    with pytest.raises(nfspec.InputError, match=r"image of 4x4 px: nothing is left of it at stem"):
+        nfspec.count(plan, 4)

@@ -1,0 +1,402 @@
+"""What the resolver computes, against the papers' formulas and the original's numbers."""
+
+import dataclasses
+import math
+
+import pytest
+
+from nfspec.language.loader import load, variants
+from nfspec.plan import (
+    ECA,
+    INPUT,
+    Activation,
+    Dense,
+    Dropout,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    WSConv,
+)
+from nfspec.plan.activations import DEEPMIND_GAMMA, exact_gamma
+from nfspec.plan.resolver import resolve
+
+from specs import HEAD, write
+
+
+def planned(name):
+    return resolve(load(name))
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Resolve a spec that extends another and changes what is given."""
+    monkeypatch.chdir(tmp_path)
+
+    def resolved(text, parent="nfnet-f0"):
+        return resolve(load(write(HEAD.replace("nfnet-f0", parent) + text)))
+
+    return resolved
+
+
+def by_name(plan):
+    return {op.name: op for op in plan.ops}
+
+
+def ops(plan, kind):
+    return [op for op in plan.ops if isinstance(op, kind)]
+
+
+def column(plan, field):
+    return [getattr(block, field) for block in plan.blocks]
+
+
+# betas
+
+
+def test_betas_start_again_at_the_second_block_of_a_stage():
+    plan = planned("nfnet-f0")
+    after = [1 / math.sqrt(1 + 0.04 * n) for n in range(7)]
+    first = [1.0]  # the image's stem has variance 1
+    second = [after[1], after[1]]  # stage 0 has 1 block, so its output has variance 1.04
+    third = [after[2], *after[1:6]]
+    fourth = [after[6], *after[1:3]]
+    assert column(plan, "beta") == pytest.approx([*first, *second, *third, *fourth], rel=1e-15)
+    assert plan.blocks[1].beta == pytest.approx(0.98058067569, abs=5e-12)
+    assert plan.blocks[3].beta == pytest.approx(0.96225044865, abs=5e-12)
+    assert column(plan, "expected_variance") == pytest.approx(
+        [1, 1.04, 1.04, 1.08, 1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 1.04, 1.08]
+    )
+
+
+def test_every_stage_has_its_own_alpha(written):
+    plan = written("[stages]\nalpha = [0.5, 0.1, 0.2, 1.0]\n")
+    assert column(plan, "alpha") == [0.5, *[0.1] * 2, *[0.2] * 6, *[1.0] * 3]
+    assert column(plan, "expected_variance") == pytest.approx(
+        [1, 1.25, 1.01, 1.02, 1.04, 1.08, 1.12, 1.16, 1.2, 1.24, 2, 3]
+    )
+    assert [op.alpha for op in ops(plan, Residual)] == column(plan, "alpha")
+
+
+def test_betas_may_be_given_for_all_for_stages_and_for_blocks(written):
+    assert set(column(written("[stages]\nbeta = 0.5\n"), "beta")) == {0.5}
+    betas = "[1, 0.5, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.7, 0.8, 0.9]]"
+    plan = written(f"[stages]\nbeta = {betas}\n")
+    expected = [1, 0.5, 0.5, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert column(plan, "beta") == expected
+    activations = by_name(plan)
+    assert [activations[f"{b.name}.act0"].beta for b in plan.blocks] == expected
+    # what a network is built with does not change what is expected of it
+    assert column(plan, "expected_variance") == column(planned("nfnet-f0"), "expected_variance")
+
+
+def test_beta_is_of_each_blocks_first_activation_alone(written):
+    plan = written("[stages]\nbeta = 0.5\n[activation]\nbeta_at = 'before'\n")
+    betas = {op.name.rpartition(".")[2]: op.beta for op in ops(plan, Activation)}
+    assert {name: beta for name, beta in betas.items() if beta != 1} == {"act0": 0.5}
+    assert {op.beta_at for op in ops(plan, Activation)} == {"before"}
+
+
+# gammas
+
+
+def test_gamma_multiplies_activations():
+    plan = planned("nfnet-f0")
+    assert {op.gamma for op in ops(plan, Activation)} == {DEEPMIND_GAMMA["gelu_tanh"]}
+    assert {op.gamma for op in ops(plan, WSConv)} == {1.0}
+    assert {op.gamma for op in ops(plan, SqueezeExcite)} == {1.0}
+
+
+def test_gamma_at_the_weight_multiplies_every_kernel_and_no_activation():
+    plan = planned("timm/nfnet_f0")
+    assert {op.gamma for op in ops(plan, Activation)} == {1.0}
+    assert {op.gamma for op in ops(plan, WSConv)} == {DEEPMIND_GAMMA["gelu_erf"]}
+
+
+def test_gamma_may_be_exact_or_a_number(written):
+    kind = "[activation]\nkind = 'leaky_relu'\nslope = 0.2\n"
+    exact = written(f"{kind}gamma = 'exact'\n[se]\ngamma = 'exact'\nactivation = 'tanh'\n")
+    assert {op.gamma for op in ops(exact, Activation)} == {exact_gamma("leaky_relu", 0.2)}
+    assert {op.gamma for op in ops(exact, SqueezeExcite)} == {exact_gamma("tanh")}
+    assert {op.gamma for op in ops(written(f"{kind}gamma = 1.5\n"), Activation)} == {1.5}
+
+
+# widths and groups
+
+
+def test_widths_and_groups_of_the_originals_nfnets():
+    f0 = {
+        (b.in_channels, b.mid_channels, b.out_channels, b.groups)
+        for b in planned("nfnet-f0").blocks
+    }
+    assert f0 == {
+        (128, 128, 256, 1),
+        (256, 256, 512, 2),
+        (512, 256, 512, 2),
+        (512, 768, 1536, 6),
+        (1536, 768, 1536, 6),
+    }
+    plus = planned("nfnet-f0+").blocks
+    assert [(b.mid_channels, b.groups) for b in plus[:4]] == [
+        (128, 1),
+        (384, 3),
+        (384, 3),
+        (1024, 8),
+    ]
+    assert (plus[0].in_channels, plus[0].requested_mid_channels, plus[0].mid_channels) == (
+        192,
+        192,
+        128,
+    )
+    assert planned("nfnet-f4+paper").blocks[0].mid_channels == 192
+
+
+# DeepMind's and timm's rounding of one table: stem and stages, final conv.
+REGNETS = {
+    "nf-regnet-b0": ([36, 36, 78, 156, 330], 960),
+    "nf-regnet-b1": ([36, 36, 78, 156, 330], 960),
+    "nf-regnet-b2": ([42, 42, 84, 174, 366], 1064),
+    "nf-regnet-b3": ([42, 42, 96, 186, 396], 1152),
+    "nf-regnet-b4": ([48, 48, 108, 216, 462], 1344),
+    "nf-regnet-b5": ([60, 60, 126, 252, 528], 1536),
+    "nf-regnet-b6": ([66, 66, 138, 282, 594], 1728),
+    "nf-regnet-b7": ([72, 72, 156, 312, 660], 1920),
+    "nf-regnet-b8": ([78, 78, 174, 342, 726], 2112),
+    "timm/nf_regnet_b0": ([40, 40, 80, 160, 328], 960),
+    "timm/nf_regnet_b1": ([40, 40, 80, 160, 328], 960),
+    "timm/nf_regnet_b2": ([40, 40, 88, 176, 368], 1064),
+    "timm/nf_regnet_b3": ([40, 40, 96, 184, 400], 1152),
+    "timm/nf_regnet_b4": ([48, 48, 112, 216, 464], 1344),
+    "timm/nf_regnet_b5": ([64, 64, 128, 256, 528], 1536),
+}
+
+
+@pytest.mark.parametrize("name", REGNETS)
+def test_widths_of_the_regnets(name):
+    plan = planned(name)
+    found = by_name(plan)
+    outs = [b.out_channels for b in plan.blocks if b.index == 0]
+    assert ([found["stem.conv0"].out_channels, *outs], found["final_conv"].out_channels) == REGNETS[
+        name
+    ]
+
+
+def test_the_regnets_bottleneck_comes_from_the_blocks_input():
+    deepmind, timm = planned("nf-regnet-b0").blocks, planned("timm/nf_regnet_b0").blocks
+    # in * 2.25, down to whole groups of 8; the first block's is its input
+    assert [b.mid_channels for b in deepmind[:3]] == [32, 80, 168]
+    assert [b.requested_mid_channels for b in deepmind[:3]] == [36, 81, 175]
+    assert [(b.mid_channels, b.groups) for b in timm[:3]] == [(40, 5), (88, 11), (184, 23)]
+
+
+# attention
+
+
+def test_the_taps_of_eca_come_from_the_channels():
+    assert [b.attention_size for b in planned("timm/eca_nfnet_l0").blocks] == [5] * 12
+    sizes = {b.out_channels: b.attention_size for b in planned("timm/nf_ecaresnet50").blocks}
+    assert sizes == {256: 5, 512: 5, 1024: 5, 2048: 7}
+
+
+def test_the_taps_of_eca_may_be_given(written):
+    plan = written("[stages]\nattention = ['eca', 'none', 'eca', 'se']\n[eca]\nkernel = 9\n")
+    assert {op.kernel for op in ops(plan, ECA)} == {9}
+    assert column(plan, "attention_size") == [9, 0, 0, *[9] * 6, *[768] * 3]
+    assert column(plan, "attention") == ["eca", *["none"] * 2, *["eca"] * 6, *["se"] * 3]
+
+
+def test_hidden_widths_of_squeeze_and_excite():
+    assert column(planned("nfnet-f0"), "attention_size") == [128, *[256] * 2, *[768] * 9]
+    sizes = {b.out_channels: b.attention_size for b in planned("timm/nf_seresnet50").blocks}
+    assert sizes == {256: 16, 512: 32, 1024: 64, 2048: 128}
+    assert planned("nf-regnet-b0").blocks[0].attention_size == 16
+    assert planned("timm/nf_regnet_b0").blocks[0].attention_size == 24
+
+
+def test_attention_stands_after_the_last_conv_or_in_the_middle():
+    last, mid = by_name(planned("nfnet-f0")), by_name(planned("nf-regnet-b0"))
+    assert last["stages.0.blocks.0.se"].inputs == ("stages.0.blocks.0.conv2",)
+    assert mid["stages.0.blocks.0.se"].inputs == ("stages.0.blocks.0.conv1",)
+    assert mid["stages.0.blocks.0.act2"].inputs == ("stages.0.blocks.0.se",)
+
+
+# stochastic depth
+
+
+def test_drop_rates_of_both_schedules(written):
+    text = "[stochastic_depth]\nrate = 0.6\nrescale = true\nschedule = "
+    exclusive, inclusive = written(f"{text}'exclusive'"), written(f"{text}'inclusive'")
+    assert column(exclusive, "drop_rate") == pytest.approx([0.6 * i / 12 for i in range(12)])
+    assert column(inclusive, "drop_rate") == pytest.approx([0.6 * i / 11 for i in range(12)])
+    dropped = ops(inclusive, StochasticDepth)
+    assert [op.rate for op in dropped] == column(inclusive, "drop_rate")[1:]
+    assert all(op.rescale for op in dropped)
+    assert ops(written("[stochastic_depth]\nrate = 0.0\n"), StochasticDepth) == []
+
+
+def test_the_one_block_of_a_network_is_kept(written):
+    text = "[stages]\ndepth = [1]\nwidth = [256]\nstride = 2\n[stochastic_depth]\nrate = 0.5\n"
+    for schedule in ("exclusive", "inclusive"):
+        assert column(written(f"{text}schedule = '{schedule}'\n"), "drop_rate") == [0.0]
+
+
+# wiring
+
+
+def test_a_shortcut_pools_then_projects_or_strides():
+    pooled, strided = by_name(planned("nfnet-f0")), by_name(planned("nf-resnet-50"))
+    block = "stages.1.blocks.0"
+    assert pooled[f"{block}.shortcut_pool"] == Pool(
+        f"{block}.shortcut_pool", (f"{block}.act0",), "avg", 2, 2, "same"
+    )
+    assert pooled[f"{block}.conv_shortcut"].inputs == (f"{block}.shortcut_pool",)
+    assert pooled[f"{block}.conv_shortcut"].stride == 1
+    assert strided[f"{block}.conv_shortcut"].inputs == (f"{block}.act0",)
+    assert strided[f"{block}.conv_shortcut"].stride == 2
+    assert f"{block}.shortcut_pool" not in strided
+
+
+def test_a_shortcut_is_the_input_where_nothing_changes():
+    found = by_name(planned("nfnet-f0"))
+    assert "stages.0.blocks.0.shortcut_pool" not in found  # other channels, same size
+    assert found["stages.0.blocks.0.add"].inputs[1] == "stages.0.blocks.0.conv_shortcut"
+    assert found["stages.1.blocks.1.add"].inputs == (
+        "stages.1.blocks.1.stochastic_depth",
+        "stages.1.blocks.0.add",
+    )
+
+
+def test_a_shortcut_may_read_the_raw_input(written):
+    found = by_name(written("[block]\nshortcut_input = 'raw'\n"))
+    assert found["stages.1.blocks.0.shortcut_pool"].inputs == ("stages.0.blocks.0.add",)
+    assert found["stages.0.blocks.0.conv_shortcut"].inputs == ("stem.conv3",)
+
+
+def test_a_block_strides_in_its_first_grouped_conv():
+    found = by_name(planned("nfnet-f0"))
+    convs = [found[f"stages.1.blocks.0.conv{n}"] for n in ("0", "1", "1b", "2")]
+    assert [(c.kernel, c.stride, c.groups) for c in convs] == [
+        (1, 1, 1),
+        (3, 2, 2),
+        (3, 1, 2),
+        (1, 1, 1),
+    ]
+    assert found["stages.1.blocks.1.conv1"].stride == 1
+    assert "stages.1.blocks.0.conv1b" not in by_name(planned("nf-resnet-50"))
+
+
+def test_the_stem_activates_between_its_convs_and_pools_after_them():
+    assert [op.name for op in planned("nfnet-f0").ops[:7]] == [
+        *("stem.conv0", "stem.act0", "stem.conv1", "stem.act1"),
+        *("stem.conv2", "stem.act2", "stem.conv3"),
+    ]
+    assert [op.stride for op in ops(planned("nfnet-f0"), WSConv)[:4]] == [2, 1, 1, 2]
+    deepmind, timm = planned("nf-resnet-50"), planned("timm/nf_resnet50")
+    assert by_name(deepmind)["stem.pool"] == Pool("stem.pool", ("stem.conv0",), "max", 3, 2, "same")
+    assert by_name(timm)["stem.pool"].padding == "symmetric"
+    assert deepmind.taps["stem"] == "stem.pool"
+
+
+def test_the_head(written):
+    assert [op.name for op in planned("nfnet-f0").ops[-5:]] == [
+        *("final_conv", "final_act", "pool", "head.dropout", "head.fc")
+    ]
+    plain = written("[head]\nconv = 'none'\ndropout = 0.0\nclasses = 7\ninit_std = 0.0\n")
+    assert [op.name for op in plain.ops[-3:]] == ["final_act", "pool", "head.fc"]
+    assert (plain.ops[-1].in_features, plain.ops[-1].out_features) == (1536, 7)
+    assert plain.parameters["head.fc.kernel"].init.value == 0.0
+    assert ops(plain, Dropout) == []
+
+
+# parameters
+
+
+@pytest.mark.parametrize("name", ["nfnet-f0", "nf-regnet-b0", "timm/nf_ecaresnet26"])
+def test_parameters_have_the_role_their_name_says(name):
+    parameters = planned(name).parameters
+    for key, parameter in parameters.items():
+        last = key.rpartition(".")[2]
+        assert parameter.name == key
+        assert parameter.role == ("head" if key == "head.fc.kernel" else last)
+    roles = {parameter.role for parameter in parameters.values()}
+    skip = set() if name.startswith("timm/") else {"skip_gain"}
+    assert roles == {"kernel", "gain", "bias", "head"} | skip
+
+
+def test_shapes_and_initial_values_of_parameters():
+    found = planned("nfnet-f0").parameters
+    shapes = {
+        "stem.conv0.kernel": (3, 3, 3, 16),
+        "stem.conv0.gain": (16,),
+        "stages.1.blocks.0.conv1.kernel": (3, 3, 128, 256),
+        "stages.1.blocks.0.conv1.bias": (256,),
+        "stages.1.blocks.0.se.fc0.kernel": (512, 256),
+        "stages.1.blocks.0.se.fc1.bias": (512,),
+        "stages.1.blocks.0.skip_gain": (),
+        "final_conv.kernel": (1, 1, 1536, 3072),
+        "head.fc.kernel": (3072, 1000),
+    }
+    assert {name: found[name].shape for name in shapes} == shapes
+    assert found["stages.1.blocks.0.conv1.kernel"].init.value == pytest.approx((9 * 128) ** -0.5)
+    assert found["stages.1.blocks.0.se.fc0.kernel"].init.kind == "truncated_normal"
+    assert found["stages.1.blocks.0.se.fc0.kernel"].init.value == pytest.approx(512**-0.5)
+    assert found["stages.1.blocks.0.skip_gain"].init.value == 0.0
+    assert found["stages.1.blocks.0.conv2.gain"].init.value == 1.0
+    assert found["head.fc.kernel"].init.value == 0.01
+
+
+def test_timms_residuals_start_at_zero_by_the_last_gain():
+    found = planned("timm/nfnet_f0").parameters
+    gains = {name: p.init.value for name, p in found.items() if p.role == "gain"}
+    assert {name for name, value in gains.items() if value == 0.0} == {
+        name for name in gains if name.endswith(".conv2.gain") and name.startswith("stages")
+    }
+    assert not any(p.role == "skip_gain" for p in found.values())
+
+
+# the plan as a whole
+
+
+@pytest.mark.parametrize("name", variants())
+def test_names_are_unique_and_every_operation_reads_earlier_ones(name):
+    plan = planned(name)
+    seen = {INPUT}
+    for op in plan.ops:
+        assert op.name not in seen
+        assert set(op.inputs) <= seen
+        seen.add(op.name)
+    read = {each for op in plan.ops for each in op.inputs}
+    assert seen - read == {"head.fc"}  # nothing is computed in vain
+    assert set(plan.taps.values()) <= seen
+    blocks = [block.name for block in plan.blocks]
+    assert list(plan.taps) == ["stem", *blocks, "features", "pool", "logits"]
+    assert {b.residual for b in plan.blocks} <= seen
+    assert len(plan.parameters) == sum(len(op.parameters) for op in plan.ops)
+
+
+def test_a_plan_is_frozen():
+    plan = planned("nfnet-f0")
+    for thing, field in ((plan, "name"), (plan.ops[0], "stride"), (plan.blocks[0], "beta")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(thing, field, None)
+    for mapping in (plan.taps, plan.parameters):
+        with pytest.raises(TypeError):
+            mapping["stem"] = None
+
+
+def test_a_plan_carries_what_its_spec_says():
+    spec = load("nfnet-f1")
+    plan = resolve(spec)
+    assert (plan.name, plan.family, plan.channels) == ("nfnet-f1", "nfnet", 3)
+    assert (plan.train_size, plan.test_size) == (224, 320)
+    assert (plan.digest, plan.canonical) == (spec.digest, spec.canonical())
+    conv = ops(plan, WSConv)[0]
+    assert (conv.eps, conv.eps_rule, conv.ddof, conv.dtype) == (1e-4, "max", 0, "float32")
+    assert isinstance(plan.ops[-1], Dense)
+
+
+def test_the_digest_is_of_the_network_and_not_of_how_it_is_written(written):
+    plain = planned("nfnet-f0").digest
+    same = "[stages]\nalpha = [0.2, 0.2, 0.2, 0.2]\n[agc]\nclipping = 0.02\n[recipe]\nbatch = 8\n"
+    assert written(same).digest == plain
+    assert written("[stages]\nalpha = [0.2, 0.2, 0.2, 0.25]\n").digest != plain

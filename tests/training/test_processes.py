@@ -1,0 +1,143 @@
+"""The processes that nfspec starts: what lies in the present folder is none of their modules."""
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nfspec
+from nfspec import console as text
+from nfspec.training import processes as launching
+
+from served import ENVIRONMENT
+
+ROOT = Path(__file__).parents[2]
+PLANTED = ("tomllib", "typing", "typer", "pydantic", "numpy", "keras", "torch", "jax", "grain")
+PLANTED += ("subprocess", "multiprocessing", "socket", "json", "random", "PIL", "nfspec", "psutil")
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """A present folder with modules in it; returns those that ran."""
+    monkeypatch.chdir(tmp_path)
+    for name in PLANTED:
+        line = f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')"
+        Path(f"{name}.py").write_text(f"{line}\nraise SystemExit(9)\n")
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    return lambda: (tmp_path / "ran").read_text() if (tmp_path / "ran").exists() else ""
+
+
+def test_the_processes_of_several_devices_run_nothing_of_the_present_folder(planted, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nfspec", "check", "nfnet-f0"])
+    assert launching.start_processes(2) == 0
+    assert planted() == ""
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "nfspec"], [str(Path(sys.executable).with_name("nfspec"))]]
+)
+def test_nor_does_the_command_itself(planted, command):
+    start = [sys.executable, *command] if command[0] == "-m" else command
+    if command[0] == "-m":  # -m takes nfspec itself from there, as Python says that it does
+        Path("nfspec.py").unlink()
+    done = subprocess.run([*start, "check", "nfnet-f0"], capture_output=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr, planted()) == (0, b"", "")
+
+
+def launchers():
+    """Every command in nfspec that begins with this Python: file, line and what follows it."""
+    for folder in ("nfspec", "backends", "conformance", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                parts = getattr(node, "elts", [])
+                if parts and ast.unparse(parts[0]) == "sys.executable":
+                    place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                    yield pytest.param(ast.unparse(parts[1]), id=place)
+
+
+@pytest.mark.parametrize("option", [*launchers()])
+def test_every_process_is_started_without_the_present_folder(option):
+    assert option in ("'-P'", "'-I'")
+
+
+def test_there_are_such_processes():
+    files = {each.id.partition(":")[0] for each in launchers()}
+    assert files >= {
+        "nfspec/training/processes.py",
+        "conformance/workers/pool.py",
+        "benchmarks/run.py",
+    }
+
+
+# Signals.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_remembered_and_a_second_one_ends_at_once(number, capsys):
+    before = signal.getsignal(number)
+    with launching.asked_to_stop() as asked:
+        assert not asked.to_stop()
+        asked.training = True
+        os.kill(os.getpid(), number)
+        assert asked.to_stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+    expected = "stopping after this step, with a checkpoint; again: at once\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_what_was_started_to_outlive_its_terminal_does(monkeypatch):
+    """nohup has SIGHUP ignored, and so it stays."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with launching.asked_to_stop() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not asked.to_stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_gone_does_not_stop_the_stopping(monkeypatch):
+    def gone(*arguments, **how):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(text.typer, "echo", gone)
+    with launching.asked_to_stop() as asked:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert asked.to_stop()
+
+
+# What launchers say.
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"task": 5}', '{"task": {"index": "a"}}'])
+def test_a_configuration_of_tensorflows_that_says_nothing(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(nfspec.InputError, match=r"^TF_CONFIG: expected JSON that has"):
+        launching.is_first("tensorflow")
+    assert launching.is_first("torch")
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK"])
+def test_variables_of_torchruns_that_are_no_numbers(monkeypatch, name):
+    monkeypatch.setenv(name, "many")
+    with pytest.raises(nfspec.InputError, match=f'^{name}: expected a number; found "many"'):
+        launching.devices_of("torch", 1)
+    assert launching.devices_of("jax", 3) == 3
+
+
+def test_which_process_is_the_first(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "TF_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "1")
+    assert launching.is_first("torch")  # of some other launcher: there is one process alone
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not launching.is_first("torch")
+    assert launching.devices_of("torch", 1) == 2
+    monkeypatch.setenv("TF_CONFIG", '{"task": {"type": "worker", "index": 1}}')
+    assert not launching.is_first("tensorflow")
