@@ -17,9 +17,9 @@ from nfspec.backends.optimizers.around import found_in
 from nfspec.backends.settings import policy_of
 from nfspec.errors import InputError, WeightError
 from nfspec.language.spec import Spec
+from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params, draw_in_order, init
 from nfspec.plan.resolver import resolve
-from nfspec.plan.room import require_room
 from nfspec.rewrites import folding
 from nfspec.rewrites.scalars import move_scalars, without_features
 from nfspec.weights import check
@@ -119,7 +119,7 @@ def build(
 ) -> keras.Model:
     """See `nfspec.compile`; Keras already runs on the wanted framework."""
     plan = resolve(spec)
-    require_room(plan, "compile", 1 if not folded else 2 if params is not None else 3)
+    require_free_memory(plan, "compile", 1 if not folded else 2 if params is not None else 3)
     text = spec.model_dump_json(by_alias=True)
     how: dict[str, Any] = {"taps": taps, "data_format": data_format, "dtype": dtype, "plain": plain}
     if not folded:

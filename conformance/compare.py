@@ -21,8 +21,8 @@ from nfspec.conformance.cases.weights import params_digest, trial_params
 from nfspec.conformance.workers.pool import Worker, WorkerError
 from nfspec.errors import NfspecError
 from nfspec.language.spec import Spec
+from nfspec.plan.free_memory import require_free_memory, require_free_memory_for_images
 from nfspec.plan.resolver import resolve
-from nfspec.plan.room import require_room, require_room_for_images
 from nfspec.reference.rounding import Rounding
 
 SAMPLES = 3  # perturbed runs
@@ -104,8 +104,8 @@ def compare(
         progress: Told what is being done.
     """
     plan = resolve(spec)
-    require_room(plan, "compare the frameworks with", 1 + len(backends))
-    require_room_for_images(plan, images.shape)
+    require_free_memory(plan, "compare the frameworks with", 1 + len(backends))
+    require_free_memory_for_images(plan, images.shape)
     runs = {backend: Run(backend) for backend in backends}
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}

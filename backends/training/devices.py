@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nfspec.backends.layers.drop import Drop
 from nfspec.errors import BackendError
-from nfspec.plan.room import free_memory
+from nfspec.plan.free_memory import free_memory
 
 Logs = dict[str, float]
 JAX_HOSTS = "KERAS_DISTRIBUTION_JOB_ADDRESSES"  # of keras.distribution.initialize

@@ -29,7 +29,7 @@ from nfspec.conformance.running.journal import Journal
 from nfspec.conformance.running.judging import Trial
 from nfspec.conformance.workers.columns import Runner
 from nfspec.errors import InputError
-from nfspec.plan.room import require_room
+from nfspec.plan.free_memory import require_free_memory
 
 Progress = Callable[[Results, str], None]
 
@@ -126,7 +126,7 @@ def run(
     about = target(settings.source)
     asked = [p for p in chosen(settings) if {*p.modes} & {*settings.modes} and list(p.cases(about))]
     if any(case.spec and not case.reduced for p in asked for case in p.cases(about)):
-        require_room(about.plan, "test", 1 + len(settings.subjects))
+        require_free_memory(about.plan, "test", 1 + len(settings.subjects))
     journal = Journal(folder, fingerprint(settings, about), resume)
     spec = {"name": about.spec.name, "source": about.source, "digest": about.spec.digest}
     results = Results(

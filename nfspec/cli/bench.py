@@ -17,8 +17,8 @@ from nfspec.console import print_json, print_lines, say, table
 from nfspec.errors import BackendError, InputError
 from nfspec.language.loader import load
 from nfspec.outputs import FORCE_HELP, require_free
+from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
-from nfspec.plan.room import require_room
 from nfspec.weights.files import replacing
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def bench(
     rivals = max(
         (len(contestants(name, wanted, peers)) for name in works if name in WORKS), default=1
     )
-    require_room(plan, "measure", rivals)  # each in its own process, all at one time
+    require_free_memory(plan, "measure", rivals)  # each in its own process, all at one time
     if out is not None:
         for name in ("results.json", "BENCH.md", "bench.png"):
             require_free(out / name, force)

@@ -17,8 +17,8 @@ from nfspec.language.loader import given, load
 from nfspec.language.reading import Layer
 from nfspec.language.spec import Spec
 from nfspec.outputs import FORCE_HELP, require_free
+from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
-from nfspec.plan.room import require_room
 from nfspec.rewrites.grey import to_grey
 from nfspec.weights.timm import SUFFIXES as TIMM_SUFFIXES
 
@@ -131,7 +131,7 @@ def convert(
         raise InputError(f"--grey: {plan.name} has {plan.channels} channels, not one")
     given_plan = resolve(load(variant, [_in_colour(spec)])) if grey else plan
     # The weights as they are read, and in the other layout.
-    require_room(plan, "convert the weights of", 2)
+    require_free_memory(plan, "convert the weights of", 2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         params = READERS[source_kind or kind_of_input(source, "--from")](source, given_plan)

@@ -16,8 +16,8 @@ from nfspec.data.images import require_channels
 from nfspec.data.sources import open_held_out
 from nfspec.errors import InputError
 from nfspec.language.loader import load
+from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
-from nfspec.plan.room import require_room
 from nfspec.training import frameworks
 from nfspec.training.folders import read_facts
 from nfspec.training.scores import interval
@@ -75,7 +75,7 @@ def evaluate(
     spec = load(folder / "spec.toml" if facts else variant)
     require_channels(spec.input)
     # The weights as they are read, and those in the model.
-    require_room(resolve(spec), "evaluate", 2)
+    require_free_memory(resolve(spec), "evaluate", 2)
     classes = tuple(facts.classes) if facts else ()
     if facts and data is None:
         held = open_held_out(facts.data, facts.held_out, facts.seed, classes)

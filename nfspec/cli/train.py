@@ -24,9 +24,9 @@ from nfspec.data.sources import DIGITS, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError
 from nfspec.language.loader import given, load
 from nfspec.language.template import resolved
+from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import init
 from nfspec.plan.resolver import resolve
-from nfspec.plan.room import require_room
 from nfspec.training import frameworks, logs
 from nfspec.training.folders import RUN, claimed, clear
 from nfspec.training.plots import plot
@@ -189,7 +189,9 @@ def train(
     spec = wanted.spec(len(source.classes))
     require_channels(spec.input)
     plan = resolve(spec)
-    require_room(plan, "train", 1)  # `require_memory` looks at the memory of the devices later
+    require_free_memory(
+        plan, "train", 1
+    )  # `require_memory` looks at the memory of the devices later
     if spec.recipe and spec.recipe.batch > spec.recipe.epochs * len(source):
         raise InputError(
             f"--batch: {spec.recipe.batch} images are more than the {len(source)} to train on, in "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nfspec.arguments import instance, whole
 from nfspec.plan import Parameter, Plan
-from nfspec.plan.room import require_room
+from nfspec.plan.free_memory import require_free_memory
 
 Params = dict[str, NDArray[np.float32]]
 THREADS = min(4, os.cpu_count() or 1)
@@ -77,5 +77,5 @@ def init(plan: Plan, seed: int = 0) -> Params:
     """
     instance("plan", plan, Plan, "nfspec.resolve")
     whole("seed", seed, 0)
-    require_room(plan, "draw the weights of", 1)
+    require_free_memory(plan, "draw the weights of", 1)
     return dict(draw_in_order(plan, seed))

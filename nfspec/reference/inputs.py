@@ -12,7 +12,7 @@ from nfspec.arguments import instance, shown
 from nfspec.errors import InputError, WeightError
 from nfspec.plan import Plan
 from nfspec.plan.counting import shapes
-from nfspec.plan.room import require_room_for_images
+from nfspec.plan.free_memory import require_free_memory_for_images
 from nfspec.weights.checking import Found, Header, header, require
 from nfspec.weights.checking import shapes as shapes_of
 
@@ -76,7 +76,7 @@ def as_images(plan: Plan, x: ArrayLike) -> Array:
     if not len(image):
         raise InputError("images: expected at least one; found none")
     shapes(plan, *image.shape[1:3])  # refuses images that are too small
-    require_room_for_images(plan, image.shape)
+    require_free_memory_for_images(plan, image.shape)
     return finite("images", image)
 
 

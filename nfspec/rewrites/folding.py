@@ -20,8 +20,8 @@ from nfspec.plan import (
     StochasticDepth,
     WSConv,
 )
+from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params
-from nfspec.plan.room import require_room
 from nfspec.reference.operations import standardise
 from nfspec.rewrites.scalars import move_scalars
 from nfspec.weights import check
@@ -74,7 +74,7 @@ def fold(plan: Plan, params: Params) -> Folded:
         WeightError: `params` do not fit the plan.
         InputError: The memory does not take as much again.
     """
-    require_room(plan, "fold", 1)
+    require_free_memory(plan, "fold", 1)
     params = check(plan, params)
     moved = _without_drops(move_scalars(plan))
     taps, folded = set(moved.taps.values()), dict[str, np.ndarray]()

@@ -9,7 +9,7 @@ import pytest
 import nfspec
 from nfspec.backends.layers import StochasticDepth, WSConv2D
 from nfspec.conformance.cases.weights import trial_params
-from nfspec.plan import room
+from nfspec.plan import free_memory
 
 from golden import golden, relative
 
@@ -51,7 +51,7 @@ def test_parameters_that_do_not_fit_are_refused(backend):
 
 @pytest.mark.parametrize("how", [{}, {"folded": True}, {"plain": True}], ids=str)
 def test_a_network_larger_than_the_memory_is_refused(backend, how, monkeypatch):
-    monkeypatch.setattr(room, "_of_machine", lambda: 2**18)
+    monkeypatch.setattr(free_memory, "_of_machine", lambda: 2**18)
     with pytest.raises(nfspec.InputError, match=r"to compile this network of [\d,]+ parameters"):
         nfspec.compile(golden("nfnet_tiny").spec, backend, **how)
 

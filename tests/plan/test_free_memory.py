@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import nfspec
 from nfspec import reference
 from nfspec.cli import app
-from nfspec.plan import room
+from nfspec.plan import free_memory
 from nfspec.plan.counting import parameter_count
 
 LARGE = """\
@@ -32,7 +32,7 @@ IMAGES = np.zeros((1, 32, 32, 3), np.float32)
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """A machine of 16 GiB, whatever this one has."""
-    monkeypatch.setattr(room, "_of_machine", lambda: 16 * GIB)
+    monkeypatch.setattr(free_memory, "_of_machine", lambda: 16 * GIB)
 
 
 @pytest.fixture
@@ -115,23 +115,23 @@ def test_what_allocates_nothing_takes_it(file, plan, undrawn):
 
 def test_what_fits_is_taken_and_what_is_a_byte_short_is_not(monkeypatch, plan):
     needed = 4 * parameter_count(plan)
-    monkeypatch.setattr(room, "_of_machine", lambda: needed)
-    room.require_room(plan, "draw the weights of", 1)
-    monkeypatch.setattr(room, "_of_machine", lambda: needed - 1)
+    monkeypatch.setattr(free_memory, "_of_machine", lambda: needed)
+    free_memory.require_free_memory(plan, "draw the weights of", 1)
+    monkeypatch.setattr(free_memory, "_of_machine", lambda: needed - 1)
     with pytest.raises(nfspec.InputError, match=f"takes at least {needed / 1e9:,.1f} GB of memory"):
-        room.require_room(plan, "draw the weights of", 1)
+        free_memory.require_free_memory(plan, "draw the weights of", 1)
 
 
 def test_all_networks_that_come_with_nfspec_fit_eight_gigabytes(monkeypatch):
-    monkeypatch.setattr(room, "_of_machine", lambda: 8 * GIB)
+    monkeypatch.setattr(free_memory, "_of_machine", lambda: 8 * GIB)
     for name in ("nfnet-f7+", "nf-resnet-600"):  # the largest
-        room.require_room(nfspec.resolve(nfspec.load(name)), "compile", 2)
+        free_memory.require_free_memory(nfspec.resolve(nfspec.load(name)), "compile", 2)
 
 
 def test_large_images_are_refused_before_they_are_evaluated(monkeypatch):
     plan = nfspec.resolve(nfspec.load("nfnet-nano"))
     params = nfspec.init(plan)
-    monkeypatch.setattr(room, "_of_machine", lambda: 2**20)
+    monkeypatch.setattr(free_memory, "_of_machine", lambda: 2**20)
     images = np.zeros((1, 64, 64, 3), np.float32)
     with pytest.raises(nfspec.InputError, match=r"evaluate an image of 64 x 64 px in float64"):
         reference.forward(plan, params, images)
@@ -141,14 +141,14 @@ def test_limits_of_address_space_count():
     """Asked in a process of its own, whose limit leaves about as much as it was set to."""
     program = (
         "import resource\n"
-        "from nfspec.plan import room\n"
+        "from nfspec.plan import free_memory\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({4 * GIB}, {4 * GIB}))\n"
-        "print(min(room._of_limits()))\n"
+        "print(min(free_memory._of_limits()))\n"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
     assert GIB < int(said) < 4 * GIB
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
-        assert len(room._of_limits()) <= 1  # that of data, if any
+        assert len(free_memory._of_limits()) <= 1  # that of data, if any
 
 
 V2 = {"a/memory.max": "1000", "a/memory.current": "700", "a/memory.stat": "inactive_file 200\n"}
@@ -179,9 +179,9 @@ def test_limits_of_control_groups_count(tmp_path, files, own, left):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (tmp_path / "own").write_text(own)
-    assert room._of_groups(tmp_path / "groups", tmp_path / "own") == left
+    assert free_memory._of_groups(tmp_path / "groups", tmp_path / "own") == left
 
 
 def test_no_file_of_limits_is_no_limit(tmp_path):
-    assert room._of_groups(tmp_path, tmp_path / "none") == []
-    assert room._table(tmp_path / "none") == {}
+    assert free_memory._of_groups(tmp_path, tmp_path / "none") == []
+    assert free_memory._table(tmp_path / "none") == {}

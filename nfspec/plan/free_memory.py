@@ -16,7 +16,7 @@ UNLIMITED = 2**60  # bytes; control groups of version 1 write a number beyond it
 CACHES = ("inactive_file", "total_inactive_file")
 
 
-def require_room(plan: Plan, purpose: str, copies: int) -> None:
+def require_free_memory(plan: Plan, purpose: str, copies: int) -> None:
     """Require that a network's parameters fit the memory that is free.
 
     Args:
@@ -32,7 +32,7 @@ def require_room(plan: Plan, purpose: str, copies: int) -> None:
     _require(plan, purpose, needed, "a smaller network; nfspec show says which part of it is large")
 
 
-def require_room_for_images(plan: Plan, shape: tuple[int, ...]) -> None:
+def require_free_memory_for_images(plan: Plan, shape: tuple[int, ...]) -> None:
     """Require that the float64 reference has room for the operation that takes most memory.
 
     Args:
