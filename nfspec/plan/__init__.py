@@ -16,6 +16,7 @@ from nfspec.plan.plan import (
     GlobalPool,
     Init,
     Op,
+    Operation,
     Padding,
     Parameter,
     Plan,
@@ -26,6 +27,7 @@ from nfspec.plan.plan import (
     StochasticDepth,
     Tap,
     WSConv,
+    unknown_operation,
 )
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "GlobalPool",
     "Init",
     "Op",
+    "Operation",
     "Padding",
     "Parameter",
     "Plan",
@@ -51,4 +54,5 @@ __all__ = [
     "StochasticDepth",
     "Tap",
     "WSConv",
+    "unknown_operation",
 ]

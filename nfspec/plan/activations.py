@@ -8,6 +8,7 @@ up to 9e-4 away from the integral; pretrained weights need those very digits.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -50,47 +51,54 @@ def _softplus(x: Array) -> Array:
     return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
 
 
+def _elu(x: Array, slope: float) -> Array:
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
+
+
+def _gelu_erf(x: Array, slope: float) -> Array:
+    return 0.5 * x * (1.0 + np.asarray(_erf(x / math.sqrt(2.0)), np.float64))
+
+
+def _gelu_tanh(x: Array, slope: float) -> Array:
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _selu(x: Array, slope: float) -> Array:
+    return SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0.0)))
+
+
+# Activation to f(x); `slope` is leaky_relu's for x < 0.
+FUNCTIONS: Mapping[str, Callable[[Array, float], Array]] = {
+    "identity": lambda x, slope: x,
+    "celu": _elu,  # equal to elu at their usual alpha of 1
+    "elu": _elu,
+    "gelu_erf": _gelu_erf,
+    "gelu_tanh": _gelu_tanh,
+    "leaky_relu": lambda x, slope: np.where(x >= 0, x, slope * x),
+    "log_sigmoid": lambda x, slope: -_softplus(-x),
+    "relu": lambda x, slope: np.maximum(x, 0.0),
+    "relu6": lambda x, slope: np.clip(x, 0.0, 6.0),
+    "selu": _selu,
+    "sigmoid": lambda x, slope: _sigmoid(x),
+    "silu": lambda x, slope: x * _sigmoid(x),
+    "soft_sign": lambda x, slope: x / (1.0 + np.abs(x)),
+    "softplus": lambda x, slope: _softplus(x),
+    "tanh": lambda x, slope: np.tanh(x),
+}
+
+
 def apply(kind: str, x: Array, slope: float = DEEPMIND_SLOPE) -> Array:
     """Apply an activation, without gamma, in float64.
 
     Args:
-        kind: One of the keys of `DEEPMIND_GAMMA`.
+        kind: One of the keys of `FUNCTIONS`.
         x: Any shape.
         slope: Slope of `leaky_relu` for x < 0.
 
     Raises:
         KeyError: The name is not known.
     """
-    match kind:
-        case "identity":
-            return x
-        case "celu" | "elu":  # equal at their usual alpha of 1
-            return np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
-        case "gelu_erf":
-            return 0.5 * x * (1.0 + np.asarray(_erf(x / math.sqrt(2.0)), np.float64))
-        case "gelu_tanh":
-            return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-        case "leaky_relu":
-            return np.where(x >= 0, x, slope * x)
-        case "log_sigmoid":
-            return -_softplus(-x)
-        case "relu":
-            return np.maximum(x, 0.0)
-        case "relu6":
-            return np.clip(x, 0.0, 6.0)
-        case "selu":
-            return SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0.0)))
-        case "sigmoid":
-            return _sigmoid(x)
-        case "silu":
-            return x * _sigmoid(x)
-        case "soft_sign":
-            return x / (1.0 + np.abs(x))
-        case "softplus":
-            return _softplus(x)
-        case "tanh":
-            return np.tanh(x)
-    raise KeyError(kind)
+    return FUNCTIONS[kind](x, slope)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nfspec.arguments import instance, refuse, whole
@@ -9,14 +10,19 @@ from nfspec.errors import InputError
 from nfspec.plan import (
     ECA,
     INPUT,
+    Activation,
     Convolution,
     Dense,
+    Dropout,
     GlobalPool,
-    Op,
+    Operation,
     Padding,
     Plan,
     Pool,
+    Residual,
     SqueezeExcite,
+    StochasticDepth,
+    unknown_operation,
 )
 
 Shape = tuple[int, ...]
@@ -24,7 +30,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Row:
-    """Counts of one section. `shape` is that of its last output, without the batch."""
+    """Counts of the stem, a block or the head; `shape` is its last output's, without the batch."""
 
     name: str
     shape: Shape
@@ -73,33 +79,51 @@ def shapes(plan: Plan, height: int, width: int) -> dict[str, Shape]:
     Raises:
         InputError: The image is so small that nothing is left of it.
     """
-    found: dict[str, Shape] = {INPUT: (height, width, plan.channels)}
+    outputs: dict[str, Shape] = {INPUT: (height, width, plan.channels)}
     for op in plan.ops:
-        shape = found[op.inputs[0]]
-        if isinstance(op, Convolution | Pool):
-            kernel = op.kernel if isinstance(op, Convolution) else op.window
-            h, w = (output_side(side, kernel, op.stride, op.padding) for side in shape[:2])
-            if h < 1 or w < 1:
-                raise InputError(
-                    f"image of {height}x{width} px: nothing is left of it at {op.name}"
-                )
-            shape = (h, w, op.out_channels if isinstance(op, Convolution) else shape[2])
-        elif isinstance(op, GlobalPool) or getattr(op, "gate_only", False):
-            shape = shape[2:]
-        elif isinstance(op, Dense):
-            shape = (op.out_features,)
-        found[op.name] = shape
-    return found
+        outputs[op.name] = _output_shape(op, outputs[op.inputs[0]], f"{height}x{width}")
+    return outputs
 
 
-def _macs(op: Op, shape: Shape) -> int:
-    if isinstance(op, Convolution):
-        return shape[0] * shape[1] * op.out_channels * op.fan_in
-    if isinstance(op, SqueezeExcite):
-        return 2 * op.channels * op.hidden
-    if isinstance(op, ECA):
-        return op.channels * op.kernel
-    return op.in_features * op.out_features if isinstance(op, Dense) else 0
+def _output_shape(op: Operation, source: Shape, image: str) -> Shape:
+    """Output shape of an operation; `source` is the shape of the first array it reads."""
+    match op:
+        case Convolution():
+            return (*_sides(op, source, op.kernel, image), op.out_channels)
+        case Pool():
+            return (*_sides(op, source, op.window, image), source[2])
+        case GlobalPool() | SqueezeExcite(gate_only=True) | ECA(gate_only=True):
+            return source[2:]
+        case Dense():
+            return (op.out_features,)
+        case Activation() | SqueezeExcite() | ECA() | StochasticDepth() | Residual() | Dropout():
+            return source
+        case _:
+            raise unknown_operation(op, "nfspec.plan.counting.shapes")
+
+
+def _sides(op: Convolution | Pool, source: Shape, kernel: int, image: str) -> tuple[int, int]:
+    height, width = (output_side(side, kernel, op.stride, op.padding) for side in source[:2])
+    if height < 1 or width < 1:
+        raise InputError(f"image of {image} px: nothing is left of it at {op.name}")
+    return height, width
+
+
+def _macs(op: Operation, shape: Shape) -> int:
+    """Multiply-accumulates for one image; `shape` is that of the output."""
+    match op:
+        case Convolution():
+            return shape[0] * shape[1] * op.out_channels * op.fan_in
+        case SqueezeExcite():
+            return 2 * op.channels * op.hidden
+        case ECA():
+            return op.channels * op.kernel
+        case Dense():
+            return op.in_features * op.out_features
+        case Activation() | Pool() | StochasticDepth() | Residual() | GlobalPool() | Dropout():
+            return 0
+        case _:
+            raise unknown_operation(op, "nfspec.count")
 
 
 def count(plan: Plan, size: int | tuple[int, int] | None = None) -> Count:
@@ -110,8 +134,8 @@ def count(plan: Plan, size: int | tuple[int, int] | None = None) -> Count:
         size: Side of the image in px, or (height, width); the plan's test size if not given.
 
     Raises:
-        InputError: The image is so small that nothing is left of it, or an argument is not what is
-            said here.
+        InputError: The image is so small that nothing is left of it, or an argument has another
+            type than those above.
     """
     instance("plan", plan, Plan, "nfspec.resolve")
     if size is None:
@@ -120,20 +144,17 @@ def count(plan: Plan, size: int | tuple[int, int] | None = None) -> Count:
     if len(both) != 2:
         raise refuse("size", "a side in px, or (height, width)", size)
     height, width = (whole("size", side, 1, "px") for side in both)
-    found = shapes(plan, height, width)
+    outputs = shapes(plan, height, width)
     rows: dict[str, Row] = {}
     for op in plan.ops:
-        name, shape = plan.section(op), found[op.name]
+        name, shape = plan.section(op), outputs[op.name]
         old = rows.get(name, Row(name, shape, 0, 0, 0))
-        elements = 1
-        for n in shape:
-            elements *= n
         rows[name] = Row(
             name,
             shape,
             old.parameters + sum(p.size for p in op.parameters),
             old.macs + _macs(op, shape),
-            old.activation_bytes + 4 * elements,
+            old.activation_bytes + 4 * math.prod(shape),
         )
     sections = tuple(rows.values())
     return Count(

@@ -5,6 +5,9 @@ operation names the operations it reads, so a reader is one loop over the list w
 each kind of operation, and a new kind of block is a change to the resolver alone. No reader
 computes a channel count, a beta or a rate.
 
+The kinds are the members of `Operation`. A reader ends its `match` with `unknown_operation`, so
+that mypy reports a kind that it forgets, and a run stops at it.
+
 Layouts: images and activations NHWC, kernels HWIO, dense kernels IO.
 """
 
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Never
 
 from nfspec.frozen import FrozenDict
 from nfspec.language.tables import AGC, Recipe
@@ -40,7 +43,7 @@ class Init:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A trainable array: canonical name, shape, role for the optimiser, initial distribution."""
+    """A trainable array: canonical name, shape, role for the optimizer, initial distribution."""
 
     name: str
     shape: tuple[int, ...]
@@ -57,7 +60,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation: its unique name and the names of the operations it reads."""
+    """The base of the operations: a unique name, and the names of the operations it reads."""
 
     name: str
     inputs: tuple[str, ...]
@@ -69,8 +72,8 @@ class Op:
 
 @dataclass(frozen=True)
 class Convolution(Op):
-    """What both kinds of convs have. Kernels are (kernel, kernel, in_channels / groups,
-    out_channels)."""
+    """The base of both kinds of convs. Kernels have the shape (kernel, kernel,
+    in_channels / groups, out_channels)."""
 
     in_channels: int
     out_channels: int
@@ -118,10 +121,13 @@ class WSConv(Convolution):
 
 @dataclass(frozen=True)
 class Conv(Convolution):
-    """Convolution with a kernel as it is, then an activation without gamma; of folded plans."""
+    """Convolution with its kernel as it is, then an activation without gamma.
+
+    Only folded plans have it.
+    """
 
     activation: str = "identity"
-    slope: float = 0.0  # of leaky_relu for x < 0
+    slope: float = 0.0  # leaky_relu's, for x < 0
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -137,7 +143,7 @@ class Activation(Op):
     """`gamma · beta · f(x)`, or `gamma · f(beta · x)` where beta comes before."""
 
     kind: str
-    slope: float  # of leaky_relu for x < 0
+    slope: float  # leaky_relu's, for x < 0
     gamma: float
     beta: float
     beta_at: Literal["after", "before"]
@@ -262,6 +268,33 @@ class Dense(Op):
         )
 
 
+Operation = (
+    WSConv
+    | Conv
+    | Activation
+    | Pool
+    | SqueezeExcite
+    | ECA
+    | StochasticDepth
+    | Residual
+    | GlobalPool
+    | Dropout
+    | Dense
+)
+
+
+def unknown_operation(op: Never, reader: str) -> TypeError:
+    """The error to raise for an operation that a reader has no case for.
+
+    The argument's type is `Never`: mypy refuses the call unless every kind has a case before it.
+
+    Args:
+        op: The operation.
+        reader: Name of the reader, for the message.
+    """
+    return TypeError(f"{reader} does not know the operation {type(op).__name__} ({op.name})")
+
+
 @dataclass(frozen=True)
 class Block:
     """The derived numbers of one residual block, as `nfspec show` prints them.
@@ -305,22 +338,41 @@ class Tap:
     stride: int | None
 
 
+def _output(op: Operation, source: Tap) -> Tap:
+    """Channels and stride of an operation's output, from those of the first operation it reads."""
+    match op:
+        case Convolution():
+            stride = None if source.stride is None else source.stride * op.stride
+            return Tap(op.out_channels, stride)
+        case Pool():
+            stride = None if source.stride is None else source.stride * op.stride
+            return Tap(source.channels, stride)
+        case GlobalPool() | SqueezeExcite(gate_only=True) | ECA(gate_only=True):
+            return Tap(source.channels, None)
+        case Dense():
+            return Tap(op.out_features, source.stride)
+        case Activation() | SqueezeExcite() | ECA() | StochasticDepth() | Residual() | Dropout():
+            return source
+        case _:
+            raise unknown_operation(op, "Plan.tap_info")
+
+
 @dataclass(frozen=True)
 class Plan:
     """A network: operations in order, the taps worth comparing, the blocks for tables.
 
     Attributes:
         name: The spec's name.
-        family: Which of the original's model families names its modules after.
+        family: The original's model family after which DeepMind's weight files name modules.
         digest: sha256 of the spec's canonical form; weights and reports carry it.
-        canonical: That canonical form, JSON.
+        canonical: The canonical form itself, as JSON.
         channels: Channels of the input image.
         train_size, test_size: Image side in px that the published recipe trains and tests at.
         ops: Operations in order of execution.
         taps: Tap name to operation name: stem, each block, features (after the final conv and
             activation, before pooling), pool, logits.
         blocks: One row for each residual block.
-        agc: Settings of gradient clipping; `clipping.py` says what that is for a parameter.
+        agc: Settings of gradient clipping; `clipping.py` derives each parameter's rule from them.
         recipe: The published training recipe, if there is one.
     """
 
@@ -331,7 +383,7 @@ class Plan:
     channels: int
     train_size: int
     test_size: int
-    ops: tuple[Op, ...]
+    ops: tuple[Operation, ...]
     taps: Mapping[str, str]
     blocks: tuple[Block, ...]
     agc: AGC
@@ -348,23 +400,14 @@ class Plan:
     @cached_property
     def tap_info(self) -> Mapping[str, Tap]:
         """Tap name to channels and stride, in the order of `taps`."""
-        found = {INPUT: Tap(self.channels, 1)}
+        outputs = {INPUT: Tap(self.channels, 1)}
         for op in self.ops:
-            channels, stride = (tap := found[op.inputs[0]]).channels, tap.stride
-            match op:
-                case Convolution() | Pool() if stride is not None:
-                    stride *= op.stride
-                case GlobalPool() | SqueezeExcite(gate_only=True) | ECA(gate_only=True):
-                    stride = None
-            if isinstance(op, Convolution):
-                channels = op.out_channels
-            elif isinstance(op, Dense):
-                channels = op.out_features
-            found[op.name] = Tap(channels, stride)
-        return FrozenDict({tap: found[name] for tap, name in self.taps.items()})
+            outputs[op.name] = _output(op, outputs[op.inputs[0]])
+        return FrozenDict({tap: outputs[name] for tap, name in self.taps.items()})
 
-    def section(self, op: Op) -> str:
-        """Where an operation belongs: `stem`, a block such as `stages.0.blocks.1`, or `head`."""
+    def section(self, op: Operation) -> str:
+        """The part that an operation belongs to: `stem`, a block such as `stages.0.blocks.1`, or
+        `head`."""
         first, _, rest = op.name.partition(".")
         if first == "stages":
             return ".".join(op.name.split(".")[:4])

@@ -1,8 +1,8 @@
 """The derivative of each operation in float64, by hand from its formula in `operations`.
 
-For a scalar L that depends on an operation's output y, each function takes `dy`, dL/dy, and what y
-was computed from, and returns dL by each of those, in their order (the vector-Jacobian product).
-Layouts: NHWC, HWIO, IO.
+For a scalar L that depends on an operation's output y, each function takes `dy`, dL/dy, and the
+arrays that y was computed from; it returns the derivative of L by each of these arrays, in their
+order (the vector-Jacobian product, vjp). Layouts: NHWC, HWIO, IO.
 
 At a kink of an activation the derivative is that on the left; relu6 is flat at 6, too.
 """
@@ -10,6 +10,7 @@ At a kink of an activation the derivative is that on the left; relu6 is flat at 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -18,16 +19,18 @@ from numpy.typing import NDArray
 from nfspec.plan import (
     ECA,
     Activation,
+    Conv,
     Dense,
     Dropout,
     GlobalPool,
-    Op,
+    Operation,
     Padding,
     Pool,
     Residual,
     SqueezeExcite,
     StochasticDepth,
     WSConv,
+    unknown_operation,
 )
 from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE, apply
 from nfspec.reference import operations as ops
@@ -37,45 +40,50 @@ Array = NDArray[np.float64]
 _normal_cdf = np.frompyfunc(lambda x: 0.5 * math.erfc(-x / math.sqrt(2.0)), 1, 1)
 
 
+def _gelu_erf(x: Array, negative: float) -> Array:
+    density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+    return np.asarray(_normal_cdf(x), np.float64) + x * density
+
+
+def _gelu_tanh(x: Array, negative: float) -> Array:
+    c = math.sqrt(2.0 / math.pi)
+    t = np.tanh(c * (x + 0.044715 * x**3))
+    return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * c * (1.0 + 3 * 0.044715 * x * x)
+
+
+def _elu(x: Array, negative: float) -> Array:
+    return np.where(x > 0, 1.0, np.exp(np.minimum(x, 0.0)))
+
+
+# Activation to f'(x); `negative` is leaky_relu's slope for x < 0.
+SLOPES: Mapping[str, Callable[[Array, float], Array]] = {
+    "identity": lambda x, negative: np.ones_like(x),
+    "celu": _elu,
+    "elu": _elu,
+    "gelu_erf": _gelu_erf,
+    "gelu_tanh": _gelu_tanh,
+    "leaky_relu": lambda x, negative: np.where(x > 0, 1.0, negative),
+    "log_sigmoid": lambda x, negative: apply("sigmoid", -x),
+    "relu": lambda x, negative: np.where(x > 0, 1.0, 0.0),
+    "relu6": lambda x, negative: np.where((x > 0) & (x < 6), 1.0, 0.0),
+    "selu": lambda x, negative: (
+        SELU_SCALE * np.where(x > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(x, 0.0)))
+    ),
+    "sigmoid": lambda x, negative: apply("sigmoid", x) * apply("sigmoid", -x),
+    "silu": lambda x, negative: apply("sigmoid", x) * (1.0 + x * apply("sigmoid", -x)),
+    "soft_sign": lambda x, negative: (1.0 + np.abs(x)) ** -2.0,
+    "softplus": lambda x, negative: apply("sigmoid", x),
+    "tanh": lambda x, negative: 1.0 - np.tanh(x) ** 2,
+}
+
+
 def slope(kind: str, x: Array, negative: float) -> Array:
     """f'(x) of an activation without gamma; `negative` is leaky_relu's slope for x < 0.
 
     Raises:
         KeyError: The name is not known.
     """
-    match kind:
-        case "identity":
-            return np.ones_like(x)
-        case "celu" | "elu":
-            return np.where(x > 0, 1.0, np.exp(np.minimum(x, 0.0)))
-        case "gelu_erf":
-            density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
-            return np.asarray(_normal_cdf(x), np.float64) + x * density
-        case "gelu_tanh":
-            c = math.sqrt(2.0 / math.pi)
-            t = np.tanh(c * (x + 0.044715 * x**3))
-            return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * c * (1.0 + 3 * 0.044715 * x * x)
-        case "leaky_relu":
-            return np.where(x > 0, 1.0, negative)
-        case "log_sigmoid":
-            return apply("sigmoid", -x)
-        case "relu":
-            return np.where(x > 0, 1.0, 0.0)
-        case "relu6":
-            return np.where((x > 0) & (x < 6), 1.0, 0.0)
-        case "selu":
-            return SELU_SCALE * np.where(x > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(x, 0.0)))
-        case "sigmoid":
-            return apply("sigmoid", x) * apply("sigmoid", -x)
-        case "silu":
-            return apply("sigmoid", x) * (1.0 + x * apply("sigmoid", -x))
-        case "soft_sign":
-            return (1.0 + np.abs(x)) ** -2.0
-        case "softplus":
-            return apply("sigmoid", x)
-        case "tanh":
-            return 1.0 - np.tanh(x) ** 2
-    raise KeyError(kind)
+    return SLOPES[kind](x, negative)
 
 
 def activation(op: Activation, dy: Array, x: Array) -> Array:
@@ -99,7 +107,7 @@ def standardise(op: WSConv, dy: Array, kernel: Array, gain: Array) -> tuple[Arra
     else:
         std = np.sqrt(variance)
         divisor = math.sqrt(n) * (std + op.eps)
-        # A constant kernel is a kink of the std; `centred` is 0 there, and nothing of it passes.
+        # A constant kernel is a kink of the std; `centred` is 0 there, so no gradient passes.
         by_variance = np.divide(0.5 * math.sqrt(n), std, out=np.zeros_like(std), where=std > 0)
     along = (dy * centred).sum(axis=(0, 1, 2))
     dgain = op.gamma * along / divisor
@@ -109,7 +117,7 @@ def standardise(op: WSConv, dy: Array, kernel: Array, gain: Array) -> tuple[Arra
 
 
 def windows(dy: Array, shape: tuple[int, ...], stride: int, padding: Padding) -> Array:
-    """Of `operations.windows`: adds (N, Ho, Wo, C, k, k) up to images of `shape` (N, H, W, C)."""
+    """Derivative of `operations.windows`: adds (N, Ho, Wo, C, k, k) up to (N, H, W, C), `shape`."""
     kernel = dy.shape[-1]
     (top, bottom), (left, right) = (ops.pads(side, kernel, stride, padding) for side in shape[1:3])
     padded = np.zeros((shape[0], shape[1] + top + bottom, shape[2] + left + right, shape[3]))
@@ -137,6 +145,16 @@ def conv(
     return dx, dkernel
 
 
+def folded_conv(
+    op: Conv, dy: Array, x: Array, kernel: Array, bias: Array
+) -> tuple[Array, Array, Array]:
+    """Derivatives by images, kernel and bias."""
+    before = ops.conv(x, kernel, op.stride, op.groups, op.padding) + bias
+    dbefore = dy * slope(op.activation, before, op.slope)
+    dx, dkernel = conv(dbefore, x, kernel, op.stride, op.groups, op.padding)
+    return dx, dkernel, dbefore.sum(axis=(0, 1, 2))
+
+
 def ws_conv(
     op: WSConv, dy: Array, x: Array, kernel: Array, gain: Array
 ) -> tuple[Array, Array, Array, Array]:
@@ -160,12 +178,12 @@ def pool(op: Pool, dy: Array, x: Array) -> Array:
 
 
 def _spread(dmeans: Array, shape: tuple[int, ...]) -> Array:
-    """Of the mean over height and width: (N, C) to (N, 1, 1, C), to be broadcast."""
+    """Derivative of the mean over height and width: (N, C) to (N, 1, 1, C), to be broadcast."""
     return dmeans[:, None, None, :] / (shape[1] * shape[2])
 
 
 def _gated(op: SqueezeExcite | ECA, dy: Array, x: Array, gate: Array) -> tuple[Array, Array]:
-    """Of the images directly, and of the gate times its gain."""
+    """Derivatives by the images directly, and by the gate times its gain."""
     if op.gate_only:
         return np.zeros_like(x), dy
     return op.gain * gate[:, None, None, :] * dy, (x * dy).sum(axis=(1, 2))
@@ -197,8 +215,23 @@ def eca(op: ECA, dy: Array, x: Array, kernel: Array) -> tuple[Array, Array]:
     return direct + _spread(dmeans @ kernel[::-1], x.shape), np.einsum("ncj,nc->j", view, dz)
 
 
+def residual(
+    op: Residual, dy: Array, inputs: list[Array], values: list[Array]
+) -> tuple[list[Array], list[Array]]:
+    """Derivatives by the inputs, and by the skip gain where there is one."""
+    gain = float(values[0]) if values else 1.0
+    along = (inputs[0] * dy).sum(axis=(1, 2))
+    if len(inputs) == 3:
+        gate = inputs[2]
+        dgain = np.asarray(op.alpha * (along * gate).sum())
+        of_branch = op.alpha * gain * gate[:, None, None, :] * dy
+        return [of_branch, dy, op.alpha * gain * along], [dgain] if values else []
+    dgain = np.asarray(op.alpha * along.sum())
+    return [op.alpha * gain * dy, dy], [dgain] if values else []
+
+
 def vjp(
-    op: Op, dy: Array, inputs: list[Array], values: list[Array]
+    op: Operation, dy: Array, inputs: list[Array], values: list[Array]
 ) -> tuple[list[Array], list[Array]]:
     """Derivative of one operation as `network.evaluate` runs it.
 
@@ -216,6 +249,9 @@ def vjp(
         case WSConv():
             first, *rest = ws_conv(op, dy, x, *values[:2])
             return [first], rest
+        case Conv():
+            first, *rest = folded_conv(op, dy, x, *values)
+            return [first], rest
         case Activation():
             return [activation(op, dy, x)], []
         case Pool():
@@ -227,19 +263,12 @@ def vjp(
             first, *rest = eca(op, dy, x, *values)
             return [first], rest
         case Residual():
-            gain = float(values[0]) if values else 1.0
-            along = (x * dy).sum(axis=(1, 2))
-            if len(inputs) == 3:
-                gate = inputs[2]
-                dgain = [np.asarray(op.alpha * (along * gate).sum())] if values else []
-                of_branch = op.alpha * gain * gate[:, None, None, :] * dy
-                return [of_branch, dy, op.alpha * gain * along], dgain
-            dgain = [np.asarray(op.alpha * along.sum())] if values else []
-            return [op.alpha * gain * dy, dy], dgain
+            return residual(op, dy, inputs, values)
         case GlobalPool():
             return [np.broadcast_to(op.scale * _spread(dy, x.shape), x.shape)], []
         case Dense():
             return [dy @ values[0].T], [x.T @ dy, dy.sum(axis=0)]
         case StochasticDepth() | Dropout():
             return [dy], []  # as evaluated: neither drops anything
-    raise TypeError(f"no derivative for {type(op).__name__}")
+        case _:
+            raise unknown_operation(op, "nfspec.reference.loss_and_gradients")

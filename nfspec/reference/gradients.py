@@ -1,4 +1,4 @@
-"""The loss of a whole plan in float64, and its derivative by every parameter and by the images.
+"""The loss of a whole plan in float64, and its derivatives by every parameter and by the images.
 
 Dropout and stochastic depth are identities, as in `forward`: this is exactly training with both
 off.
@@ -13,7 +13,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nfspec.errors import InputError
-from nfspec.plan import ECA, INPUT, Dense, Op, Plan, Residual, SqueezeExcite, WSConv
+from nfspec.plan import (
+    ECA,
+    INPUT,
+    Activation,
+    Convolution,
+    Dense,
+    Dropout,
+    GlobalPool,
+    Operation,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    unknown_operation,
+)
 from nfspec.reference.derivatives import vjp
 from nfspec.reference.inputs import as_images, as_params, finite, float64
 from nfspec.reference.network import evaluate
@@ -64,10 +79,10 @@ def cross_entropy(
     return float(rounding.output(loss) if rounding else loss), slope
 
 
-def _terms(op: Op, x: Array, dy: Array) -> tuple[int, int]:
-    """How many terms a gradient by an input, and one by a parameter, is the sum of."""
+def _terms(op: Operation, x: Array, dy: Array) -> tuple[int, int]:
+    """The number of terms in the sum that is a gradient by an input, and by a parameter."""
     match op:
-        case WSConv():
+        case Convolution():
             return op.kernel**2 * op.out_channels // op.groups, dy[..., 0].size
         case SqueezeExcite() | ECA():
             return x[0, ..., 0].size, x[..., 0].size
@@ -75,7 +90,10 @@ def _terms(op: Op, x: Array, dy: Array) -> tuple[int, int]:
             return 1, x.size
         case Dense():
             return op.out_features, len(x)
-    return 1, 1
+        case Activation() | Pool() | StochasticDepth() | GlobalPool() | Dropout():
+            return 1, 1
+        case _:
+            raise unknown_operation(op, "nfspec.reference.loss_and_gradients")
 
 
 def loss_and_gradients(
@@ -117,20 +135,38 @@ def loss_and_gradients(
             f"{wanted.shape}. nfspec.reference.training.smoothed makes them from labels"
         )
     loss, dlogits = cross_entropy(logits, wanted, rounding)
+    of_images, of_parameters = _backward(plan, own, values, dlogits, rounding)
+    return Gradients(loss, logits, of_images, of_parameters)
 
+
+def _backward(
+    plan: Plan,
+    own: Mapping[str, list[Array]],
+    values: dict[str, Array],
+    dlogits: Array,
+    rounding: Rounding | None,
+) -> tuple[Array, dict[str, Array]]:
+    """Sweep back from the logits: derivatives by the images, and by each parameter.
+
+    Args:
+        plan: The network.
+        own: Operation name to its parameters.
+        values: Operation name to its output; emptied on the way, to free memory.
+        dlogits: Derivative by the logits.
+        rounding: Perturb every derivative as rounding would; exact if not given.
+    """
     by_value = {plan.taps["logits"]: dlogits}
     by_parameter: dict[str, Array] = {}
     for op in reversed(plan.ops):
-        del values[op.name]  # only what read it, and is done with, needed it
+        del values[op.name]  # its readers, which are done, were the last to need it
         inputs = [values[name] for name in op.inputs]
         dy = by_value.pop(op.name)
         of_inputs, of_values = vjp(op, dy, inputs, own[op.name])
         if rounding:
             n, m = _terms(op, inputs[0], dy)
-            of_inputs = [rounding.gradient(found, n) for found in of_inputs]
-            of_values = [rounding.gradient(found, m) for found in of_values]
-        for name, found in zip(op.inputs, of_inputs, strict=True):
-            by_value[name] = by_value[name] + found if name in by_value else found
+            of_inputs = [rounding.gradient(dx, n) for dx in of_inputs]
+            of_values = [rounding.gradient(dvalue, m) for dvalue in of_values]
+        for name, dx in zip(op.inputs, of_inputs, strict=True):
+            by_value[name] = by_value[name] + dx if name in by_value else dx
         by_parameter.update(zip((p.name for p in op.parameters), of_values, strict=True))
-    ordered = {name: by_parameter[name] for name in plan.parameters}
-    return Gradients(loss, logits, by_value[INPUT], ordered)
+    return by_value[INPUT], {name: by_parameter[name] for name in plan.parameters}

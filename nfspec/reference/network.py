@@ -1,4 +1,4 @@
-"""A whole plan in float64, and what float32 rounding may do to it."""
+"""Evaluate a whole plan in float64, exactly or with the noise of float32 rounding."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from nfspec.plan import (
     INPUT,
     Activation,
     Conv,
+    Convolution,
     Dense,
     Dropout,
     GlobalPool,
-    Op,
+    Operation,
     Plan,
     Pool,
     Residual,
     SqueezeExcite,
     StochasticDepth,
     WSConv,
+    unknown_operation,
 )
 from nfspec.plan.activations import apply
 from nfspec.plan.initialise import Params
@@ -35,25 +37,22 @@ Array = NDArray[np.float64]
 
 
 def evaluate(
-    op: Op, inputs: list[Array], values: list[Array], rounding: Rounding | None = None
+    op: Operation, inputs: list[Array], values: list[Array], rounding: Rounding | None = None
 ) -> Array:
-    """One operation. `values` are its parameters, in the order of `op.parameters`."""
+    """Evaluate one operation.
+
+    Args:
+        op: The operation.
+        inputs: Arrays that it reads.
+        values: Its parameters, in the order of `op.parameters`.
+        rounding: Perturb it as rounding would; exact if not given.
+    """
     x = inputs[0]
     match op:
         case WSConv():
-            kernel = ops.standardise(op, values[0], values[1])
-            if rounding:
-                kernel = rounding.kernel(kernel)
-            out = ops.conv(x, kernel, op.stride, op.groups, op.padding)
-            if rounding:
-                out = rounding.conv(out, x, kernel, op.groups)
-            return out + values[2]
+            return _ws_conv(op, x, values, rounding)
         case Conv():
-            kernel, bias = values
-            out = ops.conv(x, kernel, op.stride, op.groups, op.padding)
-            if rounding:
-                out = rounding.conv(out, x, kernel, op.groups)
-            return apply(op.activation, out + bias, op.slope)
+            return apply(op.activation, _conv(op, x, *values, rounding), op.slope)
         case Activation():
             return ops.activation(op, x)
         case Pool():
@@ -63,10 +62,7 @@ def evaluate(
         case ECA():
             return ops.eca(op, x, *values)
         case Residual():
-            factor: float | Array = op.alpha * (float(values[0]) if values else 1.0)
-            if len(inputs) == 3:
-                factor = factor * inputs[2][:, None, None, :]
-            return factor * x + inputs[1]
+            return _residual(op, inputs, values)
         case GlobalPool():
             out = op.scale * x.mean(axis=(1, 2))
             return rounding.mean(out, x.shape[1] * x.shape[2]) if rounding else out
@@ -75,7 +71,28 @@ def evaluate(
             return (rounding.dense(out, x, values[0]) if rounding else out) + values[1]
         case StochasticDepth() | Dropout():
             return x  # the reference draws no random numbers
-    raise TypeError(f"no reference for {type(op).__name__}")
+        case _:
+            raise unknown_operation(op, "nfspec.reference.forward")
+
+
+def _ws_conv(op: WSConv, x: Array, values: list[Array], rounding: Rounding | None) -> Array:
+    kernel, gain, bias = values
+    standard = ops.standardise(op, kernel, gain)
+    return _conv(op, x, rounding.kernel(standard) if rounding else standard, bias, rounding)
+
+
+def _conv(
+    op: Convolution, x: Array, kernel: Array, bias: Array, rounding: Rounding | None
+) -> Array:
+    out = ops.conv(x, kernel, op.stride, op.groups, op.padding)
+    return (rounding.conv(out, x, kernel, op.groups) if rounding else out) + bias
+
+
+def _residual(op: Residual, inputs: list[Array], values: list[Array]) -> Array:
+    factor: float | Array = op.alpha * (float(values[0]) if values else 1.0)
+    if len(inputs) == 3:
+        factor = factor * inputs[2][:, None, None, :]
+    return factor * inputs[0] + inputs[1]
 
 
 def forward(

@@ -54,15 +54,15 @@ class Rounding:
         return kernel * (1.0 + 2.0 * self._noise(kernel.shape[3:]))
 
     def scores(self, scores: Array, shifted: Array) -> Array:
-        """Of the logarithm of a softmax, which is `shifted` less another logarithm, and of its
-        products and sums with targets; once for each image, as those have a sign in common."""
+        """Noise of the logarithm of a softmax, which is `shifted` less another logarithm, and of
+        its products and sums with targets; once for each image, as those have a sign in common."""
         size = np.abs(scores) + np.abs(shifted)
         own = self.rng.standard_normal(scores.shape) + self.rng.standard_normal((len(scores), 1))
         return scores + self.unit * size * own
 
     def gradient(self, gradient: Array, n: int) -> Array:
-        """Of a gradient's accumulation over n terms, whose squares sum to about the mean square of
-        the gradient's elements, and of its storing."""
+        """Noise of storing a gradient and of its accumulation over n terms, whose squares sum to
+        about the mean square of the gradient's elements."""
         size = math.sqrt(float((gradient**2).mean())) if gradient.size else 0.0
         noise = self.rng.standard_normal(gradient.shape)
         entered = self.operands * math.sqrt(2.0) * size
@@ -70,8 +70,8 @@ class Rounding:
         return gradient + (math.hypot(entered, summed) + self.stored * np.abs(gradient)) * noise
 
     def conv(self, out: Array, x: Array, kernel: Array, groups: int) -> Array:
-        """Of a conv's accumulation and of each weight: Σt² is the mean square input by the kernel's
-        squares."""
+        """Noise of a conv's accumulation and of each weight: Σt² is the mean square input by the
+        kernel's squares."""
         squares = (x.reshape(-1, groups, kernel.shape[2]) ** 2).mean(axis=(0, 2))
         per_channel = np.repeat(squares, kernel.shape[3] // groups) * (kernel**2).sum(
             axis=(0, 1, 2)
