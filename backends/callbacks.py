@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from nfspec.backends.optimizers import AGC
-from nfspec.backends.optimizers.around import found_in
+from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.errors import InputError
 
 
@@ -33,7 +33,7 @@ class ClipFraction(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has
         self.sums, self.units = {}, {}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        optimizer = found_in(self.model.optimizer, AGC)
+        optimizer = first_of_kind(self.model.optimizer, AGC)
         if optimizer is None:
             raise InputError("ClipFraction: the model's optimizer does not clip; see nfspec.agc")
         steps = int(keras.ops.convert_to_numpy(optimizer.iterations))

@@ -13,7 +13,7 @@ from nfspec.backends import layers
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.network import Network
 from nfspec.backends.optimizers import EMA
-from nfspec.backends.optimizers.around import found_in
+from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.backends.settings import policy_of
 from nfspec.errors import InputError, WeightError
 from nfspec.language.spec import Spec
@@ -222,7 +222,7 @@ def names_of(model: keras.Model) -> list[str]:
 
 def _averages(model: keras.Model) -> dict[int, keras.Variable]:
     """Identity of each trained variable to its moving average."""
-    optimizer = found_in(getattr(model, "optimizer", None), EMA)
+    optimizer = first_of_kind(getattr(model, "optimizer", None), EMA)
     if optimizer is None:
         raise WeightError(f"{model.name}: its optimizer keeps no averages")
     if not optimizer.built or int(keras.ops.convert_to_numpy(optimizer.iterations)) == 0:

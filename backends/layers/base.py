@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -10,7 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from nfspec.backends.kernels import kernels
+from nfspec.backends.kernels import Kernels, kernels
 from nfspec.plan import Padding, Role
 from nfspec.plan.counting import output_side
 
@@ -46,7 +45,7 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         object.__setattr__(self, "places", {})
 
     @property
-    def kernels(self) -> ModuleType:
+    def kernels(self) -> Kernels:
         """The kernels to compute with: see `nfspec.backends.kernels`."""
         return kernels(self.plain)
 

@@ -10,14 +10,14 @@ import keras
 from keras import ops
 
 from nfspec.backends.kernels import kernels
-from nfspec.backends.optimizers.around import Around
+from nfspec.backends.optimizers.wrapper import OptimizerWrapper
 from nfspec.backends.roles import TreatedAs, identify
 from nfspec.language.tables import AGC as Table
 from nfspec.plan.clipping import ClipRule, clip_rule
 
 
 @keras.saving.register_keras_serializable(package="nfspec")
-class AGC(Around):
+class AGC(OptimizerWrapper):
     """Clips each unit's gradient to a multiple of its parameters' norm, then lets `inner` step.
 
     Norms are in float32 at least, of gradients that are unscaled, accumulated and reduced over
@@ -101,7 +101,7 @@ class AGC(Around):
         return {**super().get_config(), "agc": agc, "treat_as": treat_as, "plain": self.plain}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Around:
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> OptimizerWrapper:
         config["agc"] = Table.model_validate_json(json.dumps(config["agc"]))
         config["treat_as"] = {
             path: part and tuple(part) for path, part in config["treat_as"].items()

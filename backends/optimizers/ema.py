@@ -9,11 +9,11 @@ import keras
 from keras import ops
 
 from nfspec.backends.kernels import zeros
-from nfspec.backends.optimizers.around import Around
+from nfspec.backends.optimizers.wrapper import OptimizerWrapper
 
 
 @keras.saving.register_keras_serializable(package="nfspec")
-class EMA(Around):
+class EMA(OptimizerWrapper):
     """Keeps `average = d · average + (1 - d) · parameter` after each step of `inner`.
 
     Averages start as the parameters are before the first step. `nfspec.params_of(model,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.backends.optimizers import EMA
-from nfspec.backends.optimizers.around import found_in
+from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.training.scores import Score, score
 
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -58,7 +58,7 @@ def evaluate(
 @contextlib.contextmanager
 def averaged(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """With the moving averages in place of the parameters, where the optimizer keeps them."""
-    average = found_in(optimizer, EMA)
+    average = first_of_kind(optimizer, EMA)
     pairs = average.averages if average is not None else []
     kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable, _ in pairs]
     for variable, value in pairs:

@@ -18,13 +18,14 @@ import numpy as np
 from nfspec import compilation, weights
 from nfspec.backends.layers.drop import Drop
 from nfspec.backends.optimizers import AGC
-from nfspec.backends.optimizers.around import found_in
+from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.backends.training import checkpoints, evaluation
 from nfspec.backends.training.checkpoints import OtherTraining, Position
 from nfspec.backends.training.devices import Devices
 from nfspec.data.batches import Examples, Share, batches, held_out
 from nfspec.data.sources import Source
 from nfspec.errors import InputError, NfspecError, WeightError
+from nfspec.files import sweep
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.clipping import matches
@@ -109,7 +110,7 @@ class Training:
             self.optimizer = self.trainer.optimizer
             self.optimizer.build(self.trainer.trainable_variables)
         seed_drops(self.network, settings.seed)
-        self.agc = found_in(self.optimizer, AGC)
+        self.agc = first_of_kind(self.optimizer, AGC)
         self.stage_of = _stages(plan)
         self.logits = evaluation.logits_function(self.network)
         self.examples = Examples(
@@ -161,7 +162,7 @@ class Training:
         if self.devices.rank == 0:
             logs.cut(self.log, self.position.step, self.watcher.message)
             for folder in (self.folder, self.checkpoints):
-                checkpoints.sweep(folder)
+                sweep(folder)
         self.watcher.message(f"going on after step {self.position.step:,} of {self.run.steps:,}")
 
     def train(self) -> Position:

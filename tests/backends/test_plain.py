@@ -10,7 +10,7 @@ import nfspec
 from nfspec.backends.kernels import kernels
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.optimizers import AGC, SGD
-from nfspec.backends.optimizers.around import found_in
+from nfspec.backends.optimizers.wrapper import first_of_kind
 
 from .doors import door, some
 from .small import (
@@ -65,7 +65,7 @@ def test_plain_is_plain_throughout(backend, called):
     trainer.fit(x, labels, batch_size=IMAGES, verbose=0)
     trainer.evaluate(x, labels, batch_size=IMAGES, verbose=0)
     nfspec.fold(model).predict(x, verbose=0)
-    assert all(found_in(trainer.optimizer, kind).plain for kind in (AGC, SGD))
+    assert all(first_of_kind(trainer.optimizer, kind).plain for kind in (AGC, SGD))
     assert called == set()
 
 
@@ -76,7 +76,7 @@ def test_the_frameworks_own_kernels_are_used_otherwise(backend, called):
     # Rounding of a network of a few layers, and of folding it.
     assert relative(folded, model.predict(x, verbose=0).astype(np.float64)) < 1e-5
     optimizer = small_run().compile(model).optimizer
-    assert not any(found_in(optimizer, kind).plain for kind in (AGC, SGD))
+    assert not any(first_of_kind(optimizer, kind).plain for kind in (AGC, SGD))
     if backend != "jax":  # which has no kernels of its own for this, and would compile each
         weights = model.trainable_variables
         optimizer.build(weights)
@@ -87,18 +87,18 @@ def test_the_frameworks_own_kernels_are_used_otherwise(backend, called):
 
 def test_plain_is_part_of_what_is_saved(backend):
     model = model_of(backend, plain=True)
-    agc = found_in(small_run().optimizer(plain=True), AGC)
+    agc = first_of_kind(small_run().optimizer(plain=True), AGC)
     for layer in model.layers:
         if isinstance(layer, NFLayer):
             assert type(layer).from_config(layer.get_config()).plain
     again = AGC.from_config(agc.get_config())
     assert again.plain
-    assert found_in(again, SGD).plain
+    assert first_of_kind(again, SGD).plain
 
 
 def test_configurations_from_before_there_was_plain_can_be_read(backend):
     model = model_of(backend, False)
-    agc = found_in(small_run().optimizer(), AGC)
+    agc = first_of_kind(small_run().optimizer(), AGC)
     for thing in (*model.layers[1:4], agc.inner, agc):
         config = thing.get_config()
         assert config.pop("plain") is False

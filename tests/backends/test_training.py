@@ -19,7 +19,7 @@ import nfspec
 import nfspec.plan.clipping
 from nfspec.backends.callbacks import ClipFraction
 from nfspec.backends.optimizers import AGC, EMA
-from nfspec.backends.optimizers.around import found_in
+from nfspec.backends.optimizers.wrapper import first_of_kind
 
 from .small import (
     IMAGES,
@@ -148,7 +148,7 @@ def test_training_goes_on_after_saving_as_if_it_had_not_stopped(backend, tmp_pat
         found = nfspec.params_of(resumed, average=average)
         differ = [name for name in expected if not np.array_equal(found[name], expected[name])]
         assert not differ
-    assert found_in(resumed.optimizer, AGC).agc == plan.agc
+    assert first_of_kind(resumed.optimizer, AGC).agc == plan.agc
 
 
 def test_a_model_with_sam_is_saved_and_loaded(backend, tmp_path):

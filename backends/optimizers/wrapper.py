@@ -1,4 +1,4 @@
-"""What acts around an optimizer's update: gradient clipping before it, averages after it."""
+"""An optimizer around another: it acts on gradients before the step, on parameters after it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ import keras
 from nfspec.errors import InputError
 
 
-def found_in(optimizer: Any, kind: type) -> Any:
-    """The first optimizer of a kind, from the outermost inwards; None if there is none."""
-    while optimizer is not None and not isinstance(optimizer, kind):
-        inner = getattr(optimizer, "inner", None)
-        optimizer = inner or getattr(optimizer, "inner_optimizer", None)
-    return optimizer
-
-
-class Around(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types
+class OptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types
     """An optimizer around another, which it hands its gradients and steps to.
 
     Subclasses act where the inner optimizer takes its step, and nowhere else: there gradients are
     unscaled, accumulated over micro-batches and summed over devices, and what they do happens once
-    for each step. Their variables belong to the optimizer that takes the step, so that what
+    for each step. Their variables belong to the optimizer that takes the step, so that code that
     undoes a step (gradient accumulation on JAX) undoes theirs.
 
     Args:
@@ -48,8 +40,8 @@ class Around(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no 
 
     @property
     def stepper(self) -> keras.optimizers.Optimizer:
-        """The optimizer that takes the step, within any number of these."""
-        return self.inner.stepper if isinstance(self.inner, Around) else self.inner
+        """The innermost optimizer, which takes the step."""
+        return self.inner.stepper if isinstance(self.inner, OptimizerWrapper) else self.inner
 
     def before(self, gradients: list[Any], variables: Sequence[Any]) -> list[Any]:
         """Called with whole gradients before the step; returns those to use."""
@@ -133,6 +125,18 @@ class Around(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no 
         return {"name": self.name, "inner": keras.saving.serialize_keras_object(self.inner)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Around:
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> OptimizerWrapper:
         inner = keras.saving.deserialize_keras_object(config.pop("inner"), custom_objects)
         return cls(inner, **config)
+
+
+def first_of_kind(optimizer: Any, kind: type) -> Any:
+    """The first optimizer of a kind, from the outermost inwards; None if there is none."""
+    while optimizer is not None and not isinstance(optimizer, kind):
+        if isinstance(optimizer, OptimizerWrapper):
+            optimizer = optimizer.inner
+        elif isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = optimizer.inner_optimizer
+        else:
+            return None
+    return optimizer
