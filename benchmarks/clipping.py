@@ -23,13 +23,13 @@ import typer
 
 from nfspec.compilation import select
 from nfspec.data.sources import open_sources
+from nfspec.files import write
 from nfspec.language.loader import given, load
 from nfspec.plan.initialise import init
 from nfspec.plan.resolver import resolve
 from nfspec.training.logs import read
 from nfspec.training.runs import recipe
 from nfspec.training.watching import Quiet
-from nfspec.weights.files import replacing
 
 VARIANT = "nfnet-nano"
 BACKEND = "torch"
@@ -146,8 +146,7 @@ def main(folder: Path) -> None:
             outcome = trained(batch, rate, clipped)
             outcomes.append(outcome)
             data = {"facts": facts, "outcomes": [asdict(o) for o in outcomes]}
-            with replacing(store) as temporary:
-                temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+            write(store, json.dumps(data, indent=1) + "\n")
             typer.echo(
                 f"{number} of {len(wanted)}: batch {batch}, rate {rate:g}, "
                 f"{'with' if clipped else 'without'} AGC: {_cell(outcome)}",
@@ -162,7 +161,7 @@ def main(folder: Path) -> None:
         "",
         *table(outcomes),
     ]
-    (folder / "AGC.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    write(folder / "AGC.md", "\n".join(text) + "\n")
     plot(outcomes, folder / "agc.png")
 
 

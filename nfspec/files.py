@@ -1,11 +1,15 @@
-"""Reading files that may be anything."""
+"""Reading a file that may be anything, and writing a file whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 KINDS = {
@@ -15,6 +19,9 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+TEMPORARY = re.compile(r"\.nfspec-[0-9a-f]{16}\.tmp")  # the name of a file while it is written
+# The errors of file systems without hard links, such as FAT.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def opened(path: str | Path) -> BinaryIO:
@@ -28,8 +35,8 @@ def opened(path: str | Path) -> BinaryIO:
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
         os.close(descriptor)
-        what = KINDS.get(kind, "something else")
-        raise OSError(errno.EINVAL, f"{what}, where a regular file was expected", str(path))
+        name = KINDS.get(kind, "something else")
+        raise OSError(errno.EINVAL, f"{name}, where a regular file was expected", str(path))
     return os.fdopen(descriptor, "rb")
 
 
@@ -40,7 +47,66 @@ def content(path: str | Path, most: int) -> bytes:
         OSError: It cannot be opened, is not a regular file, or is longer; `strerror` says which.
     """
     with opened(path) as file:
-        found = file.read(most + 1)
-    if len(found) > most:
+        data = file.read(most + 1)
+    if len(data) > most:
         raise OSError(errno.EFBIG, f"longer than {most:,} bytes", str(path))
-    return found
+    return data
+
+
+@contextmanager
+def replacing(path: Path, *, only_new: bool = False) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its place when the block ends without an error.
+
+    Args:
+        path: The file to write.
+        only_new: Refuse to replace a file, even one that appears while the block runs.
+
+    Raises:
+        OSError: The file cannot be written, and whatever was at `path` is still there; `filename`
+            is `path`. FileExistsError if it exists and `only_new` is given.
+    """
+    temporary = path.parent / f".nfspec-{token_hex(8)}.tmp"
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or a machine that loses power may keep the name alone
+        if only_new:
+            _link(temporary, path)
+        else:
+            temporary.replace(path)
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}"
+        raise OSError(error.errno, reason, str(path)) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a file a second name, which must be new, or copy it where there are no hard links."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with path.open("xb") as file:
+            file.write(temporary.read_bytes())
+
+
+def write(path: Path, text: str) -> None:
+    """Write text as UTF-8, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written, and whatever was at `path` is still there; `filename`
+            is `path`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files of a process that was killed while it wrote in a folder."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)

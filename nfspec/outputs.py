@@ -1,19 +1,23 @@
-"""Files and folders that commands write: existing ones are replaced only with --force."""
+"""Files and folders that commands write: whose they are, and that one command writes at a time.
+
+A file that is there already is replaced only with --force.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-from secrets import token_hex
 
+from nfspec.console import say
 from nfspec.errors import InputError
+from nfspec.wording import printable
 
 LOCK = ".nfspec.lock"  # a file in a folder that a command is writing to
-# Errors of file systems without hard links, such as FAT.
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 FORCE_HELP = "Replace what is there already."
 
@@ -47,37 +51,75 @@ def require_own(folder: Path, marker: str, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def written(path: Path, force: bool) -> Iterator[Path]:
-    """Give the name of a temporary file beside `path`, and move it there when the block ends.
+def alone(folder: Path) -> Iterator[None]:
+    """Lock a folder, so that no other command writes to it. It is made if it is not there.
 
-    A block that ends by an error leaves nothing behind.
+    If nothing was written, a folder that was made here is deleted again.
 
     Raises:
-        InputError: A file has come to be there meanwhile; it is left as it is.
-        OSError: It cannot be moved there; `filename` is `path`.
+        InputError: Another process has locked it.
+        OSError: It cannot be made or written to.
     """
-    temporary = path.with_name(f".nfspec-{token_hex(8)}{path.suffix}")
-    try:
-        yield temporary
-        _place(temporary, path, force)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _place(temporary: Path, path: Path, force: bool) -> None:
-    if force:
-        temporary.replace(path)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if importlib.util.find_spec("fcntl") is None:  # on Windows
+        yield
         return
     try:
+        descriptor = _lock(folder)
+    except BaseException:
+        _take_away(folder, made)
+        raise
+    try:
+        yield
+    finally:
+        _unlock(folder, descriptor)
+        _take_away(folder, made)
+
+
+def _take_away(folder: Path, made: bool) -> None:
+    if made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty
+
+
+def _lock(folder: Path) -> int:
+    """The descriptor of a locked file, which the kernel lets go of when this process ends."""
+    import fcntl  # there is none on Windows
+
+    path = folder / LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
-            os.link(temporary, path)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace")
+            os.close(descriptor)
+            raise InputError(
+                f"{folder}: {printable(holder) or 'another process'} is at work there; wait for "
+                "it, or give another --out"
+            ) from None
         except OSError as error:
-            if error.errno not in NO_LINKS:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                os.close(descriptor)
                 raise
-            with path.open("xb") as file:
-                file.write(temporary.read_bytes())
-    except FileExistsError:
-        raise InputError(f"{path} exists, and is left as it is; replace it with --force") from None
+            message = "its file system has no locks; see that no other command writes there"
+            say(f"{folder}: {message}")
+        # Whoever held it before may have deleted the file after this process had opened it.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                break
+        os.close(descriptor)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except OSError:
+        _unlock(folder, descriptor)
+        raise
+    return descriptor
+
+
+def _unlock(folder: Path, descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        (folder / LOCK).unlink()
+    os.close(descriptor)

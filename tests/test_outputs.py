@@ -1,7 +1,5 @@
 """Outputs: what is there already is left as it is without --force."""
 
-import errno
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import typer
 
 from nfspec.cli import app
 from nfspec.errors import InputError
-from nfspec.outputs import require_free, require_own, written
+from nfspec.outputs import require_free, require_own
 
 GROUP: Any = typer.main.get_command(app)
 
@@ -34,46 +32,6 @@ def test_a_folder_of_something_else_is_refused_without_force(tmp_path: Path) -> 
     require_own(tmp_path, "results.json", force=True)
     (tmp_path / "results.json").touch()
     require_own(tmp_path, "results.json", force=False)
-
-
-def no_links(error: int):
-    def link(*_: object) -> None:
-        raise OSError(error, os.strerror(error))
-
-    return link
-
-
-@pytest.mark.parametrize("error", [None, errno.EPERM, errno.EOPNOTSUPP])
-def test_a_file_that_came_to_be_meanwhile_is_kept(
-    tmp_path: Path, error: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On file systems without hard links, too."""
-    if error is not None:
-        monkeypatch.setattr(os, "link", no_links(error))
-    file = tmp_path / "file.toml"
-
-    def write(text: str, force: bool) -> None:
-        with written(file, force) as temporary:
-            temporary.write_text(text)
-
-    write("first", force=False)
-    assert file.read_text() == "first"
-    with pytest.raises(InputError, match="--force"):
-        write("second", force=False)
-    assert file.read_text() == "first"
-    write("third", force=True)
-    assert file.read_text() == "third"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_what_cannot_be_written_is_named_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "link", no_links(errno.ENOSPC))
-    with pytest.raises(OSError) as error, written(tmp_path / "file", False) as temporary:
-        temporary.touch()
-    assert error.value.filename == str(tmp_path / "file")
-    assert not list(tmp_path.iterdir())
 
 
 # Every command that writes where it is told to, and what is the user's there.

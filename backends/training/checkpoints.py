@@ -27,7 +27,6 @@ from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
 from nfspec.errors import WeightError
 from nfspec.weights.container import write
-from nfspec.weights.files import TEMPORARY
 from nfspec.weights.store import read_all
 
 FORMAT = "nfspec-checkpoint/2"
@@ -100,13 +99,6 @@ def put_aside(path: Path) -> None:
     """Give a damaged checkpoint a name under which it is none."""
     with contextlib.suppress(OSError):
         path.replace(path.with_suffix(".damaged"))
-
-
-def sweep(folder: Path) -> None:
-    """Delete what was being written when a training was killed."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def saved(folder: Path) -> list[int]:

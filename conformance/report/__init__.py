@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nfspec import files
 from nfspec.conformance.cases.results import Results
 from nfspec.conformance.report.html import html
 from nfspec.conformance.report.markdown import markdown
 from nfspec.errors import InputError
-from nfspec.weights.files import replacing
 
 __all__ = ["write"]
 
@@ -27,7 +27,8 @@ def write(results: Results, folder: Path) -> tuple[Path, Path, Path]:
         The three paths.
 
     Raises:
-        NfspecError: The folder cannot be made, or a file cannot be written.
+        InputError: The folder cannot be made.
+        OSError: A file cannot be written; `filename` is its path.
     """
     texts = {
         folder / "results.json": results.to_json() + "\n",
@@ -39,7 +40,6 @@ def write(results: Results, folder: Path) -> tuple[Path, Path, Path]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
     for path, text in texts.items():
-        with replacing(path) as temporary:
-            temporary.write_bytes(text.encode())
+        files.write(path, text)
     data, report, page = texts
     return data, report, page

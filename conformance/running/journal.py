@@ -13,8 +13,7 @@ from nfspec.conformance.cases.results import (
     cell_of,
 )
 from nfspec.errors import InputError
-from nfspec.files import opened
-from nfspec.weights.files import replacing
+from nfspec.files import opened, write
 
 JOURNAL = "journal.jsonl"
 LONGEST = 2**22  # bytes of a line; the longest ones hold a message with a traceback
@@ -57,9 +56,8 @@ class Journal:
             raise InputError(
                 f"--resume: {self.path} has a line that is no cell; start anew with --force"
             ) from None
-        with replacing(self.path) as temporary:  # without a line that was cut short
-            text = "".join(f"{json.dumps(entry)}\n" for entry in found)
-            temporary.write_text(text, encoding="utf-8")
+        # Without a line that was cut short.
+        write(self.path, "".join(f"{json.dumps(entry)}\n" for entry in found))
 
     def _line(self, file: IO[bytes]) -> bytes:
         line = file.readline(LONGEST + 1)

@@ -15,11 +15,11 @@ from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
 from nfspec.compilation import BACKENDS, missing
 from nfspec.console import print_json, print_lines, say, table
 from nfspec.errors import BackendError, InputError
+from nfspec.files import write
 from nfspec.language.loader import load
 from nfspec.outputs import FORCE_HELP, require_free
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
-from nfspec.weights.files import replacing
 
 if TYPE_CHECKING:
     from nfspec.benchmarks.run import Result
@@ -52,11 +52,6 @@ def _measure(results: list[Result], races: Iterable[Callable[[], list[Result]]])
 
 def _say(line: str) -> None:
     say(f"{line} ...")
-
-
-def _write(folder: Path, name: str, text: str) -> None:
-    with replacing(folder / name) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def bench(
@@ -141,8 +136,8 @@ def bench(
     if out is not None:
         from nfspec.benchmarks.plot import plot
 
-        _write(out, "results.json", json.dumps(report.data(results, facts), indent=1) + "\n")
-        _write(out, "BENCH.md", report.markdown(results, facts))
+        write(out / "results.json", json.dumps(report.data(results, facts), indent=1) + "\n")
+        write(out / "BENCH.md", report.markdown(results, facts))
         try:
             plot(results, facts, out / "bench.png")
         except InputError as error:

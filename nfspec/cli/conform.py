@@ -17,11 +17,10 @@ from nfspec.cli.compare import parse_backends
 from nfspec.compilation import BACKENDS
 from nfspec.console import WIDTH, clean, print_lines, print_text, say, table
 from nfspec.errors import BackendError, InputError
-from nfspec.outputs import FORCE_HELP, require_own
-from nfspec.training.folders import alone
+from nfspec.outputs import FORCE_HELP, alone, require_own
 
 if TYPE_CHECKING:
-    from nfspec.conformance.cases.results import Cell, Results
+    from nfspec.conformance.cases.results import Cell, Results, RunVerdict
     from nfspec.conformance.running.deviations import Deviation
     from nfspec.conformance.running.run import Progress, Settings
 
@@ -29,6 +28,7 @@ MODES = ("f32", "tf32", "bf16", "f16")
 DEVICES = ("cpu", "gpu", "tpu")
 MAX_TIMEOUT = 1e6  # seconds
 RUN_FILES = ("journal.jsonl", "results.json", "REPORT.md", "report.html")
+STATUS: dict[RunVerdict, int] = {"CONFORMANT": 0, "NOT CONFORMANT": 1, "NOTHING JUDGED": 2}
 FAULT_FILES = ("faults.json", "FAULTS.md")
 
 
@@ -118,7 +118,8 @@ def _progress() -> Iterator[Progress]:
 def _summary(results: Results) -> list[str]:
     """What went wrong, and the verdict in a line."""
     from nfspec.conformance.cases.results import BAD
-    from nfspec.conformance.report.words import explanation
+    from nfspec.conformance.report.words import counted, explanation
+    from nfspec.conformance.report.words import worst as worst_cell
 
     lines = []
     for cell in results.cells:
@@ -130,17 +131,14 @@ def _summary(results: Results) -> list[str]:
     for entry in results.explanations:
         lines += [explanation(entry), ""]
     lines += results.problems
-    cases = sum(cell.cases for cell in results.cells)
-    judged = [cell for cell in results.cells if cell.cases]
-    if not judged:
-        return [*lines, "NOTHING JUDGED"]
-    worst = max(judged, key=lambda cell: cell.worst)
-    where = f"{worst.property} on {worst.column}"
-    verdict = "CONFORMANT" if results.conformant else "NOT CONFORMANT"
+    worst = worst_cell(results.cells)
+    if worst is None:
+        return [*lines, results.verdict]
+    cases = counted(sum(cell.cases for cell in results.cells), "case")
     return [
         *lines,
-        f"{verdict}: {cases:,} cases, worst error / bound {worst.worst:.3g} ({where}), "
-        f"{results.seconds:.0f} s",
+        f"{results.verdict}: {cases}, worst error / bound {worst.worst:.3g} "
+        f"({worst.property} on {worst.column}), {results.seconds:.0f} s",
     ]
 
 
@@ -271,10 +269,7 @@ def conform(
         else:
             print_lines([*_lines(results), *_summary(results), *paths])
         _require(results, tuple(name.strip() for name in require.split(",") if name.strip()))
-        if not any(cell.cases for cell in results.cells):
-            raise typer.Exit(2)
-        if not results.conformant:
-            raise typer.Exit(1)
+        raise typer.Exit(STATUS[results.verdict])
 
 
 def _faults(settings: Settings, out: Path, resume: bool, as_json: bool) -> None:
@@ -282,7 +277,7 @@ def _faults(settings: Settings, out: Path, resume: bool, as_json: bool) -> None:
     from nfspec.conformance.report.faults import faults_markdown
     from nfspec.conformance.running.kill import KillMatrix, kill_matrix
     from nfspec.conformance.running.limits import limits
-    from nfspec.weights.files import replacing
+    from nfspec.files import write
 
     path = out / "faults.json"
     known = KillMatrix.read(path, settings) if resume else None
@@ -290,15 +285,13 @@ def _faults(settings: Settings, out: Path, resume: bool, as_json: bool) -> None:
 
     def save(matrix: KillMatrix, message: str) -> None:
         say(message)
-        with replacing(path) as temporary:
-            temporary.write_text(matrix.to_json(), encoding="utf-8")
+        write(path, matrix.to_json())
 
     matrix = kill_matrix(settings, (), save, known)
     matrix.limits = limits(settings, say)
     save(matrix, "done")
     text = faults_markdown(matrix)
-    with replacing(out / "FAULTS.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write(out / "FAULTS.md", text)
     bad = [*matrix.survivors, *matrix.idle]
     if as_json:
         print_text(matrix.to_json())

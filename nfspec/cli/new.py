@@ -10,10 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from nfspec.console import print_lines
 from nfspec.errors import InputError
+from nfspec.files import replacing
 from nfspec.language.loader import dialects, load, variants
 from nfspec.language.spec import Spec
 from nfspec.language.template import starting_spec
-from nfspec.outputs import FORCE_HELP, require_free, written
+from nfspec.outputs import FORCE_HELP, require_free
 
 
 def _checked_name(name: str) -> str:
@@ -72,6 +73,6 @@ def new(
             "nfspec list"
         )
     text = starting_spec(name, _extends(base, file.parent), load(base))
-    with written(file, force) as temporary, temporary.open("x", encoding="utf-8") as stream:
-        stream.write(text)
+    with replacing(file, only_new=not force) as temporary:
+        temporary.write_bytes(text.encode())
     print_lines([f"wrote {file}; edit it, then run: nfspec check {file}"])

@@ -22,6 +22,7 @@ from nfspec.console import print_json, print_lines, say
 from nfspec.data.images import require_channels
 from nfspec.data.sources import DIGITS, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError
+from nfspec.files import write
 from nfspec.language.loader import given, load
 from nfspec.language.template import resolved
 from nfspec.plan.free_memory import require_free_memory
@@ -52,7 +53,6 @@ from nfspec.training.recipes import (
 from nfspec.training.runs import Run, recipe
 from nfspec.training.starting import start_from
 from nfspec.training.watching import WithTensorBoard, watching
-from nfspec.weights.files import replacing
 from nfspec.wording import printable
 
 if TYPE_CHECKING:
@@ -326,8 +326,7 @@ def _write_facts(training: Training, data: str, backend: str, held_out: float) -
         ("spec.toml", "\n".join(resolved(training.spec))),
         (RUN, json.dumps(facts, indent=2)),
     ):
-        with replacing(training.folder / name) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write(training.folder / name, text + "\n")
 
 
 def _report(folder: Path, entries: list[logs.Entry], run: Run, as_json: bool) -> None:

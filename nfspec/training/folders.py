@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import importlib.util
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,12 +13,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from nfspec.arguments import MAX_SEED
 from nfspec.compilation import Backend
-from nfspec.console import say
 from nfspec.errors import InputError
-from nfspec.files import content
+from nfspec.files import TEMPORARY, content
 from nfspec.language.validation import shown
-from nfspec.outputs import LOCK
-from nfspec.weights.files import TEMPORARY
+from nfspec.outputs import LOCK, alone
 from nfspec.wording import found_text, printable
 
 MOST_FACTS = 2**26  # bytes of run.json, which holds the name of each class
@@ -145,81 +140,6 @@ def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
     with held:
         _require_usable(folder, resume, force)  # it may have changed before it was locked
         yield
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Lock a folder, so that no other command writes to it. It is made if it is not there.
-
-    If nothing was written, a folder that was made here is deleted again.
-
-    Raises:
-        InputError: Another process has locked it.
-        OSError: It cannot be made or written to.
-    """
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    if importlib.util.find_spec("fcntl") is None:  # on Windows
-        yield
-        return
-    try:
-        descriptor = _lock(folder)
-    except BaseException:
-        _take_away(folder, made)
-        raise
-    try:
-        yield
-    finally:
-        _unlock(folder, descriptor)
-        _take_away(folder, made)
-
-
-def _take_away(folder: Path, made: bool) -> None:
-    if made:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if it is empty
-
-
-def _lock(folder: Path) -> int:
-    """The descriptor of a locked file, which the kernel lets go of when this process ends."""
-    import fcntl  # there is none on Windows
-
-    path = folder / LOCK
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace")
-            os.close(descriptor)
-            raise InputError(
-                f"{folder}: {printable(holder) or 'another process'} is at work there; wait for "
-                "it, or give another --out"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                os.close(descriptor)
-                raise
-            message = "its file system has no locks; see that no other training writes there"
-            say(f"{folder}: {message}")
-        # Whoever held it before may have deleted the file after this process had opened it.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                break
-        os.close(descriptor)
-    try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    except OSError:
-        _unlock(folder, descriptor)
-        raise
-    return descriptor
-
-
-def _unlock(folder: Path, descriptor: int) -> None:
-    with contextlib.suppress(OSError):
-        (folder / LOCK).unlink()
-    os.close(descriptor)
 
 
 def clear(folder: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Annotated, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nfspec.files import opened
-from nfspec.weights.files import replacing
+from nfspec.files import opened, write
 
 Entry = dict[str, Any]
 LONGEST = 2**16  # bytes of a line
@@ -98,6 +97,5 @@ def _entry(line: bytes) -> Entry | None:
 def cut(path: Path, step: int, say: Callable[[str], None] = lambda message: None) -> list[Entry]:
     """Take out of a log what comes after a step, as that will be done again; returns the rest."""
     kept = [entry for entry in read(path, say) if entry["step"] <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
+    write(path, "".join(json.dumps(entry) + "\n" for entry in kept))
     return kept

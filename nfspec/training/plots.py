@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.errors import InputError
+from nfspec.files import replacing
 from nfspec.training.logs import Entry
-from nfspec.weights.files import replacing
 from nfspec.wording import printable
 
 STEPS_SHOWN = 50  # of a smoothed curve; the rest is noise of single batches
@@ -36,6 +36,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
 
     Raises:
         InputError: matplotlib is not installed, or a log is empty.
+        OSError: The file cannot be written; `filename` is `path`.
     """
     try:
         from matplotlib.figure import Figure

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nfspec.errors import WeightError
 from nfspec.weights.checking import Shape
-from nfspec.weights.files import reading, replacing
+from nfspec.weights.files import reading, writing
 from nfspec.wording import printable
 
 MAX_HEADER = 32 * 2**20  # bytes; the checkpoint of the largest network of any spec takes 18 MiB
@@ -194,7 +194,7 @@ def write(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str
         }
     header = json.dumps(table, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with writing(path) as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for name in names:
             array = np.asarray(tensors[name])

@@ -17,7 +17,7 @@ from nfspec.errors import WeightError
 from nfspec.plan import ECA, Plan, Residual
 from nfspec.weights.arrays import converted, owned
 from nfspec.weights.checking import CLASSIFIER, Float32, check, text_names
-from nfspec.weights.files import replacing
+from nfspec.weights.files import writing
 from nfspec.weights.unpickle import read_pickle
 from nfspec.wording import printable
 
@@ -138,5 +138,5 @@ def to_deepmind(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> 
     for name, array in check(plan, params).items():
         module, leaf = places[name]
         tree.setdefault(module, {})[leaf] = np.asarray(array, order="C")
-    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+    with writing(Path(path)) as file:
         pickle.dump(tree, file, protocol=4)

@@ -1,20 +1,15 @@
-"""Reading a file that may be anything, and writing a file whole or not at all."""
+"""Reading and writing files of weights, where every failure is a WeightError."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from secrets import token_hex
 from typing import BinaryIO
 
 from nfspec.errors import WeightError
-from nfspec.files import opened
+from nfspec.files import opened, replacing
 from nfspec.wording import printable
-
-TEMPORARY = re.compile(r"\.nfspec-[0-9a-f]{16}\.tmp")  # names of files that are being written
 
 
 @contextmanager
@@ -36,22 +31,14 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place when the block ends without error.
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file, which takes the place of `path` when the block ends without an error.
 
     Raises:
         WeightError: The file cannot be written; whatever was at `path` is still there.
     """
-    temporary = path.parent / f".nfspec-{token_hex(8)}.tmp"
     try:
-        temporary.touch(exist_ok=False)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # or a machine that loses power may keep the name alone
-        temporary.replace(path)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            yield file
     except OSError as error:
-        label, reason = printable(str(path)), error.strerror or error
-        raise WeightError(f"{label}: cannot be written: {reason}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        raise WeightError(f"{printable(str(path))}: {error.strerror or error}") from None

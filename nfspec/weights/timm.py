@@ -23,7 +23,7 @@ from nfspec.plan import ECA, Plan, SqueezeExcite
 from nfspec.weights.arrays import converted, owned
 from nfspec.weights.checking import CLASSIFIER, Float32, Shape, check, text_names
 from nfspec.weights.container import contents, write
-from nfspec.weights.files import reading, replacing
+from nfspec.weights.files import reading, writing
 from nfspec.weights.unpickle import UNREADABLE, scan
 from nfspec.wording import printable
 
@@ -259,7 +259,7 @@ def to_timm_file(path: str | Path, plan: Plan, params: Mapping[str, Float32]) ->
         return
     torch = _torch()
     state = {name: torch.from_numpy(array) for name, array in tensors.items()}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with writing(path) as file:
         try:
             torch.save(state, file)
         except RuntimeError as error:  # of PyTorch's own writer, as on a full disk

@@ -23,11 +23,12 @@ from nfspec.backends.training.devices import Devices
 from nfspec.backends.training.loop import Diverged, Settings, Training
 from nfspec.data.images import fit, normalise
 from nfspec.data.sources import Source, split
+from nfspec.files import replacing
 from nfspec.reference.training import smoothed
 from nfspec.training import logs
 from nfspec.training.scores import Score, score
 from nfspec.weights import container
-from nfspec.weights.files import replacing
+from nfspec.weights.files import writing
 from nfspec.weights.store import read_all
 
 from golden import relative
@@ -378,8 +379,8 @@ def test_what_was_being_written_is_swept(cut):
 def test_a_write_that_fails_leaves_what_was_there(whole, cut, lent, monkeypatch, written):
     @contextlib.contextmanager
     def full(path):
-        with replacing(path) as temporary:
-            temporary.write_bytes(bytes(written))
+        with writing(path) as file:
+            file.write(bytes(written))
             raise OSError(errno.ENOSPC, "No space left on device")
             yield
 
@@ -388,7 +389,7 @@ def test_a_write_that_fails_leaves_what_was_there(whole, cut, lent, monkeypatch,
     training = lent(cut)
     training.resume()
     with monkeypatch.context() as patched:
-        patched.setattr(container, "replacing", full)
+        patched.setattr(container, "writing", full)
         with pytest.raises(nfspec.WeightError, match="cannot be written: No space left on device"):
             training.train()
     assert bits(cut) == before

@@ -13,7 +13,7 @@ from nfspec.conformance.cases.case import Case
 from nfspec.conformance.cases.results import Results
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.workers import columns as columns_module
-from nfspec.training.folders import alone
+from nfspec.outputs import alone
 
 FAKES = Path(__file__).parents[1] / "conformance" / "fake_subjects.py"
 CHEAP = ("--properties", "EXACT-03,AGC-01", "--examples", "1")
@@ -129,6 +129,44 @@ def test_a_subject_that_has_to_be_there(monkeypatch, folder):
 
 def test_a_required_subject_that_was_not_asked_for(folder):
     assert conform("--require", "torch").exit_code == 2
+
+
+DEVIATION = """\
+[[deviation]]
+id = "misspelt"
+property = "EXACT-3"
+subject = "fakes:Good"
+device = "cpu"
+mode = "f32"
+versions = ">=0"
+reason = "a property that there is not"
+link = "https://example.org/issues/1"
+opened = 2026-11-24
+expires = 2036-05-24
+"""
+
+
+def test_one_verdict_and_its_reason_wherever_a_run_is_shown(folder):
+    """A deviation that names an unknown property is a problem of the run, in every report."""
+    (folder / "dev.toml").write_text(DEVIATION)
+    done = conform("--deviations", "dev.toml")
+    reason = (
+        "deviation misspelt: EXACT-3 on fakes:Good/cpu/f32: no property is called EXACT-3; "
+        'did you mean "EXACT-03"?'
+    )
+    lines = done.stdout.splitlines()
+    assert done.exit_code == 1
+    assert reason in lines and any(line.startswith("NOT CONFORMANT: ") for line in lines)
+    data = json.loads((folder / "out" / "results.json").read_text())
+    assert (data["verdict"], data["conformant"]) == ("NOT CONFORMANT", False)
+    assert data["problems"] == [reason]
+    report = (folder / "out" / "REPORT.md").read_text().splitlines()
+    assert "**NOT CONFORMANT**" in report
+    at = report.index("## What is wrong")
+    assert report[at + 2] == f"- {reason}"
+    page = (folder / "out" / "report.html").read_text()
+    assert '<p class="overall bad">NOT CONFORMANT</p>' in page
+    assert "no property is called EXACT-3; did you mean" in page
 
 
 def test_json(folder):

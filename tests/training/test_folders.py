@@ -7,8 +7,9 @@ import re
 import pytest
 
 import nfspec
-from nfspec.training.folders import LOCK, claimed, clear, read_facts
-from nfspec.weights.files import replacing
+from nfspec.files import replacing
+from nfspec.outputs import LOCK
+from nfspec.training.folders import claimed, clear, read_facts
 
 FACTS = {
     "nfspec": "0.1.0",
@@ -182,7 +183,7 @@ def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch, ca
     with claimed(tmp_path, False, False):
         pass
     assert capsys.readouterr().err == (
-        f"{tmp_path}: its file system has no locks; see that no other training writes there\n"
+        f"{tmp_path}: its file system has no locks; see that no other command writes there\n"
     )
 
 

@@ -1,9 +1,7 @@
 import errno
 import os
 
-import pytest
-
-from nfspec.weights.files import reading, replacing
+from nfspec.weights.files import reading, writing
 
 
 def _read(path):
@@ -45,39 +43,9 @@ def test_paths_are_fit_for_a_terminal(tmp_path, complaint):
     assert complaint(_write, bad) == "a\\x1b[2J: cannot be written: Is a directory"
 
 
-def test_a_file_is_replaced_when_the_block_ends(tmp_path):
-    path = tmp_path / "x"
-    path.write_text("old")
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-        assert temporary.parent == tmp_path
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_whoever_reads_the_old_file_reads_it_to_the_end(tmp_path):
-    path = tmp_path / "x"
-    path.write_text("old")
-    with path.open() as reader:
-        _write(path)
-        assert reader.read() == "old"
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path, error):
-    path = tmp_path / "x"
-    path.write_text("old")
-    with pytest.raises(error), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise error
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def _write(path):
-    with replacing(path) as temporary:
-        temporary.write_text("new")
+    with writing(path) as file:
+        file.write(b"new")
 
 
 def test_places_that_cannot_be_written(tmp_path, complaint):
@@ -91,7 +59,13 @@ def test_places_that_cannot_be_written(tmp_path, complaint):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path):
-    (tmp_path / "plain").touch()
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, complaint):
+    def full(path):
+        with writing(path) as file:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     _write(tmp_path / "x")
-    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert complaint(full, tmp_path / "x") == "x: cannot be written: No space left on device"
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
