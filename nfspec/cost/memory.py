@@ -1,4 +1,4 @@
-"""What training takes of a device's memory, and how many images at a time fit into it."""
+"""Memory that training takes on a device, and the number of images that fit into it at a time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from nfspec.plan import (
     Activation,
     Convolution,
     Dense,
+    Dropout,
+    GlobalPool,
+    Operation,
     Plan,
     Pool,
     Residual,
     SqueezeExcite,
+    StochasticDepth,
+    unknown_operation,
 )
 from nfspec.plan.counting import Shape, parameter_count, shapes
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an activation
 USABLE = 0.91
-"""Share of a device's memory for training_bytes; runtimes and gaps between arrays take the rest.
+"""Share of a device's memory that `training_bytes` may take; runtimes and gaps take the rest.
 
-It parts the batches at which timm's networks trained on 24 GB from those that did not fit there
-(tests/cost/test_roofline.py).
+With it, the batches at which timm's networks trained on 24 GB fit, and those that did not fit there
+do not (tests/cost/test_roofline.py).
 """
 
 
@@ -40,7 +45,7 @@ class Memory:
         perturbed: The same, where the recipe has SAM.
         kernels: Kernels as they are used, in the precision of the activations.
         activations: Arrays that the forward pass leaves for the backward pass.
-        workspace: Memory that the passes need beyond all that at their fullest.
+        workspace: Memory that the passes need beyond all the above at their fullest.
     """
 
     parameters: int
@@ -74,33 +79,36 @@ def training_shapes(plan: Plan, size: int | None) -> dict[str, Shape]:
     return shapes(plan, side, side)
 
 
-def _kept(plan: Plan) -> set[str]:
-    """The arrays that a backward pass reads: inputs of what is not linear, or has parameters.
+def _reads_its_input_again(op: Operation) -> bool:
+    """Whether the backward pass of an operation reads what the operation read.
 
-    Sums, averages and stochastic depth need none of theirs.
+    It does where the operation is not linear, or has parameters.
     """
-    kept: set[str] = set()
-    for op in plan.ops:
-        if isinstance(op, Convolution | Activation | SqueezeExcite | ECA | Dense) or (
-            (isinstance(op, Pool) and op.kind == "max")
-            or (isinstance(op, Residual) and op.skip_gain)
-        ):
-            kept.add(op.inputs[0])
-    return kept
+    match op:
+        case Convolution() | Activation() | SqueezeExcite() | ECA() | Dense():
+            return True
+        case Pool():
+            return op.kind == "max"
+        case Residual():
+            return op.skip_gain
+        case StochasticDepth() | GlobalPool() | Dropout():
+            return False
+        case _:
+            raise unknown_operation(op, "nfspec.cost.memory")
 
 
-def _activations(plan: Plan, found: dict[str, Shape]) -> tuple[int, int]:
-    """Numbers of an image that are kept for the backward pass, and the most there are at a time.
+def _activations(plan: Plan, outputs: dict[str, Shape]) -> tuple[int, int]:
+    """Count the numbers of one image that are kept for the backward pass, and the most at a time.
 
-    At an operation there are those kept up to it, its inputs and its output, or in the backward
-    pass the gradients of these.
+    While an operation runs there are the numbers kept so far, its inputs and its output, or in the
+    backward pass the gradients of these.
     """
-    kept = _kept(plan)
-    have = fullest = math.prod(found[INPUT])
+    kept = {op.inputs[0] for op in plan.ops if _reads_its_input_again(op)}
+    have = fullest = math.prod(outputs[INPUT])
     for op in plan.ops:
-        out = math.prod(found[op.name])
+        out = math.prod(outputs[op.name])
         have += out if op.name in kept else 0
-        fullest = max(fullest, have + out + sum(math.prod(found[name]) for name in op.inputs))
+        fullest = max(fullest, have + out + sum(math.prod(outputs[name]) for name in op.inputs))
     return have, fullest
 
 
@@ -113,7 +121,8 @@ def training_memory(
 ) -> Memory:
     """Bytes on one device while it trains, part by part.
 
-    Nothing is recomputed. What frameworks take for themselves is not in it; see `USABLE`.
+    Nothing is recomputed. The memory that frameworks take for themselves is not counted: see
+    `USABLE`.
 
     Args:
         plan: The network; its recipe says whether there are a moving average and SAM.
@@ -125,10 +134,10 @@ def training_memory(
     Raises:
         InputError: The image is too small, or there is no such precision.
     """
-    width, found = width_of(precision), training_shapes(plan, size)
+    width, outputs = width_of(precision), training_shapes(plan, size)
     batch = whole("batch", batch, 1, "images")
     each, recipe = 4 * parameter_count(plan), plan.recipe
-    activations, fullest = _activations(plan, found)
+    activations, fullest = _activations(plan, outputs)
     kernels = sum(p.size for p in plan.parameters.values() if p.role in ("kernel", "head"))
     return Memory(
         parameters=each,

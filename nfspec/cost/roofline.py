@@ -1,4 +1,4 @@
-"""What a training step costs: seconds, by operations that multiply and move bytes.
+"""A model of the seconds that a training step takes: operations multiply, and move bytes.
 
 Arithmetic over the Plan, with no framework. Each phase of an operation takes as long as its
 multiplications at the device's peak or its bytes at the device's bandwidth, whichever is longer (a
@@ -9,8 +9,8 @@ of them were in view when the tile of GPUs was chosen.
 
 Multiplications are those of a matrix product rounded up to the device's tiles: a conv is, for each
 group, (pixels, fan-in) by (fan-in, channels). Every operation reads its inputs from memory and
-writes its output, though compilers fuse some; parameters, their gradients and what the optimiser
-keeps are float32.
+writes its output, though compilers fuse some; parameters, their gradients and the optimizer's
+buffers are float32.
 """
 
 from __future__ import annotations
@@ -31,10 +31,16 @@ from nfspec.plan import (
     Activation,
     Convolution,
     Dense,
-    Op,
+    Dropout,
+    GlobalPool,
+    Operation,
     Plan,
+    Pool,
+    Residual,
     SqueezeExcite,
+    StochasticDepth,
     WSConv,
+    unknown_operation,
 )
 from nfspec.plan.counting import Shape, parameter_count
 from nfspec.plan.resolver import resolve
@@ -68,7 +74,8 @@ class Product:
 class Work:
     """A phase of an operation: what it multiplies and adds, and the bytes it moves.
 
-    `op` is the operation's name, `kind` one of KINDS; weights: their standardisation.
+    `op` is the operation's name, `kind` one of KINDS, in which "weights" is the standardisation of
+    kernels.
     """
 
     op: str
@@ -78,7 +85,7 @@ class Work:
     product: Product | None = None
 
     def seconds(self, accelerator: Accelerator, precision: str) -> float:
-        """On a device that reaches its peaks."""
+        """Seconds on a device that reaches its peaks."""
         peak = accelerator.flops if precision == "float32" else accelerator.narrow_flops
         flops = self.product.padded_flops(accelerator) if self.product else self.flops
         return max(flops / peak, self.bytes / accelerator.bandwidth)
@@ -91,7 +98,7 @@ class Step:
     Attributes:
         batch: Images, on all devices.
         accumulation: Micro-batches on each device.
-        parts: Seconds of the passes, by KINDS; of accumulation; of the update: clipping, optimiser
+        parts: Seconds of the passes, by KINDS; of accumulation; of the update: clipping, optimizer
             and moving average; of all-reduce: the sum of the gradients over devices, which begins
             when they are all there.
         flops: Multiplications and additions on one device, not rounded up.
@@ -136,9 +143,9 @@ class Calibration:
         return max(max(ratio, 1 / ratio) for ratio in self.ratios)
 
 
-def _conv(op: Convolution, found: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
+def _conv(op: Convolution, outputs: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
     """Forward, gradient of the input (not of the image), gradient of the kernel."""
-    source, out = found[op.inputs[0]], found[op.name]
+    source, out = outputs[op.inputs[0]], outputs[op.name]
     pixels, inner = batch * out[0] * out[1], op.in_channels // op.groups
     channels = op.out_channels // op.groups
     kernel = op.fan_in * op.out_channels
@@ -164,38 +171,48 @@ def _dense(name: str, kind: str, batch: int, inner: int, outer: int, width: int)
     yield Work(name, kind, flops, moved, Product(inner, outer, batch, split=True))
 
 
-def _works(op: Op, found: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
-    if isinstance(op, Convolution):
-        yield from _conv(op, found, batch, width)
-        return
-    if isinstance(op, Dense):
-        yield from _dense(op.name, "other", batch, op.in_features, op.out_features, width)
-        return
-    read = batch * width * sum(math.prod(found[name]) for name in op.inputs)
-    written = batch * width * math.prod(found[op.name])
-    if isinstance(op, SqueezeExcite | ECA):
-        # The mean, then the product with the gate. Backward: the gate's gradient is a sum over x
-        # and the output's gradient, which is read again for the gradient of x.
-        yield Work(op.name, "attention", 0, 2 * read + written)
-        yield Work(op.name, "attention", 0, 2 * read + 2 * written)
-        if isinstance(op, SqueezeExcite):
-            for inner, outer in ((op.channels, op.hidden), (op.hidden, op.channels)):
-                yield from _dense(op.name, "attention", batch, inner, outer, width)
-        else:
-            for _ in range(3):
-                yield Work(op.name, "attention", 2 * batch * op.channels * op.kernel, 0)
-        return
-    kind = "activations" if isinstance(op, Activation) else "other"
-    yield Work(op.name, kind, 0, read + written)
-    # The input of an activation is read again for its derivative.
-    again = read if isinstance(op, Activation) else 0
-    yield Work(op.name, kind, 0, read + written + again)
+def _attention(
+    op: SqueezeExcite | ECA, read: int, written: int, batch: int, width: int
+) -> Iterator[Work]:
+    """The mean and the product with the gate, then the layers that make the gate.
+
+    In the backward pass the gate's gradient is a sum over x and the output's gradient, which is
+    read again for the gradient of x.
+    """
+    yield Work(op.name, "attention", 0, 2 * read + written)
+    yield Work(op.name, "attention", 0, 2 * read + 2 * written)
+    if isinstance(op, SqueezeExcite):
+        for inner, outer in ((op.channels, op.hidden), (op.hidden, op.channels)):
+            yield from _dense(op.name, "attention", batch, inner, outer, width)
+    else:
+        for _ in range(3):
+            yield Work(op.name, "attention", 2 * batch * op.channels * op.kernel, 0)
+
+
+def _works(op: Operation, outputs: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
+    read = batch * width * sum(math.prod(outputs[name]) for name in op.inputs)
+    written = batch * width * math.prod(outputs[op.name])
+    match op:
+        case Convolution():
+            yield from _conv(op, outputs, batch, width)
+        case Dense():
+            yield from _dense(op.name, "other", batch, op.in_features, op.out_features, width)
+        case SqueezeExcite() | ECA():
+            yield from _attention(op, read, written, batch, width)
+        case Activation():  # backward, the input is read again for the derivative
+            yield Work(op.name, "activations", 0, read + written)
+            yield Work(op.name, "activations", 0, read + written + read)
+        case Pool() | StochasticDepth() | Residual() | GlobalPool() | Dropout():
+            yield Work(op.name, "other", 0, read + written)
+            yield Work(op.name, "other", 0, read + written)
+        case _:
+            raise unknown_operation(op, "nfspec.cost.roofline")
 
 
 def works(
     plan: Plan, batch: int, size: int | None = None, precision: str = "float32"
 ) -> list[Work]:
-    """Forward and backward pass of every operation, without the optimiser.
+    """Forward and backward pass of every operation, without the optimizer.
 
     Args:
         plan: The network.
@@ -206,8 +223,8 @@ def works(
     Raises:
         InputError: The image is too small, or there is no such precision.
     """
-    width, found = width_of(precision), training_shapes(plan, size)
-    return [work for op in plan.ops for work in _works(op, found, batch, width)]
+    width, outputs = width_of(precision), training_shapes(plan, size)
+    return [work for op in plan.ops for work in _works(op, outputs, batch, width)]
 
 
 def update_bytes(plan: Plan) -> int:
@@ -227,13 +244,13 @@ def _peak_seconds(
     plan: Plan, accelerator: Accelerator, batch: int, size: int | None, precision: str, parts: int
 ) -> dict[str, float]:
     """Seconds of each part of a step but the all-reduce, on a device that reaches its peaks."""
-    found = dict.fromkeys((*KINDS, "accumulation", "update"), 0.0)
+    seconds = dict.fromkeys((*KINDS, "accumulation", "update"), 0.0)
     for work in works(plan, batch // parts, size, precision):
-        found[work.kind] += parts * work.seconds(accelerator, precision)
-    if parts > 1:  # of each gradient: it and the sum are read, the sum is written
-        found["accumulation"] = parts * 12 * parameter_count(plan) / accelerator.bandwidth
-    found["update"] = update_bytes(plan) / accelerator.bandwidth
-    return found
+        seconds[work.kind] += parts * work.seconds(accelerator, precision)
+    if parts > 1:  # each gradient and its sum are read, the sum is written
+        seconds["accumulation"] = parts * 12 * parameter_count(plan) / accelerator.bandwidth
+    seconds["update"] = update_bytes(plan) / accelerator.bandwidth
+    return seconds
 
 
 def _reduce_seconds(plan: Plan, accelerator: Accelerator, devices: int) -> float:
@@ -290,15 +307,15 @@ def calibrate(name: str) -> Calibration:
         others = [measured[:i] + measured[i + 1 :] for i in range(len(measured))]
         return Calibration(_efficiency(measured), name, _ratios(name, map(_efficiency, others)))
     calibrated = [other for other, each in ACCELERATORS.items() if each.timings]
-    found = {other: _efficiency(_measured(other)) for other in calibrated}
+    efficiencies = {other: _efficiency(_measured(other)) for other in calibrated}
     transferred = tuple(
         ratio
         for each in calibrated
-        for other, efficiency in found.items()
+        for other, efficiency in efficiencies.items()
         if other != each
         for ratio in _ratios(each, [efficiency] * len(named(each).timings))
     )
-    return Calibration(found[given.like], given.like, transferred)
+    return Calibration(efficiencies[given.like], given.like, transferred)
 
 
 def step(
@@ -345,16 +362,16 @@ def step(
     ascent = 1 + recipe.sam_fraction if recipe and recipe.sam_rho else 1.0
     efficiency = calibrate(accelerator.name).efficiency if efficiency is None else efficiency
     peak = _peak_seconds(plan, accelerator, images, size, precision, parts)
-    found = {
-        part: seconds / efficiency * (1.0 if part == "update" else ascent)
-        for part, seconds in peak.items()
+    seconds = {
+        part: at_peak / efficiency * (1.0 if part == "update" else ascent)
+        for part, at_peak in peak.items()
     }
-    found["all-reduce"] = _reduce_seconds(plan, accelerator, devices)
+    seconds["all-reduce"] = _reduce_seconds(plan, accelerator, devices)
     flops = sum(work.flops for work in works(plan, images, size, precision))
     return Step(
         batch=batch,
         accumulation=parts,
-        parts=found,
+        parts=seconds,
         flops=round(ascent * flops),
         memory=training_memory(plan, images // parts, size, precision, parts > 1),
     )

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from typing import TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nfspec.frozen import FrozenDict
 from nfspec.plan import (
+    ECA,
     Activation,
     Conv,
     Convolution,
+    Dense,
     Dropout,
-    Op,
+    GlobalPool,
+    Operation,
     Plan,
+    Pool,
     Residual,
+    SqueezeExcite,
     StochasticDepth,
     WSConv,
+    unknown_operation,
 )
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params
@@ -26,10 +34,12 @@ from nfspec.reference.operations import standardise
 from nfspec.rewrites.scalars import move_scalars
 from nfspec.weights import check
 
+Array = NDArray[np.floating]
+
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """What `fold` returns.
+    """A folded plan with its parameters, and the plan and parameters that it was made of.
 
     Attributes:
         plan: Plan of plain convs; it has a digest of its own, so that its weights are not taken for
@@ -49,12 +59,12 @@ class Folded:
             object.__setattr__(self, name, FrozenDict(getattr(self, name)))
 
     def unfold(self) -> tuple[Plan, Params]:
-        """The plan and parameters as they were."""
+        """The plan and parameters before folding."""
         return self.original, dict(self.original_params)
 
 
 def fold(plan: Plan, params: Params) -> Folded:
-    """Work out the weights that inference uses.
+    """Compute the weights that inference uses.
 
     - Kernels are standardised in float64 and rounded once. gamma and beta are in the kernels that
       read what they scale.
@@ -77,62 +87,108 @@ def fold(plan: Plan, params: Params) -> Folded:
     require_free_memory(plan, "fold", 1)
     params = check(plan, params)
     moved = _without_drops(move_scalars(plan))
-    taps, folded = set(moved.taps.values()), dict[str, np.ndarray]()
-    readers: dict[str, int] = {}
-    for op in moved.ops:
-        for name in op.inputs:
-            readers[name] = readers.get(name, 0) + 1
-    ops: dict[str, Op] = {}
-    renamed: dict[str, str] = {}  # an activation to the conv that it now belongs to
-    for op in moved.ops:
-        op = replace(op, inputs=tuple(renamed.get(name, name) for name in op.inputs))
-        before = ops.get(op.inputs[0])
-        alone = before is not None and readers[before.name] == 1 and before.name not in taps
+    arrays = _kernels_standardised(moved, params)
+    scaled = _scale_branches(_join_activations(_plain_convs(moved)), arrays)
+    result = replace(scaled, digest=hashlib.sha256(f"folded/{plan.digest}".encode()).hexdigest())
+    return Folded(
+        result, {p: np.asarray(arrays[p], np.float32) for p in result.parameters}, plan, params
+    )
+
+
+def _kernels_standardised(plan: Plan, params: Params) -> dict[str, Array]:
+    """The parameters of a plan, but for gains, which standardised kernels hold."""
+    arrays: dict[str, Array] = {}
+    for op in plan.ops:
         match op:
             case WSConv():
                 kernel, gain, bias = (np.asarray(params[p.name], np.float64) for p in op.parameters)
-                folded[f"{op.name}.kernel"] = standardise(op, kernel, gain)
-                folded[f"{op.name}.bias"] = bias
-                op = _plain(op)
-            case Activation() if alone and _linear(before) and op.gamma == op.beta == 1.0:
-                ops[before.name] = replace(before, activation=op.kind, slope=op.slope)
-                renamed[op.name] = before.name
-                taps |= {before.name} if op.name in taps else set()
-                readers[before.name] = readers.get(op.name, 0)
-                continue
-            case Residual():
-                scale = op.alpha * (float(params[op.parameters[0].name]) if op.skip_gain else 1.0)
-                if len(op.inputs) == 2 and alone and _linear(before):
-                    for p in before.parameters:
-                        folded[p.name] = scale * folded[p.name]
-                    op = replace(op, alpha=1.0, skip_gain=False)
-                elif op.skip_gain:
-                    folded[op.parameters[0].name] = np.asarray(scale)
-                    op = replace(op, alpha=1.0)
+                arrays[f"{op.name}.kernel"] = standardise(op, kernel, gain)
+                arrays[f"{op.name}.bias"] = bias
+            case (
+                Conv() | Activation() | Pool() | SqueezeExcite() | ECA() | StochasticDepth()
+                | Residual() | GlobalPool() | Dropout() | Dense()
+            ):  # fmt: skip
+                arrays |= {p.name: params[p.name] for p in op.parameters}
             case _:
-                folded |= {p.name: params[p.name] for p in op.parameters}
-        ops[op.name] = op
-    result = replace(
-        moved,
-        ops=tuple(ops.values()),
-        taps={tap: renamed.get(name, name) for tap, name in moved.taps.items()},
-        digest=hashlib.sha256(f"folded/{plan.digest}".encode()).hexdigest(),
-    )
-    return Folded(
-        result, {p: np.asarray(folded[p], np.float32) for p in result.parameters}, plan, params
+                raise unknown_operation(op, "nfspec.fold")
+    return arrays
+
+
+def _plain_convs(plan: Plan) -> Plan:
+    """The plan with convs whose kernels are used as they are."""
+    shared = [field.name for field in fields(Convolution)]
+    return replace(
+        plan,
+        ops=tuple(
+            Conv(**{name: getattr(op, name) for name in shared}) if isinstance(op, WSConv) else op
+            for op in plan.ops
+        ),
     )
 
 
-def _linear(op: Op | None) -> TypeGuard[Conv]:
+def _join_activations(plan: Plan) -> Plan:
+    """The plan in which an activation that alone reads a conv belongs to the conv."""
+    taps, readers = set(plan.taps.values()), _reader_counts(plan)
+    ops: dict[str, Operation] = {}
+    renamed: dict[str, str] = {}  # an activation to the conv that it now belongs to
+    for op in plan.ops:
+        op = replace(op, inputs=tuple(renamed.get(name, name) for name in op.inputs))
+        before = ops.get(op.inputs[0])
+        if (
+            isinstance(op, Activation)
+            and op.gamma == op.beta == 1.0
+            and _linear(before)
+            and readers[before.name] == 1
+            and before.name not in taps
+        ):
+            ops[before.name] = replace(before, activation=op.kind, slope=op.slope)
+            renamed[op.name] = before.name
+            taps |= {before.name} if op.name in taps else set()
+            readers[before.name] = readers[op.name]
+        else:
+            ops[op.name] = op
+    taps_of = {tap: renamed.get(name, name) for tap, name in plan.taps.items()}
+    return replace(plan, ops=tuple(ops.values()), taps=taps_of)
+
+
+def _scale_branches(plan: Plan, arrays: dict[str, Array]) -> Plan:
+    """The plan in which alpha and the skip gain are in the weights, or are one number.
+
+    Args:
+        plan: Plan of plain convs.
+        arrays: Canonical name to parameter; those that take the scale are replaced.
+    """
+    taps, readers = set(plan.taps.values()), _reader_counts(plan)
+    by_name = {op.name: op for op in plan.ops}
+    ops: list[Operation] = []
+    for op in plan.ops:
+        if isinstance(op, Residual):
+            scale = op.alpha * (float(arrays[op.parameters[0].name]) if op.skip_gain else 1.0)
+            before = by_name.get(op.inputs[0])
+            alone = before is not None and readers[before.name] == 1 and before.name not in taps
+            if len(op.inputs) == 2 and alone and _linear(before):
+                for p in before.parameters:
+                    arrays[p.name] = scale * arrays[p.name]
+                op = replace(op, alpha=1.0, skip_gain=False)
+            elif op.skip_gain:
+                arrays[op.parameters[0].name] = np.asarray(scale)
+                op = replace(op, alpha=1.0)
+        ops.append(op)
+    return replace(plan, ops=tuple(ops))
+
+
+def _reader_counts(plan: Plan) -> Counter[str]:
+    """The number of operations that read each operation."""
+    return Counter(name for op in plan.ops for name in op.inputs)
+
+
+def _linear(op: Operation | None) -> TypeGuard[Conv]:
     """Whether an operation is a conv that no activation belongs to yet."""
     return isinstance(op, Conv) and op.activation == "identity"
 
 
-def _plain(op: WSConv) -> Conv:
-    return Conv(**{field.name: getattr(op, field.name) for field in fields(Convolution)})
-
-
 def _without_drops(plan: Plan) -> Plan:
+    """The plan without dropout and stochastic depth."""
     around: dict[str, str] = {}
     ops = []
     for op in plan.ops:

@@ -20,7 +20,7 @@ def to_grey(plan: Plan, params: Params, grey: Plan) -> Params:
     channel is a copy of it.
 
     The kernels that read the image are summed over its channels. Weight standardisation divides a
-    kernel W by a scale s(W), and so would take the size of the sum away; therefore each gain is
+    kernel W by a scale s(W), and so would undo the change of size; therefore each gain is
     multiplied by s(sum of W) / s(W). Logits are the same up to the rounding of kernels and gains to
     float32, for images whose channels are alike once they are normalised by mean and std.
 
@@ -36,7 +36,7 @@ def to_grey(plan: Plan, params: Params, grey: Plan) -> Params:
         WeightError: `params` do not fit `plan`, or the two networks differ in more than the
             channels.
     """
-    found = check(plan, params)
+    arrays = check(plan, params)
     first = {op.name: op for op in grey.ops if isinstance(op, WSConv) and op.inputs == (INPUT,)}
     adapted = tuple(
         replace(op, in_channels=1, kernel_init=first[op.name].kernel_init)
@@ -51,10 +51,10 @@ def to_grey(plan: Plan, params: Params, grey: Plan) -> Params:
         )
     for op in plan.ops:
         if isinstance(op, WSConv) and op.name in first:
-            kernel = np.asarray(found[f"{op.name}.kernel"], np.float64)
-            gain = np.asarray(found[f"{op.name}.gain"], np.float64)
+            kernel = np.asarray(arrays[f"{op.name}.kernel"], np.float64)
+            gain = np.asarray(arrays[f"{op.name}.gain"], np.float64)
             total = kernel.sum(axis=2, keepdims=True).astype(np.float32)
             scale = divisor(first[op.name], total.astype(np.float64)) / divisor(op, kernel)
-            found[f"{op.name}.kernel"] = total
-            found[f"{op.name}.gain"] = (gain * scale).astype(np.float32)
-    return check(grey, found)
+            arrays[f"{op.name}.kernel"] = total
+            arrays[f"{op.name}.gain"] = (gain * scale).astype(np.float32)
+    return check(grey, arrays)

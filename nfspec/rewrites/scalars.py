@@ -14,19 +14,24 @@ from nfspec.plan import (
     ECA,
     FEATURES,
     Activation,
+    Conv,
+    Dense,
+    Dropout,
     GlobalPool,
-    Op,
+    Operation,
     Plan,
     Pool,
     Residual,
     SqueezeExcite,
     StochasticDepth,
     WSConv,
+    unknown_operation,
 )
 
 
 def move_scalars(plan: Plan) -> Plan:
-    """A plan that computes the same from the same parameters, but for rounding.
+    """Move the scalars of a plan: the result computes the same from the same parameters, but for
+    rounding.
 
     - An activation's gamma, and its beta where that comes after it, go into the gamma of the convs
       that read it, through average pools, too: `conv(K, c · x) = conv(c · K, x)`, biases are not
@@ -77,7 +82,7 @@ def _split_features(plan: Plan) -> Plan:
     ):
         return plan
     scale = Activation(FEATURES, (at,), "identity", 0.0, factor, 1.0, "after")
-    ops: list[Op] = []
+    ops: list[Operation] = []
     for op in plan.ops:
         if op is last:
             ops += [_bare(last), scale]
@@ -96,13 +101,13 @@ def _bare(op: Activation) -> Activation:
     return replace(op, gamma=1.0, beta=op.beta if op.beta_at == "before" else 1.0)
 
 
-def _readers(plan: Plan) -> dict[str, list[Op]]:
-    """Operation name to what reads it; a tap is not among them."""
-    found: dict[str, list[Op]] = {op.name: [] for op in plan.ops}
+def _readers(plan: Plan) -> dict[str, list[Operation]]:
+    """Operation name to the operations that read it; taps are not among them."""
+    readers: dict[str, list[Operation]] = {op.name: [] for op in plan.ops}
     for op in plan.ops:
-        for name in set(op.inputs) & found.keys():
-            found[name].append(op)
-    return found
+        for name in set(op.inputs) & readers.keys():
+            readers[name].append(op)
+    return readers
 
 
 def _move_from_activations(plan: Plan) -> Plan:
@@ -115,19 +120,28 @@ def _move_from_activations(plan: Plan) -> Plan:
             for op in readers[name]
         )
 
-    missing: dict[str, float] = {}  # what an operation's output has yet to be multiplied by
-    ops: list[Op] = []
+    missing: dict[str, float] = {}  # operation to the factor that its output still lacks
+    ops: list[Operation] = []
     for op in plan.ops:
         factor = missing.get(op.inputs[0], 1.0)
-        if isinstance(op, Activation) and absorbed(op.name):
-            missing[op.name] = _after(op)
-            op = _bare(op)
-        elif isinstance(op, Pool):
-            missing[op.name] = factor
-        elif isinstance(op, WSConv):
-            op = replace(op, gamma=op.gamma * factor)
-        elif isinstance(op, GlobalPool):
-            op = replace(op, scale=op.scale * factor)
+        match op:
+            case Activation():
+                if absorbed(op.name):
+                    missing[op.name] = _after(op)
+                    op = _bare(op)
+            case Pool():
+                missing[op.name] = factor
+            case WSConv():
+                op = replace(op, gamma=op.gamma * factor)
+            case GlobalPool():
+                op = replace(op, scale=op.scale * factor)
+            case (
+                Conv() | SqueezeExcite() | ECA() | StochasticDepth() | Residual() | Dropout()
+                | Dense()
+            ):  # fmt: skip
+                pass
+            case _:
+                raise unknown_operation(op, "nfspec.rewrites.move_scalars")
         ops.append(op)
     return replace(plan, ops=tuple(ops))
 
@@ -135,7 +149,7 @@ def _move_from_activations(plan: Plan) -> Plan:
 def _hand_over_gates(plan: Plan) -> Plan:
     by_name, readers = {op.name: op for op in plan.ops}, _readers(plan)
     alone = {name for name, ops in readers.items() if len(ops) == 1} - set(plan.taps.values())
-    changed: dict[str, Op] = {}
+    changed: dict[str, Operation] = {}
     for op in plan.ops:
         if not isinstance(op, Residual) or len(op.inputs) != 2:
             continue
