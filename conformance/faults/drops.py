@@ -108,7 +108,7 @@ def _rates(change: Any) -> Any:
         new = dict(zip((op.name for op in found), change([op.rate for op in found]), strict=True))
         return replace(
             plan,
-            ops=tuple(replace(op, rate=new[op.name]) if op.name in new else op for op in plan.ops),  # type: ignore[call-arg]
+            ops=tuple(replace(op, rate=new[op.name]) if op.name in new else op for op in plan.ops),
         )
 
     return of_plan

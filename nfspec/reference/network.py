@@ -52,7 +52,8 @@ def evaluate(
         case WSConv():
             return _ws_conv(op, x, values, rounding)
         case Conv():
-            return apply(op.activation, _conv(op, x, *values, rounding), op.slope)
+            kernel, bias = values
+            return apply(op.activation, _conv(op, x, kernel, bias, rounding), op.slope)
         case Activation():
             return ops.activation(op, x)
         case Pool():
