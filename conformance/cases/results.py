@@ -1,4 +1,4 @@
-"""What a conformance run found: plain data, kept as JSON, from which reports are made."""
+"""The results of a conformance run: plain data, kept as JSON, from which reports are made."""
 
 from __future__ import annotations
 
@@ -24,11 +24,22 @@ Verdict = Literal[
     "deviates",  # fails, as deviations.toml says it does
     "stale deviation",  # deviations.toml says that it fails, and it passes
 ]
+# Verdicts of a cell that make a run fail.
 BAD: frozenset[Verdict] = frozenset(
     {"fail", "uncovered", "error", "crashed", "hung", "stale deviation"}
 )
+GOOD: frozenset[Verdict] = frozenset({"pass", "deviates"})
+# Verdicts that say something about the subject's answers, and not about why there are none.
+JUDGED = GOOD | {"fail", "uncovered", "stale deviation"}
 
-# Of |error| / bound, by powers of two: below 2^-12, ..., 2^-1 to 1, 1 to 2, ..., above.
+RunVerdict = Literal[
+    "CONFORMANT",  # something was judged, no cell is bad, and the run has no problem
+    "NOT CONFORMANT",  # a cell is bad, or the run has a problem
+    "NOTHING JUDGED",  # no case of any cell was answered
+]
+
+# The ratios |error| / bound at which histograms are cut, powers of two: the first bin is below
+# 2^-12, the last from 16 on.
 HISTOGRAM_EDGES = tuple(2.0**k for k in range(-12, 5))
 
 
@@ -48,7 +59,7 @@ class Column:
         device: cpu, gpu or tpu.
         mode: f32, tf32, bf16 or f16.
         facts: Versions, device, switches as read back from the framework; empty if it never ran.
-        problem: Why it did not run or stopped, in a sentence; empty if nothing went wrong.
+        problem: The reason why it did not run or stopped, in a sentence; empty if it ran.
     """
 
     subject: str
@@ -81,13 +92,16 @@ class Cell:
         column: `Column.name`.
         verdict: See `Verdict`.
         cases: Number of cases that were judged.
-        median, worst: Of each case's largest |error| / bound; 0 where bits are compared and equal;
-            infinite where an output is not finite or of another shape.
-        histogram: Counts of those ratios, by `HISTOGRAM_EDGES`.
+        median, worst: Median and maximum over the cases of each case's largest |error| / bound; 0
+            where bits are compared and equal, infinite where an output is not finite or has another
+            shape.
+        histogram: Counts of those ratios in the bins of `HISTOGRAM_EDGES`.
         worst_case: The case with the worst ratio, as its JSON fields.
-        message: Report of what went wrong, many lines; empty if nothing did.
+        message: Description of the failure, many lines; empty if nothing failed.
         coverage: Regime to the number of cases that met it.
         seconds: Time of the whole property, all columns together.
+        no_method: Whether the subject has no method for the property at all, so that none of its
+            cases could be asked.
     """
 
     property: str
@@ -101,6 +115,12 @@ class Cell:
     message: str = ""
     coverage: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    no_method: bool = False
+
+    @property
+    def judged(self) -> bool:
+        """Whether the subject answered, so that there was something to judge."""
+        return self.cases > 0 or self.verdict in JUDGED
 
 
 @dataclass
@@ -108,15 +128,16 @@ class Results:
     """A whole run.
 
     Attributes:
-        settings: seed, examples, device, modes and so on, as the command was given.
+        settings: The settings of the run: seed, examples, device, modes and so on.
         spec: name, source and digest of the spec tested; None for the general grid of shapes.
         columns, properties, cells: The table; a cell may be absent where a run was cut short.
         deviations: The entries of deviations.toml that matched, as their fields.
         explanations: For a subject that keeps other conventions: `subject`, `property`, `asked`
             (spec), `fields` (field to the value with which it conforms; empty if none was found),
             `ratio_before`, `ratio_after`.
-        problems: Sentences on what is wrong with the run as a whole, such as an entry of
-            deviations.toml that names nothing; a run with one is not conformant.
+        problems: Sentences, each of which names something wrong with the run as a whole, such as an
+            entry of deviations.toml for an unknown property. A run with a problem is not
+            conformant.
         started: ISO 8601, UTC.
         seconds: Time of the run.
     """
@@ -133,20 +154,27 @@ class Results:
     seconds: float = 0.0
 
     @property
-    def conformant(self) -> bool:
-        """Something was judged, nothing that was is bad, and the run is whole."""
-        judged = any(cell.verdict in ("pass", "deviates") for cell in self.cells)
+    def verdict(self) -> RunVerdict:
+        """The verdict on the whole run. Every report, the command and its exit status show it."""
+        if not any(cell.judged for cell in self.cells):
+            return "NOTHING JUDGED"
         bad = any(cell.verdict in BAD for cell in self.cells)
-        return judged and not bad and not self.problems
+        good = any(cell.verdict in GOOD for cell in self.cells)
+        return "CONFORMANT" if good and not bad and not self.problems else "NOT CONFORMANT"
+
+    @property
+    def conformant(self) -> bool:
+        return self.verdict == "CONFORMANT"
 
     def cell(self, property_id: str, column: str) -> Cell | None:
-        found = (c for c in self.cells if (c.property, c.column) == (property_id, column))
-        return next(found, None)
+        """The cell of a property and a column; None where there is none."""
+        place = (property_id, column)
+        return next((c for c in self.cells if (c.property, c.column) == place), None)
 
     def to_json(self) -> str:
         """Indented JSON; infinite ratios are the text "inf", as JSON has no such number."""
-        data = {"schema": SCHEMA, **asdict(self), "conformant": self.conformant}
-        return json.dumps(finite(data), indent=1)
+        verdict = {"verdict": self.verdict, "conformant": self.conformant}
+        return json.dumps(finite({"schema": SCHEMA, **asdict(self), **verdict}), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Results:
@@ -173,7 +201,7 @@ def cell_of(fields: dict[str, Any]) -> Cell:
     """A cell from its JSON fields.
 
     Raises:
-        TypeError, ValueError: A field is missing, unknown or of another kind.
+        TypeError, ValueError: A field is missing, unknown or has another type.
     """
     cell = _CELL.validate_python(vars(Cell(**fields)))
     if (
@@ -185,7 +213,7 @@ def cell_of(fields: dict[str, Any]) -> Cell:
 
 
 def finite(value: Any) -> Any:
-    """Data as JSON can have it: numbers that are not finite as text."""
+    """Data that JSON can hold: numbers that are not finite become text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

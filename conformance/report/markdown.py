@@ -65,7 +65,7 @@ def _head(results: Results) -> list[str]:
     return [
         f"# {escaped(words.title(results))}",
         "",
-        f"**{words.overall(results)}**",
+        f"**{results.verdict}**",
         "",
         escaped(words.summary(results)),
         "",
@@ -128,8 +128,11 @@ def _explanations(results: Results) -> list[str]:
 
 def _bad(results: Results) -> list[str]:
     titles = {info.id: info.title for info in results.properties}
-    lines = ["## What is wrong", ""] if words.bad(results) else []
-    for cell in words.bad(results):
+    bad = words.bad(results)
+    lines = ["## What is wrong", ""] if bad or results.problems else []
+    if results.problems:
+        lines += [*(f"- {escaped(problem)}" for problem in results.problems), ""]
+    for cell in bad:
         name = f"{cell.property} {titles.get(cell.property, '')}".rstrip()
         lines += [f"### {escaped(name)} on {escaped(cell.column)}: {words.verdict(cell)}", ""]
         if cell.message:

@@ -19,14 +19,6 @@ def title(results: Results) -> str:
     return f"Conformance of {results.spec['name']}" if results.spec else "Conformance"
 
 
-def overall(results: Results) -> str:
-    """The verdict on the whole run."""
-    if results.conformant:
-        return "CONFORMANT"
-    bad = any(cell.verdict in BAD for cell in results.cells)
-    return "NOT CONFORMANT" if bad else "NOTHING JUDGED"
-
-
 def plain(text: str) -> str:
     """Text from a subject, any characters: lines kept, whatever a terminal acts on spelt out."""
     return "\n".join(printable(line.expandtabs()) for line in text.rstrip().split("\n"))

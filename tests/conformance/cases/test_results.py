@@ -60,8 +60,44 @@ def test_what_a_verdict_makes_of_a_run(verdict):
     assert one_cell("pass", verdict).conformant == (verdict in GOOD | NEITHER)
 
 
-def test_a_run_of_nothing_is_not_conformant():
-    assert not one_cell().conformant
+@pytest.mark.parametrize(
+    "verdicts, whole",
+    [
+        ((), "NOTHING JUDGED"),
+        (("missing", "not offered"), "NOTHING JUDGED"),
+        (("crashed",), "NOTHING JUDGED"),  # no case was answered
+        (("pass", "crashed"), "NOT CONFORMANT"),
+        (("fail",), "NOT CONFORMANT"),
+        (("uncovered",), "NOT CONFORMANT"),
+        (("deviates", "missing"), "CONFORMANT"),
+    ],
+)
+def test_the_verdict_on_a_run(verdicts, whole):
+    assert one_cell(*verdicts).verdict == whole
+    assert one_cell(*verdicts).conformant == (whole == "CONFORMANT")
+
+
+def test_a_run_that_stopped_after_some_cases_was_judged():
+    results = one_cell("crashed")
+    results.cells[0].cases = 3
+    assert results.verdict == "NOT CONFORMANT"
+
+
+def test_a_run_with_a_problem_is_not_conformant():
+    results = one_cell("pass")
+    results.problems = ["deviation x: no property is called Y"]
+    assert results.verdict == "NOT CONFORMANT"
+    results.cells[0].verdict = "missing"
+    assert results.verdict == "NOTHING JUDGED"
+
+
+def test_results_of_earlier_versions_are_read():
+    """They have neither `verdict` nor `no_method`."""
+    data = json.loads(sample().to_json())
+    del data["verdict"]
+    for cell in data["cells"]:
+        del cell["no_method"]
+    assert repr(Results.from_json(json.dumps(data))) == repr(sample())
 
 
 def test_a_cell_by_property_and_column():

@@ -71,7 +71,7 @@ def test_it_says_what_the_text_report_says():
     results = sample()
     text = Page(html(results)).text
     said = [
-        words.overall(results),
+        results.verdict,
         words.summary(results),
         words.run_line(results),
         *(words.explanation(entry) for entry in results.explanations),
