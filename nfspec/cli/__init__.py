@@ -4,12 +4,17 @@ Results go to stdout, what is wrong to stderr. Exit status: 0; 1 where `diff` fi
 `compare` and `conform` an implementation that is not the same;
 2 for anything that cannot be used; 130 when interrupted.
 
-One file for each command, which parses, calls and prints. Commands import every other room.
+One file for each command, which parses, calls and prints. Commands import every other room, and
+each is imported when it is asked for.
 """
 
 from __future__ import annotations
 
+import pkgutil
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,26 +23,93 @@ from typer.core import TyperGroup
 
 import nfspec
 from nfspec import streams
-from nfspec.cli.agc import agc
-from nfspec.cli.bench import bench
-from nfspec.cli.check import check
-from nfspec.cli.compare import compare
-from nfspec.cli.conform import conform, replay
-from nfspec.cli.convert import convert
-from nfspec.cli.cost import cost
-from nfspec.cli.diff import diff
-from nfspec.cli.evaluate import evaluate
-from nfspec.cli.listing import list_specs
-from nfspec.cli.new import new
-from nfspec.cli.plot import plot
-from nfspec.cli.show import show
-from nfspec.cli.train import train
 from nfspec.console import print_lines, say
 from nfspec.errors import InputError, NfspecError
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command that is not imported yet.
+
+    Attributes:
+        function: Module and name of its function.
+        summary: The first sentence of its help, which `nfspec --help` prints.
+    """
+
+    function: str
+    summary: str
+
+
+COMMANDS = {
+    "list": Command("nfspec.cli.listing:list_specs", "List the built-in networks and base specs."),
+    "show": Command("nfspec.cli.show:show", "Show the numbers a spec stands for, block by block."),
+    "agc": Command("nfspec.cli.agc:agc", "Show what clipping and weight decay do to each tensor."),
+    "check": Command("nfspec.cli.check:check", "Check that specs load and resolve."),
+    "diff": Command(
+        "nfspec.cli.diff:diff", "Show where two specs differ; exit status 1 if they do."
+    ),
+    "new": Command("nfspec.cli.new:new", "Write a commented spec to start from."),
+    "compare": Command("nfspec.cli.compare:compare", "Compare the frameworks with the reference."),
+    "conform": Command(
+        "nfspec.cli.conform:conform", "Test implementations against the float64 reference."
+    ),
+    "replay": Command(
+        "nfspec.cli.conform:replay", "Run one case and print the bound term by term."
+    ),
+    "bench": Command("nfspec.cli.bench:bench", "Measure a network next to its peers."),
+    "train": Command(
+        "nfspec.cli.train:train", "Train a network by its spec's recipe, or by nfspec's own."
+    ),
+    "evaluate": Command("nfspec.cli.evaluate:evaluate", "Evaluate a network on labelled images."),
+    "plot": Command(
+        "nfspec.cli.plot:plot", "Draw the loss, accuracy and clip fraction of trainings."
+    ),
+    "cost": Command(
+        "nfspec.cli.cost:cost", "Estimate what training takes: memory, a step, the run."
+    ),
+    "convert": Command(
+        "nfspec.cli.convert:convert",
+        "Convert weights.",
+    ),
+}
+
+
+@cache
+def _imported(name: str) -> Any:
+    """Import a command, and make of its function what typer runs."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name)(pkgutil.resolve_name(COMMANDS[name].function))
+    return typer.main.get_command(alone)
+
+
+class _Imported(Mapping[str, Any]):
+    """The commands by name; to look one up imports it."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        return _imported(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
 class _Commands(TyperGroup):
     """Commands whose expected errors end in a message and an exit status, not in a traceback."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = _Imported()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -103,23 +175,6 @@ def _options(
     ] = False,
 ) -> None:
     """Normalizer-Free Networks, written down once and the same in every framework."""
-
-
-app.command("list")(list_specs)
-app.command()(show)
-app.command()(agc)
-app.command()(check)
-app.command()(diff)
-app.command()(new)
-app.command()(compare)
-app.command()(conform)
-app.command()(replay)
-app.command()(bench)
-app.command()(train)
-app.command()(evaluate)
-app.command()(plot)
-app.command()(cost)
-app.command()(convert)
 
 
 def main() -> None:

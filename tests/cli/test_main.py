@@ -9,10 +9,11 @@ import typer
 from typer.testing import CliRunner
 
 import nfspec
+from nfspec.cli import COMMANDS as KNOWN
 from nfspec.cli import app
 from nfspec.cli.show import show
 
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = dict(typer.main.get_command(app).commands)
 FRAMEWORKS = ("keras", "torch", "jax", "tensorflow")
 
 
@@ -107,6 +108,29 @@ assert "rich" not in sys.modules
     result = python(code)
     assert (result.returncode, result.stderr) == (0, "")
     assert "  nfnet-f0 " in result.stdout
+
+
+@pytest.mark.parametrize(("line", "module"), [("list", "listing"), ("--help", None)])
+def test_a_command_is_imported_when_it_is_asked_for(line, module):
+    code = f"""
+import sys
+from nfspec.cli import main
+sys.argv = ["nfspec", {line!r}]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, *sorted(name for name in sys.modules if name.startswith("nfspec.cli.")))
+"""
+    result = python(code)
+    expected = ["0", *([f"nfspec.cli.{module}"] if module else [])]
+    assert result.stdout.splitlines()[-1].split() == expected
+
+
+def test_the_summaries_are_the_beginnings_of_the_helps():
+    assert list(COMMANDS) == list(KNOWN)
+    for name, command in COMMANDS.items():
+        assert command.name == name
+        assert command.get_short_help_str(limit=80) == KNOWN[name].summary
 
 
 def test_a_reader_who_leaves_early_is_no_error():
