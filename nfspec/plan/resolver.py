@@ -8,7 +8,8 @@ says so.
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from nfspec.arguments import instance
 from nfspec.language.spec import SCALAR_COLUMNS, Spec
@@ -23,7 +24,7 @@ from nfspec.plan import (
     Dropout,
     GlobalPool,
     Init,
-    Op,
+    Operation,
     Padding,
     Plan,
     Pool,
@@ -38,11 +39,12 @@ from nfspec.plan.checks import WIDTHS_COME_FROM, Problems, check, check_plan, st
 
 
 def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
-    """Work out what a spec means.
+    """Compute the plan of a spec: every width, beta and rate, and the operations in order.
 
     Args:
         spec: The spec.
-        stand_ins: Paths that say nothing of the author's intent, so that nothing is said of them.
+        stand_ins: Paths whose values replace the author's own, which could not be used; no problem
+            is reported for them.
 
     Raises:
         SpecError: The fields are well formed but no network can be made of them; has every reason.
@@ -55,13 +57,56 @@ def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
     return plan
 
 
+@dataclass(frozen=True)
+class StageRow:
+    """The entries of one stage in the columns of `[stages]`, which its blocks share.
+
+    `stride` is that of the first block.
+    """
+
+    stage: int
+    depth: int
+    stride: int
+    expansion: float
+    group_width: int | Literal["none"]
+    kernel: int
+    alpha: float
+    attention: Literal["se", "eca", "none"]
+
+
+def stage_rows(spec: Spec) -> list[StageRow]:
+    """A row for each stage, every column at full length."""
+    columns = [spec.stages.column(name) for name in SCALAR_COLUMNS]
+    return [
+        StageRow(stage, depth, **dict(zip(SCALAR_COLUMNS, entries, strict=True)))
+        for stage, (depth, *entries) in enumerate(zip(spec.stages.depth, *columns, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class _BlockNumbers:
+    """The numbers of one block that its stage's row does not have; see `Block`."""
+
+    name: str
+    index: int
+    in_channels: int
+    mid_channels: int
+    requested_mid_channels: int
+    out_channels: int
+    groups: int
+    stride: int
+    beta: float
+    expected_variance: float
+    drop_rate: float
+
+
 class _Builder:
     """Appends operations; each method returns the name of the operation whose output it leaves."""
 
     def __init__(self, spec: Spec, problems: Problems):
         self.spec = spec
         self.problems = problems
-        self.ops: list[Op] = []
+        self.ops: list[Operation] = []
         self.blocks: list[Block] = []
         self.taps: dict[str, str] = {}
         act = spec.activation
@@ -90,7 +135,7 @@ class _Builder:
             recipe=spec.recipe,
         )
 
-    def _add(self, op: Op) -> str:
+    def _add(self, op: Operation) -> str:
         self.ops.append(op)
         return op.name
 
@@ -142,13 +187,13 @@ class _Builder:
         )
 
     def _attention(self, kind: str, name: str, at: str, channels: int) -> tuple[str, int]:
-        """Returns the output's name, and SE's hidden width or ECA's kernel."""
+        """Channel attention: the output's name, and SE's hidden width or ECA's kernel."""
         spec = self.spec
         if kind == "none":
             return at, 0
         if kind == "se":
             hidden = rounded(channels * spec.se.ratio, spec.se.rounding, spec.se.divisor, 0.0)
-            op: Op = SqueezeExcite(
+            op: Operation = SqueezeExcite(
                 f"{name}.se",
                 (at,),
                 channels=channels,
@@ -188,29 +233,49 @@ class _Builder:
         return at, channels
 
     def _stages(self, at: str, channels: int) -> tuple[str, int]:
-        stages, rounding = self.spec.stages, self.spec.rounding
-        column = {name: stages.column(name) for name in SCALAR_COLUMNS}
         variance = 1.0  # expected variance of the block's input at initialisation
-        for s, depth in enumerate(stages.depth):
-            width = stages.width[s] * stages.width_factor
-            out = rounded(width, rounding.channels, rounding.divisor, 0.9)
-            if out < 1:
-                message = (
-                    f"{stages.width[s]}, times stages.width_factor and rounded down to a multiple "
-                    f"of {rounding.divisor}, is 0 channels"
-                )
-                path = ("stages", "width", s)
-                self.problems.add("SPEC-WIDTH", path, message, *WIDTHS_COME_FROM)
-                out = max(1, stages.width[s])
-            for b in range(depth):
-                values = {name: values[s] for name, values in column.items()}
-                if b:
-                    values["stride"] = 1
-                at = self._block(at, (s, b), (channels, out), variance, values)
+        for row in stage_rows(self.spec):
+            out = self._stage_width(row.stage)
+            for b in range(row.depth):
+                block = self._numbers(row, b, (channels, out), variance)
+                at = self._block(at, block, row)
                 channels = out
                 # The first block's shortcut conv resets the variance; the block adds its own.
-                variance = (1.0 if b == 0 else variance) + values["alpha"] ** 2
+                variance = (1.0 if b == 0 else variance) + row.alpha**2
         return at, channels
+
+    def _stage_width(self, s: int) -> int:
+        """Output channels of a stage."""
+        stages, rounding = self.spec.stages, self.spec.rounding
+        width = stages.width[s] * stages.width_factor
+        out = rounded(width, rounding.channels, rounding.divisor, 0.9)
+        if out >= 1:
+            return out
+        message = (
+            f"{stages.width[s]}, times stages.width_factor and rounded down to a multiple "
+            f"of {rounding.divisor}, is 0 channels"
+        )
+        self.problems.add("SPEC-WIDTH", ("stages", "width", s), message, *WIDTHS_COME_FROM)
+        return max(1, stages.width[s])
+
+    def _numbers(
+        self, row: StageRow, b: int, channels: tuple[int, int], variance: float
+    ) -> _BlockNumbers:
+        """Every number of a block but the size of its attention."""
+        asked, mid, groups = self._mid(row, b, channels)
+        return _BlockNumbers(
+            name=f"stages.{row.stage}.blocks.{b}",
+            index=b,
+            in_channels=channels[0],
+            mid_channels=mid,
+            requested_mid_channels=asked,
+            out_channels=channels[1],
+            groups=groups,
+            stride=row.stride if b == 0 else 1,
+            beta=self._beta(row.stage, b, variance),
+            expected_variance=variance,
+            drop_rate=self._drop_rate(),
+        )
 
     def _beta(self, s: int, b: int, variance: float) -> float:
         beta = self.spec.stages.beta
@@ -219,11 +284,11 @@ class _Builder:
         of_stage = beta[s] if isinstance(beta, tuple) else beta
         return of_stage[b] if isinstance(of_stage, tuple) else of_stage
 
-    def _asked(self, where: tuple[int, int], channels: tuple[int, int], values: Any) -> int:
+    def _asked(self, row: StageRow, b: int, channels: tuple[int, int]) -> int:
         """The bottleneck's width, before it is cut to whole groups."""
-        spec, (s, b) = self.spec, where
-        expansion, path = values["expansion"], stage_path(spec, "expansion", s)
-        if where == (0, 0) and spec.block.first_expansion != "same":
+        spec, s = self.spec, row.stage
+        expansion, path = row.expansion, stage_path(spec, "expansion", s)
+        if (s, b) == (0, 0) and spec.block.first_expansion != "same":
             expansion, path = spec.block.first_expansion, ("block", "first_expansion")
         base = channels[1] if spec.block.mid_from == "out" else channels[0]
         asked = rounded(base * expansion, spec.rounding.channels, spec.rounding.divisor, 0.9)
@@ -233,13 +298,11 @@ class _Builder:
             return base
         return asked
 
-    def _mid(
-        self, where: tuple[int, int], channels: tuple[int, int], values: Any
-    ) -> tuple[int, int, int]:
+    def _mid(self, row: StageRow, b: int, channels: tuple[int, int]) -> tuple[int, int, int]:
         """The bottleneck: width asked for, width used, groups."""
-        spec, (s, b) = self.spec, where
-        asked = self._asked(where, channels, values)
-        group_width = asked if values["group_width"] == "none" else values["group_width"]
+        spec, s = self.spec, row.stage
+        asked = self._asked(row, b, channels)
+        group_width = asked if row.group_width == "none" else row.group_width
         groups = asked // group_width
         path = stage_path(spec, "group_width", s)
         place = f"the bottleneck of {asked} (stage {s}, block {b})"
@@ -260,107 +323,88 @@ class _Builder:
         i, n = len(self.blocks), sum(self.spec.stages.depth)
         return drop.rate * i / n if drop.schedule == "exclusive" else drop.rate * i / max(1, n - 1)
 
-    def _block(
-        self,
-        x: str,
-        where: tuple[int, int],
-        channels: tuple[int, int],
-        variance: float,
-        values: Any,
-    ) -> str:
-        spec, (s, b) = self.spec, where
-        name = f"stages.{s}.blocks.{b}"
-        stride, kernel = values["stride"], values["kernel"]
-        asked, mid, groups = self._mid(where, channels, values)
-        beta, drop_rate = self._beta(s, b, variance), self._drop_rate()
-        width = ("stages", "width", s)
-
-        activated = self._act(f"{name}.act0", x, beta)
+    def _block(self, x: str, block: _BlockNumbers, row: StageRow) -> str:
+        """A residual block that reads the operation `x`."""
+        activated = self._act(f"{block.name}.act0", x, block.beta)
         shortcut = x
-        if stride > 1 or channels[0] != channels[1]:
-            shortcut = self._shortcut(name, x, activated, channels, stride, width)
-
-        out = self._conv(f"{name}.conv0", activated, (channels[0], mid), path=width)
-        for conv, step in (("1", stride), ("1b", 1))[: spec.block.convs]:
-            out = self._act(f"{name}.act{conv}", out)
-            out = self._conv(
-                f"{name}.conv{conv}",
-                out,
-                (mid, mid),
-                path=stage_path(spec, "group_width", s),
-                kernel=kernel,
-                stride=step,
-                groups=groups,
-            )
-        size = 0
-        if spec.attention.position == "mid":
-            out, size = self._attention(values["attention"], name, out, mid)
-        out = self._act(f"{name}.act2", out)
-        out = self._conv(
-            f"{name}.conv2",
-            out,
-            (mid, channels[1]),
-            path=width,
-            gain_init=spec.block.conv2_gain_init,
-        )
-        if spec.attention.position == "last":
-            out, size = self._attention(values["attention"], name, out, channels[1])
-        residual = out
-        if drop_rate > 0:
-            op = StochasticDepth(
-                f"{name}.stochastic_depth", (out,), drop_rate, spec.stochastic_depth.rescale
-            )
-            out = self._add(op)
+        if block.stride > 1 or block.in_channels != block.out_channels:
+            shortcut = self._shortcut(x, activated, block, row)
+        residual, attention_size = self._branch(activated, block, row)
+        out = residual
+        if block.drop_rate > 0:
+            rescale = self.spec.stochastic_depth.rescale
+            name = f"{block.name}.stochastic_depth"
+            out = self._add(StochasticDepth(name, (out,), block.drop_rate, rescale))
         out = self._add(
             Residual(
-                f"{name}.add",
+                f"{block.name}.add",
                 (out, shortcut),
-                block=name,
-                alpha=values["alpha"],
-                skip_gain=spec.block.skip_gain,
-                skip_gain_init=spec.block.skip_gain_init,
+                block=block.name,
+                alpha=row.alpha,
+                skip_gain=self.spec.block.skip_gain,
+                skip_gain_init=self.spec.block.skip_gain_init,
             )
         )
-        self.taps[name] = out
+        self.taps[block.name] = out
         self.blocks.append(
             Block(
-                name=name,
-                stage=s,
-                index=b,
-                in_channels=channels[0],
-                mid_channels=mid,
-                requested_mid_channels=asked,
-                out_channels=channels[1],
-                groups=groups,
-                kernel=kernel,
-                stride=stride,
-                alpha=values["alpha"],
-                beta=beta,
-                expected_variance=variance,
-                attention=values["attention"],
-                attention_size=size,
-                drop_rate=drop_rate,
+                **vars(block),
+                stage=row.stage,
+                kernel=row.kernel,
+                alpha=row.alpha,
+                attention=row.attention,
+                attention_size=attention_size,
                 residual=residual,
             )
         )
         return out
 
-    def _shortcut(
-        self,
-        name: str,
-        x: str,
-        activated: str,
-        channels: tuple[int, int],
-        stride: int,
-        path: Key,
-    ) -> str:
+    def _branch(self, activated: str, block: _BlockNumbers, row: StageRow) -> tuple[str, int]:
+        """The residual branch: its last operation, and the size of its attention."""
+        spec, name, mid = self.spec, block.name, block.mid_channels
+        width = ("stages", "width", row.stage)
+        out = self._conv(f"{name}.conv0", activated, (block.in_channels, mid), path=width)
+        for conv, stride in (("1", block.stride), ("1b", 1))[: spec.block.convs]:
+            out = self._act(f"{name}.act{conv}", out)
+            out = self._conv(
+                f"{name}.conv{conv}",
+                out,
+                (mid, mid),
+                path=stage_path(spec, "group_width", row.stage),
+                kernel=row.kernel,
+                stride=stride,
+                groups=block.groups,
+            )
+        size = 0
+        if spec.attention.position == "mid":
+            out, size = self._attention(row.attention, name, out, mid)
+        out = self._act(f"{name}.act2", out)
+        out = self._conv(
+            f"{name}.conv2",
+            out,
+            (mid, block.out_channels),
+            path=width,
+            gain_init=spec.block.conv2_gain_init,
+        )
+        if spec.attention.position == "last":
+            out, size = self._attention(row.attention, name, out, block.out_channels)
+        return out, size
+
+    def _shortcut(self, x: str, activated: str, block: _BlockNumbers, row: StageRow) -> str:
         at = activated if self.spec.block.shortcut_input == "activated" else x
-        step = stride
+        stride = block.stride
         if self.spec.block.shortcut == "avg_pool" and stride > 1:
             # Of the same size on both paddings: the last window of an odd side is cut short.
-            at = self._add(Pool(f"{name}.shortcut_pool", (at,), "avg", stride, stride, "same"))
-            step = 1
-        return self._conv(f"{name}.conv_shortcut", at, channels, path=path, stride=step)
+            name = f"{block.name}.shortcut_pool"
+            at = self._add(Pool(name, (at,), "avg", stride, stride, "same"))
+            stride = 1
+        return self._conv(
+            f"{block.name}.conv_shortcut",
+            at,
+            (block.in_channels, block.out_channels),
+            path=("stages", "width", row.stage),
+            stride=stride,
+        )
 
     def _head(self, at: str, channels: int) -> None:
         head = self.spec.head
