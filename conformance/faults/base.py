@@ -12,7 +12,7 @@ import numpy as np
 
 from nfspec.conformance.cases.case import Arrays, Clip
 from nfspec.errors import InputError
-from nfspec.plan import Activation, Plan, Residual
+from nfspec.plan import Activation, Plan, Residual, WSConv
 
 
 def _same(value: Any) -> Any:
@@ -30,7 +30,7 @@ class Fault:
         equivalent: Why no property can kill it; empty if one should.
         op: Changes a description (an operation of a plan, or a `Clip`).
         of_plan: Changes a plan, after `op` has changed its operations.
-        arrays: Changes a call's arrays, given the method and the description.
+        arrays: Changes a call's arrays, given the description.
         params: Changes a network's parameters.
         reply: Changes a worker's reply.
         patch: A context in which nfspec's own code is changed.
@@ -42,7 +42,7 @@ class Fault:
     equivalent: str = ""
     op: Callable[[Any], Any] = _same
     of_plan: Callable[[Plan], Plan] = _same
-    arrays: Callable[[str, Any, Arrays], Arrays] = lambda method, op, call: call
+    arrays: Callable[[Any, Arrays], Arrays] = lambda op, call: call
     params: Callable[[Arrays], Arrays] = _same
     reply: Callable[[dict[str, Any]], dict[str, Any]] = _same
     patch: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
@@ -75,12 +75,12 @@ def of_kind(kind: type[Any], /, **changes: Callable[[Any], Any]) -> Callable[[An
 
 
 def of_arrays(
-    method: str, change: Callable[[Any, Arrays], dict[str, Any]]
-) -> Callable[[str, Any, Arrays], Arrays]:
-    """A change of some of the arrays that a method is called with."""
+    kind: type[Any], change: Callable[[Any, Arrays], dict[str, Any]]
+) -> Callable[[Any, Arrays], Arrays]:
+    """A change of some of the arrays that descriptions of one kind are called with."""
 
-    def changed(asked: str, op: Any, call: Arrays) -> Arrays:
-        if asked != method:
+    def changed(op: Any, call: Arrays) -> Arrays:
+        if not isinstance(op, kind):
             return call
         new = {
             name: np.array(value, np.float32, order="C") for name, value in change(op, call).items()
@@ -154,7 +154,7 @@ def parametric(name: str) -> Fault:
 PARAMETRIC: dict[str, Callable[[float], dict[str, Any]]] = {
     # The product is rounded to float32 once more: by half of 1.2e-7 at most.
     "gain": lambda factor: {
-        "arrays": of_arrays("ws_conv", lambda op, call: {"gain": factor * np.float64(call["gain"])})
+        "arrays": of_arrays(WSConv, lambda op, call: {"gain": factor * np.float64(call["gain"])})
     },
     "lambda": lambda factor: {"op": of_kind(Clip, clipping=lambda op: op.clipping * factor)},
     "gamma": lambda factor: {"op": of_kind(Activation, gamma=lambda op: op.gamma * factor)},

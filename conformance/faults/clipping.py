@@ -167,10 +167,10 @@ CLIPPING = (
     Fault("agc-l1", "L1 norms", ("AGC-01",), patch=_norm(
         lambda ops, x, axes: ops.sum(ops.abs(x), axis=axes, keepdims=True))),
     Fault("agc-bf16", "norms of gradients rounded to bfloat16", ("AGC-01",),
-          arrays=of_arrays("agc", lambda op, call: {"gradient": truncated(call["gradient"], 7)})),
+          arrays=of_arrays(Clip, lambda op, call: {"gradient": truncated(call["gradient"], 7)})),
     Fault("agc-narrow-norm", "norms taken in bfloat16", ("AGC-01",), patch=_norm(_narrow_norm)),
     Fault("agc-gradient-scaled", "gradients still scaled for float16", ("AGC-01",),
-          arrays=of_arrays("agc", lambda op, call: {
+          arrays=of_arrays(Clip, lambda op, call: {
               "gradient": call["gradient"] * np.float32(1024.0)})),
     Fault("agc-head", "the classifier clipped, too", STEP, of_plan=_excluding),
     Fault("sgd-decay-on-gains", "weight decay on gains", STEP,

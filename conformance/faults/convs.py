@@ -117,7 +117,7 @@ def _field(name: str, what: str, *first: str, **changes: Any) -> Fault:
 
 
 def _call(name: str, what: str, *first: str, change: Any) -> Fault:
-    return Fault(name, what, first, arrays=of_arrays("ws_conv", change))
+    return Fault(name, what, first, arrays=of_arrays(WSConv, change))
 
 
 def _patch(name: str, what: str, *first: str, patch: Any) -> Fault:

@@ -17,7 +17,7 @@ from nfspec.conformance.faults.base import (
     of_params,
     patched,
 )
-from nfspec.plan import ECA, Activation, Op, Plan, Pool, Residual, SqueezeExcite
+from nfspec.plan import ECA, Activation, Dense, Operation, Plan, Pool, Residual, SqueezeExcite
 
 GELUS = {"gelu_tanh": "gelu_erf", "gelu_erf": "gelu_tanh"}
 WIRING = ("NET-03", "NET-01", "BLOCK-01")
@@ -41,11 +41,11 @@ def _betas(rule: Callable[[int, float], float]) -> Callable[[Plan], Plan]:
     return change
 
 
-def _rewired(change: Callable[[Plan, Op], Op]) -> Callable[[Plan], Plan]:
+def _rewired(change: Callable[[Plan, Operation], Operation]) -> Callable[[Plan], Plan]:
     return lambda plan: replace(plan, ops=tuple(change(plan, op) for op in plan.ops))
 
 
-def _raw_shortcut(plan: Plan, op: Op) -> Op:
+def _raw_shortcut(plan: Plan, op: Operation) -> Operation:
     """The shortcut's first operation reads the block's input, not its activation."""
     by_name = {other.name: other for other in plan.ops}
     first = op.name.endswith((".shortcut_pool", ".conv_shortcut"))
@@ -54,13 +54,13 @@ def _raw_shortcut(plan: Plan, op: Op) -> Op:
     return op
 
 
-def _attention_skipped(plan: Plan, op: Op) -> Op:
+def _attention_skipped(plan: Plan, op: Operation) -> Operation:
     """What reads an attention layer reads what that reads."""
     around = {o.name: o.inputs[0] for o in plan.ops if isinstance(o, SqueezeExcite | ECA)}
     return replace(op, inputs=tuple(around.get(name, name) for name in op.inputs))
 
 
-def _final_activation(plan: Plan, op: Op) -> Op:
+def _final_activation(plan: Plan, op: Operation) -> Operation:
     if op.name == "final_act":
         assert isinstance(op, Activation)
         return replace(op, kind="identity")
@@ -173,7 +173,7 @@ NETWORKS = (
     Fault("block-alpha", "alpha 0.2002 for 0.2", ("RES-01",),
           op=of_kind(Residual, alpha=lambda op: op.alpha * 1.001)),
     Fault("block-no-skip-gain", "the skip gain left out", ("RES-01",),
-          arrays=of_arrays("residual", lambda op, call: {
+          arrays=of_arrays(Residual, lambda op, call: {
               "skip_gain": np.ones(())} if "skip_gain" in call else {}),
           params=of_params("skip_gain", np.ones_like)),
     Fault("block-no-reset", "expected variance not reset by a stage's first block", WIRING,
@@ -190,10 +190,10 @@ NETWORKS = (
     Fault("se-activation", "another activation within squeeze-and-excitation", ("SE-01",),
           op=of_kind(SqueezeExcite, activation=lambda op: "gelu_tanh")),
     Fault("se-no-bias", "squeeze-and-excitation without its second bias", ("SE-01",),
-          arrays=of_arrays("squeeze_excite", lambda op, call: {
+          arrays=of_arrays(SqueezeExcite, lambda op, call: {
               "fc1.bias": np.zeros_like(call["fc1.bias"])})),
     Fault("eca-flipped", "ECA's taps in reverse", ("ECA-01",),
-          arrays=of_arrays("eca", lambda op, call: {"kernel": call["kernel"][::-1]})),
+          arrays=of_arrays(ECA, lambda op, call: {"kernel": call["kernel"][::-1]})),
     Fault("eca-gain", "ECA without its factor of 2", ("ECA-01", "ECA-02"),
           op=of_kind(ECA, gain=lambda op: 0.5 * op.gain)),
     Fault("pool-counts-padding", "an average that counts padding",
@@ -209,10 +209,10 @@ NETWORKS = (
     Fault("head-no-activation", "no activation after the final conv", WIRING,
           of_plan=_rewired(_final_activation)),
     Fault("head-no-bias", "the classifier without its bias", ("FC-01",),
-          arrays=of_arrays("dense", lambda op, call: {"bias": np.zeros_like(call["bias"])}),
+          arrays=of_arrays(Dense, lambda op, call: {"bias": np.zeros_like(call["bias"])}),
           params=of_params("head.fc.bias", np.zeros_like)),
     Fault("head-bf16", "the classifier's kernel rounded to bfloat16", ("FC-01", "FC-02"),
-          arrays=of_arrays("dense", lambda op, call: {"kernel": truncated(call["kernel"], 7)})),
+          arrays=of_arrays(Dense, lambda op, call: {"kernel": truncated(call["kernel"], 7)})),
     Fault("head-batch-mean", "1e-4 of the batch's mean in each image's features", ("NET-02",),
           patch=patched(MEAN, _batch_mean)),
     Fault("weights-f16", "kernels stored in half precision", ("WEIGHTS-01",),

@@ -94,4 +94,5 @@ def _foot(matrix: KillMatrix) -> Iterator[str]:
     yield "## Environment"
     yield ""
     for column, facts in matrix.facts.items():
-        yield f"- {column}: {facts['version']}, keras {facts['keras']}, on {facts['device']}"
+        keras = f", keras {facts['keras']}" if "keras" in facts else ""
+        yield f"- {column}: {facts['version']}{keras}, on {facts['device']}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nfspec import weights
-from nfspec.compilation import compile, select
+from nfspec.compilation import compile
 from nfspec.conformance import subjects
 from nfspec.conformance.cases.case import Arrays, Case, digest
 from nfspec.conformance.cases.weights import params_digest, trial_params
@@ -43,12 +43,11 @@ class Session:
 
     def __init__(self, subject: str, mode: str):
         made = subjects.load(subject)
-        select(made.framework)
         self.framework = frameworks.load(made.framework)
         self.framework.set_mode(mode)
         self.subject = made(mode)
         self.mode = mode
-        self.name = made.framework
+        self.name: Any = made.framework
         self.fault = NO_FAULT
         self.forward: Callable[[Any], dict[str, Any]] | None = None
         self._functions: dict[Any, Callable[..., Any]] = {}
@@ -73,7 +72,7 @@ class Session:
         self._inject(fault_named(fault))
         calls = asked.calls(wanted) if arrays is None else arrays
         reply = {"inputs": digest(calls), "case": wanted.id, "pid": os.getpid()}
-        calls = [self.fault.arrays(asked.method, wanted.op, call) for call in calls]
+        calls = [self.fault.arrays(wanted.op, call) for call in calls]
         with self.fault.patch():
             reply["outputs"] = getattr(self, f"_{asked.request}")(asked, wanted, calls)
         return self.fault.reply(reply)
@@ -84,11 +83,8 @@ class Session:
                 self._functions.clear()
             self.fault = fault
 
-    def _method(self, name: str) -> Callable[..., Any]:
-        found = getattr(self.subject, name, None)
-        if found is None:
-            raise subjects.NotOffered(f"{type(self.subject).__name__} has no {name}")
-        return found
+    def _method(self, asked: Property) -> Callable[..., Any]:
+        return subjects.method_of(self.subject, asked.method)
 
     def _compiled(self, asked: Property, case: Case, make: Callable[..., Any]) -> Any:
         """A function of the subject, compiled; the same object for the same description."""
@@ -100,7 +96,7 @@ class Session:
                 description: Any = self.fault.op(case.op)
             else:
                 description = self.fault.plan(self._plan(case))
-            self._functions[key] = make(self._method(asked.method)(description))
+            self._functions[key] = make(self._method(asked)(description))
         return self._functions[key]
 
     def _plan(self, case: Case) -> Any:
@@ -150,7 +146,8 @@ class Session:
 
         The layer is made anew, so that its draws depend on the case alone.
         """
-        make, op, x = self._method(asked.method), self.fault.op(case.op), calls[0]["x"]
+        make = self._method(asked)
+        op, x = self.fault.op(case.op), calls[0]["x"]
         replicas = [make(op, case.seed, replica) for replica in range(2)]
         steps = [(i, step) for step in range(2) for i in range(2)]
         found = {f"{i}/{step}": replicas[i](x, True) for i, step in steps}
@@ -160,7 +157,7 @@ class Session:
         """Taps of a network in training, called twice in each way."""
         plan = self.fault.plan(self._plan(case))
         params = shown(plan, self._params(case, plan))
-        ways = self._method("ways")(plan, params, case.seed)
+        ways = self._method(asked)(plan, params, case.seed)
         return {
             f"{way}/{call}/{tap}": y
             for way, forward in ways.items()
@@ -172,7 +169,7 @@ class Session:
         """A folded network's logits, and those after each way of changing its weights."""
         plan, x = self._plan(case), calls[0]["x"]
         first, *others = folded_weights(case)
-        forward, change = self._method("folded")(plan, first)
+        forward, change = self._method(asked)(plan, first)
         found = {"before": forward(x)}
         for way, params in zip(WAYS, others, strict=True):
             if way in change:
@@ -184,7 +181,7 @@ class Session:
     def _train(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         plan, (call,) = self.fault.plan(self._plan(case)), calls
         params = self._params(case, plan)
-        return self._method("train")(plan, params, call["x"], call["labels"], STEPS)
+        return self._method(asked)(plan, params, call["x"], call["labels"], STEPS)
 
     def _step(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         plan, (call,) = self.fault.plan(self._plan(case)), calls
@@ -192,11 +189,11 @@ class Session:
             {name: call[f"{kind}/{name}"] for name in plan.parameters}
             for kind in ("parameter", "momentum", "gradient")
         ]
-        return self._method("step")(plan, *parts, DONE)
+        return self._method(asked)(plan, *parts, DONE)
 
     def _weights(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         """Into a model, out of it, into a file, and from there into another model and out of it."""
-        through = self._method("through")
+        through = self._method(asked)
         plan = self._plan(case)
         first = through(plan, None)
         with tempfile.TemporaryDirectory() as folder:

@@ -1,49 +1,24 @@
-"""Subjects that compute in float64 NumPy, or fail in some way: tests copy this file as `fakes.py`.
+"""Subjects of NumPy, each right or failing in a way of its own: tests copy this file as `fakes.py`.
 
-It stands in for Keras and for the kit's module of PyTorch, so that a worker starts in a moment.
-Each start of a worker is a line of `starts`, in the present folder.
+Their workers start no framework. Each start of a worker is a line of `starts`, in the present
+folder.
 """
 
 import os
 import signal
 import sys
 import time
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
+from nfspec.conformance.subjects import NotOffered
 from nfspec.reference import operations as ops
 from nfspec.reference import training
 
 
-def stand_in(name, **attributes):
-    module = ModuleType(name)
-    module.__spec__ = ModuleSpec(name, None)
-    vars(module).update(attributes)
-    sys.modules[name] = module
-
-
-def compiled(function):
-    def call(*arrays):
-        return np.asarray(function(*(np.asarray(a, np.float64) for a in arrays)), np.float32)
-
-    return call
-
-
-stand_in("keras", backend=SimpleNamespace(backend=lambda: "torch"))
-stand_in(
-    "nfspec.conformance.workers.frameworks.torch",
-    set_mode=lambda mode: None,
-    switches=lambda: {"exact": "True"},
-    device=lambda: "cpu",
-    compiled=compiled,
-)
-
-
 class Good:
-    framework = "torch"
+    framework = "numpy"
 
     def __init__(self, mode):
         with Path("starts").open("a") as file:
@@ -58,7 +33,8 @@ class Good:
     def _function(self, method, function):
         def call(*arrays):
             self.before(method)
-            return self.after(method, function(*arrays))
+            y = function(*(np.asarray(a, np.float64) for a in arrays))
+            return self.after(method, np.asarray(y, np.float32))
 
         return call
 
@@ -132,12 +108,10 @@ class Narrow(Good):
     """Has no counterpart of one kind of what is asked for."""
 
     def activation(self, op):
-        from nfspec.conformance.subjects import NotOffered
-
         if op.kind == "selu":
             raise NotOffered("no selu")
         return super().activation(op)
 
 
 class NoFramework:
-    framework = "numpy"
+    framework = "mxnet"

@@ -8,12 +8,13 @@ import pytest
 
 from nfspec.conformance.cases.case import Clip, digest
 from nfspec.conformance.cases.precision import truncated
-from nfspec.conformance.cases.target import CONV, plan_of, target
+from nfspec.conformance.cases.target import CONV, SE, plan_of, target
 from nfspec.conformance.faults import FAULTS, NO_FAULT, fault_named
 from nfspec.conformance.faults.base import Fault, of_arrays, of_kind, of_params, parametric, patched
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.networks import weights
 from nfspec.errors import InputError
+from nfspec.plan import WSConv
 
 GENERAL = target(None)
 CUT = plan_of(GENERAL.source, True, True)
@@ -42,7 +43,7 @@ def changes_a_plan(fault):
 
 def changes_arrays(fault):
     return any(
-        digest([fault.arrays(asked.method, case.op, call)]) != digest([call])
+        digest([fault.arrays(case.op, call)]) != digest([call])
         for asked in PROPERTIES.values()
         if asked.request in ("call", "pull", "twice")
         for case in asked.cases(GENERAL)
@@ -178,10 +179,10 @@ def test_changes_of_descriptions_leave_others_alone():
 
 
 def test_changes_of_arrays_leave_others_alone():
-    change = of_arrays("agc", lambda op, call: {"x": 2.0 * call["x"]})
+    change = of_arrays(WSConv, lambda op, call: {"x": 2.0 * call["x"]})
     call = {"x": np.ones(2, np.float32), "y": np.ones(2, np.float32)}
-    assert change("pool", CONV, call) is call
-    found = change("agc", CONV, call)
+    assert change(SE, call) is call
+    found = change(CONV, call)
     assert found["x"].tolist() == [2.0, 2.0] and found["x"].dtype == np.float32
     assert found["y"] is call["y"] and call["x"].tolist() == [1.0, 1.0]
 
@@ -220,7 +221,7 @@ def test_faults_of_a_size(name):
 
 def test_a_gain_off_by_a_size():
     call = {"gain": np.float32([1.0, -2.0])}
-    found = parametric("gain+1e-03").arrays("ws_conv", CONV, call)["gain"]
+    found = parametric("gain+1e-03").arrays(CONV, call)["gain"]
     np.testing.assert_array_equal(found, np.float32([1.001, -2.002]))
 
 

@@ -1,11 +1,10 @@
-"""What the kit needs of a framework: modes, and functions of NumPy arrays. One file each, with the
-same names.
+"""Frameworks, one file each, all with the same names: the modes, and functions of NumPy arrays.
 
 `set_mode(mode)` sets the switches of a mode, or raises BackendError where the device has no such
 mode; `switches()` reads them back; `device()` names the device. `compiled(function)` takes a
 function of the framework's tensors (arrays, or dicts of arrays, in; a tensor or a dict of tensors
-out) and makes one of NumPy arrays; `gradient(function)` makes one that takes dy first and returns
-the gradient of Σ dy·y by each argument.
+out) and makes one of NumPy arrays; `gradient(function)` makes the function's vector-Jacobian
+product, which takes dy first and returns the gradient of Σ dy·y by each argument.
 """
 
 from __future__ import annotations
@@ -13,21 +12,22 @@ from __future__ import annotations
 import importlib
 import platform
 from importlib.metadata import version
-from typing import Any
+from types import ModuleType
 
-from nfspec.errors import BackendError
-
-Framework = Any  # one of the modules in this folder
+from nfspec.compilation import BACKENDS, select
 
 
-def load(name: str) -> Framework:
-    """The module of a framework.
+def load(name: str) -> ModuleType:
+    """Import a framework's module, and Keras where Keras runs on the framework.
+
+    Args:
+        name: A name of `nfspec.conformance.subjects.FRAMEWORKS`.
 
     Raises:
-        BackendError: There is none of that name.
+        BackendError: The framework is not installed, or Keras already runs on another one.
     """
-    if name not in ("jax", "torch", "tensorflow"):
-        raise BackendError(f'no framework "{name}"; expected jax, torch or tensorflow')
+    if name in BACKENDS:
+        select(name)
     return importlib.import_module(f"nfspec.conformance.workers.frameworks.{name}")
 
 
@@ -42,7 +42,7 @@ def facts(name: str, package: str = "") -> dict[str, str]:
         "backend": name,
         "version": version(package or name),
         **({"framework_version": version(name)} if package else {}),
-        "keras": version("keras"),
+        **({"keras": version("keras")} if name in BACKENDS else {}),
         "numpy": version("numpy"),
         "python": platform.python_version(),
         "device": load(name).device(),

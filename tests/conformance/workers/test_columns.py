@@ -54,8 +54,8 @@ def failure(runner):
 def test_a_good_one(runner, folder):
     good = runner("Good")
     assert good.column.name == "fakes:Good/cpu/f32"
-    assert (good.column.framework, good.column.problem) == ("torch", "")
-    assert good.column.facts["switches"] == {"exact": "True"}
+    assert (good.column.framework, good.column.problem) == ("numpy", "")
+    assert good.column.facts["backend"] == "numpy" and "keras" not in good.column.facts
     outputs = ask(good)
     assert outputs["y"].shape == ASKED.expect(CASE, CALLS).outputs["y"].value.shape
     ((_, pid),) = starts(folder)
