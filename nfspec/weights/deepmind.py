@@ -14,7 +14,22 @@ from typing import Any
 import numpy as np
 
 from nfspec.errors import WeightError
-from nfspec.plan import ECA, Plan, Residual
+from nfspec.plan import (
+    ECA,
+    Activation,
+    Conv,
+    Dense,
+    Dropout,
+    GlobalPool,
+    Operation,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    WSConv,
+    unknown_operation,
+)
 from nfspec.weights.arrays import converted, owned
 from nfspec.weights.checking import CLASSIFIER, Float32, check, text_names
 from nfspec.weights.files import writing
@@ -36,19 +51,37 @@ def _stem(plan: Plan) -> list[str]:
     return [op.name for op in plan.ops if op.name.startswith("stem.conv")]
 
 
+def _lacks(op: Operation) -> str | None:
+    """The reason why the original code has no such operation; None if it has it."""
+    match op:
+        case ECA():
+            return "has ECA"
+        case Conv():
+            return "is folded"
+        case Residual():
+            return None if op.skip_gain else "has no skip gains"
+        case (
+            WSConv() | Activation() | Pool() | SqueezeExcite() | StochasticDepth() | GlobalPool()
+            | Dropout() | Dense()
+        ):  # fmt: skip
+            return None
+        case _:
+            raise unknown_operation(op, "nfspec.weights.deepmind")
+
+
 def _refuse(plan: Plan) -> None:
-    """Raise for what the original code has no names for."""
-    reasons = []
-    if any(isinstance(op, ECA) for op in plan.ops):
-        reasons.append("has ECA")
-    if not all(op.skip_gain for op in plan.ops if isinstance(op, Residual)):
-        reasons.append("has no skip gains")
+    """Refuse a network for which the original code has no names.
+
+    Raises:
+        WeightError: It is such a network.
+    """
+    reasons = [reason for op in plan.ops if (reason := _lacks(op)) is not None]
     if plan.family != "nfnet" and len(_stem(plan)) > 1:
         reasons.append(
             f"has {len(_stem(plan))} stem convs, where {FAMILIES[plan.family][0]} has one"
         )
     if reasons:
-        message = f"{plan.name} {' and '.join(reasons)}"
+        message = f"{plan.name} {' and '.join(dict.fromkeys(reasons))}"
         raise WeightError(f"{message}; DeepMind's code cannot express that")
 
 
@@ -69,12 +102,12 @@ def names(plan: Plan) -> dict[str, tuple[str, str]]:
         modules |= {f"{row.name}.{conv}": f"{module}/~/{conv}" for conv in CONVS}
         modules[f"{row.name}.se.fc0"] = f"{module}/~/squeeze_excite/~/linear"
         modules[f"{row.name}.se.fc1"] = f"{module}/~/squeeze_excite/~/linear_1"
-    found = {}
+    places = {}
     for name in plan.parameters:
         layer, _, leaf = name.rpartition(".")
         linear = layer.rpartition(".")[2].startswith("fc")
-        found[name] = (modules[layer], (LINEAR if linear else OTHER)[leaf])
-    return found
+        places[name] = (modules[layer], (LINEAR if linear else OTHER)[leaf])
+    return places
 
 
 def _flat(tree: Any, source: str) -> dict[str, Any]:
@@ -83,13 +116,13 @@ def _flat(tree: Any, source: str) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         message = f"expected {{module: {{name: array}}}}, found {type(tree).__name__}"
         raise WeightError(f"{where}{message}")
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for module, arrays in text_names(tree, source).items():
         if not isinstance(arrays, Mapping):
-            what = f"{printable(module[:100])}: expected {{name: array}}"
-            raise WeightError(f"{where}{what}, found {type(arrays).__name__}")
-        found |= {f"{module}/{name}": value for name, value in text_names(arrays, source).items()}
-    return found
+            message = f"{printable(module[:100])}: expected {{name: array}}"
+            raise WeightError(f"{where}{message}, found {type(arrays).__name__}")
+        values |= {f"{module}/{name}": value for name, value in text_names(arrays, source).items()}
+    return values
 
 
 def from_deepmind(
@@ -98,18 +131,18 @@ def from_deepmind(
     """Weights of the original implementation as canonical ones.
 
     Args:
-        source: A file of DeepMind's (a pickle, although its name ends in .npz), of which only
-            arrays are taken, or {module: {name: array}} of NumPy or jax arrays.
+        source: A file of DeepMind's (a pickle, although its name ends in .npz), from which only
+            arrays are read, or {module: {name: array}} of NumPy or jax arrays.
         plan: The network.
-        classifier: False leaves the classifier out, whatever the source has of it.
+        classifier: False leaves the classifier out, even if the source has one.
 
     Returns:
         Canonical name to float32 array, in the plan's order, sharing no memory with `source`.
 
     Raises:
         NoClassifier: Only the classifier is missing.
-        WeightError: The file holds something else, the tensors are not this network's, a value is
-            none of float32's, or the original has no names for such a network.
+        WeightError: The file holds something else, the tensors are not this network's, float32
+            cannot hold a value, or the original has no names for such a network.
     """
     keys = {name: "/".join(place) for name, place in names(plan).items()}
     path = Path(source) if isinstance(source, str | Path) else None

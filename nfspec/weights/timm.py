@@ -19,7 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.errors import BackendError, WeightError
-from nfspec.plan import ECA, Plan, SqueezeExcite
+from nfspec.plan import (
+    ECA,
+    Activation,
+    Conv,
+    Dense,
+    Dropout,
+    GlobalPool,
+    Operation,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    WSConv,
+    unknown_operation,
+)
 from nfspec.weights.arrays import converted, owned
 from nfspec.weights.checking import CLASSIFIER, Float32, Shape, check, text_names
 from nfspec.weights.container import contents, write
@@ -42,8 +57,32 @@ COUNT = "n_averaged"  # what torch.optim.swa_utils keeps beside the weights
 PICKLES = 5  # in a file of PyTorch's before 1.6, before its tensors
 
 
+def _attention_place(plan: Plan, op: Operation) -> str | None:
+    """timm's name, within a block, of an operation that is attention; None for other operations.
+
+    Raises:
+        WeightError: timm has no such operation.
+    """
+    match op:
+        case SqueezeExcite() | ECA():
+            return "attn_last" if op.inputs[0] == f"{plan.section(op)}.conv2" else "attn"
+        case Conv():
+            raise WeightError(f"{plan.name} is folded, which timm has no names for")
+        case (
+            WSConv() | Activation() | Pool() | StochasticDepth() | Residual() | GlobalPool()
+            | Dropout() | Dense()
+        ):  # fmt: skip
+            return None
+        case _:
+            raise unknown_operation(op, "nfspec.weights.timm")
+
+
 def names(plan: Plan) -> dict[str, str]:
-    """Canonical name to timm's."""
+    """Canonical name to timm's.
+
+    Raises:
+        WeightError: The plan is folded.
+    """
     stem = [op.name for op in plan.ops if op.name.startswith("stem.conv")]
     layers = {name: f"stem.conv{i}" for i, name in enumerate(stem, 1)}
     if len(stem) == 1:
@@ -54,17 +93,15 @@ def names(plan: Plan) -> dict[str, str]:
         layers[row.name] = base
         layers |= {f"{row.name}.{ours}": f"{base}.{theirs}" for ours, theirs in CONVS.items()}
     for op in plan.ops:
-        if isinstance(op, SqueezeExcite | ECA):
-            block = plan.section(op)
-            place = "attn_last" if op.inputs[0] == f"{block}.conv2" else "attn"
-            base = f"{layers[block]}.{place}"
+        if (place := _attention_place(plan, op)) is not None:
+            base = f"{layers[plan.section(op)]}.{place}"
             layers |= {f"{op.name}.fc0": f"{base}.fc1", f"{op.name}.fc1": f"{base}.fc2"}
-            layers[op.name] = f"{base}.conv"  # of ECA, which has no layers within
-    found = {}
+            layers[op.name] = f"{base}.conv"  # ECA's, which has no layers within
+    theirs = {}
     for name in plan.parameters:
         layer, _, leaf = name.rpartition(".")
-        found[name] = f"{layers[layer]}.{LEAVES[leaf]}"
-    return found
+        theirs[name] = f"{layers[layer]}.{LEAVES[leaf]}"
+    return theirs
 
 
 def _theirs(name: str, array: NDArray[Any]) -> NDArray[Any]:
@@ -158,13 +195,13 @@ def _unwrapped(state: Any, roots: Collection[str], source: str) -> dict[str, Any
     if not isinstance(state, Mapping):
         where = f"{source}: " if source else ""
         raise WeightError(f"{where}expected a state dict, found {type(state).__name__}")
-    found = text_names(state, source)
-    found = {k: value for k, value in found.items() if k.rpartition(".")[2] != COUNT}
-    while len(firsts := {name.partition(".")[0] for name in found}) == 1:
-        if not firsts.isdisjoint(roots) or not all("." in name for name in found):
+    values = text_names(state, source)
+    values = {k: value for k, value in values.items() if k.rpartition(".")[2] != COUNT}
+    while len(firsts := {name.partition(".")[0] for name in values}) == 1:
+        if not firsts.isdisjoint(roots) or not all("." in name for name in values):
             break
-        found = {name.partition(".")[2]: value for name, value in found.items()}
-    return found
+        values = {name.partition(".")[2]: value for name, value in values.items()}
+    return values
 
 
 @contextmanager
@@ -177,8 +214,8 @@ def _state(source: Any, label: str) -> Iterator[Any]:
     if path.suffix not in SUFFIXES:
         raise WeightError(f"{label}: expected a file that ends in {', '.join(SUFFIXES)}")
     if path.suffix == ".safetensors":
-        with contents(path) as found:
-            yield found.tensors
+        with contents(path) as whole:
+            yield whole.tensors
     else:
         torch = _torch()
         with reading(path) as file:
@@ -197,15 +234,15 @@ def from_timm(
             prefixes that all names have are taken off. float16, bfloat16 and float64 become
             float32 where that holds their values.
         plan: The network.
-        classifier: False leaves the classifier out, whatever the source has of it.
+        classifier: False leaves the classifier out, even if the source has one.
 
     Returns:
         Canonical name to float32 array, in the plan's order, sharing no memory with `source`.
 
     Raises:
         NoClassifier: Only the classifier is missing, as from timm's `num_classes=0`.
-        WeightError: The file holds something else, the tensors are not this network's, or a value
-            is none of float32's.
+        WeightError: The file holds something else, the tensors are not this network's, or float32
+            cannot hold a value.
         BackendError: PyTorch is needed and not installed.
     """
     places, expected = names(plan), timm_shapes(plan)
