@@ -17,19 +17,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import typer
 
-from nfspec.compilation import select
-from nfspec.data.sources import open_sources
 from nfspec.files import write
-from nfspec.language.loader import given, load
-from nfspec.plan.initialise import init
-from nfspec.plan.resolver import resolve
-from nfspec.training.logs import read
-from nfspec.training.runs import recipe
-from nfspec.training.watching import Quiet
+from nfspec.training.failures import Diverged
+from nfspec.training.session import Options, train
 
 VARIANT = "nfnet-nano"
 BACKEND = "torch"
@@ -50,41 +43,28 @@ class Outcome:
 
 
 def trained(batch: int, rate: float, clipped: bool) -> Outcome:
-    """Train once; Keras already runs on a framework."""
-    from nfspec.backends.training.devices import Devices
-    from nfspec.backends.training.loop import Diverged, Settings, Training
-
-    source, held = open_sources("digits", 0.2, 0)
-    values: dict[tuple[str | int, ...], Any] = {
-        ("head", "classes"): len(source.classes),
-        ("agc", "enabled"): clipped,
-        ("recipe", "images"): len(source),
-        ("recipe", "batch"): batch,
-        ("recipe", "epochs"): EPOCHS,
-        ("recipe", "warmup_epochs"): WARMUP,
-        ("recipe", "learning_rate"): rate,
-        ("recipe", "learning_rate_images"): 0,
-        ("recipe", "ema_decay"): 0.0,
-    }
-    spec = load(VARIANT, [given("this comparison", values)])
-    plan = resolve(spec)
+    """Train once."""
     with TemporaryDirectory() as folder:
-        training = Training(
-            spec=spec,
-            run=recipe(plan),
-            source=source,
-            held=held,
-            folder=Path(folder),
-            settings=Settings(),
-            devices=Devices(),
-            watcher=Quiet(),
-            params=init(plan),
+        values = Path(folder, "values.toml")
+        values.write_text("ema_decay = 0.0\n", encoding="utf-8")
+        options = Options(
+            VARIANT,
+            "digits",
+            BACKEND,
+            out=Path(folder, "run"),
+            recipe=values,
+            epochs=EPOCHS,
+            batch=batch,
+            learning_rate=rate,
+            warmup=WARMUP,
+            clipping=None if clipped else "none",
         )
         try:
-            training.train()
+            final = train(options).final
         except Diverged:
             return Outcome(batch, rate, clipped, None)
-        return Outcome(batch, rate, clipped, read(training.log)[-1]["top1"])
+    assert final is not None
+    return Outcome(batch, rate, clipped, final["top1"])
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
@@ -137,7 +117,6 @@ def main(folder: Path) -> None:
     store = folder / "agc.json"
     done = json.loads(store.read_text(encoding="utf-8"))["outcomes"] if store.exists() else []
     outcomes = [Outcome(**entry) for entry in done]
-    select(BACKEND)
     facts = {name: version(name) for name in ("nfspec", "keras", BACKEND)}
     wanted = [(b, r, c) for b in BATCHES for r in RATES for c in (False, True)]
     known = {(o.batch, o.rate, o.clipped) for o in outcomes}
@@ -155,7 +134,7 @@ def main(folder: Path) -> None:
     text = [
         f"# {VARIANT} with and without AGC",
         "",
-        "Top-1 in percent on held-out digits, over the highest learning rate: "
+        "Top-1 in percent on held-out digits, over the peak learning rate: "
         f"{EPOCHS} epochs, {WARMUP} of warm-up, Nesterov momentum, no average of the weights. "
         f"Made by `make why`; {', '.join(f'{k} {v}' for k, v in facts.items())}.",
         "",

@@ -55,7 +55,9 @@ DOORS = {
     ("nfspec.compilation", "nfspec.rewrites"),
     ("nfspec.compilation", "nfspec.backends"),
     ("nfspec.language.loader", "nfspec.plan"),
+    ("nfspec.training.evaluating", "nfspec.backends"),
     ("nfspec.training.runs", "nfspec.backends"),
+    ("nfspec.training.session", "nfspec.backends"),
 }
 
 

@@ -26,16 +26,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
 from nfspec.errors import WeightError
+from nfspec.training.failures import OtherTraining
 from nfspec.weights.container import write
 from nfspec.weights.store import read_all
 
 FORMAT = "nfspec-checkpoint/2"
 NAME = re.compile(r"step-([0-9]{8,18})\.safetensors")
 KEPT = 2  # the newest; and the best
-
-
-class OtherTraining(WeightError):
-    """A checkpoint of another training than the one that is to go on."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,33 +20,23 @@ from nfspec.backends.layers.drop import Drop
 from nfspec.backends.optimizers import AGC
 from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.backends.training import checkpoints, evaluation
-from nfspec.backends.training.checkpoints import OtherTraining, Position
+from nfspec.backends.training.checkpoints import Position
 from nfspec.backends.training.devices import Devices
 from nfspec.data.batches import Examples, Share, batches, held_out
 from nfspec.data.sources import Source
-from nfspec.errors import InputError, NfspecError, WeightError
+from nfspec.errors import InputError, WeightError
 from nfspec.files import sweep
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.clipping import matches
 from nfspec.plan.initialise import Params, generator
 from nfspec.training import logs
+from nfspec.training.failures import Diverged, OtherTraining
 from nfspec.training.runs import Run
 from nfspec.training.scores import Score
+from nfspec.training.watching import Watcher
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-
-
-class Diverged(NfspecError):
-    """A loss that is not a number, after which there is nothing to go on with."""
-
-
-class Watcher(Protocol):
-    """What is told of a training."""
-
-    def step(self, entry: logs.Entry) -> None: ...
-    def evaluation(self, entry: logs.Entry) -> None: ...
-    def message(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +120,7 @@ class Training:
 
     @property
     def log(self) -> Path:
-        return self.folder / "log.jsonl"
+        return self.folder / logs.NAME
 
     @property
     def checkpoints(self) -> Path:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nfspec import weights
 from nfspec.console import compact, print_lines, say
-from nfspec.errors import InputError, WeightError
+from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.language.loader import given, load
 from nfspec.language.reading import Layer
@@ -20,62 +18,7 @@ from nfspec.outputs import FORCE_HELP, require_free
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites.grey import to_grey
-from nfspec.weights.timm import SUFFIXES as TIMM_SUFFIXES
-
-
-class Kind(StrEnum):
-    """Whose names and layout a weight file has."""
-
-    NFSPEC = "nfspec"
-    DEEPMIND = "deepmind"
-    TIMM = "timm"
-
-
-SUFFIXES = {
-    Kind.NFSPEC: (".safetensors",),
-    Kind.DEEPMIND: (".npz",),
-    Kind.TIMM: TIMM_SUFFIXES,
-}
-READERS = {
-    Kind.NFSPEC: weights.load,
-    Kind.DEEPMIND: weights.from_deepmind,
-    Kind.TIMM: weights.from_timm,
-}
-WRITERS = {
-    Kind.NFSPEC: weights.save,
-    Kind.DEEPMIND: weights.to_deepmind,
-    Kind.TIMM: weights.to_timm_file,
-}
-
-
-def _by_suffix(path: Path, option: str) -> Kind:
-    """The first kind of file with such a name: nfspec's before timm's."""
-    for kind, suffixes in SUFFIXES.items():
-        if path.suffix in suffixes:
-            return kind
-    advice = f"give {option}, one of {', '.join(Kind)}"
-    if not option:
-        known = (f"{kind}: {' '.join(suffixes)}" for kind, suffixes in SUFFIXES.items())
-        advice = f"expected a name that ends as one of {'; '.join(known)}"
-    raise InputError(f"{path}: its name does not say what it is; {advice}")
-
-
-def kind_of_input(path: Path, option: str = "") -> Kind:
-    """Whose weights a file has, by its name and content; `option` is where to say so instead."""
-    kind = _by_suffix(path, option)
-    return Kind.TIMM if kind is Kind.NFSPEC and not _is_ours(path) else kind
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a safetensors file says that nfspec wrote it. A damaged one says nothing."""
-    from nfspec.weights.container import contents
-    from nfspec.weights.store import FORMAT
-
-    try:
-        with contents(path) as found:
-            return found.metadata.get("format") == FORMAT
-    except WeightError:
-        return False
+from nfspec.weights.kinds import READERS, SUFFIXES, WRITERS, Kind, kind_of_file, kind_of_name
 
 
 def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
@@ -123,7 +66,7 @@ def convert(
     unless --to is timm. Nothing in a file is run, whoever wrote it: of a pickle only its arrays are
     read.
     """
-    to = target_kind or _by_suffix(target, "--to")
+    to = target_kind or kind_of_name(target, "--to")
     _check_paths(source, target, to, force)
     spec = load(variant)
     plan = resolve(spec)
@@ -134,7 +77,7 @@ def convert(
     require_free_memory(plan, "convert the weights of", 2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        params = READERS[source_kind or kind_of_input(source, "--from")](source, given_plan)
+        params = READERS[source_kind or kind_of_file(source, "--from")](source, given_plan)
     if grey:
         params = to_grey(given_plan, params, plan)
     for warning in caught:

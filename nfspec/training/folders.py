@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+import nfspec
 from nfspec.arguments import MAX_SEED
 from nfspec.compilation import Backend
+from nfspec.data.sources import DIGITS
 from nfspec.errors import InputError
-from nfspec.files import TEMPORARY, content
+from nfspec.files import TEMPORARY, content, write
+from nfspec.language.spec import Spec
+from nfspec.language.template import resolved
 from nfspec.language.validation import shown
 from nfspec.outputs import LOCK, alone
 from nfspec.wording import found_text, printable
@@ -91,6 +96,45 @@ def read_facts(folder: Path) -> Facts:
         what = "missing" if first["type"] == "missing" else what
         where = f"{shown(first['loc'])}: " if first["loc"] else ""
         raise InputError(f"{path}: not what nfspec train wrote: {where}{what}") from None
+
+
+def write_facts(
+    folder: Path,
+    spec: Spec,
+    classes: Sequence[str],
+    *,
+    data: str | Path,
+    backend: str,
+    seed: int,
+    held_out: float,
+) -> None:
+    """Write spec.toml and run.json, from which `nfspec evaluate` knows what was trained, and how.
+
+    Args:
+        folder: The training's folder.
+        spec: The spec that is trained.
+        classes: Names of the classes, in the order of the outputs.
+        data: The images, as the user named them.
+        backend: The framework, whose version is written, too.
+        seed: The training's seed.
+        held_out: Share of each class that is not trained on.
+
+    Raises:
+        OSError: A file cannot be written; `filename` is its path.
+    """
+    facts = {
+        "nfspec": nfspec.__version__,
+        "keras": version("keras"),
+        backend: version(backend),
+        "variant": spec.name,
+        "data": DIGITS if str(data) == DIGITS else str(Path(data).resolve()),
+        "backend": backend,
+        "seed": seed,
+        "held_out": held_out,
+        "classes": list(classes),
+    }
+    write(folder / "spec.toml", "\n".join(resolved(spec)) + "\n")
+    write(folder / RUN, json.dumps(facts, indent=2) + "\n")
 
 
 def _require_usable(folder: Path, resume: bool, force: bool) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nfspec.files import opened, write
 
+NAME = "log.jsonl"  # of the log in a training's folder
 Entry = dict[str, Any]
 LONGEST = 2**16  # bytes of a line
 Number = Annotated[float, Field(gt=-1e40, lt=1e40)]  # any in float32 that is finite

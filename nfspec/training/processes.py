@@ -71,17 +71,6 @@ def require_memory(plan: Plan, run: Run, devices: int, memory: int) -> None:
     )
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a framework says that memory did not suffice."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError")
-        or "RESOURCE_EXHAUSTED" in text
-        or "can't allocate memory" in text
-    )
-
-
 def devices_of(backend: str, devices: int) -> int:
     """The number of devices of a training: torchrun's processes, or as many as were asked for.
 

@@ -84,16 +84,16 @@ def asked_for(values: Mapping[str, tuple[Key, Any]]) -> list[Layer]:
     return [given(option, {path: value}) for option, (path, value) in chosen.items()]
 
 
-def clipping_of(text: str | None) -> list[Layer]:
-    """What --clipping says: a number, or "none"."""
-    if text is None:
+def clipping_of(value: float | str | None) -> list[Layer]:
+    """The option --clipping as a layer: a number, as a text or not, or "none"."""
+    if value is None:
         return []
-    if text == "none":
+    if value == "none":
         return [given("--clipping", {("agc", "enabled"): False})]
     try:
-        value = float(text)
-    except ValueError:
-        raise InputError(f'--clipping: expected a number, or "none"; found "{text}"') from None
+        value = float(value)
+    except (ValueError, TypeError):
+        raise InputError(f'--clipping: expected a number, or "none"; found "{value}"') from None
     return [given("--clipping", {("agc", "enabled"): True, ("agc", "clipping"): value})]
 
 

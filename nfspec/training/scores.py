@@ -59,6 +59,18 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:
     )
 
 
+def shares(top1: int, top5: int, images: int) -> list[str]:
+    """Lines with the shares of right answers, and their 95 % confidence intervals."""
+    lines = []
+    for name, right in (("top-1", top1), ("top-5", top5)):
+        low, high = interval(right, images)
+        lines.append(
+            f"{name}  {right / images:7.2%}  (95 % interval {low:.2%} to {high:.2%}, "
+            f"{right:,} of {images:,})"
+        )
+    return lines
+
+
 def interval(right: int, images: int) -> tuple[float, float]:
     """Wilson's 95 % confidence interval of a share (Wilson 1927), of at least one image."""
     share = right / images

@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a progress bar, or lines where there is no terminal.
+"""Progress of a training while it runs: a bar on a terminal, lines elsewhere.
 
 Names of files and classes are shown without what a terminal would act on. A terminal that is gone,
 or a reader that has left, does not end a training: all that is shown is in its log, too.
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nfspec.console import say
 from nfspec.errors import InputError
@@ -19,6 +19,14 @@ from nfspec.training.logs import Entry
 from nfspec.wording import printable
 
 SECONDS_BETWEEN_LINES = 30.0
+
+
+class Watcher(Protocol):
+    """An object that is told of a training."""
+
+    def step(self, entry: Entry) -> None: ...
+    def evaluation(self, entry: Entry) -> None: ...
+    def message(self, text: str) -> None: ...
 
 
 def _numbers(entry: Entry) -> str:
@@ -36,7 +44,7 @@ def _evaluated(entry: Entry) -> str:
 
 
 class Lines:
-    """For what is not a terminal."""
+    """A watcher that prints to what is not a terminal."""
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -55,7 +63,7 @@ class Lines:
 
 
 class Bar:
-    """For a terminal."""
+    """A watcher that prints to a terminal."""
 
     def __init__(self, progress: Any, steps: int):
         self.progress = progress
@@ -75,11 +83,13 @@ class Bar:
 
     def message(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            self.progress.console.print(printable(text), markup=False, highlight=False, emoji=False)
+            self.progress.console.print(
+                printable(text), markup=False, highlight=False, emoji=False, soft_wrap=True
+            )
 
 
 class Quiet:
-    """For the other processes of a training."""
+    """A watcher that prints nothing, as in all processes of a training but the first."""
 
     def step(self, entry: Entry) -> None:
         pass
@@ -97,7 +107,7 @@ class WithTensorBoard:
         InputError: tensorboardX is not installed.
     """
 
-    def __init__(self, inner: Any, folder: Path):
+    def __init__(self, inner: Watcher, folder: Path):
         try:
             import tensorboardX  # noqa: F401
         except ModuleNotFoundError:
@@ -132,15 +142,13 @@ class WithTensorBoard:
 
 
 @contextlib.contextmanager
-def watching(steps: int, rank: int) -> Iterator[Any]:
-    """A watcher for one training of so many steps."""
+def watching(steps: int) -> Iterator[Watcher]:
+    """A watcher for one training of so many steps: a bar on a terminal's stderr, else lines."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if rank:
-        yield Quiet()
-    elif not console.is_terminal:
+    if not console.is_terminal:
         yield Lines(steps)
     else:
         columns = (BarColumn(8), MofNCompleteColumn(), "{task.description}", TimeRemainingColumn())

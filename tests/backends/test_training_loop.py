@@ -20,12 +20,13 @@ import nfspec.weights.store
 from nfspec.backends.layers.drop import Drop
 from nfspec.backends.training import checkpoints, evaluation
 from nfspec.backends.training.devices import Devices
-from nfspec.backends.training.loop import Diverged, Settings, Training
+from nfspec.backends.training.loop import Settings, Training
 from nfspec.data.images import fit, normalise
 from nfspec.data.sources import Source, split
 from nfspec.files import replacing
 from nfspec.reference.training import smoothed
 from nfspec.training import logs
+from nfspec.training.failures import Diverged
 from nfspec.training.scores import Score, score
 from nfspec.weights import container
 from nfspec.weights.files import writing

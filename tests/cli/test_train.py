@@ -740,10 +740,11 @@ def test_memory_that_does_not_suffice_for_the_batch_but_for_parts_of_it(train, p
 
 
 HUGE = """\
-import shutil, sys, types
+import shutil, types
+from nfspec.training import session
 patch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**15))
 def init(plan, seed): raise MemoryError("drawn")
-patch.setattr(sys.modules["nfspec.cli.train"], "init", init)
+patch.setattr(session, "init", init)
 """
 
 

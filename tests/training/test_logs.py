@@ -163,7 +163,7 @@ def test_cutting_a_log_that_is_not_there_makes_an_empty_one(tmp_path):
     assert (tmp_path / "log.jsonl").read_bytes() == b""
 
 
-@pytest.mark.parametrize("method", ["write_text", "replace"])
+@pytest.mark.parametrize("method", ["write_bytes", "replace"])
 def test_a_log_is_cut_whole_or_not_at_all(log, monkeypatch, method):
     def full(*arguments, **how):
         raise OSError(28, "No space left on device")

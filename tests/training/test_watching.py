@@ -12,6 +12,7 @@ from rich.cells import cell_len
 
 import nfspec
 from nfspec.training import watching as module
+from nfspec.training.session import quietly
 from nfspec.training.watching import Bar, Lines, Quiet, WithTensorBoard, watching
 
 STEP = {
@@ -120,7 +121,7 @@ def barred(terminal, capsys):
     """What a bar shows at last, on a terminal of 80 columns."""
 
     def last_line(steps, *entries):
-        with watching(steps, 0) as bar:
+        with watching(steps) as bar:
             for entry in entries:
                 bar.step(entry)
         lines = shown(capsys.readouterr().err)
@@ -152,7 +153,7 @@ def test_a_bar_without_clipping_has_room_for_long_trainings(barred):
 
 
 def test_the_bar_of_a_terminal_shows_steps_evaluations_and_messages(terminal, capsys):
-    with watching(330, 0) as bar:
+    with watching(330) as bar:
         assert isinstance(bar, Bar)
         bar.step({**STEP, "step": 7})
         bar.evaluation(HELD)
@@ -171,7 +172,7 @@ def test_the_bar_of_a_terminal_shows_steps_evaluations_and_messages(terminal, ca
 def test_a_bar_says_what_it_is_told_to_the_letter(terminal, capsys):
     """Names of files, which are neither markup nor a way to write pictures."""
     message = "set/a:dog:.png [b]: cannot be read; left out"
-    with watching(330, 0) as bar:
+    with watching(330) as bar:
         bar.message(message)
     assert message in shown(capsys.readouterr().err)
 
@@ -182,12 +183,12 @@ SPELT = r"set/\x1b[2J\x1b]0;title\x07a\nb\udcff.png: cannot be read; left out"
 
 def test_names_do_not_reach_the_terminal_as_commands(terminal, capsys, monkeypatch):
     """Names of files and classes are anybody's."""
-    with watching(330, 0) as bar:
+    with watching(330) as bar:
         bar.message(NAMES)
     assert SPELT in shown(capsys.readouterr().err)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
-    with watching(330, 0) as lines:
+    with watching(330) as lines:
         lines.message(NAMES)
     assert capsys.readouterr().err == f"{SPELT}\n"
 
@@ -210,7 +211,7 @@ class Gone:
 def test_a_terminal_that_is_gone_does_not_end_a_training(terminal, monkeypatch, kind):
     if not kind:
         monkeypatch.delenv("FORCE_COLOR")
-    with watching(330, 0) as watcher:
+    with watching(330) as watcher:
         assert type(watcher) is (Bar if kind else Lines)
         monkeypatch.setattr(sys, "stderr", Gone(kind))
         watcher.step(STEP)
@@ -221,20 +222,21 @@ def test_a_terminal_that_is_gone_does_not_end_a_training(terminal, monkeypatch, 
 # which
 
 
-def test_what_is_no_terminal_gets_lines_and_the_other_processes_nothing(monkeypatch, capsys):
+def test_what_is_no_terminal_gets_lines(monkeypatch, capsys):
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
-    with watching(330, 0) as watcher:
+    with watching(330) as watcher:
         assert type(watcher) is Lines
         assert watcher.steps == 330
-    with watching(330, 1) as watcher:
-        assert type(watcher) is Quiet
     assert capsys.readouterr() == ("", "")
 
 
-def test_in_a_terminal_the_other_processes_are_quiet_too(terminal, capsys):
-    with watching(330, 3) as watcher:
+def test_a_quiet_watcher_prints_nothing(terminal, capsys):
+    with quietly(330) as watcher:
         assert type(watcher) is Quiet
+        watcher.step(STEP)
+        watcher.evaluation({})
+        watcher.message("text")
     assert capsys.readouterr() == ("", "")
 
 

@@ -1,0 +1,423 @@
+"""One training from its options to its files, as `nfspec train` and Python callers run it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nfspec.arguments import MAX_SEED, number, whole
+from nfspec.compilation import BACKENDS, default_backend, missing
+from nfspec.data.images import require_channels
+from nfspec.data.sources import Source, open_sources
+from nfspec.errors import BackendError, InputError, NfspecError
+from nfspec.language.loader import given, load
+from nfspec.language.reading import Layer
+from nfspec.language.spec import Spec
+from nfspec.plan.free_memory import require_free_memory
+from nfspec.plan.initialise import Params, init
+from nfspec.plan.resolver import resolve
+from nfspec.training import frameworks, logs
+from nfspec.training.failures import explained
+from nfspec.training.folders import claimed, clear, write_facts
+from nfspec.training.plots import plot
+from nfspec.training.processes import Asked, devices_of, is_first, require_disk, require_memory
+from nfspec.training.recipes import (
+    DEFAULT,
+    Wanted,
+    asked_for,
+    clipping_of,
+    default_for,
+    fine_tuning,
+    read_recipe,
+)
+from nfspec.training.runs import Run, recipe
+from nfspec.training.starting import start_from
+from nfspec.training.watching import Quiet, Watcher, WithTensorBoard
+from nfspec.weights.kinds import READERS, kind_of_file
+
+if TYPE_CHECKING:
+    from nfspec.backends.training.devices import Devices
+    from nfspec.backends.training.loop import Training
+
+WORKERS = max(2, min(16, os.cpu_count() or 1))
+NEEDED = {
+    "grain": "which reads the images",
+    "matplotlib": "which draws training.png",
+    "tensorboardX": "which writes the files for TensorBoard",
+}
+Watching = Callable[[int], AbstractContextManager[Watcher]]
+
+
+def quietly(steps: int) -> AbstractContextManager[Watcher]:
+    """A watcher that shows nothing; the folder's log.jsonl has everything."""
+    return contextlib.nullcontext(Quiet())
+
+
+@dataclass(frozen=True)
+class Options:
+    """A network to train, the images, and how; None leaves a choice to the spec or to nfspec.
+
+    Errors call an option by its name on the command line.
+
+    Attributes:
+        variant: Built-in spec, or path of a .toml file.
+        data: Folder of class folders of images, or "digits".
+        backend: "jax", "torch" or "tensorflow".
+        out: The training's folder; runs/VARIANT-DATA-BACKEND if None.
+        resume: Go on with the training in the folder.
+        force: Start over in a folder that holds a training or other files.
+        init: File of weights to start from, nfspec's, DeepMind's or timm's.
+        new_head: Draw the classifier anew though the one in `init` would fit.
+        freeze: Patterns of the names of parameters that stay as they are, such as "stem.*".
+        recipe: A .toml file of values that replace the spec's.
+        epochs, batch, learning_rate, warmup, precision: In place of the recipe's. The learning
+            rate is the peak, and does not scale with the batch; the warm-up is in epochs.
+        clipping: Lambda of AGC, or "none".
+        size: Side of all images, px.
+        accumulation: Micro-batches in a batch.
+        devices: Devices that share each batch. On PyTorch each is a process of torchrun's.
+        shard: Spread the parameters over the devices, on JAX.
+        seed: Seed of initialisation, order, augmentation and dropping.
+        workers: Threads that read images.
+        held_out: Share of each class to evaluate on, where the data has no folder for that.
+        checkpoint_minutes: Minutes between checkpoints, beside the one after each epoch.
+        stop_at: Step to stop at; 0 for the recipe's last.
+        tensorboard: Write files for TensorBoard, too.
+
+    Raises:
+        InputError: A number has a wrong type, or is out of range.
+    """
+
+    variant: str | Path
+    data: str | Path
+    backend: str | None = None
+    out: str | Path | None = None
+    resume: bool = False
+    force: bool = False
+    init: str | Path | None = None
+    new_head: bool = False
+    freeze: tuple[str, ...] = ()
+    recipe: str | Path | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    warmup: float | None = None
+    clipping: float | str | None = None
+    size: int | None = None
+    precision: str | None = None
+    accumulation: int = 1
+    devices: int = 1
+    shard: bool = False
+    seed: int = 0
+    workers: int = WORKERS
+    held_out: float = 0.2
+    checkpoint_minutes: float = 10.0
+    stop_at: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        whole("accumulation", self.accumulation, 1)
+        whole("devices", self.devices, 1)
+        whole("workers", self.workers, 1)
+        whole("stop_at", self.stop_at, 0)
+        number("seed", whole("seed", self.seed, 0), 0, MAX_SEED)
+        number("held_out", self.held_out, 0.01, 0.9)
+        number("checkpoint_minutes", self.checkpoint_minutes, 0.0)
+
+    def layers(self, spec: Spec) -> list[Layer]:
+        """The values that the options put over a spec's, each under the name of its option."""
+        peak = self.learning_rate
+        values = {
+            "--epochs": (("recipe", "epochs"), self.epochs),
+            "--batch": (("recipe", "batch"), self.batch),
+            "--lr": (("recipe", "learning_rate"), peak),
+            "--lr of any batch": (("recipe", "learning_rate_images"), None if peak is None else 0),
+            "--warmup": (("recipe", "warmup_epochs"), self.warmup),
+            "--size": (("input", "train"), self.size),
+            "--size of evaluation": (("input", "test"), self.size),
+            "--precision": (("recipe", "precision"), self.precision),
+        }
+        return [
+            *(fine_tuning(spec) if self.init is not None else []),
+            *([read_recipe(Path(self.recipe))] if self.recipe is not None else []),
+            *asked_for(values),
+            *clipping_of(self.clipping),
+        ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A training as it is when `train` returns.
+
+    Attributes:
+        folder: Folder of the weights, checkpoints, log and picture.
+        steps: Steps of the whole run.
+        step: Steps done so far; None if it was stopped before it began.
+        stopped: Whether somebody asked it to stop.
+        entries: Its log: a dict for each step, and one for each evaluation. Only the first of
+            several processes has it.
+    """
+
+    folder: Path
+    steps: int
+    step: int | None
+    stopped: bool
+    entries: list[logs.Entry] = field(default_factory=list)
+
+    @property
+    def final(self) -> logs.Entry | None:
+        """The last evaluation, of weights.safetensors."""
+        return next((entry for entry in reversed(self.entries) if "top1" in entry), None)
+
+    @property
+    def best(self) -> logs.Entry | None:
+        """The first evaluation with the highest top-1, of best.safetensors."""
+        evaluations = [entry for entry in self.entries if "top1" in entry]
+        return max(evaluations, key=lambda entry: entry["top1"], default=None)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training that can begin: its options are checked, and no framework is imported yet.
+
+    Attributes:
+        options: As they were given.
+        backend: Framework.
+        wanted: The spec and all that was asked for over it.
+        spec: The spec to train.
+        run: Its recipe.
+        source, held: Images to train on, and to evaluate on.
+        devices: Devices in all.
+        folder: Its folder.
+        first: Whether this is the first process, which writes the files.
+        own_recipe: Whether the spec has a recipe of its own.
+        classes: Classes of the spec as it was written.
+    """
+
+    options: Options
+    backend: str
+    wanted: Wanted
+    spec: Spec
+    run: Run
+    source: Source
+    held: Source
+    devices: int
+    folder: Path
+    first: bool
+    own_recipe: bool
+    classes: int
+
+    @property
+    def needs_processes(self) -> bool:
+        """Whether processes have to be started for the devices, as torchrun does."""
+        return self.backend == "torch" and self.devices > 1 and "RANK" not in os.environ
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder, if this is the first process; see that the disk has room."""
+        if not self.first:
+            yield
+            return
+        with claimed(self.folder, self.options.resume, self.options.force):
+            require_disk(self.folder, self.run.plan, self.run)
+            yield
+
+    def train(self, watching: Watching = quietly, asked: Asked | None = None) -> Outcome:
+        """Train, as `nfspec.training.session.train`."""
+        asked = asked or Asked()
+        options, run, plan = self.options, self.run, self.run.plan
+        with self.claimed():
+            frameworks.start(self.backend)
+            from nfspec.backends.training import devices as engines
+
+            engine = engines.devices(self.devices, options.shard)
+            require_memory(plan, run, self.devices, engines.memory(self.devices))
+            params, origin = self._weights()
+            images = run.batch // run.accumulation
+            show = watching(run.steps) if self.first else quietly(run.steps)
+            try:
+                with show as watcher, explained(self.folder, images, plan.train_size):
+                    for line in [*origin, *self._summary()]:
+                        watcher.message(line)
+                    if options.tensorboard and self.first:
+                        watcher = WithTensorBoard(watcher, self.folder / "tensorboard")
+                    step = self._steps(self._training(engine, watcher, params, asked), asked)
+            except NfspecError:
+                engine.close()
+                raise
+            engine.close()
+            if not self.first or step is None:
+                return Outcome(self.folder, run.steps, step, asked.to_stop())
+            entries = logs.read(self.folder / logs.NAME)
+            if any("loss" in entry for entry in entries):
+                plot({self.spec.name: entries}, self.folder / "training.png")
+            return Outcome(self.folder, run.steps, step, asked.to_stop(), entries)
+
+    def _weights(self) -> tuple[Params, list[str]]:
+        """The weights to start from, and a line that says whence they are if not drawn."""
+        options = self.options
+        if options.init is None:
+            return init(self.run.plan, options.seed), []
+        path = Path(options.init)
+        params, drawn = start_from(
+            path,
+            READERS[kind_of_file(path)],
+            self.wanted.plan,
+            (len(self.source.classes), self.classes),
+            new_head=options.new_head,
+            seed=options.seed,
+        )
+        head = ", with a new classifier" if drawn else ""
+        return params, [f"starts from {path}{head}"]
+
+    def _summary(self) -> list[str]:
+        """What is about to be trained, in lines."""
+        variant, data = str(self.options.variant), str(self.options.data)
+        images = (
+            f"{len(self.source):,} to train on, {len(self.held):,} held out, "
+            f"{len(self.source.classes)} classes"
+        )
+        return [
+            *([] if self.own_recipe else [f"{variant} has no [recipe]; {DEFAULT} is taken"]),
+            *str(self.run).split("\n"),
+            f"data           {data}: {images}",
+        ]
+
+    def _training(
+        self, engine: Devices, watcher: Watcher, params: Params, asked: Asked
+    ) -> Training:
+        """The network on its devices, and everything around it."""
+        from nfspec.backends.training.loop import Settings, Training
+
+        options, finetune = self.options, self.spec.finetune
+        frozen = finetune.freeze if options.init is not None and finetune else ()
+        return Training(
+            spec=self.spec,
+            run=self.run,
+            source=self.source,
+            held=self.held,
+            folder=self.folder,
+            settings=Settings(
+                options.seed,
+                options.workers,
+                (*options.freeze, *frozen),
+                options.checkpoint_minutes,
+                options.stop_at,
+            ),
+            devices=engine,
+            watcher=watcher,
+            params=params,
+            stop=asked.to_stop,
+        )
+
+    def _steps(self, training: Training, asked: Asked) -> int | None:
+        """Train from where it is to the end; the step reached, or None if it may not begin."""
+        if asked.to_stop():
+            return None
+        if self.options.resume:
+            training.resume()
+        elif self.first:
+            clear(self.folder)
+        if self.first and training.position.step == 0:
+            write_facts(
+                self.folder,
+                self.spec,
+                self.source.classes,
+                data=self.options.data,
+                backend=self.backend,
+                seed=self.options.seed,
+                held_out=self.options.held_out,
+            )
+        asked.training = True
+        return training.train().step
+
+
+def prepare(options: Options) -> Session:
+    """Check options, and see that all that they need is there; nothing is written.
+
+    Raises:
+        NfspecError: Something is missing, or cannot be used.
+    """
+    backend = options.backend or default_backend()
+    _require_installed(backend, options)
+    variant = str(options.variant)
+    written = load(variant)
+    usual = default_for(written)
+    base = load(variant, usual)
+    layers = [*usual, *options.layers(base)]
+    source, held = open_sources(options.data, options.held_out, options.seed)
+    layers.append(given("the data", {("recipe", "images"): len(source)}))
+    wanted = Wanted(variant, layers)
+    spec = wanted.spec(len(source.classes))
+    require_channels(spec.input)
+    plan = resolve(spec)
+    # For the weights alone; `require_memory` looks at the memory of the devices later.
+    require_free_memory(plan, "train", 1)
+    if spec.recipe and spec.recipe.batch > spec.recipe.epochs * len(source):
+        raise InputError(
+            f"--batch: {spec.recipe.batch} images are more than the {len(source)} to train on, in "
+            f"all of {spec.recipe.epochs} epochs"
+        )
+    run = recipe(plan, accumulation=options.accumulation)
+    devices, micro = devices_of(backend, options.devices), run.batch // run.accumulation
+    if micro % devices:
+        raise InputError(f"--batch: {micro} images do not divide by {devices}")
+    name = Path(options.data).name or "data"
+    folder = Path("runs") / f"{spec.name}-{name}-{backend}".replace("/", "-")
+    return Session(
+        options=options,
+        backend=backend,
+        wanted=wanted,
+        spec=spec,
+        run=run,
+        source=source,
+        held=held,
+        devices=devices,
+        folder=folder if options.out is None else Path(options.out),
+        first=is_first(backend),
+        own_recipe=not usual,
+        classes=base.head.classes,
+    )
+
+
+def _require_installed(backend: str, options: Options) -> None:
+    """See that the packages which a training needs are there, before anything is begun."""
+    if (message := missing(backend) if backend in BACKENDS else None) is not None:
+        raise BackendError(f"{backend}: {message}")
+    for name, purpose in NEEDED.items():
+        wanted = options.tensorboard or name != "tensorboardX"
+        if wanted and importlib.util.find_spec(name) is None:
+            raise InputError(f"{name}, {purpose}, is not installed; run: pip install {name}")
+    if options.shard and backend != "jax":
+        raise BackendError(
+            f"--shard: jax alone spreads parameters, by keras.distribution; not {backend}"
+        )
+
+
+def train(options: Options, watching: Watching = quietly, asked: Asked | None = None) -> Outcome:
+    """Train a network by its spec's recipe, or by nfspec's own, in a folder.
+
+    Args:
+        options: The network, the images, and how.
+        watching: Called with the number of steps; returns a context manager that gives the watcher
+            to tell of every step, evaluation and message.
+        asked: Set its `caught` to 1 from elsewhere, and the training stops after the present step
+            with a checkpoint.
+
+    Returns:
+        What was done; its folder holds spec.toml, run.json, log.jsonl, training.png, checkpoints,
+        and the last and the best weights.
+
+    Raises:
+        TrainingError: It had begun and could not go on; its folder says how far it came.
+            `Diverged` if the loss was not finite.
+        OtherTraining: The folder's checkpoints are of another training.
+        NfspecError: Something is missing, or cannot be used; nothing was written.
+    """
+    return prepare(options).train(watching, asked)
