@@ -21,15 +21,19 @@ from threadpoolctl import threadpool_limits
 
 from nfspec import reference
 from nfspec.compilation import BACKENDS
-from nfspec.conformance.bounds.bands import bands
 from nfspec.conformance.cases.case import Arrays, Case, Clip
-from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.conformance.cases.results import Cell, Column, Results
 from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.properties import PROPERTIES, Property
-from nfspec.conformance.properties.base import Expectation, Expected, Outputs, judge
-from nfspec.conformance.properties.networks import NET_01, SAMPLES, block_plan, case_plan, weights
+from nfspec.conformance.properties.base import Expected, Outputs, judge
+from nfspec.conformance.properties.networks import (
+    NET_01,
+    block_plan,
+    case_plan,
+    weights,
+    within_bands,
+)
 from nfspec.conformance.running.run import Progress, Settings, columns, essential_cases
 from nfspec.conformance.workers.columns import Runner
 from nfspec.conformance.workers.pool import WorkerError
@@ -165,14 +169,13 @@ class Question:
         def run(noise: Rounding | None = None) -> dict[str, Any]:
             return reference.forward(plan, params, x, rounding=noise)
 
-        values = run()
         if exact:
-            band = bands(run, values, MODES[e.case.mode], SAMPLES)
+            outputs = within_bands(run, e.case)
         else:
             if id(e) not in self._asked_for:
                 self._asked_for[id(e)] = self.asked.expect(e.case, e.calls)
-            band = {n: w.terms["rounding"] for n, w in self._asked_for[id(e)].outputs.items()}
-        outputs = {n: Expectation(v, {"rounding": band[n]}, rms=True) for n, v in values.items()}
+            asked = self._asked_for[id(e)].outputs
+            outputs = {name: replace(asked[name], value=value) for name, value in run().items()}
         return Expected(outputs, optional=frozenset(outputs))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from nfspec.conformance.cases.target import Target
 
 Array = NDArray[np.float64]
 Outputs = Mapping[str, NDArray[Any]]
+# The work that a worker does for a property; `nfspec.conformance.workers.server` says how.
+Work = Literal[
+    "call", "vjp", "twice", "network", "block", "drop", "ways", "folded", "train", "step", "weights"
+]
 ALL_MODES = ("f32", "tf32", "bf16", "f16")
 FULL_MODES = ("f32", "tf32")
 
@@ -136,7 +140,7 @@ class Property:
 
     Attributes:
         id, tier, title: As reports have them.
-        request: Work that a worker is asked to do; a method of `worker.Session`.
+        request: The work that a worker does.
         method: The subject's method that does it.
         cases: The case of each description and regime, seeds apart: the essential ones.
         calls: The arrays of a case, one dict for each call; a pure function of the case.
@@ -151,7 +155,7 @@ class Property:
     id: str
     tier: int
     title: str
-    request: str
+    request: Work
     method: str
     cases: Callable[[Target], Iterable[Case]]
     calls: Callable[[Case], list[Arrays]]

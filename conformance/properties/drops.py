@@ -1,9 +1,9 @@
 """Properties of layers that drop at random: stochastic depth and dropout.
 
 Single draws cannot be compared with a reference. Their frequencies are compared with the
-probabilities instead, within a bound that chance alone exceeds about never. The rest is compared as
-elsewhere: the values that are kept, the factor that rescales them, that an image is dropped as a
-whole, and that inference drops nothing.
+probabilities instead, within a bound that chance alone practically never exceeds. The rest is
+compared as elsewhere: the values that are kept, the factor that rescales them, that an image is
+dropped as a whole, and that inference drops nothing.
 """
 
 from __future__ import annotations
@@ -28,32 +28,31 @@ from nfspec.conformance.properties.base import (
 )
 
 Mask = NDArray[np.bool_]
-Found = dict[str, tuple[Array, Expectation]]  # the value found, and the expected one
+Statistics = dict[str, tuple[Array, Expectation]]  # by name: the value, and the expected one
 
 SHAPES = {p.StochasticDepth: (2**14, 1, 2, 3), p.Dropout: (2**12, 64)}
 DRAWS = tuple(f"{replica}/{step}" for replica in range(2) for step in range(2))
 
 
-def add_event(found: Found, name: str, mask: Mask, probability: float) -> None:
+def add_event(statistics: Statistics, name: str, mask: Mask, probability: float) -> None:
     """Add the frequency of an event; `mask` says of each independent draw whether it happened."""
     terms = {"chance": np.asarray(chance(mask.size, probability))}
-    found[name] = np.asarray(mask.mean()), Expectation(np.asarray(probability), terms)
+    statistics[name] = np.asarray(mask.mean()), Expectation(np.asarray(probability), terms)
 
 
-def add_pairs(found: Found, name: str, gone: Mask, rate: float) -> None:
+def add_pairs(statistics: Statistics, name: str, gone: Mask, rate: float) -> None:
     """Add the frequency with which both of two neighbours are dropped, for each axis. Each element
     is in one pair only, so that pairs are independent."""
     for axis, size in enumerate(gone.shape):
         if size > 1:
             first, second = (np.take(gone, range(i, size - size % 2, 2), axis) for i in range(2))
-            add_event(
-                found, f"{name}, both of neighbours along axis {axis}", first & second, rate**2
-            )
+            both = f"{name}, both of neighbours along axis {axis}"
+            add_event(statistics, both, first & second, rate**2)
     half = len(gone) // 2
-    both = gone[:half] & gone[half : 2 * half]
-    add_event(found, f"{name}, the same place of both halves of the batch", both, rate**2)
-    for part, name_of in ((gone[:half], "first"), (gone[half:], "second")):
-        add_event(found, f"{name}, {name_of} half of the batch", part, rate)
+    twice = gone[:half] & gone[half : 2 * half]
+    add_event(statistics, f"{name}, the same place of both halves of the batch", twice, rate**2)
+    for part, which in ((gone[:half], "first"), (gone[half:], "second")):
+        add_event(statistics, f"{name}, {which} half of the batch", part, rate)
 
 
 def _kept(x: Array, y: Array, gone: Mask, factor: float) -> Array:
@@ -63,48 +62,50 @@ def _kept(x: Array, y: Array, gone: Mask, factor: float) -> Array:
     return np.asarray(error.max())
 
 
-def add_exact(found: Found, name: str, value: Any, bound: float = 0.0) -> None:
+def add_exact(statistics: Statistics, name: str, value: Any, bound: float = 0.0) -> None:
     """Add a value that should be 0, within a bound of rounding; chance plays no part in it."""
     terms = {"rounding": np.asarray(bound)} if bound else {}
-    found[name] = np.asarray(value, np.float64), Expectation(np.zeros(()), terms)
+    statistics[name] = np.asarray(value, np.float64), Expectation(np.zeros(()), terms)
 
 
-def _layer(case: Case, x: Array, outputs: Outputs) -> Found:
+def _layer(case: Case, x: Array, outputs: Outputs) -> Statistics:
     """The statistics of a layer, each with its expected value."""
     op = case.op
     whole = isinstance(op, p.StochasticDepth)
     u = (MODES[case.mode] if whole else MODES["f32"]).store
     factor = 1.0 / (1.0 - op.rate) if getattr(op, "rescale", True) else 1.0
-    found: Found = {}
+    statistics: Statistics = {}
     masks = {}
     for name in DRAWS:
         y = outputs[name].astype(np.float64)
         gone = y == 0.0
         # Both the factor and the product are rounded.
-        add_exact(found, f"{name} kept", _kept(x, y, gone, factor), 3.0 * u)
+        add_exact(statistics, f"{name} kept", _kept(x, y, gone, factor), 3.0 * u)
         if whole:
             flat = gone.reshape(len(gone), -1)
-            add_exact(found, f"{name} dropped in part", (flat.any(1) & ~flat.all(1)).mean())
+            add_exact(statistics, f"{name} dropped in part", (flat.any(1) & ~flat.all(1)).mean())
             gone = flat.all(1)
         masks[name] = gone
-        add_event(found, f"{name} dropped", gone, op.rate)
-        add_pairs(found, f"{name} dropped", gone, op.rate)
+        add_event(statistics, f"{name} dropped", gone, op.rate)
+        add_pairs(statistics, f"{name} dropped", gone, op.rate)
     for one, other in combinations(DRAWS, 2):
-        add_event(found, f"dropped in {one} and in {other}", masks[one] & masks[other], op.rate**2)
-    add_exact(found, "inference", np.abs(outputs["inference"].astype(np.float64) - x).max())
-    return found
+        both = masks[one] & masks[other]
+        add_event(statistics, f"dropped in {one} and in {other}", both, op.rate**2)
+    add_exact(statistics, "inference", np.abs(outputs["inference"].astype(np.float64) - x).max())
+    return statistics
 
 
-def values_of(found: Found) -> Outputs:
-    return {name: value for name, (value, _) in found.items()}
+def values_of(statistics: Statistics) -> Outputs:
+    """The values without the expected ones."""
+    return {name: value for name, (value, _) in statistics.items()}
 
 
-def _reduced_layer(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+def _reduced_layer(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
     x = calls[0]["x"].astype(np.float64)
     names = (*DRAWS, "inference")
-    if any(name not in found or found[name].shape != x.shape for name in names):
+    if any(name not in outputs or outputs[name].shape != x.shape for name in names):
         return {}
-    return values_of(_layer(case, x, found))
+    return values_of(_layer(case, x, outputs))
 
 
 def _expect_layer(case: Case, calls: list[Arrays]) -> Expected:

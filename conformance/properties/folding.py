@@ -7,23 +7,21 @@ That copy has to follow the weights.
 from __future__ import annotations
 
 from nfspec import reference
-from nfspec.conformance.bounds.bands import bands
 from nfspec.conformance.cases.case import Arrays, Case
-from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.reduction import SIDE
-from nfspec.conformance.properties.base import Array, Expectation, Expected, Property
+from nfspec.conformance.properties.base import Array, Expected, Property
 from nfspec.conformance.properties.networks import (
-    SAMPLES,
     case_plan,
     network,
     photographs,
     weights,
+    within_bands,
 )
 from nfspec.reference.rounding import Rounding
 
 IMAGES = 2
 
-# Ways in which users change weights, in the order in which they are tried.
+# The ways in which users change weights, in the order in which they are tried.
 WAYS = (
     "assign",  # by Keras, each variable by itself
     "set_weights",
@@ -50,9 +48,7 @@ def _expect(case: Case, calls: list[Arrays]) -> Expected:
         def run(noise: Rounding | None = None, params: Arrays = params) -> dict[str, Array]:
             return {"logits": reference.forward(plan, params, x, rounding=noise)["logits"]}
 
-        exact = run()
-        band = bands(run, exact, MODES[case.mode], SAMPLES)["logits"]
-        outputs[name] = Expectation(exact["logits"], {"rounding": band}, rms=True)
+        outputs[name] = within_bands(run, case)["logits"]
     return Expected(outputs, optional=frozenset(WAYS[1:]))
 
 

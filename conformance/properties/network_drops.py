@@ -16,7 +16,6 @@ import numpy as np
 
 from nfspec import plan as p
 from nfspec import reference
-from nfspec.conformance.bounds.bands import bands
 from nfspec.conformance.bounds.chance import UNLIKELY, chance
 from nfspec.conformance.cases.case import DROPS, Arrays, Case
 from nfspec.conformance.cases.precision import MODES
@@ -31,19 +30,19 @@ from nfspec.conformance.properties.base import (
     Property,
 )
 from nfspec.conformance.properties.drops import (
-    Found,
     Mask,
+    Statistics,
     add_event,
     add_exact,
     add_pairs,
     values_of,
 )
 from nfspec.conformance.properties.networks import (
-    SAMPLES,
     block_plan,
     case_plan,
     photographs,
     weights,
+    within_bands,
 )
 from nfspec.conformance.properties.training import by_role, first_step
 from nfspec.plan import Plan
@@ -161,7 +160,7 @@ def _head_rate(plan: Plan) -> float:
     return next((op.rate for op in plan.ops if isinstance(op, p.Dropout)), 0.0)
 
 
-def _among(found: Found, name: str, mask: Mask, known: Mask, probability: float) -> None:
+def _among(statistics: Statistics, name: str, mask: Mask, known: Mask, probability: float) -> None:
     """Add the frequency of an event among the features that are known.
 
     It counts as right where less than an eighth of them are known, because an activation made the
@@ -170,29 +169,35 @@ def _among(found: Found, name: str, mask: Mask, known: Mask, probability: float)
     count = mask.size // 8
     share = mask[known].mean() if known.sum() >= count else probability
     terms = {"chance": np.asarray(chance(count, probability))}
-    found[name] = np.asarray(share), Expectation(np.asarray(probability), terms)
+    statistics[name] = np.asarray(share), Expectation(np.asarray(probability), terms)
 
 
-def _network(case: Case, way: str, seen: Seen) -> Found:
+def _network(case: Case, way: str, seen: Seen) -> Statistics:
     """The statistics of a network in training, called twice in one way."""
-    plan, found = case_plan(case), Found()
+    plan, statistics = case_plan(case), Statistics()
     for name, gone in seen.gone.items():
         rate = _rate(plan, name)[0]
         errors = seen.errors[name]
-        found[f"{way}/{name}"] = errors, Expectation(np.zeros(errors.shape), rms=True)
-        add_event(found, f"{way}/{name} dropped", gone, rate)
-        add_pairs(found, f"{way}/{name} dropped", gone[0], rate)
-        add_event(found, f"{way}/{name} dropped in both calls", gone[0] & gone[1], rate**2)
+        statistics[f"{way}/{name}"] = errors, Expectation(np.zeros(errors.shape), rms=True)
+        add_event(statistics, f"{way}/{name} dropped", gone, rate)
+        add_pairs(statistics, f"{way}/{name} dropped", gone[0], rate)
+        add_event(statistics, f"{way}/{name} dropped in both calls", gone[0] & gone[1], rate**2)
     for one, other in combinations(seen.gone, 2):
         product = _rate(plan, one)[0] * _rate(plan, other)[0]
         both = seen.gone[one] & seen.gone[other]
-        add_event(found, f"{way}/both {one} and {other} dropped", both, product)
-    rate, gone, known = _head_rate(plan), seen.features, seen.known
+        add_event(statistics, f"{way}/both {one} and {other} dropped", both, product)
+    return {**statistics, **_features(way, seen, _head_rate(plan))}
+
+
+def _features(way: str, seen: Seen, rate: float) -> Statistics:
+    """The statistics of the features that dropout sets to 0 before the classifier."""
+    statistics: Statistics = {}
+    gone, known = seen.features, seen.known
     # Three results are rounded: the factor, the product, and the classifier's sum.
-    add_exact(found, f"{way}/features kept", seen.error, 4.0 * MODES["f32"].store)
-    _among(found, f"{way}/features dropped", gone, known, rate)
+    add_exact(statistics, f"{way}/features kept", seen.error, 4.0 * MODES["f32"].store)
+    _among(statistics, f"{way}/features dropped", gone, known, rate)
     twice = gone[0] & gone[1], known[0] & known[1]
-    _among(found, f"{way}/features dropped in both calls", *twice, rate**2)
+    _among(statistics, f"{way}/features dropped in both calls", *twice, rate**2)
     for axis, size in enumerate(gone.shape[1:]):
         if size > 1:
             pairs = [
@@ -201,40 +206,38 @@ def _network(case: Case, way: str, seen: Seen) -> Found:
             ]
             both, of = (first & second for first, second in pairs)
             name = f"{way}/features dropped, both of neighbours along axis {axis}"
-            _among(found, name, both, of, rate**2)
-    return found
+            _among(statistics, name, both, of, rate**2)
+    return statistics
 
 
-def _reduced_network(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
-    outputs: dict[str, Any] = {}
+def _reduced_network(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
+    reduced: dict[str, Any] = {}
     names = ("stem", *(row.name for row in case_plan(case).blocks), "pool", "logits")
     shapes = _shapes(case, IMAGES)
     for way in WAYS:
-        taps = [{n: found.get(f"{way}/{call}/{n}") for n in names} for call in range(2)]
+        taps = [{n: outputs.get(f"{way}/{call}/{n}") for n in names} for call in range(2)]
         if all(v is not None and v.shape == shapes[n] for t in taps for n, v in t.items()):
             wide = [{n: v.astype(np.float64) for n, v in t.items() if v is not None} for t in taps]
-            outputs |= values_of(_network(case, way, _seen(case, wide)))
-    return outputs
+            reduced |= values_of(_network(case, way, _seen(case, wide)))
+    return reduced
 
 
 @lru_cache(maxsize=2)
-def _forward(case: Case) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The taps of a few images where every branch is kept, and their bands."""
+def _forward(case: Case) -> dict[str, Expectation]:
+    """The taps of a few images where every branch is kept."""
     plan = case_plan(case)
     plan = _scaled(plan, lambda name: _factor(case_plan(case), name))
     params = weights(case.spec, True, case.seed)
     x = photographs(case, FEW, SIDE)
-    exact = reference.forward(plan, params, x)
-    noisy: Callable[[Any], Any] = lambda noise: reference.forward(plan, params, x, rounding=noise)  # noqa: E731
-    return exact, bands(noisy, exact, MODES[case.mode], SAMPLES)
+    return within_bands(lambda noise: reference.forward(plan, params, x, rounding=noise), case)
 
 
 def _shapes(case: Case, count: int) -> dict[str, tuple[int, ...]]:
-    return {name: (count, *value.shape[1:]) for name, value in _forward(case)[0].items()}
+    return {name: (count, *wanted.value.shape[1:]) for name, wanted in _forward(case).items()}
 
 
 def _expect_network(case: Case, calls: list[Arrays]) -> Expected:
-    shapes, band = _shapes(case, IMAGES), _forward(case)[1]
+    shapes, taps = _shapes(case, IMAGES), _forward(case)
     blocks = [row.name for row in case_plan(case).blocks]
     features = np.zeros((2, *shapes["logits"]), np.bool_)
     nothing = Seen(
@@ -248,8 +251,7 @@ def _expect_network(case: Case, calls: list[Arrays]) -> Expected:
     for way in WAYS:
         for name, (_, wanted) in _network(case, way, nothing).items():
             if wanted.rms:
-                terms = {"rounding": band[name.removeprefix(f"{way}/")]}
-                wanted = replace(wanted, terms=terms)
+                wanted = replace(wanted, terms=taps[name.removeprefix(f"{way}/")].terms)
             outputs[name] = wanted
     optional = frozenset(name for name in outputs if name.startswith(f"{WAYS[1]}/"))
     return Expected(outputs, frozenset({DROPS}), optional)
@@ -280,13 +282,11 @@ def _trained_images(case: Case) -> int:
 
 
 @lru_cache(maxsize=2)
-def _undropped(case: Case) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Parameters by role after a step in which nothing is dropped, and their bands."""
+def _undropped(case: Case) -> dict[str, Expectation]:
+    """Parameters by role after a step in which nothing is dropped."""
     plan, call = plan_of(case.spec, True), _batch(case)[0]
     params = weights(case.spec, True, case.seed)
-    exact = first_step(plan, params, call)
-    noisy: Callable[[Any], Any] = lambda noise: first_step(plan, params, call, noise)  # noqa: E731
-    return exact, bands(noisy, exact, MODES[case.mode], SAMPLES)
+    return within_bands(lambda noise: first_step(plan, params, call, noise), case)
 
 
 def _batch(case: Case) -> list[Arrays]:
@@ -296,14 +296,16 @@ def _batch(case: Case) -> list[Arrays]:
     return [{"x": x, "labels": np.eye(CLASSES, dtype=np.float32)[labels]}]
 
 
-def _as_if(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+def _as_if(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
     """1 if the step is the one that the network takes when nothing is dropped, 0 otherwise."""
     names = {name: f"first/{name}" for name in case_plan(case).parameters}
-    if not set(names.values()) <= set(found):
+    if not set(names.values()) <= set(outputs):
         return {}
-    exact, band = _undropped(case)
-    step = by_role(case_plan(case), {k: found[v] for k, v in names.items()}, "first")
-    same = all(np.sqrt(((step[k] - exact[k]) ** 2).mean()) <= band[k] for k in exact)
+    step = by_role(case_plan(case), {k: outputs[v] for k, v in names.items()}, "first")
+    same = all(
+        np.sqrt(((step[name] - wanted.value) ** 2).mean()) <= wanted.bound
+        for name, wanted in _undropped(case).items()
+    )
     finite = all(np.isfinite(value).all() for value in step.values())
     return {"a step as if nothing were dropped": np.asarray(float(same) if finite else np.nan)}
 

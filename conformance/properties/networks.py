@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -33,7 +33,7 @@ NETWORK_SIDE = 64  # px of the whole network's images
 
 
 def case_plan(case: Case) -> Plan:
-    """The plan a case is about: a network, whole or cut, or one of its blocks."""
+    """The plan of a case: a network, whole or cut, or one of its blocks."""
     plan = plan_of(case.spec, case.reduced, case.regime == DROPS)
     return block_plan(plan, case.block) if case.block else plan
 
@@ -68,15 +68,15 @@ def photographs(case: Case, count: int, side: int) -> np.ndarray[Any, Any]:
 
 @lru_cache(maxsize=2)
 def _block_inputs(source: str, seed: int) -> dict[str, np.ndarray[Any, Any]]:
-    """What each block of a whole network reads, in float32, on images drawn from the seed."""
+    """The input of each block of a whole network, in float32, for images drawn from the seed."""
     plan = plan_of(source, False)
     case = Case("BLOCK-01", seed=seed, spec=source)
     x = photographs(case, 2, NETWORK_SIDE)
     first = next(op.inputs[0] for op in plan.ops if plan.section(op) == plan.blocks[0].name)
     before = [first, *(plan.taps[row.name] for row in plan.blocks[:-1])]
     taps = {row.name: at for row, at in zip(plan.blocks, before, strict=True)}
-    found = reference.forward(plan, weights(source, False, seed), x, taps)
-    return {name: value.astype(np.float32) for name, value in found.items()}
+    values = reference.forward(plan, weights(source, False, seed), x, taps)
+    return {name: value.astype(np.float32) for name, value in values.items()}
 
 
 def _distinct(plan: Plan) -> Iterable[Block]:
@@ -99,9 +99,25 @@ def _block_cases(target: Target) -> list[Case]:
     ]
 
 
-def rms(exact: dict[str, Array], band: dict[str, Array]) -> dict[str, Expectation]:
+def within_bands(
+    run: Callable[[Rounding | None], Mapping[str, Array]],
+    case: Case,
+    samples: int = SAMPLES,
+    *,
+    elementwise: frozenset[str] = frozenset(),
+) -> dict[str, Expectation]:
+    """The exact outputs of the reference, each within its Monte-Carlo band: see `bounds.bands`.
+
+    Args:
+        run: The reference; exact if it is given None.
+        case: The case, which has the mode.
+        samples: Number of perturbed runs.
+        elementwise: Outputs whose elements have a band each; of the others the rms has one.
+    """
+    exact = run(None)
+    band = bands(run, exact, MODES[case.mode], samples, elementwise=elementwise)
     return {
-        name: Expectation(value, {"rounding": band[name]}, rms=True)
+        name: Expectation(value, {"rounding": band[name]}, rms=name not in elementwise)
         for name, value in exact.items()
     }
 
@@ -110,13 +126,8 @@ def _expect_forward(case: Case, calls: list[Arrays]) -> Expected:
     plan, x = case_plan(case), calls[0]["x"]
     whole = weights(case.spec, case.reduced, case.seed)
     params = {name: whole[name] for name in plan.parameters}
-    exact = reference.forward(plan, params, x)
-
-    def run(noise: Rounding) -> dict[str, Array]:
-        return reference.forward(plan, params, x, rounding=noise)
-
-    band = bands(run, exact, MODES[case.mode], SAMPLES)
-    return Expected(rms(exact, band), optional=frozenset(exact))
+    outputs = within_bands(lambda noise: reference.forward(plan, params, x, rounding=noise), case)
+    return Expected(outputs, optional=frozenset(outputs))
 
 
 BLOCK_01 = Property(
@@ -170,11 +181,12 @@ def _alone(case: Case) -> list[Arrays]:
     return [{"x": x}, *({"x": x[i : i + 1]} for i in range(len(x)))]
 
 
-def _apart(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+def _apart(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
+    """How far the logits of images by themselves are from those of their batch."""
     names = [f"{i}/logits" for i in range(len(calls))]
-    if not set(names) <= set(found):
+    if not set(names) <= set(outputs):
         return {}
-    together, *alone = (found[name].astype(np.float64) for name in names)
+    together, *alone = (outputs[name].astype(np.float64) for name in names)
     return {"difference": np.concatenate(alone) - together}
 
 
