@@ -117,7 +117,8 @@ def test_after_a_change_a_run_begins_anew(checkout):
     (checkout / "tests" / "test_code.py").write_text(TESTS.replace("4", "5"))
     done = run(checkout, "--only", "twice")
     assert done.returncode == 2
-    assert "tests fail without a fault:\ntests/test_code.py::test_twice" in done.stderr
+    assert "tests that fail without a fault, too:\ntests/test_code.py::test_twice" in done.stderr
+    assert json.loads((checkout.parent / "state.json").read_text())["results"] == []
 
 
 def test_an_area_that_there_is_not(checkout):

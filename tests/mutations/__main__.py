@@ -2,9 +2,10 @@
 
     PYTHONPATH=tests python -m mutations [--only AREA] [--state FILE.json]
 
-The tests of the list run once without a fault first; if they fail, nothing else is run. Results are
-in the state file and in a Markdown table beside it. A run that was interrupted goes on with the
-same state file; if the code or the tests have changed, it begins anew.
+A test that fails with a fault notices it if it passes without: the tests that failed run again at
+the end, without a fault. Results are in the state file and in a Markdown table beside it. A run
+that was interrupted goes on with the same state file; if the code or the tests have changed, it
+begins anew.
 """
 
 from __future__ import annotations
@@ -71,30 +72,42 @@ def pytest(
     )
     try:
         output, _ = process.communicate(timeout=longest)
+        return process.returncode, output
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        return None, output
-    return process.returncode, output
+        return None, ""
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
-def unmutated(root: Path, mutations: Sequence[Mutation], passed: set[tuple[str, str]]) -> None:
-    """Run the tests of mutations without a fault, and add those that pass to `passed`.
+def checked(root: Path, state: dict[str, Any]) -> None:
+    """Run the tests that failed with a fault once without one.
+
+    Args:
+        root: The copy.
+        state: Changed in place: `passed` gets the tests that pass, and `results` loses those that
+            rest on a test that fails.
 
     Raises:
-        MutationError: Some of them fail.
+        MutationError: Some of them fail; all are named.
     """
-    for framework in sorted({mutation.framework for mutation in mutations}):
-        needed = {(framework, t) for m in mutations if m.framework == framework for t in m.tests}
-        if not (tests := sorted(test for _, test in needed - passed)):
+    wrong: set[tuple[str, str]] = set()
+    for framework in sorted({result["framework"] for result in state["results"]}):
+        by = {r["by"] for r in state["results"] if r["framework"] == framework}
+        known = {test for name, test in state["passed"] if name == framework}
+        if not (tests := sorted(test for test in by - known if test.startswith("tests/"))):
             continue
-        print(f"without a fault: {len(tests)} files of tests, {framework or 'no framework'}")
+        print(f"without a fault: {len(tests)} tests, {framework or 'no framework'}")
         sys.stdout.flush()
         status, output = pytest(root, framework, tests, longest=len(tests) * LONGEST)
-        if status:
-            failed = "\n".join(FAILED.findall(output)) or output[-3000:]
-            raise MutationError(f"tests fail without a fault:\n{failed}")
-        passed |= needed
+        failed = FAILED.findall(output) if status == 1 else tests if status else []
+        state["passed"] += [[framework, test] for test in tests if test not in failed]
+        wrong |= {(framework, test) for test in failed}
+    if wrong:
+        state["results"] = [r for r in state["results"] if (r["framework"], r["by"]) not in wrong]
+        names = "\n".join(f"{test} {framework}".strip() for framework, test in sorted(wrong))
+        raise MutationError(f"tests that fail without a fault, too:\n{names}")
 
 
 def result_of(root: Path, mutation: Mutation) -> dict[str, Any]:
@@ -179,18 +192,26 @@ def judged(root: Path, wanted: Sequence[Mutation], file: Path, tree: str) -> lis
         state = {"tree": tree, "passed": [], "results": []}
     fields = {m.id: m.fields() for m in wanted}
     kept = {r["id"]: r for r in state["results"] if fields.get(r["id"], r).items() <= r.items()}
-    left = [mutation for mutation in wanted if mutation.id not in kept]
-    passed = {(framework, test) for framework, test in state["passed"]}
-    unmutated(root, left, passed)
-    for mutation in left:
+    for mutation in wanted:
+        if mutation.id in kept:
+            continue
         kept[mutation.id] = result = result_of(root, mutation)
         text = "killed by " + result["by"] if result["killed"] else "SURVIVED"
         print(f"{mutation.id}: {text} ({result['seconds']:.0f} s)")
         sys.stdout.flush()
-        state |= {"passed": sorted(passed), "results": list(kept.values())}
-        file.write_text(json.dumps(state, indent=1), encoding="utf-8")
-        file.with_suffix(".md").write_text(table(state["results"]), encoding="utf-8")
+        state["results"] = list(kept.values())
+        save(file, state)
+    try:
+        checked(root, state)
+    finally:
+        save(file, state)
     return [kept[mutation.id] for mutation in wanted]
+
+
+def save(file: Path, state: dict[str, Any]) -> None:
+    """Write the state file, and the table beside it."""
+    file.write_text(json.dumps(state, indent=1), encoding="utf-8")
+    file.with_suffix(".md").write_text(table(state["results"]), encoding="utf-8")
 
 
 def main() -> int:
