@@ -19,5 +19,5 @@ __all__ = ["MODULES", "PROPERTIES", "Property"]
 
 MODULES = (exact, layers, invariance, drops, network_drops, networks, folding, training)
 PROPERTIES: dict[str, Property] = {
-    found.id: found for module in MODULES for found in module.PROPERTIES
+    asked.id: asked for module in MODULES for asked in module.PROPERTIES
 }

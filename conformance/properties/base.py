@@ -1,4 +1,4 @@
-"""A property: which cases test it, what a subject is asked, and how the answer is judged."""
+"""A property: its cases, the request that a subject gets, and how the reply is judged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FULL_MODES = ("f32", "tf32")
 
 @dataclass(frozen=True)
 class Expectation:
-    """What one output should be: the exact value, and the terms of its bound.
+    """The exact value of one output, and the terms of its bound.
 
     Terms broadcast against the value. Where they are all 0, the bits of the value in float32 are
     expected. With `rms`, it is the root mean square over all elements that is bounded.
@@ -43,11 +43,11 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a case's outputs should be.
+    """The expected outputs of a case.
 
     Attributes:
-        outputs: By name, those that are judged; a subject may leave out those of `optional`.
-        met: Regimes that the case turned out to meet, for coverage.
+        outputs: The outputs that are judged, by name; a subject may leave out those of `optional`.
+        met: Regimes that the case met, for coverage.
         optional: Names that need not be there; at least one output must.
     """
 
@@ -76,14 +76,14 @@ class Finding:
     over: int = 0
 
 
-def judge_output(name: str, found: NDArray[Any] | None, wanted: Expectation) -> Finding:
-    """Compare one output with what it should be."""
-    if found is None:
+def judge_output(name: str, output: NDArray[Any] | None, wanted: Expectation) -> Finding:
+    """Compare one output with the expected one; None where the reply lacks it."""
+    if output is None:
         return Finding(name, np.inf, problem="not in the reply")
-    if found.shape != wanted.value.shape:
-        problem = f"expected shape {wanted.value.shape}; found {found.shape}"
+    if output.shape != wanted.value.shape:
+        problem = f"expected shape {wanted.value.shape}; found {output.shape}"
         return Finding(name, np.inf, problem=problem)
-    value = found.astype(np.float64)
+    value = output.astype(np.float64)
     if not np.isfinite(value).all():
         at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
         count = int((~np.isfinite(value)).sum())
@@ -123,7 +123,7 @@ class Judgement:
 
 
 def judge(outputs: Outputs, expected: Expected) -> Judgement:
-    """Compare a reply with what it should be."""
+    """Compare a reply with the expected outputs."""
     wanted = {
         name: expectation
         for name, expectation in expected.outputs.items()
@@ -142,13 +142,14 @@ class Property:
         id, tier, title: As reports have them.
         request: The work that a worker does.
         method: The subject's method that does it.
-        cases: The case of each description and regime, seeds apart: the essential ones.
+        cases: Function that gives the essential cases of a target: one for each description and
+            regime.
         calls: The arrays of a case, one dict for each call; a pure function of the case.
         expect: Function that gives the right outputs.
-        modes: In which it holds.
+        modes: Modes in which it holds.
         must: Regimes that a run has to meet, given the essential cases.
         sent: Whether the parent sends the arrays, because making them takes the reference.
-        draws: Whether more cases, of other seeds and regimes, are worth drawing.
+        draws: Whether a run draws more cases, of other seeds and regimes.
         reduce: Function of the outputs, applied before they are compared.
     """
 
@@ -164,7 +165,7 @@ class Property:
     must: Callable[[list[Case]], frozenset[str]] = lambda cases: frozenset()
     sent: bool = False
     draws: bool = True
-    reduce: Callable[[Case, list[Arrays], Outputs], Outputs] = lambda case, calls, found: found
+    reduce: Callable[[Case, list[Arrays], Outputs], Outputs] = lambda case, calls, outputs: outputs
 
 
 def wide(arrays: Arrays) -> dict[str, Array]:

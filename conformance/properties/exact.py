@@ -30,13 +30,16 @@ from nfspec.reference import training
 
 IMAGE = (2, 7, 6)  # an odd side and an even one
 REGIMES = ("integer",)
-# What makes D a power of two where d is ±1: n·v = n, n·(v + 3) = 4n, sqrt(n)·(sqrt(v) + 1).
+# With these D is a power of two where d is ±1: n·v = n, n·(v + 3) = 4n, sqrt(n)·(sqrt(v) + 1).
 EXACT_EPS = {"max": 1e-4, "add": 3.0, "add_to_std": 1.0}
 
 
 def image(op: p.WSConv | p.Pool) -> tuple[int, ...]:
-    side = 9 if getattr(op, "kernel", 0) > 3 else IMAGE[1]
-    return (IMAGE[0], side, side - 1, getattr(op, "in_channels", 3))
+    """The shape of the input of a conv or a pool."""
+    if isinstance(op, p.Pool):
+        return (*IMAGE, 3)
+    side = 9 if op.kernel > 3 else IMAGE[1]
+    return (IMAGE[0], side, side - 1, op.in_channels)
 
 
 def signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -51,7 +54,7 @@ def signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def _exact_ops(target: Target) -> Iterable[p.WSConv]:
     """The target's 1x1 convs, cut to fan-ins of which the square root is a power of two."""
-    found: dict[p.WSConv, None] = {}
+    distinct: dict[p.WSConv, None] = {}
     for op in target.of(p.WSConv):
         if op.kernel == 1:
             groups = min(op.groups, 2)
@@ -65,8 +68,8 @@ def _exact_ops(target: Target) -> Iterable[p.WSConv]:
                 ddof=0,
                 gamma=1.0 if op.gamma == 1.0 else 2.0,
             )
-            found[cut] = None
-    return found
+            distinct[cut] = None
+    return distinct
 
 
 def _integers(case: Case, powers: bool) -> list[Arrays]:
@@ -105,12 +108,14 @@ EXACT_01 = Property(
 )
 
 
-def _unscaled(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
-    """The integers in an output: what is left without the bias and the kernel's one scale."""
+def _unscaled(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
+    """The integers of an output: the bias subtracted, and divided by the kernel's one scale."""
     op, a = case.op, wide(calls[0])
     scale = ops.standardise(op, a["kernel"], a["gain"])
     size = np.abs(scale).max(axis=(0, 1, 2)) * np.sign(a["gain"])
-    return {"integers": (found["y"].astype(np.float64) - a["bias"]) / size} if "y" in found else {}
+    if "y" not in outputs:
+        return {}
+    return {"integers": (outputs["y"].astype(np.float64) - a["bias"]) / size}
 
 
 def _expect_integers(case: Case, calls: list[Arrays]) -> Expected:
@@ -217,7 +222,7 @@ CANARY = replace(CONV, kernel=1, in_channels=4, out_channels=2)
 
 
 def _canary_input(case: Case) -> list[Arrays]:
-    """What a conv sees of 1 + 2^-12, which TF32, bfloat16 and float16 round to 1."""
+    """An image of 1 + 2^-12, which TF32, bfloat16 and float16 round to 1."""
     x = np.zeros((1, 2, 3, 4))
     x[..., 0], x[..., 1] = 1.0 + 2.0**-12, 1.0
     kernel = np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]]).reshape(1, 1, 4, 2)

@@ -1,7 +1,6 @@
-"""Properties that need no reference: what must not change, and what must change with what.
+"""Properties that compare a subject with itself: outputs that must not change, or must scale alike.
 
-Where the same function of the same framework is compared with itself on operands that differ by a
-power of two, or elsewhere in a tensor, the bits have to be the same.
+Where the operands differ by a power of two, or elsewhere in a tensor, the bits have to be the same.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from nfspec.conformance.properties.layers import conv_output_shape
 GRID = 2.0**-12  # kernels are multiples of it, so that adding a power of two to them is exact
 
 
-def _difference(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+def _difference(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
     """How far the second output is from the first."""
-    if not {"y0", "y1"} <= set(found):
+    if not {"y0", "y1"} <= set(outputs):
         return {}
-    return {"difference": found["y1"].astype(np.float64) - found["y0"]}
+    return {"difference": outputs["y1"].astype(np.float64) - outputs["y0"]}
 
 
 def _shifted(case: Case) -> list[Arrays]:
@@ -157,12 +156,12 @@ def _both_scaled(case: Case) -> list[Arrays]:
     return [arrays, {name: value * factor for name, value in arrays.items()}]
 
 
-def _equivariance(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
+def _equivariance(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
     """The second output, scaled back, less the first."""
-    if not {"y0", "y1"} <= set(found):
+    if not {"y0", "y1"} <= set(outputs):
         return {}
     factor = calls[1]["gradient"].flat[0] / calls[0]["gradient"].flat[0]
-    return {"difference": found["y1"].astype(np.float64) / factor - found["y0"]}
+    return {"difference": outputs["y1"].astype(np.float64) / factor - outputs["y0"]}
 
 
 AGC_03 = Property(
@@ -187,8 +186,8 @@ def _one_unit_changed(case: Case) -> list[Arrays]:
     return [arrays, {**arrays, "gradient": gradient}]
 
 
-def _others(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
-    difference = _difference(case, calls, found)
+def _others(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
+    difference = _difference(case, calls, outputs)
     return {name: value[..., :-1] for name, value in difference.items()}
 
 
@@ -209,13 +208,13 @@ AGC_04 = Property(
 )
 
 
-def _factors(case: Case, calls: list[Arrays], found: Outputs) -> Outputs:
-    """Of each unit: how its elements' factors spread, whether one grows, and its norm's excess."""
-    if "y" not in found:
+def _factors(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
+    """For each unit: the spread of its elements' factors, their growth, and its norm's excess."""
+    if "y" not in outputs:
         return {}
     a, rule = wide(calls[0]), case.op.rule
-    axes = tuple(range(found["y"].ndim)) if rule.axes is None else rule.axes
-    y = found["y"].astype(np.float64)
+    axes = tuple(range(outputs["y"].ndim)) if rule.axes is None else rule.axes
+    y = outputs["y"].astype(np.float64)
     ratio = y / a["gradient"]
     norms = {
         name: np.sqrt((value**2).sum(axis=axes, keepdims=True))

@@ -12,6 +12,7 @@ from nfspec import plan as p
 from nfspec.conformance.bounds import clipping as clip_bounds
 from nfspec.conformance.bounds import layers as bounds
 from nfspec.conformance.bounds import ws_conv as ws_bounds
+from nfspec.conformance.bounds.bounded import Terms
 from nfspec.conformance.cases import regimes
 from nfspec.conformance.cases.case import Arrays, Case
 from nfspec.conformance.cases.precision import MODES, Precision, narrow
@@ -32,15 +33,15 @@ from nfspec.plan.counting import output_side
 
 LARGEST_DY = 4.0  # in the regime RANGE, so that dy · x does not overflow
 
-Found = dict[str, tuple[Array, dict[str, Array]]]
+Gradients = dict[str, tuple[Array, Terms]]  # by argument: the value, and the terms of its bound
 
 
-def _expectations(found: Found) -> dict[str, Expectation]:
-    return {name: Expectation(value, terms) for name, (value, terms) in found.items()}
+def _expectations(gradients: Gradients) -> dict[str, Expectation]:
+    return {name: Expectation(value, terms) for name, (value, terms) in gradients.items()}
 
 
 def conv_met(case: Case, standard: ws_bounds.Standard) -> frozenset[str]:
-    """What a conv case met of what such cases have to meet."""
+    """The regimes that a case of a conv met."""
     op = case.op
     met = {
         case.regime: True,
@@ -53,12 +54,12 @@ def conv_met(case: Case, standard: ws_bounds.Standard) -> frozenset[str]:
 
 
 def _conv_must(cases: list[Case]) -> frozenset[str]:
-    found = {"eps decides", "eps does not decide", *(case.regime for case in cases)}
+    must = {"eps decides", "eps does not decide", *(case.regime for case in cases)}
     if any(case.op.groups > 1 for case in cases):
-        found.add("several groups")
+        must.add("several groups")
     if any(case.op.stride > 1 and case.op.kernel > 1 for case in cases):
-        found.add("stride over an odd and an even side")
-    return frozenset(found)
+        must.add("stride over an odd and an even side")
+    return frozenset(must)
 
 
 def _conv_forward(case: Case, calls: list[Arrays]) -> Expected:
@@ -106,10 +107,10 @@ def conv_output_shape(op: p.WSConv, x: tuple[int, ...]) -> tuple[int, ...]:
 
 def _conv_gradient(case: Case, calls: list[Arrays]) -> Expected:
     a = wide(calls[0])
-    found, standard = ws_bounds.gradients(
+    gradients, standard = ws_bounds.gradients(
         case.op, a["dy"], a["x"], a["kernel"], a["gain"], MODES[case.mode]
     )
-    return Expected(_expectations(found), conv_met(case, standard))
+    return Expected(_expectations(gradients), conv_met(case, standard))
 
 
 WS_02 = Property(
@@ -126,14 +127,26 @@ WS_02 = Property(
 )
 
 
-def _features(op: p.Op) -> tuple[int, ...]:
-    """A shape for an operation that is not a conv."""
-    if isinstance(op, p.Dense):
-        return (4, op.in_features)
-    channels = getattr(op, "channels", 6)
-    if isinstance(op, p.Activation):
-        return (4, 8, 8, 8)
-    return (*IMAGE, channels)
+def _not_tested(op: p.Op) -> TypeError:
+    """The error for an operation that these properties have no cases of; others may have."""
+    return TypeError(f"not tested as a layer: {type(op).__name__} ({op.name})")
+
+
+def _features(op: p.Operation) -> tuple[int, ...]:
+    """The shape of the input of an operation that is not a conv."""
+    match op:
+        case p.Dense():
+            return (4, op.in_features)
+        case p.Activation():
+            return (4, 8, 8, 8)
+        case p.SqueezeExcite() | p.ECA():
+            return (*IMAGE, op.channels)
+        case p.Pool() | p.Residual() | p.GlobalPool():
+            return (*IMAGE, 6)
+        case p.WSConv() | p.Conv() | p.StochasticDepth() | p.Dropout():
+            raise _not_tested(op)
+        case _:
+            raise p.unknown_operation(op, "nfspec.conformance.properties.layers")
 
 
 def _shapes(case: Case, times: float = 2.0) -> list[Arrays]:
@@ -156,7 +169,10 @@ def _off_kinks(case: Case, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(x == 6.0, np.float32(6.5), x) if isinstance(case.op, p.Activation) else x
 
 
-def _forward_bound(op: Any, a: dict[str, Array], precision: Precision) -> Any:
+def _forward_bound(
+    op: p.Operation, a: dict[str, Array], precision: Precision
+) -> tuple[Array, Terms]:
+    """The exact output of a layer that is not a conv, and the terms of its bound."""
     values = [value for name, value in a.items() if name not in ("x", "shortcut")]
     match op:
         case p.Activation():
@@ -174,7 +190,10 @@ def _forward_bound(op: Any, a: dict[str, Array], precision: Precision) -> Any:
             return bounds.global_pool(op, a["x"], MODES["f32"])
         case p.Dense():
             return bounds.dense(op, a["x"], a["kernel"], a["bias"], MODES["f32"])
-    raise TypeError(type(op).__name__)
+        case p.WSConv() | p.Conv() | p.StochasticDepth() | p.Dropout():
+            raise _not_tested(op)
+        case _:
+            raise p.unknown_operation(op, "nfspec.conformance.properties.layers")
 
 
 def _forward(case: Case, calls: list[Arrays]) -> Expected:
@@ -182,7 +201,8 @@ def _forward(case: Case, calls: list[Arrays]) -> Expected:
     return Expected({"y": Expectation(y, terms)}, frozenset({case.regime}))
 
 
-def _gradient_bound(op: Any, a: dict[str, Array], precision: Precision) -> Found:
+def _gradient_bound(op: p.Operation, a: dict[str, Array], precision: Precision) -> Gradients:
+    """The exact gradients of a layer that is not a conv, and the terms of their bounds."""
     dy, x = a["dy"], a["x"]
     values = [value for name, value in a.items() if name not in ("dy", "x")]
     match op:
@@ -196,15 +216,20 @@ def _gradient_bound(op: Any, a: dict[str, Array], precision: Precision) -> Found
             return bounds.eca_gradient(op, dy, x, a["kernel"], precision)
         case p.Dense():
             return bounds.dense_gradient(op, dy, x, a["kernel"], precision)
-    raise TypeError(type(op).__name__)
+        case p.WSConv() | p.Conv() | p.StochasticDepth() | p.Dropout():
+            raise _not_tested(op)
+        case p.Residual() | p.GlobalPool():
+            raise _not_tested(op)
+        case _:
+            raise p.unknown_operation(op, "nfspec.conformance.properties.layers")
 
 
 def _gradient(case: Case, calls: list[Arrays]) -> Expected:
-    found = _gradient_bound(case.op, wide(calls[0]), MODES[case.mode])
-    return Expected(_expectations(found), frozenset({case.regime}))
+    gradients = _gradient_bound(case.op, wide(calls[0]), MODES[case.mode])
+    return Expected(_expectations(gradients), frozenset({case.regime}))
 
 
-def _pulled(case: Case) -> list[Arrays]:
+def _vjp_call(case: Case) -> list[Arrays]:
     (arrays,) = _shapes(case, 2.0 * LARGEST_DY)
     arrays["x"] = _off_kinks(case, narrow(arrays["x"], case.mode))
     (y,) = _forward(case, [arrays]).outputs.values()
@@ -225,7 +250,7 @@ def _pair(
     """The properties of an operation: forward, and gradients in some modes."""
 
     def cases(property_id: str) -> Callable[[Target], list[Case]]:
-        def found(target: Target) -> list[Case]:
+        def of_target(target: Target) -> list[Case]:
             ops = target.of(kind)
             several = spread(property_id, ops, regimes.IMAGE_REGIMES, _features)
             if kind is not p.Activation:
@@ -233,10 +258,10 @@ def _pair(
             # Every activation over the whole range of numbers, too.
             return several + spread(property_id, ops, (regimes.RANGE,), _features)
 
-        return found
+        return of_target
 
     forward, backward = f"{prefix}-{number:02}", f"{prefix}-{number + 1:02}"
-    found = [
+    pair = [
         Property(
             id=forward,
             tier=1,
@@ -250,7 +275,7 @@ def _pair(
         )
     ]
     if gradients:
-        found.append(
+        pair.append(
             Property(
                 id=backward,
                 tier=1,
@@ -258,13 +283,13 @@ def _pair(
                 request="vjp",
                 method=method,
                 cases=cases(backward),
-                calls=_pulled,
+                calls=_vjp_call,
                 expect=_gradient,
                 modes=gradients,
                 must=all_regimes,
             )
         )
-    return tuple(found)
+    return tuple(pair)
 
 
 def _clip(case: Case, calls: list[Arrays]) -> Expected:
@@ -279,10 +304,10 @@ def _clip(case: Case, calls: list[Arrays]) -> Expected:
 
 
 def _clip_must(cases: list[Case]) -> frozenset[str]:
-    found = {case.regime for case in cases}
+    must = {case.regime for case in cases}
     if any(case.op.rule.units > 1 for case in cases):
-        found.add("clipped and not, in one tensor")
-    return frozenset(found)
+        must.add("clipped and not, in one tensor")
+    return frozenset(must)
 
 
 AGC_01 = Property(
@@ -305,7 +330,7 @@ PROPERTIES = (
     *_pair(1, "POOL", "pooling", p.Pool, "pool"),
     *_pair(1, "SE", "squeeze-and-excitation", p.SqueezeExcite, "squeeze_excite"),
     *_pair(1, "ECA", "efficient channel attention", p.ECA, "eca"),
-    *_pair(1, "RES", "where branches meet", p.Residual, "residual", ()),
+    *_pair(1, "RES", "residual sum", p.Residual, "residual", ()),
     *_pair(1, "MEAN", "global pooling", p.GlobalPool, "global_pool", ()),
     *_pair(1, "FC", "classifier", p.Dense, "dense"),
     AGC_01,

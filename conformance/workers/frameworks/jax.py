@@ -38,7 +38,7 @@ def _tensors(arrays: Any) -> Any:
 
 
 def array(tensor: Any) -> Any:
-    """To NumPy, narrow floats as float32."""
+    """A tensor as a NumPy array, narrow floats as float32."""
     return np.asarray(tensor.astype(jnp.float32) if tensor.dtype.itemsize < 4 else tensor)
 
 
@@ -49,8 +49,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     @jax.jit  # type: ignore[untyped-decorator]
-    def pulled(dy: Any, *arrays: Any) -> Any:
-        y, back = jax.vjp(function, *arrays)
-        return back(dy.astype(y.dtype))
+    def vjp(dy: Any, *arrays: Any) -> Any:
+        y, pullback = jax.vjp(function, *arrays)
+        return pullback(dy.astype(y.dtype))
 
-    return lambda *arrays: jax.tree.map(array, pulled(*_tensors(arrays)))
+    return lambda *arrays: jax.tree.map(array, vjp(*_tensors(arrays)))

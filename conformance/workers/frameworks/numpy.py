@@ -27,14 +27,14 @@ def device() -> str:
 
 
 def _copies(arrays: Any) -> Any:
-    """What a subject may write into, without a change of what the next call is given."""
+    """Copies, so that a subject that writes into its arguments does not change the next call's."""
     if isinstance(arrays, dict):
         return {name: np.array(value) for name, value in arrays.items()}
     return np.array(arrays)
 
 
 def array(value: Any) -> Any:
-    """Arrays as they are, narrow floats as float32."""
+    """An array, or a dict of arrays, narrow floats as float32."""
     if isinstance(value, dict):
         return {name: array(each) for name, each in value.items()}
     value = np.asarray(value)

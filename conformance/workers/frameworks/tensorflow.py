@@ -36,7 +36,7 @@ def _tensors(arrays: Any) -> Any:
 
 
 def array(tensor: Any) -> Any:
-    """To NumPy, narrow floats as float32."""
+    """A tensor as a NumPy array, narrow floats as float32."""
     return (tf.cast(tensor, tf.float32) if tensor.dtype.size < 4 else tensor).numpy()
 
 
@@ -51,7 +51,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
-    def pulled(dy: Any, *tensors: Any) -> Any:
+    def vjp(dy: Any, *tensors: Any) -> Any:
         with tf.GradientTape() as tape:
             for tensor in tensors:
                 tape.watch(tensor)
@@ -59,5 +59,5 @@ def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
         none = tf.UnconnectedGradients.ZERO
         return tape.gradient(y, tensors, tf.cast(dy, y.dtype), unconnected_gradients=none)
 
-    graph = tf.function(pulled, autograph=False)
+    graph = tf.function(vjp, autograph=False)
     return lambda *arrays: tuple(_arrays(graph(*_tensors(list(arrays)))))

@@ -42,7 +42,7 @@ def _tensors(arrays: Any, differentiable: bool = False) -> Any:
 
 
 def array(tensor: Any) -> Any:
-    """To NumPy, narrow floats as float32."""
+    """A tensor, or a dict of tensors, as NumPy arrays, narrow floats as float32."""
     if isinstance(tensor, dict):
         return {name: array(value) for name, value in tensor.items()}
     tensor = tensor.detach().cpu()
@@ -58,10 +58,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
-    def pulled(dy: Any, *arrays: Any) -> Any:
+    def vjp(dy: Any, *arrays: Any) -> Any:
         leaves = [_tensors(value, differentiable=True) for value in arrays]
         y = function(*leaves)
-        found = torch.autograd.grad(y, leaves, _tensors(dy).to(y.dtype))
-        return tuple(map(array, found))
+        return tuple(map(array, torch.autograd.grad(y, leaves, _tensors(dy).to(y.dtype))))
 
-    return pulled
+    return vjp
