@@ -1,4 +1,4 @@
-"""A case: what is tested, small enough to be one line of JSON, from which all arrays follow."""
+"""A case: one input of a property, one line of JSON, from which all its arrays follow."""
 
 from __future__ import annotations
 
@@ -59,7 +59,6 @@ class Clip:
         return clip_rule(table, "parameter", self.role, self.shape)
 
 
-Subject = Op | Clip
 KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
@@ -68,7 +67,7 @@ KINDS: dict[str, type[Any]] = {
     )
 }  # fmt: skip
 
-# What an operation's name, wiring and initial values are in a case: they do not change its values.
+# An operation's name, wiring and initial values in a case: they do not change its outputs.
 NEUTRAL: dict[str, Any] = {
     "name": "op",
     "kernel_init": p.Init("constant", 1.0),
@@ -81,7 +80,7 @@ NEUTRAL: dict[str, Any] = {
 
 
 def neutral(op: Any) -> Any:
-    """An operation with the fields that do not change its values set to the same for all."""
+    """An operation with the fields that do not change its outputs set to the same for all."""
     return dataclasses.replace(op, **_neutral_fields(type(op)))
 
 
@@ -100,7 +99,7 @@ class Case:
         seed: Seed of the arrays.
         regime: Name of the way in which they are drawn.
         mode: Mode of the arithmetic: f32, tf32, bf16, f16.
-        op: The operation, where it is about one; its fields, and its `type`.
+        op: The operation or `Clip`, where it is about one; its fields, and its `type`.
         shape: Shape of the input, where the operation does not fix it.
         spec: Name or path of the spec, where it is about a network.
         digest: Digest of that spec, as a file may change.
@@ -121,16 +120,16 @@ class Case:
     reduced: bool = False
 
     def fields(self) -> dict[str, Any]:
-        """As JSON has it, without what is at its default."""
-        found: dict[str, Any] = {}
+        """The fields as JSON values, without those at their defaults."""
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value == field.default and field.name != "property":
                 continue
             if field.name == "op":
                 value = {"type": type(value).__name__, **_op_fields(value)}
-            found[field.name] = value
-        return json.loads(json.dumps(found))
+            values[field.name] = value
+        return json.loads(json.dumps(values))
 
     def line(self) -> str:
         """One line of JSON."""
@@ -159,8 +158,8 @@ class Case:
             _small(case)
             return case
         except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
-            what = printable(_first(error)[:LONGEST_MESSAGE])
-            raise InputError(f"not a case: {type(error).__name__}: {what}") from None
+            reason = printable(_first(error)[:LONGEST_MESSAGE])
+            raise InputError(f"not a case: {type(error).__name__}: {reason}") from None
 
     def rng(self, stream: str = "") -> np.random.Generator:
         """A counter-based generator keyed by the case; one for each stream."""
@@ -169,8 +168,8 @@ class Case:
 
 
 def _op_fields(op: Any) -> dict[str, Any]:
-    """Those that are not the same for all cases, nor at their default: a field that an operation
-    gets later leaves its cases, and what is drawn for them, as they were."""
+    """The fields that are neither the same for all cases nor at their defaults: a field that an
+    operation gets later leaves its cases, and the arrays drawn for them, as they were."""
     known = {of.name: of.default for of in dataclasses.fields(op)}
     return {
         name: getattr(op, name)
@@ -183,7 +182,7 @@ def _op(data: dict[str, Any]) -> Any:
     kind = KINDS[data.pop("type")]
     fixed = _neutral_fields(kind)
     if set(data) & set(fixed):
-        raise ValueError(f"not of a case: {', '.join(sorted(set(data) & set(fixed)))}")
+        raise ValueError(f"a case cannot state {', '.join(sorted(set(data) & set(fixed)))}")
     _known(kind, data)
     return TypeAdapter(kind).validate_python({**fixed, **data})
 
@@ -198,22 +197,31 @@ def _small(case: Case) -> None:
     sizes = {"shape": shape}
     if isinstance(op, Op):
         sizes |= {parameter.name: parameter.shape for parameter in op.parameters}
-    if isinstance(op, Op) and len(shape) == 4:
-        count, height, width, channels = shape
-        window, stride = getattr(op, "kernel", getattr(op, "window", 1)), getattr(op, "stride", 1)
-        if not isinstance(op, p.ECA):
-            # The image with its padding, and the pixels that all windows read together.
-            sizes["padded input"] = (count, height + window, width + window, channels)
-            sides = (-(-height // stride), -(-width // stride))
-            sizes["windows"] = (count, *sides, window, window, channels)
-            sizes["output"] = (count, *sides, getattr(op, "out_channels", channels))
-    for name, found in sizes.items():
-        if min(found, default=1) < 1:
-            raise ValueError(f"{name}: expected sizes of at least 1; found {list(found)}")
-        if math.prod(found) > LARGEST:
+    if isinstance(op, p.Convolution | p.Pool) and len(shape) == 4:
+        sizes |= _windows(op, *shape)
+    for name, size in sizes.items():
+        if min(size, default=1) < 1:
+            raise ValueError(f"{name}: expected sizes of at least 1; found {list(size)}")
+        if math.prod(size) > LARGEST:
             raise ValueError(
-                f"{name} {list(found)} has {math.prod(found):,} elements; at most {LARGEST:,}"
+                f"{name} {list(size)} has {math.prod(size):,} elements; at most {LARGEST:,}"
             )
+
+
+def _windows(
+    op: p.Convolution | p.Pool, count: int, height: int, width: int, channels: int
+) -> dict[str, tuple[int, ...]]:
+    """The image with its padding, the pixels that all windows read together, and the output."""
+    if isinstance(op, p.Pool):
+        window, made = op.window, channels
+    else:
+        window, made = op.kernel, op.out_channels
+    sides = (-(-height // op.stride), -(-width // op.stride))
+    return {
+        "padded input": (count, height + window, width + window, channels),
+        "windows": (count, *sides, window, window, channels),
+        "output": (count, *sides, made),
+    }
 
 
 def _known(kind: type[Any], data: dict[str, Any]) -> None:
@@ -225,7 +233,7 @@ def _known(kind: type[Any], data: dict[str, Any]) -> None:
 
 
 def _first(error: Exception) -> str:
-    """What is wrong, in a line."""
+    """The first reason of an error, in a line."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -235,12 +243,12 @@ def _first(error: Exception) -> str:
 
 def digest(calls: list[Arrays]) -> str:
     """sha256 of the names, shapes and bits of several calls' arrays."""
-    found = hashlib.sha256()
+    bits = hashlib.sha256()
     for call in calls:
         for name, array in call.items():
-            found.update(f"{name}{array.shape}{array.dtype}".encode())
-            found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+            bits.update(f"{name}{array.shape}{array.dtype}".encode())
+            bits.update(np.ascontiguousarray(array).data)
+    return bits.hexdigest()
 
 
 _CASE = TypeAdapter(Case)

@@ -1,7 +1,7 @@
-"""The modes that a framework computes in, and what each may round.
+"""The modes of a framework's arithmetic, and the rounding that each allows.
 
-A result always names its mode. `worker` sets the switches that make a framework compute so, and
-reads them back.
+A result always names its mode. A worker sets the framework's switches for the mode, and reads them
+back.
 """
 
 from __future__ import annotations

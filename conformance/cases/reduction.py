@@ -22,7 +22,7 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
     """The plan of the cut network.
 
     The second stage keeps two blocks, if it has them, and the others one: enough for a beta that
-    is not 1. Widths are the least with two groups to a bottleneck. The recipe is `recipe_of`.
+    is not 1. Widths are the smallest with two groups in a bottleneck. The recipe is `recipe_of`.
 
     Args:
         spec: Spec of the network.

@@ -1,5 +1,8 @@
-"""How the arrays of a case are drawn. Never element by element: the bounds take errors for
-independent, which they are of random operands and need not be of contrived ones."""
+"""The arrays of a case, drawn by its regime.
+
+Hypothesis never chooses single elements: the bounds take rounding errors for independent, which
+holds for random operands and need not hold for contrived ones.
+"""
 
 from __future__ import annotations
 
@@ -67,11 +70,11 @@ def conv(case: Case) -> Arrays:
 def layer(case: Case) -> Arrays:
     """x and the parameters, by local name, of any other operation: kernels at fan-in scale."""
     rng, op = case.rng(), case.op
-    found = {"x": images(rng, case.shape, case.regime)}
+    arrays = {"x": images(rng, case.shape, case.regime)}
     for name, parameter in parameters(op).items():
         z = rng.standard_normal(parameter)
-        found[name] = z * parameter[0] ** -0.5 if name.endswith("kernel") else 0.3 * z
-    return as_float32(**found)
+        arrays[name] = z * parameter[0] ** -0.5 if name.endswith("kernel") else 0.3 * z
+    return as_float32(**arrays)
 
 
 def whole_range(case: Case, times: float) -> Array:
@@ -97,7 +100,7 @@ def whole_range(case: Case, times: float) -> Array:
 
 
 def parameters(op: Op) -> dict[str, tuple[int, ...]]:
-    """Local name to shape."""
+    """The shapes of an operation's parameters, by local name."""
     return {q.name.removeprefix(f"{op.name}."): q.shape for q in op.parameters}
 
 

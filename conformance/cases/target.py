@@ -1,4 +1,4 @@
-"""What a run is about: the operations of a spec, or a grid of general ones."""
+"""The target of a run: the operations of a spec, or a grid of general ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nfspec.conformance.cases.case import NEUTRAL, Clip, neutral
 from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.language.loader import load
 from nfspec.language.spec import Spec
-from nfspec.plan import Op, Plan
+from nfspec.plan import Operation, Plan, unknown_operation
 from nfspec.plan.activations import DEEPMIND_GAMMA
 from nfspec.plan.clipping import clip_rules
 from nfspec.plan.resolver import resolve
@@ -31,7 +31,7 @@ SE = p.SqueezeExcite("op", ("x",), 16, 8, 2.0, "relu", 0.01, 1.0, "normal")
 
 @dataclass(frozen=True)
 class Target:
-    """What is tested.
+    """The operations and networks that a run tests.
 
     Attributes:
         source: Name or path of the spec that networks and blocks are of.
@@ -44,7 +44,7 @@ class Target:
     source: str
     spec: Spec
     general: bool
-    ops: tuple[Op, ...]
+    ops: tuple[Operation, ...]
     clips: tuple[Clip, ...]
 
     @property
@@ -70,28 +70,38 @@ def target(source: str | None) -> Target:
 
     Raises:
         SpecError: The spec cannot be used.
+        TypeError: It has an operation that no property tests.
     """
     spec = load(source or GENERAL)
     plan = resolve(spec)
     if source is None:
         return Target(GENERAL, spec, True, tuple(_grid()), tuple(_clip_grid()))
-    found = dict.fromkeys(_narrowed(neutral(op)) for op in plan.ops)
-    drops = _evenly([op for op in found if isinstance(op, p.StochasticDepth)])
-    ops = [op for op in found if not isinstance(op, p.StochasticDepth) or op in drops]
+    distinct = dict.fromkeys(narrowed(neutral(op)) for op in plan.ops)
+    drops = _evenly([op for op in distinct if isinstance(op, p.StochasticDepth)])
+    ops = [op for op in distinct if not isinstance(op, p.StochasticDepth) or op in drops]
     return Target(source, spec, False, tuple(ops), tuple(_clips(plan)))
 
 
-def _narrowed(op: Op) -> Op:
-    """A classifier of fewer classes, which are all alike; other operations as they are."""
-    if isinstance(op, p.Dense):
-        return replace(op, out_features=min(op.out_features, OUTPUTS))
-    return op
+def narrowed(op: Operation) -> Operation:
+    """An operation as it is tested: a classifier with fewer classes, which are all alike; others as
+    they are."""
+    match op:
+        case p.Dense():
+            return replace(op, out_features=min(op.out_features, OUTPUTS))
+        case p.WSConv() | p.Activation() | p.Pool() | p.SqueezeExcite() | p.ECA() | p.Residual():
+            return op
+        case p.GlobalPool() | p.StochasticDepth() | p.Dropout():
+            return op
+        case p.Conv():
+            raise TypeError(f"a folded conv is tested in its network, not by itself ({op.name})")
+        case _:
+            raise unknown_operation(op, "nfspec.conformance.cases.target")
 
 
 def _clips(plan: Plan) -> Iterable[Clip]:
-    """Of a plan's parameters, distinct ones of each role, evenly over the network."""
+    """Clips of a plan's parameters: distinct ones of each role, evenly over the network."""
     rules = clip_rules(plan)
-    found = dict.fromkeys(
+    distinct = dict.fromkeys(
         Clip(
             q.role,
             (*q.shape[:-1], *(min(n, OUTPUTS) for n in q.shape[-1:])),
@@ -103,7 +113,7 @@ def _clips(plan: Plan) -> Iterable[Clip]:
         if q.role != "head"
     )
     of_role: dict[str, list[Clip]] = {}
-    for clip in found:
+    for clip in distinct:
         of_role.setdefault(clip.role, []).append(clip)
     return [clip for several in of_role.values() for clip in _evenly(several)]
 
@@ -137,7 +147,8 @@ def _convs() -> Iterator[p.WSConv]:
     yield replace(one, ddof=1, eps=1e-2)
 
 
-def _grid() -> Iterator[Op]:
+def _grid() -> Iterator[Operation]:
+    """The operations of a run without a spec."""
     yield from _convs()
     for kind in (
         "gelu_tanh", "gelu_erf", "silu", "relu", "relu6", "leaky_relu", "elu", "selu", "celu",
