@@ -1,8 +1,7 @@
-"""nfspec's own models, layers and optimisers, on whichever framework Keras runs."""
+"""nfspec's own models, layers and optimizers, on whichever framework Keras runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,35 @@ import numpy as np
 from nfspec.conformance.cases.case import Arrays, Clip
 from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.reduction import RATE_STEPS
-from nfspec.plan import Op, Plan
-
-Function = Callable[..., Any]
+from nfspec.conformance.subjects import Function
+from nfspec.plan import (
+    ECA,
+    Activation,
+    Conv,
+    Dense,
+    Dropout,
+    GlobalPool,
+    Operation,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+    WSConv,
+    unknown_operation,
+)
 
 
 class Nfspec:
+    """nfspec as its users have it; a subclass names the framework."""
+
     framework = ""
     plain = False  # Keras's own operations, without rewrites and kernels
 
     def __init__(self, mode: str):
         self.policy = MODES[mode].policy
 
-    def _layer(self, op: Op) -> Function:
+    def _layer(self, op: Operation) -> Function:
         """A layer as a function of its inputs and parameters."""
         import keras
 
@@ -30,7 +45,7 @@ class Nfspec:
 
         layer = layer_of(op, "channels_last", self.policy, self.plain)
         inputs = len(op.inputs)
-        # Built with zeros: drawing initial values would be most of the time, and none is used.
+        # Built with zeros: drawing initial values would take most of the time, and none is used.
         prefix = f"{layer.canonical}."
         layer.given = {
             q.name.removeprefix(prefix): np.zeros(q.shape, np.float32) for q in op.parameters
@@ -48,20 +63,20 @@ class Nfspec:
 
     ws_conv = activation = pool = squeeze_excite = eca = residual = _layer
 
-    def _head_layer(self, op: Op) -> Function:
+    def _head_layer(self, op: Operation) -> Function:
         """The head is in float32 in every mode, as the compiler has it."""
         return type(self)("f32")._layer(op)
 
     global_pool = dense = _head_layer
 
-    def stochastic_depth(self, op: Op, seed: int, replica: int) -> Function:
+    def stochastic_depth(self, op: StochasticDepth, seed: int, replica: int) -> Function:
         return self._drop(op, seed, replica)
 
-    def dropout(self, op: Op, seed: int, replica: int) -> Function:
+    def dropout(self, op: Dropout, seed: int, replica: int) -> Function:
         """Dropout before the classifier, in float32 in every mode like the classifier."""
         return type(self)("f32")._drop(op, seed, replica)
 
-    def _drop(self, op: Op, seed: int, replica: int) -> Function:
+    def _drop(self, op: StochasticDepth | Dropout, seed: int, replica: int) -> Function:
         import keras
 
         from nfspec.backends.compiler import layer_of
@@ -128,8 +143,8 @@ class Nfspec:
         from nfspec.conformance.subjects.running import changes
         from nfspec.rewrites.folding import fold
 
-        found = fold(plan, params)
-        model = self._model(found.plan, found.params, taps=False)
+        folded = fold(plan, params)
+        model = self._model(folded.plan, folded.params, taps=False)
 
         def forward(x: Any) -> Any:
             if self.framework != "torch":
@@ -162,7 +177,7 @@ class Nfspec:
         }
 
     def through(self, plan: Plan, params: Arrays | None) -> Arrays:
-        """Parameters as a model has them: those given, or as it was made."""
+        """The parameters of a model: those given, or those that it is made with."""
         from nfspec.compilation import params_of
 
         return params_of(self._model(plan, params, taps=False))
@@ -170,7 +185,7 @@ class Nfspec:
     def step(
         self, plan: Plan, params: Arrays, momentum: Arrays, gradients: Arrays, done: int
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """One step of the recipe's optimiser from a state that is given."""
+        """One step of the recipe's optimizer from a given state."""
         import keras
 
         from nfspec.training.runs import recipe
@@ -187,24 +202,31 @@ class Nfspec:
         sgd.iterations.assign(done)
         given = [keras.ops.convert_to_tensor(gradients[v.canonical]) for v in weights]
         self._apply(optimizer, given, weights)
-        found = {}
+        state = {}
         for variable, buffer in zip(weights, sgd._buffers, strict=True):
-            found[f"parameter/{variable.canonical}"] = keras.ops.convert_to_numpy(variable)
-            found[f"momentum/{variable.canonical}"] = keras.ops.convert_to_numpy(buffer)
-        return found
+            state[f"parameter/{variable.canonical}"] = keras.ops.convert_to_numpy(variable)
+            state[f"momentum/{variable.canonical}"] = keras.ops.convert_to_numpy(buffer)
+        return state
 
     def _apply(self, optimizer: Any, gradients: list[Any], weights: list[Any]) -> None:
         optimizer.apply(gradients, weights)
 
 
-def _shape(op: Op) -> Any:
+def _shape(op: Operation) -> Any:
     """A shape that a layer can be built with: the sides of an image do not matter."""
-    channels = {"WSConv": "in_channels", "SqueezeExcite": "channels", "ECA": "channels"}
-    kind = type(op).__name__
-    if kind == "Dense":
-        return (None, op.in_features)  # type: ignore[attr-defined]
-    shape = (None, None, None, getattr(op, channels.get(kind, ""), 1))
-    return [shape, shape] if kind == "Residual" else shape
+    match op:
+        case WSConv() | Conv():
+            return (None, None, None, op.in_channels)
+        case SqueezeExcite() | ECA():
+            return (None, None, None, op.channels)
+        case Dense():
+            return (None, op.in_features)
+        case Residual():
+            return [(None, None, None, 1)] * 2
+        case Activation() | Pool() | GlobalPool() | StochasticDepth() | Dropout():
+            return (None, None, None, 1)
+        case _:
+            raise unknown_operation(op, "nfspec.conformance.subjects.nfspec")
 
 
 class JAX(Nfspec):
@@ -216,8 +238,8 @@ class JAX(Nfspec):
 
         state = [v.value for v in optimizer.variables]
         values = [v.value for v in weights]
-        found = jax.jit(optimizer.stateless_apply)(state, gradients, values)
-        for variables, new in zip((weights, optimizer.variables), found, strict=True):
+        after = jax.jit(optimizer.stateless_apply)(state, gradients, values)
+        for variables, new in zip((weights, optimizer.variables), after, strict=True):
             for variable, value in zip(variables, new, strict=True):
                 variable.assign(value)
 

@@ -1,4 +1,4 @@
-"""optax's adaptive gradient clipping, which goes by the shape of a parameter and knows no roles."""
+"""optax's adaptive gradient clipping, which goes by the shape of a parameter, not by its role."""
 
 from __future__ import annotations
 

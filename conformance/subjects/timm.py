@@ -1,24 +1,22 @@
 """timm's layers, models and gradient clipping (timm 1.0.31), as its users have them.
 
-What a description asks is passed on where timm takes it as an argument: sizes, stride, padding,
-gamma of a conv, eps under timm's own rule, and lambda and eps of clipping. All else is timm's own
-convention whatever is asked: the variance plus eps, GELU by erf, gammas from its table, an
-attention gain of 2, a symmetric padding of max pools, a unit of clipping by its rule.
+The adapter passes on those fields of a description that timm takes as arguments: sizes, stride,
+padding, gamma of a conv, eps under timm's own rule, and lambda and eps of clipping. Everything else
+is timm's own convention, whatever is asked: the variance plus eps, GELU by erf, gammas from its
+table, an attention gain of 2, a symmetric padding of max pools, units of clipping by its own rule.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from nfspec.conformance.cases.case import Clip
-from nfspec.conformance.subjects import NotOffered
+from nfspec.conformance.subjects import Function, NotOffered
 from nfspec.errors import BackendError
 from nfspec.plan import ECA, Activation, Plan, Pool, SqueezeExcite, WSConv
 from nfspec.weights.timm import names, timm_shapes
-
-Function = Callable[..., Any]
 
 EPS = 1e-5  # of its models' convs; the layers' default is 1e-6
 ACTIVATIONS = {
@@ -50,7 +48,7 @@ class Timm:
             raise BackendError("timm is not installed; run: pip install --no-deps timm")
         if mode not in ("f32", "tf32"):
             raise NotOffered(f"timm's layers are not asked for mode {mode}")
-        # Before anything else imports timm, for what that does without torchvision.
+        # Before anything else imports timm, which without torchvision would fail.
         from nfspec.conformance.subjects import torchvision_standin
 
         self.timm = torchvision_standin.timm
@@ -152,12 +150,12 @@ class Timm:
         if not self.timm.is_model(name):
             raise NotOffered(f"timm has no model for {plan.name}")
         model = self.timm.create_model(name, device="meta").eval()
-        found = {k: tuple(v.shape) for k, v in model.named_parameters()}
+        shapes = {k: tuple(v.shape) for k, v in model.named_parameters()}
         # A plan of one block has parameters of a model that has more.
         wanted = {k: tuple(v) for k, v in timm_shapes(plan).items()}
         prefixes = tuple(f"stages.{row.stage}.{row.index}." for row in plan.blocks)
         whole = "logits" in plan.taps
-        theirs = {k: v for k, v in found.items() if whole or k.startswith(prefixes)}
+        theirs = {k: v for k, v in shapes.items() if whole or k.startswith(prefixes)}
         for key in {**wanted, **theirs}:
             if wanted.get(key) != theirs.get(key):
                 has, asked = theirs.get(key, "none"), wanted.get(key, "none")
@@ -194,8 +192,7 @@ class Timm:
 
 
 def _applied(module: Any, values: Mapping[str, Any], x: Any) -> Any:
-    """A module's output of images NHWC, NHWC if it is images, with canonical values as its
-    parameters."""
+    """A module's output for images in NHWC, with canonical parameters; NHWC if it is images."""
     from torch.func import functional_call
 
     shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
@@ -208,7 +205,7 @@ def _images(value: Any) -> Any:
 
 
 def _theirs(value: Any, shape: tuple[int, ...]) -> Any:
-    """A canonical parameter in timm's layout, of which the shape is given."""
+    """A canonical parameter in timm's layout, given timm's shape of it."""
     return value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t().reshape(shape)
 
 
@@ -218,9 +215,9 @@ def _ours(value: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _shape(clip: Clip) -> tuple[int, ...]:
-    """The shape in which timm has a parameter."""
+    """timm's shape of a parameter."""
     if clip.role == "gain":
         return (*clip.shape, 1, 1, 1)
     if clip.role == "kernel" and len(clip.shape) == 1:
-        return (1, 1, *clip.shape)  # of ECA
+        return (1, 1, *clip.shape)  # ECA's taps
     return clip.shape[::-1]

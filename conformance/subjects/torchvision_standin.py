@@ -32,9 +32,9 @@ class _Module(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        found = _Placeholder(name, (), {})
-        setattr(self, name, found)
-        return found
+        placeholder = _Placeholder(name, (), {})
+        setattr(self, name, placeholder)
+        return placeholder
 
 
 class _Finder(MetaPathFinder, Loader):
@@ -48,7 +48,7 @@ class _Finder(MetaPathFinder, Loader):
         return _Module(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run: attributes appear as they are asked for."""
+        """Run nothing: the module makes an attribute when it is asked for."""
 
 
 @contextmanager
