@@ -22,7 +22,8 @@ import typer
 
 from nfspec.files import write
 from nfspec.training.failures import Diverged
-from nfspec.training.session import Options, train
+from nfspec.training.options import Options
+from nfspec.training.session import train
 
 VARIANT = "nfnet-nano"
 BACKEND = "torch"

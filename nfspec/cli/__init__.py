@@ -69,7 +69,7 @@ COMMANDS = {
     ),
     "convert": Command(
         "nfspec.cli.convert:convert",
-        "Convert weights.",
+        "Convert weights between the formats of nfspec, DeepMind and timm.",
     ),
 }
 

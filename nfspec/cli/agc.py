@@ -1,4 +1,4 @@
-"""`nfspec agc`: what adaptive gradient clipping and weight decay do to each tensor."""
+"""`nfspec agc`: how adaptive gradient clipping and weight decay treat each tensor."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ UNITS = {
     "timm": "a kernel's output channel; each number of a gain; a whole bias",
     "tensor": "a whole tensor",
 }
-LAYOUT = "HWIO"  # of a kernel; dense kernels have its end
+LAYOUT = "HWIO"  # the axes of a conv kernel; those of a dense kernel are the last two
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One row: a parameter, what clips it and what decays it.
+    """One row: a parameter, its clipping and its weight decay.
 
     `decay` is None where the spec has no recipe.
     """
@@ -50,7 +50,7 @@ def _tensors(plan: Plan) -> list[Tensor]:
 
 
 def _norm_of(rule: ClipRule, rank: int) -> str:
-    """What one norm is taken over, in a word or the letters of the layout."""
+    """The axes that one norm is taken over, as a word or as letters of the layout."""
     if rule.axes is None:
         return "all"
     return " ".join(LAYOUT[-rank:][axis] for axis in rule.axes) or "each"
@@ -91,7 +91,7 @@ def _totals(plan: Plan, tensors: list[Tensor]) -> dict[str, int | None]:
 
 
 def _lambdas(plan: Plan) -> str:
-    """Every lambda: where nothing else is said, of roles, of names."""
+    """Every lambda: the general one, those for roles, those for names."""
     agc = plan.agc
     roles = [f"{value:g} for the role {role}" for role, value in agc.roles.items()]
     names = [f"{value:g} for {value_text(name)}" for name, value in agc.names.items()]
@@ -149,16 +149,16 @@ def _json(plan: Plan, tensors: list[Tensor]) -> dict[str, Any]:
 
 def agc(
     variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="Name, or path of a .toml file.")
+        str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what clipping and weight decay do to each tensor.
 
-    Of each: role, shape (kernels HWIO: height, width, in, out; dense kernels IO), what one norm is
-    of (letters: these dimensions; all: the whole tensor; each: a single number), the number of such
-    units, lambda and weight decay; - where there is none. A name that begins with a dot continues
-    the heading above it.
+    The columns are: role; shape (HWIO for conv kernels: height, width, in, out; IO for dense
+    kernels); the axes of one norm (letters of the shape; "all" for the whole tensor, "each" for
+    single numbers); the number of units, each of which has a norm; lambda; and weight decay. A
+    dash means none. A name that begins with a dot continues the heading above it.
 
     Nothing in a file is run, whoever wrote it.
     """

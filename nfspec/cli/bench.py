@@ -1,9 +1,10 @@
-"""`nfspec bench`: what it costs, next to what people would use instead."""
+"""`nfspec bench`: times and memory of a network, beside those of its peers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from nfspec.cli.compare import parse_backends
 from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
 from nfspec.compilation import BACKENDS, missing
 from nfspec.console import print_json, print_lines, say, table
+from nfspec.cost import machine
 from nfspec.errors import BackendError, InputError
 from nfspec.files import write
 from nfspec.language.loader import load
@@ -36,75 +38,150 @@ def _names(text: str, option: str, known: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _measure(results: list[Result], races: Iterable[Callable[[], list[Result]]]) -> bool:
-    """Add what each one finds; whether all were run, and not interrupted."""
+def _measure(races: Iterable[Callable[[], list[Result]]]) -> tuple[list[Result], bool]:
+    """The results of all races, and whether none was interrupted."""
     from nfspec.benchmarks.run import Interrupted
 
+    results: list[Result] = []
     try:
         for race in races:
             results += race()
     except Interrupted as cut:
-        results += cut.results
         say("interrupted; what was measured follows")
-        return False
-    return True
+        return [*results, *cut.results], False
+    return results, True
 
 
 def _say(line: str) -> None:
     say(f"{line} ...")
 
 
+def _works(text: str | None) -> tuple[str, ...]:
+    """The kinds of work that --work names; all of them if it is not given."""
+    from nfspec.benchmarks.works import WORKS
+
+    known = (*WORKS, "build")
+    works = known if text is None else _names(text, "--work", known)
+    if not works:
+        raise InputError(f"--work: expected some of {', '.join(known)}; found {text!r}")
+    return works
+
+
+def _installed(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The frameworks that are installed; a message names each of the others."""
+    absent = {name: message for name in names if (message := missing(name)) is not None}
+    for name, message in absent.items():
+        say(f"{name}: {message}")
+    installed = tuple(name for name in names if name not in absent)
+    if not installed:
+        raise BackendError("none of the frameworks asked for is installed")
+    return installed
+
+
+def _races(
+    works: tuple[str, ...], frameworks: tuple[str, ...], peers: tuple[str, ...], given: Given
+) -> list[Callable[[], list[Result]]]:
+    """A function for each thing to measure, which measures it."""
+    from nfspec.benchmarks import run
+    from nfspec.benchmarks.works import Setup, contestants
+
+    races: list[Callable[[], list[Result]]] = []
+    usual = Setup(given.variant, given.batch, given.size)
+    for name in works:
+        if name == "build":
+            races.append(partial(run.build, given.variant, frameworks, _say))
+            continue
+        setup = Setup(given.variant, 1, 256) if name == "forward-bf16" else usual
+        who = contestants(name, frameworks, peers)
+        races.append(partial(run.race, name, who, setup, given.rounds, _say))
+    if given.growth:
+        folded = [c for c in contestants("forward", frameworks, ()) if c.options.get("folded")]
+        setups = [Setup(name, usual.batch, usual.size) for name in GROWTH if name != given.variant]
+        setups += [Setup(given.variant, n, usual.size) for n in BATCHES if n != usual.batch]
+        races += [partial(run.race, "forward", folded, setup, 3, _say) for setup in setups]
+    return races
+
+
+def _write(results: list[Result], facts: dict[str, Any], out: Path) -> None:
+    from nfspec.benchmarks import report
+    from nfspec.benchmarks.plot import plot
+
+    write(out / "results.json", json.dumps(report.data(results, facts), indent=1) + "\n")
+    write(out / "BENCH.md", report.markdown(results, facts))
+    try:
+        plot(results, facts, out / "bench.png")
+    except InputError as error:
+        say(f"no bench.png: {error}")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options that say what is measured."""
+
+    variant: str
+    batch: int
+    size: int
+    rounds: int
+    growth: bool
+
+
+ALL_FRAMEWORKS, ALL_PEERS = ",".join(BACKENDS), ",".join(PEERS)
+Variant = Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")]
+Frameworks = Annotated[
+    str, typer.Option(help="Frameworks to measure nfspec on, separated by commas.")
+]
+Against = Annotated[str, typer.Option(help="Peers to measure beside it, separated by commas.")]
+Work = Annotated[
+    str | None,
+    typer.Option(
+        help="Some of forward, forward-bf16, step, agc, optimizer and build. Default: all."
+    ),
+]
+Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")]
+Size = Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the images, px.")]
+Rounds = Annotated[
+    int, typer.Option(min=1, max=1_000, help="Number of times that each contestant runs.")
+]
+Growth = Annotated[
+    bool,
+    typer.Option("--growth", help="Measure forward passes of F0 to F3 and of other batches, too."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for BENCH.md, results.json and bench.png.")]
+Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 def bench(
-    variant: Annotated[
-        str, typer.Argument(help="A built-in spec, or the path of a .toml file.")
-    ] = "nfnet-f0",
-    backends: Annotated[str, typer.Option(help="Frameworks, with commas.")] = ",".join(BACKENDS),
-    against: Annotated[str, typer.Option(help="Peers, with commas.")] = ",".join(PEERS),
-    work: Annotated[
-        str | None,
-        typer.Option(help="forward, forward-bf16, step, agc, optimizer, build; all if not given."),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")] = 4,
-    size: Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the images, px.")] = 192,
-    rounds: Annotated[int, typer.Option(min=1, max=1_000, help="Runs of each contestant.")] = 7,
-    growth: Annotated[
-        bool, typer.Option("--growth", help="Forward passes of F0 to F3 and of batches, too.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="A folder for BENCH.md, results.json and bench.png.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    variant: Variant = "nfnet-f0",
+    backends: Frameworks = ALL_FRAMEWORKS,
+    against: Against = ALL_PEERS,
+    work: Work = None,
+    batch: Batch = 4,
+    size: Size = 192,
+    rounds: Rounds = 7,
+    growth: Growth = False,
+    out: Out = None,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a network next to its peers.
 
-    In one run, each contestant in a process of its own and in turns. Times are medians; only ratios
-    within a run mean anything. Packages that are missing are named, and what needs them is left
-    out. NFNet-F0 takes about ten minutes on two cores.
+    Each contestant has a process of its own, and they take turns in one run. Times are medians;
+    only ratios within a run mean anything. A package that is missing is named, and the contestants
+    that need it are left out. NFNet-F0 takes about ten minutes on two cores.
 
     Nothing in a file is run, whoever wrote it.
     """
-    from nfspec.benchmarks import report, run
-    from nfspec.benchmarks.works import WORKS, Setup, contestants
-    from nfspec.cost import machine
+    from nfspec.benchmarks import report
+    from nfspec.benchmarks.works import WORKS, contestants
 
     plan = resolve(load(variant))
-    known = (*WORKS, "build")
-    works = known if work is None else _names(work, "--work", known)
-    if not works:
-        raise InputError(f"--work: expected some of {', '.join(known)}; found {work!r}")
-    wanted = parse_backends(backends)
-    peers = _names(against, "--against", PEERS)
-    absent = {name: message for name in wanted if (message := missing(name)) is not None}
-    for name, message in absent.items():
-        say(f"{name}: {message}")
-    wanted = tuple(name for name in wanted if name not in absent)
-    if not wanted:
-        raise BackendError("none of the frameworks asked for is installed")
-    rivals = max(
-        (len(contestants(name, wanted, peers)) for name in works if name in WORKS), default=1
-    )
-    require_free_memory(plan, "measure", rivals)  # each in its own process, all at one time
+    works = _works(work)
+    wanted, peers = parse_backends(backends), _names(against, "--against", PEERS)
+    frameworks = _installed(wanted)
+    counts = [len(contestants(name, frameworks, peers)) for name in works if name in WORKS]
+    # Each is in its own process, all at one time.
+    require_free_memory(plan, "measure", max(counts, default=1))
     if out is not None:
         for name in ("results.json", "BENCH.md", "bench.png"):
             require_free(out / name, force)
@@ -116,32 +193,10 @@ def bench(
         "sgemm_gflops": machine.sgemm(),
         "copy_gbs": machine.bandwidth(),
     }
-    races: list[Callable[[], list[Result]]] = []
-    for name in works:
-        if name == "build":
-            races.append(partial(run.build, variant, wanted, _say))
-            continue
-        setup = Setup(variant, 1, 256) if name == "forward-bf16" else Setup(variant, batch, size)
-        who = contestants(name, wanted, peers)
-        races.append(partial(run.race, name, who, setup, rounds, _say))
-    if growth:
-        setups = [Setup(name, batch, size) for name in GROWTH if name != variant]
-        setups += [Setup(variant, n, size) for n in BATCHES if n != batch]
-        for setup in setups:
-            folded = [c for c in contestants("forward", wanted, ()) if c.options.get("folded")]
-            races.append(partial(run.race, "forward", folded, setup, 3, _say))
-    results: list[Result] = []
-    complete = _measure(results, races)
-
+    given = Given(variant, batch, size, rounds, growth)
+    results, complete = _measure(_races(works, frameworks, peers, given))
     if out is not None:
-        from nfspec.benchmarks.plot import plot
-
-        write(out / "results.json", json.dumps(report.data(results, facts), indent=1) + "\n")
-        write(out / "BENCH.md", report.markdown(results, facts))
-        try:
-            plot(results, facts, out / "bench.png")
-        except InputError as error:
-            say(f"no bench.png: {error}")
+        _write(results, facts, out)
     if as_json:
         print_json(report.data(results, facts))
     else:
@@ -151,7 +206,7 @@ def bench(
 
 
 def _lines(results: list[Result], facts: dict[str, Any]) -> list[str]:
-    """The tables; what did not run is named below each."""
+    """The tables; below each are the contestants that did not run."""
     from nfspec.benchmarks import report
 
     lines = report.about(facts)

@@ -1,4 +1,4 @@
-"""`nfspec check`: whether spec files say something that works."""
+"""`nfspec check`: whether specs load and resolve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nfspec.plan.resolver import resolve
 
 
 def _report(file: str) -> tuple[dict[str, Any], NfspecError | None]:
-    """What is known of one file, and what is wrong with it."""
+    """The facts of one file, and the error if it has one."""
     try:
         plan = resolve(load(file))
         counted = count(plan)
@@ -37,13 +37,16 @@ def _report(file: str) -> tuple[dict[str, Any], NfspecError | None]:
 
 
 def check(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Spec files, or names.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Built-in specs, or paths of .toml files."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check that specs load and resolve.
 
-    Everything that is wrong with one that does not goes to stderr; the exit status is 2 then.
-    Nothing in a file is run, whoever wrote it.
+    If one does not, everything that is wrong with it is printed to stderr, and the exit status is
+    2. Nothing in a file is run, whoever wrote it.
     """
     reports = [_report(file) for file in files]
     if as_json:

@@ -41,30 +41,31 @@ def _in_colour(spec: Spec) -> Layer:
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The weights to read.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="File of weights to read.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
     variant: Annotated[
-        str, typer.Option(metavar="SPEC", help="Name or path of the network they belong to.")
+        str, typer.Option(metavar="SPEC", help="The network's spec: a built-in one, or a path.")
     ],
     source_kind: Annotated[
-        Kind | None, typer.Option("--from", help="Format of IN; else its name and content say.")
+        Kind | None,
+        typer.Option("--from", help="Format of IN. Default: as its name and content say."),
     ] = None,
     target_kind: Annotated[
-        Kind | None, typer.Option("--to", help="Format of OUT; else its name says.")
+        Kind | None, typer.Option("--to", help="Format of OUT. Default: as its name says.")
     ] = None,
     grey: Annotated[
         bool,
         typer.Option(
-            "--grey", help="Turn weights for RGB images into weights for a SPEC with one channel."
+            "--grey", help="Turn weights for RGB images into weights for a spec with one channel."
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
-    """Convert weights. By name, .npz is DeepMind's, .pth and .pt are timm's.
+    """Convert weights between the formats of nfspec, DeepMind and timm.
 
-    A .safetensors is nfspec's or timm's: as IN, the file itself says; as OUT, it is nfspec's
-    unless --to is timm. Nothing in a file is run, whoever wrote it: of a pickle only its arrays are
-    read.
+    A name that ends in .npz is DeepMind's; .pth and .pt are timm's; .safetensors is nfspec's or
+    timm's. Which of the two an input is, the file itself says; an output is nfspec's unless --to
+    is timm. Nothing in a file is run, whoever wrote it: only the arrays of a pickle are read.
     """
     to = target_kind or kind_of_name(target, "--to")
     _check_paths(source, target, to, force)
@@ -73,7 +74,7 @@ def convert(
     if grey and plan.channels != 1:
         raise InputError(f"--grey: {plan.name} has {plan.channels} channels, not one")
     given_plan = resolve(load(variant, [_in_colour(spec)])) if grey else plan
-    # The weights as they are read, and in the other layout.
+    # Two copies: the weights as they are read, and those in the other layout.
     require_free_memory(plan, "convert the weights of", 2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""`nfspec diff`: the fields that two specs do not agree on."""
+"""`nfspec diff`: the fields in which two specs differ."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nfspec.plan.counting import Count, count
 from nfspec.plan.resolver import resolve
 
 
-def _table(a: str, b: str, found: list[Difference]) -> list[str]:
-    """Lines of 80 columns, long values folded."""
+def _table(a: str, b: str, fields: list[Difference]) -> list[str]:
+    """The differences in lines of 80 columns; long values are folded."""
 
     def shown(value: Any) -> str:
         return "-" if value is None else value_text(value)
 
-    rows = [("field", a, b)] + [(path_text(d.path), shown(d.a), shown(d.b)) for d in found]
+    rows = [("field", a, b)] + [(path_text(d.path), shown(d.a), shown(d.b)) for d in fields]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if sum(widths) + 4 > WIDTH:
         room = max(20, (WIDTH - widths[0] - 4) // 2)
@@ -38,7 +38,7 @@ def _table(a: str, b: str, found: list[Difference]) -> list[str]:
 
 
 def _sum(a: Count, b: Count) -> str:
-    """How much larger the second network is."""
+    """Lines that say how much larger the second network is."""
 
     def change(old: int, new: int) -> str:
         sign = "-" if new < old else "+"
@@ -50,12 +50,12 @@ def _sum(a: Count, b: Count) -> str:
     )
 
 
-def _json(a: str, b: str, found: list[Difference], counts: list[Count]) -> dict[str, Any]:
+def _json(a: str, b: str, fields: list[Difference], counts: list[Count]) -> dict[str, Any]:
     return {
         "a": a,
         "b": b,
-        "equal": not found,
-        "fields": [{**asdict(d), "path": path_text(d.path)} for d in found],
+        "equal": not fields,
+        "fields": [{**asdict(d), "path": path_text(d.path)} for d in fields],
         "parameters": [c.parameters for c in counts],
         "macs": [c.macs for c in counts],
         "size": [c.size[0] for c in counts],
@@ -63,8 +63,10 @@ def _json(a: str, b: str, found: list[Difference], counts: list[Count]) -> dict[
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="Name, path of a .toml file, or dialect.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A built-in spec, dialect, or path of a .toml file.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where two specs differ; exit status 1 if they do.
@@ -72,14 +74,14 @@ def diff(
     Nothing in a file is run, whoever wrote it.
     """
     (fields_a, spec_a), (fields_b, spec_b) = read(a), read(b)
-    found = differences(fields_a, fields_b)
+    fields = differences(fields_a, fields_b)
     specs: list[Spec] = [spec_a, spec_b] if spec_a and spec_b else []
     counts = [count(resolve(spec)) for spec in specs]
     if as_json:
-        print_json(_json(a, b, found, counts))
-    elif not found:
+        print_json(_json(a, b, fields, counts))
+    elif not fields:
         print_lines([f"{a} and {b} agree in every field"])
     else:
-        print_lines(_table(a, b, found) + ([_sum(*counts)] if counts else []))
-    if found:
+        print_lines(_table(a, b, fields) + ([_sum(*counts)] if counts else []))
+    if fields:
         raise typer.Exit(1)

@@ -24,7 +24,7 @@ def _summary(name: str) -> dict[str, Any]:
 
 
 def _brief(source: str) -> str:
-    """The first work or file that a source names."""
+    """The first paper or file that a source names."""
     return re.split(r"[;(]|: ", source)[0].strip()
 
 

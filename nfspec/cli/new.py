@@ -29,13 +29,13 @@ def _checked_name(name: str) -> str:
 
 
 def _extends(base: str, folder: Path) -> str:
-    """How a file in a folder names its base."""
+    """The name of the base in a spec that stands in a folder."""
     if base in variants():
         return base
     path = Path(base).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise InputError(
-            f"{base} is not in the folder of the new spec or below it, from where a spec could "
+            f"{base} is not in the folder of the new spec or below it, so the new spec cannot "
             "extend it; copy it there, or give --output in its folder"
         )
     return path.relative_to(folder.resolve()).as_posix()
@@ -52,13 +52,16 @@ def _target(name: str, output: Path | None, force: bool) -> Path:
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The new spec's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new spec.")],
     base: Annotated[
-        str, typer.Option("--from", metavar="SPEC", help="Name or path of the spec to extend.")
+        str,
+        typer.Option(
+            "--from", metavar="SPEC", help="The spec to extend: a built-in one, or a path."
+        ),
     ] = "nfnet-f0",
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File to write; NAME.toml here if not given."),
+        typer.Option(metavar="FILE", help="File to write. Default: NAME.toml in this folder."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`nfspec plot`: the logs of trainings in one picture."""
+"""`nfspec plot`: the logs of trainings as one picture."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def plot(
     folders: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Folders that `nfspec train` wrote.")
     ],
-    out: Annotated[Path, typer.Option(help="The picture.")] = Path("training.png"),
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("training.png"),
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Draw the loss, accuracy and clip fraction of trainings.
 
-    For one training, the clip fraction of each stage is plotted, too. Nothing in a file is run,
+    For a single training, the clip fraction of each stage is drawn. Nothing in a file is run,
     whoever wrote it.
     """
     require_free(out, force)

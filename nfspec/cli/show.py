@@ -1,4 +1,4 @@
-"""`nfspec show`: what a spec means, block by block, or where each of its values comes from."""
+"""`nfspec show`: the numbers of a spec, block by block, or the origin of each of its values."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _headline(spec: Spec, plan: Plan, counted: Count) -> list[str]:
 
 
 def _meaning(spec: Spec, plan: Plan, counted: Count) -> dict[str, Any]:
-    """All that is derived, for programs."""
+    """Every number that is derived from a spec, for programs."""
     return {
         "name": plan.name,
         "source": spec.source,
@@ -87,38 +87,42 @@ def _meaning(spec: Spec, plan: Plan, counted: Count) -> dict[str, Any]:
 
 
 def _origins(spec: Spec) -> dict[str, Any]:
-    found = {}
+    fields = {}
     for path, value in spec_fields(spec).items():
         origin = spec.origin(path)
-        found[path_text(path)] = {"value": value, **(asdict(origin) if origin else {})}
-    return {"name": spec.name, "digest": spec.digest, "fields": found}
+        fields[path_text(path)] = {"value": value, **(asdict(origin) if origin else {})}
+    return {"name": spec.name, "digest": spec.digest, "fields": fields}
 
 
 def show(
     variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="Name, or path of a .toml file.")
+        str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
     ],
     size: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_SIDE, help="Image side in px to count at; else the test size."),
+        typer.Option(
+            min=1, max=MAX_SIDE, help="Side of the images, px. Default: the spec's test size."
+        ),
     ] = None,
     origins: Annotated[
-        bool, typer.Option("--resolved", help="Every field, and the file and line it is from.")
+        bool, typer.Option("--resolved", help="Print every field, with its file and line.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the numbers a spec stands for, block by block.
 
-    Of each block: channels in, in the middle and out, groups, kernel, stride, alpha, beta, the
-    expected standard deviation of its input at initialisation, hidden channels of SE or taps of
-    ECA, stochastic depth's rate, parameters and multiply-accumulates.
+    The columns of a block are: channels in, in the middle and out; groups; kernel; stride; alpha;
+    beta; the expected standard deviation of its input at initialisation; hidden channels of SE or
+    taps of ECA; rate of stochastic depth; parameters; and multiply-accumulates.
 
     Nothing in a file is run, whoever wrote it.
     """
     spec = load(variant)
     if origins:
         if size is not None:
-            raise InputError("--size is for the table of blocks; --resolved counts nothing")
+            raise InputError(
+                "--size goes with the table of blocks; with --resolved nothing is counted"
+            )
         if as_json:
             print_json(_origins(spec))
         else:

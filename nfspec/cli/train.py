@@ -12,9 +12,10 @@ from nfspec.cli.options import MAX_IMAGES
 from nfspec.console import print_json, print_lines, say
 from nfspec.errors import InputError
 from nfspec.training.failures import OtherTraining, TrainingError
+from nfspec.training.options import WORKERS, Options
 from nfspec.training.processes import asked_to_stop, end_with_parent, start_processes
 from nfspec.training.scores import shares
-from nfspec.training.session import WORKERS, Options, Outcome, prepare
+from nfspec.training.session import Outcome, prepare
 from nfspec.training.watching import watching
 from nfspec.wording import printable
 

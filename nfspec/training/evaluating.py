@@ -80,6 +80,7 @@ def evaluate(
     params = READERS[kind_of_file(path)](path, plan)
     chosen: Any = backend or (facts.backend if facts else compilation.default_backend())
     frameworks.start(chosen)
+    from nfspec.backends.running import forward_function
     from nfspec.backends.training import evaluation
 
     network = compilation.compile(plan, chosen, params, folded=folded)
@@ -91,7 +92,7 @@ def evaluate(
 
     batch = min(batch, len(held))
     images = batches_of(held, spec.input, side, batch, left_out)
-    score = evaluation.evaluate(evaluation.logits_function(network), images, batch)
+    score = evaluation.evaluate(forward_function(network), images, batch)
     if not score.images:
         where = data or (facts.data if facts else "")
         raise InputError(f"{where}: none of the images can be read")

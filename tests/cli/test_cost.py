@@ -181,7 +181,7 @@ def test_a_cpu_with_both_figures_given_is_not_measured(monkeypatch):
     ("arguments", "message"),
     [
         ((), "missing VARIANT, or --check"),
-        (("nfnet-f0", "--check"), "--check is of what was measured; leave out 'nfnet-f0'"),
+        (("nfnet-f0", "--check"), "--check prints measured steps only; leave out 'nfnet-f0'"),
         (("nfnet-f00",), "nfnet-f00"),
         (("nfnet-f0", "--accelerator", "tpuv3"), 'did you mean "tpu-v3"?'),
         (("nfnet-f0", "--devices", 3), "batch: 4096 images do not divide among 3 devices"),

@@ -116,5 +116,8 @@ def test_a_disk_that_fails_leaves_nothing_behind(folder, monkeypatch):
 
     monkeypatch.setattr("os.link", fail)
     result = run("new", "mine")
-    assert (result.exit_code, result.stderr) == (2, "mine.toml: No space left on device\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "mine.toml: cannot be written: No space left on device\n",
+    )
     assert list(folder.iterdir()) == []
