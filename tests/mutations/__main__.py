@@ -82,7 +82,7 @@ def pytest(
 
 
 def checked(root: Path, state: dict[str, Any]) -> None:
-    """Run the tests that failed with a fault once without one.
+    """Run the tests that failed with a fault once without one, with any parameters.
 
     Args:
         root: The copy.
@@ -94,20 +94,28 @@ def checked(root: Path, state: dict[str, Any]) -> None:
     """
     wrong: set[tuple[str, str]] = set()
     for framework in sorted({result["framework"] for result in state["results"]}):
-        by = {r["by"] for r in state["results"] if r["framework"] == framework}
+        by = {function(r["by"]) for r in state["results"] if r["framework"] == framework}
         known = {test for name, test in state["passed"] if name == framework}
         if not (tests := sorted(test for test in by - known if test.startswith("tests/"))):
             continue
         print(f"without a fault: {len(tests)} tests, {framework or 'no framework'}")
         sys.stdout.flush()
         status, output = pytest(root, framework, tests, longest=len(tests) * LONGEST)
-        failed = FAILED.findall(output) if status == 1 else tests if status else []
+        failed = {*map(function, FAILED.findall(output))} if status == 1 else {*tests}
+        failed = failed if status else set()
         state["passed"] += [[framework, test] for test in tests if test not in failed]
         wrong |= {(framework, test) for test in failed}
     if wrong:
-        state["results"] = [r for r in state["results"] if (r["framework"], r["by"]) not in wrong]
+        state["results"] = [
+            r for r in state["results"] if (r["framework"], function(r["by"])) not in wrong
+        ]
         names = "\n".join(f"{test} {framework}".strip() for framework, test in sorted(wrong))
         raise MutationError(f"tests that fail without a fault, too:\n{names}")
+
+
+def function(test: str) -> str:
+    """A test's id without its parameters."""
+    return test.partition("[")[0]
 
 
 def result_of(root: Path, mutation: Mutation) -> dict[str, Any]:
