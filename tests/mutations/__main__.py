@@ -101,8 +101,7 @@ def checked(root: Path, state: dict[str, Any]) -> None:
         print(f"without a fault: {len(tests)} tests, {framework or 'no framework'}")
         sys.stdout.flush()
         status, output = pytest(root, framework, tests, longest=len(tests) * LONGEST)
-        failed = {*map(function, FAILED.findall(output))} if status == 1 else {*tests}
-        failed = failed if status else set()
+        failed = set(map(function, FAILED.findall(output))) or (set(tests) if status else set())
         state["passed"] += [[framework, test] for test in tests if test not in failed]
         wrong |= {(framework, test) for test in failed}
     if wrong:
