@@ -1,27 +1,48 @@
-"""Values and names as messages show them: on one line, short, harmless to a terminal."""
+"""Values and names in the form that messages show: on one line, short, harmless to a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+LONGEST = 60  # characters of a value in a message
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def printable(text: str) -> str:
-    """Text with what a terminal would act on, such as an escape or a line break, spelt out."""
+    """Text in which characters that a terminal would act on, such as an escape, are spelt out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def few(names: Iterable[str], most: int = 10) -> str:
     """A short text for a list of names of any length: `a, b and 8 more`."""
-    found = list(names)
-    text = ", ".join(map(printable, found[:most]))
-    return f"{text} and {len(found) - most:,} more" if len(found) > most else text
+    listed = list(names)
+    text = ", ".join(map(printable, listed[:most]))
+    return f"{text} and {len(listed) - most:,} more" if len(listed) > most else text
+
+
+def toml_string(text: str) -> str:
+    """Text as a TOML string on one line, harmless to a terminal."""
+    escaped = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped)
+
+
+def toml_key(key: str) -> str:
+    """A part of a dotted key as TOML writes it: bare where it may be, otherwise quoted."""
+    return key if BARE_KEY.fullmatch(key) else toml_string(key)
 
 
 def quoted(text: str) -> str:
     """Text as a TOML string, cut to a length that fits a line."""
-    cut = text if len(text) <= 60 else text[:57] + "..."
-    return '"' + printable(cut.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return toml_string(text if len(text) <= LONGEST else text[: LONGEST - 3] + "...")
+
+
+def either(choices: Sequence[str]) -> str:
+    """A list of choices: `a, b or c`."""
+    *first, last = choices
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def entries(n: int) -> str:
@@ -40,5 +61,5 @@ def found_text(value: Any) -> str:
         return f"a whole number of about {value.bit_length() * 30103 // 100000} digits"
     if isinstance(value, list | tuple):
         text = "[" + ", ".join(map(found_text, value[:20])) + "]"
-        return text if len(text) <= 60 and len(value) <= 20 else f"an array of {len(value)}"
+        return text if len(text) <= LONGEST and len(value) <= 20 else f"an array of {len(value)}"
     return str(value)

@@ -131,8 +131,8 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
     """
     require_channels(how)
     try:
-        with opened_image(path) as found:
-            image = with_channels(found, how.channels)
+        with opened_image(path) as decoded:
+            image = with_channels(decoded, how.channels)
     except UNREADABLE as error:
         raise InputError(f"{path}: not an image that can be read ({cause(error)})") from None
     return normalise(fit(image, how, size), how)[None]

@@ -88,7 +88,7 @@ def open_sources(data: str | Path, held_out: float, seed: int) -> tuple[Source, 
     if str(data) == DIGITS:
         return split(digits(), held_out, seed)
     root = Path(data)
-    train, held = (_found(root, names) for names in SPLITS)
+    train, held = (_first_folder(root, names) for names in SPLITS)
     if train is None or held is None:
         return split(folder(train or root), held_out, seed)
     training = folder(train)
@@ -107,13 +107,12 @@ def open_held_out(data: str | Path, held_out: float, seed: int, classes: tuple[s
     """
     if str(data) == DIGITS:
         return split(digits(), held_out, seed)[1] if held_out < 1 else digits()
-    found = folder(_found(Path(data), SPLITS[1]) or Path(data), classes)
-    return (
-        found if held_out == 1 or _found(Path(data), SPLITS[1]) else split(found, held_out, seed)[1]
-    )
+    own = _first_folder(Path(data), SPLITS[1])
+    images = folder(own or Path(data), classes)
+    return images if held_out == 1 or own else split(images, held_out, seed)[1]
 
 
-def _found(root: Path, names: tuple[str, ...]) -> Path | None:
+def _first_folder(root: Path, names: tuple[str, ...]) -> Path | None:
     """The folder of a split: one with folders in it, as a class may be called so, too."""
     folders = (root / name for name in names)
     return next((f for f in folders if f.is_dir() and any(p.is_dir() for p in f.iterdir())), None)
@@ -156,11 +155,11 @@ def digits() -> Source:
     except ModuleNotFoundError:
         message = "digits come with scikit-learn, which is not installed; run: "
         raise InputError(f"{message}pip install scikit-learn") from None
-    found = load_digits()
-    pixels = np.round(found.images * (255 / 16)).astype(np.uint8)
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
     return Source(
-        tuple(map(str, found.target_names)),
-        np.asarray(found.target, np.int64),
+        tuple(map(str, digits.target_names)),
+        np.asarray(digits.target, np.int64),
         tuple(f"digits/{n}" for n in range(len(pixels))),
         lambda number: Image.fromarray(pixels[number]),
     )
@@ -182,14 +181,14 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
         raise InputError(f"{root}: {what}; expected one with a folder of images for each class")
-    found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not found:
+    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
         raise InputError(
             f"{root}: no class folders in it; expected {root}/CLASS/IMAGE, a folder for each class"
         )
-    _require_unlike(root, found)
-    classes = classes or tuple(found)
-    folders = {_form(name): root / name for name in found}
+    _require_unlike(root, names)
+    classes = classes or tuple(names)
+    folders = {_form(name): root / name for name in names}
     if strangers := sorted(folders.keys() - set(map(_form, classes))):
         raise InputError(
             f"{root}: no classes of the network: {few(strangers)}; it knows {few(classes)}"
@@ -237,13 +236,13 @@ def _require_unlike(root: Path, names: list[str]) -> None:
 
 def _require_once(names: tuple[str, ...]) -> None:
     """Require that no file is two images, by a hard or soft link."""
-    found: dict[tuple[int, int], str] = {}
+    seen: dict[tuple[int, int], str] = {}  # device and inode to the first name
     for name in names:
         try:
             about = os.stat(name)  # noqa: PTH116
         except OSError:  # named when it is to be read
             continue
-        other = found.setdefault((about.st_dev, about.st_ino), name)
+        other = seen.setdefault((about.st_dev, about.st_ino), name)
         if other != name:
             raise InputError(
                 f"{printable(other)} and {printable(name)} are one file by a link; an image has "

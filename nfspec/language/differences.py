@@ -34,13 +34,13 @@ class Difference:
 
 def fields(data: Mapping[str, Any], path: Path = ()) -> dict[Path, Any]:
     """Flatten nested tables to path and value. Empty tables stay, values of None go."""
-    found: dict[Path, Any] = {}
+    flat: dict[Path, Any] = {}
     for key, value in data.items():
         if isinstance(value, Mapping) and value:
-            found |= fields(value, (*path, key))
+            flat |= fields(value, (*path, key))
         elif value is not None:
-            found[(*path, key)] = value
-    return found
+            flat[(*path, key)] = value
+    return flat
 
 
 def spec_fields(spec: Spec) -> dict[Path, Any]:
@@ -84,11 +84,11 @@ def differences(a: Mapping[Path, Any], b: Mapping[Path, Any]) -> list[Difference
         return _collapsed(value) if path in COLUMNS else value
 
     tables = [field.alias or name for name, field in Spec.model_fields.items()]
-    found = []
+    differing = []
     for path in dict.fromkeys((*a, *b)):
         left, right = a.get(path), b.get(path)
         if path[0] in NOT_COMPARED or {} in (left, right):
             continue
         if meaning(path, left) != meaning(path, right):
-            found.append(Difference(path, left, right))
-    return sorted(found, key=lambda difference: tables.index(difference.path[0]))
+            differing.append(Difference(path, left, right))
+    return sorted(differing, key=lambda difference: tables.index(difference.path[0]))

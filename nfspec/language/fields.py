@@ -80,11 +80,11 @@ class Table(BaseModel):
         try:
             checked = type(self).model_validate(given)
         except ValidationError as error:
-            found = (
+            problems = (
                 f"{'.'.join(map(str, e['loc']))}: {e['msg']}; found {shown(e['input'])}"
                 for e in error.errors(include_url=False)
             )
-            raise InputError(f"{type(self).__name__}: {', '.join(found)}") from None
+            raise InputError(f"{type(self).__name__}: {', '.join(problems)}") from None
         return super().model_copy(
             update={name: getattr(checked, name) for name in names if name in (update or {})},
             deep=deep,

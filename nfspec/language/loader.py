@@ -202,9 +202,9 @@ def _without(table: dict[str, Any], path: Key) -> dict[str, Any]:
     return {k: _without(v, path[1:]) if k == path[0] else v for k, v in table.items()}
 
 
-def _missing(found: list[Finding], chain: list[Layer]) -> list[Problem]:
-    own = [f for f in found if f.path[0] in NOT_INHERITED]
-    inherited = [f for f in found if f not in own]
+def _missing(absent: list[Finding], chain: list[Layer]) -> list[Problem]:
+    own = [f for f in absent if f.path[0] in NOT_INHERITED]
+    inherited = [f for f in absent if f not in own]
     count = sum(field_count(f.path) for f in inherited)
     if "extends" in chain[0].data:  # a parent that could not be read, which may have them
         inherited = []
@@ -226,7 +226,7 @@ def _check(
     try:
         spec = Spec.model_validate(merged)
     except ValidationError as error:
-        found = list(islice(findings(error, merged), MAX_PROBLEMS))
+        wrong = list(islice(findings(error, merged), MAX_PROBLEMS))
         total = error.error_count()
     else:
         spec._origins.update(_origins(chain, owner))
@@ -236,14 +236,14 @@ def _check(
         except SpecError as error:
             problems += error.problems
         return spec
-    bad = {f: _written(f.path, owner) for f in found if f.code != "SPEC-MISSING"}
+    bad = {f: _written(f.path, owner) for f in wrong if f.code != "SPEC-MISSING"}
     problems += (owner[at].problem(*f) for f, at in bad.items() if at not in stand_ins)
     if total > MAX_PROBLEMS:
         message = f"{total} problems, of which {MAX_PROBLEMS} are listed"
         problems.append(chain[-1].problem("SPEC-LIMIT", (), message))
         return None
     if not bad:
-        problems += _missing([f for f in found if f.path not in stand_ins], chain)
+        problems += _missing([f for f in wrong if f.path not in stand_ins], chain)
         return None
     rest = list(chain)
     for at in set(bad.values()):

@@ -25,12 +25,12 @@ _ATOM = re.compile(r"[^,\]}#\n]+")  # a number, a boolean, a date
 
 
 class _Scanner:
-    """Walks a valid text once; `found` maps paths to offsets."""
+    """Walks a valid text once; `offsets` maps each path to its offset in the text."""
 
     def __init__(self, text: str):
         self.text = text
         self.at = 0
-        self.found: dict[Path, int] = {}
+        self.offsets: dict[Path, int] = {}
         self.counts: dict[Path, int] = {}  # arrays of tables: how many tables so far
 
     def match(self, pattern: re.Pattern[str]) -> str:
@@ -56,7 +56,7 @@ class _Scanner:
             else:
                 self.pair(table)
             self.match(_BLANK)
-        return self.found
+        return self.offsets
 
     def header(self) -> Path:
         """Read `[a.b]` or `[[a.b]]`, and return the path of the table it opens."""
@@ -68,16 +68,16 @@ class _Scanner:
         path: Path = ()
         for part in around:
             path = (*path, part)
-            self.found.setdefault(path, start)
+            self.offsets.setdefault(path, start)
             if path in self.counts:  # a header below an array of tables means its last table
                 path = (*path, self.counts[path] - 1)
         path = (*path, last)
         if closing == "]]":
-            self.found.setdefault(path, start)
+            self.offsets.setdefault(path, start)
             index = self.counts.get(path, 0)
             self.counts[path] = index + 1
             path = (*path, index)
-        self.found[path] = start
+        self.offsets[path] = start
         return path
 
     def key(self) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ class _Scanner:
         path = table
         for part in self.key():
             path = (*path, part)
-            self.found.setdefault(path, start)
+            self.offsets.setdefault(path, start)
         self.take("=")
         self.match(_SPACE)
         self.value(path)
@@ -107,7 +107,7 @@ class _Scanner:
             index = 0
             self.match(_BLANK)
             while not self.take("]"):
-                self.found[(*path, index)] = self.at
+                self.offsets[(*path, index)] = self.at
                 self.value((*path, index))
                 index += 1
                 self.separator()
@@ -132,8 +132,8 @@ def positions(text: str) -> dict[Path, tuple[int, int]]:
     first key or header below it), an array element's the element.
     """
     starts = [0, *(m.end() for m in re.finditer("\n", text))]
-    found = {}
+    offsets = {}
     for path, offset in _Scanner(text).document().items():
         line = bisect(starts, offset)
-        found[path] = (line, offset - starts[line - 1] + 1)
-    return found
+        offsets[path] = (line, offset - starts[line - 1] + 1)
+    return offsets

@@ -305,8 +305,8 @@ class Spec(Table):
     def origin(self, path: tuple[str | int, ...]) -> Origin | None:
         """Where the value at a path, or the nearest table around it, was written."""
         for n in range(len(path), 0, -1):
-            if (found := self._origins.get(path[:n])) is not None:
-                return found
+            if (origin := self._origins.get(path[:n])) is not None:
+                return origin
         return None
 
     def canonical(self) -> str:

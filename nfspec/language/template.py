@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from nfspec.language.differences import spec_fields
 from nfspec.language.fields import Table
 from nfspec.language.spec import SCHEMA, Spec
+from nfspec.wording import toml_key, toml_string
 
 WIDTH = 80
 SCHEMA_FILE = Path(__file__).parent.parent / "nfspec.schema.json"
@@ -53,8 +53,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        quoted = json.dumps(value, ensure_ascii=False)
-        return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
+        return toml_string(value)
     if isinstance(value, tuple):
         return "[" + ", ".join(map(value_text, value)) + "]"
     return repr(value)
@@ -62,12 +61,7 @@ def value_text(value: Any) -> str:
 
 def path_text(path: tuple[str, ...]) -> str:
     """A dotted key; parts that are not bare keys, such as `stages.*.gain`, are quoted."""
-    return ".".join(
-        part
-        if part.replace("_", "").replace("-", "").isalnum() and part.isascii()
-        else value_text(part)
-        for part in path
-    )
+    return ".".join(map(toml_key, path))
 
 
 def _lines_of(key: str, value: str) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from nfspec.errors import suggest
 from nfspec.language.spec import NOT_INHERITED, Spec
-from nfspec.wording import entries, found_text, quoted
+from nfspec.wording import either, entries, found_text, quoted, toml_key
 
 Key = tuple[str | int, ...]
 NOT_IN_FILES = {"scalar", "list", "number", "word", "[key]"}  # what pydantic adds to a path
@@ -40,8 +40,7 @@ def shown(path: Key) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            bare = part.replace("_", "").replace("-", "").isalnum() and len(part) <= 60
-            text += ("." if text else "") + (part if bare else quoted(part))
+            text += ("." if text else "") + (toml_key(part) if len(part) <= 60 else quoted(part))
     return text if len(text) <= 200 else text[:197] + "..."
 
 
@@ -63,15 +62,15 @@ def _keys(container: Any) -> dict[str, Any]:
 
 
 def _type_at(path: Key) -> Any:
-    found: Any = Spec
+    annotation: Any = Spec
     for part in path:
-        container = _container(found)
+        container = _container(annotation)
         arguments = get_args(container)
         if isinstance(part, int):
-            found = arguments[0]
+            annotation = arguments[0]
         else:
-            found = arguments[1] if arguments else _keys(container)[part]
-    return found
+            annotation = arguments[1] if arguments else _keys(container)[part]
+    return annotation
 
 
 def _choices(annotation: Any) -> list[str]:
@@ -105,24 +104,19 @@ def _unknown(path: Key) -> str:
         return f"unknown key{hint}"
     homes = [f'"{name}.{key}"' for name, table in _tables().items() if key in _keys(table)]
     if homes:
-        return f"unknown key here; did you mean {_listed(homes)}?"
-    return f"unknown key; expected {_listed(known)}"
-
-
-def _listed(choices: list[str]) -> str:
-    *first, last = choices
-    return f"{', '.join(first)} or {last}" if first else last
+        return f"unknown key here; did you mean {either(homes)}?"
+    return f"unknown key; expected {either(known)}"
 
 
 def _unexpected(value: Any, path: Key) -> str:
     """The message for a value of another type, or a word that is not one of those known."""
     choices = _choices(_type_at(path))
-    message = f"expected {_listed(choices)}; found {found_text(value)}"
+    message = f"expected {either(choices)}; found {found_text(value)}"
     if not isinstance(value, str) or not value:
         return message
     words = [choice.strip('"') for choice in choices if choice.startswith('"')]
     longer = [f'"{word}"' for word in words if word.startswith(value)]  # gelu: not elu
-    return message + (f"; did you mean {_listed(longer)}?" if longer else suggest(value, words))
+    return message + (f"; did you mean {either(longer)}?" if longer else suggest(value, words))
 
 
 def _told(error: ErrorDetails, path: Key) -> tuple[str, str]:

@@ -55,7 +55,7 @@ class Problems:
     def __init__(self, spec: Spec, stand_ins: frozenset[Key]):
         self.spec = spec
         self.stand_ins = stand_ins
-        self.found: dict[tuple[str, Key], Problem | None] = {}
+        self.by_place: dict[tuple[str, Key], Problem | None] = {}
 
     def add(self, code: str, path: Key, message: str, *causes: Key) -> None:
         """Note a problem, once for each code and path.
@@ -72,12 +72,12 @@ class Problems:
         place = (origin.file, origin.line, origin.column) if origin else ("", 0, 0)
         from_stand_in = any(p[: len(s)] == s for s in self.stand_ins for p in (path, *causes))
         problem = None if from_stand_in else Problem(code, shown(path), message, *place)
-        self.found.setdefault((code, path), problem)
+        self.by_place.setdefault((code, path), problem)
 
     def stop(self) -> None:
         """Raise a SpecError if there are problems."""
-        if self.found:
-            raise SpecError(filter(None, self.found.values()))
+        if self.by_place:
+            raise SpecError(filter(None, self.by_place.values()))
 
 
 def stage_path(spec: Spec, column: str, stage: int) -> Key:
@@ -99,7 +99,7 @@ def check(spec: Spec, problems: Problems) -> None:
     if blocks > MAX_BLOCKS:
         message = f"{blocks} blocks in all, more than the limit of {MAX_BLOCKS}"
         problems.add("SPEC-LIMIT", ("stages", "depth"), message)
-    if any(code in ("SPEC-LENGTH", "SPEC-LIMIT") for code, _ in problems.found):
+    if any(code in ("SPEC-LENGTH", "SPEC-LIMIT") for code, _ in problems.by_place):
         problems.stop()
 
 
@@ -198,8 +198,8 @@ def _check_patterns(names: Collection[str], problems: Problems) -> None:
             f"no parameter is called {quoted(pattern)}, where * stands for any run of characters"
             + (_meant(pattern, names, shapes) or '; names are like "head.fc.kernel"')
         )
-        found = (causes for part, causes in NAMES_COME_FROM.items() if re.search(part, pattern))
-        problems.add("SPEC-AGC", path, message, *chain.from_iterable(found))
+        sources = (paths for part, paths in NAMES_COME_FROM.items() if re.search(part, pattern))
+        problems.add("SPEC-AGC", path, message, *chain.from_iterable(sources))
     if next(slips, None):
         message = f"more patterns than the {MAX_UNMATCHED} listed are the name of no parameter"
         problems.add("SPEC-AGC", ("agc",), message)

@@ -43,9 +43,9 @@ def require_free_memory_for_images(plan: Plan, shape: tuple[int, ...]) -> None:
         InputError: It has not, or the images are too small for the network.
     """
     images, height, width, _ = shape
-    found, needed = shapes(plan, height, width), 0
+    outputs, needed = shapes(plan, height, width), 0
     for op in plan.ops:
-        arrays = images * sum(math.prod(found[name]) for name in (*op.inputs, op.name))
+        arrays = images * sum(math.prod(outputs[name]) for name in (*op.inputs, op.name))
         needed = max(needed, FLOAT64 * (arrays + sum(p.size for p in op.parameters)))
     many = "an image" if images == 1 else f"{images} images"
     purpose = f"evaluate {many} of {height} x {width} px in float64 with"

@@ -92,9 +92,9 @@ def as_params(plan: Plan, params: Mapping[str, ArrayLike]) -> dict[str, Array]:
         raise WeightError(f"params: expected names that are text; found {shown(strange[0])}")
     arrays = {name: array_of(value) for name, value in params.items()}
     # Any floating dtype is taken: float64 is exact, and networks have float32.
-    found: dict[str, Found] = {
+    given: dict[str, Found] = {
         name: value if isinstance(value, str) else Header(value.shape, "float32")
         for name, value in arrays.items()
     }
-    require(shapes_of(plan), found, plan.name)
+    require(shapes_of(plan), given, plan.name)
     return {name: np.asarray(arrays[name], np.float64) for name in plan.parameters}

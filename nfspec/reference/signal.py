@@ -40,12 +40,12 @@ class Signal:
 
 def expected_variance(plan: Plan) -> dict[str, float]:
     """Expected variance of the outputs of stem and blocks, for residuals of unit variance."""
-    found = {"stem": 1.0}
+    variances = {"stem": 1.0}
     instance("plan", plan, Plan, "nfspec.resolve")
     for block in plan.blocks:
         start = 1.0 if block.index == 0 else block.expected_variance
-        found[block.name] = start + block.alpha**2
-    return found
+        variances[block.name] = start + block.alpha**2
+    return variances
 
 
 def _avg_var(x: NDArray[np.float64]) -> float:
@@ -63,10 +63,10 @@ def measure(plan: Plan, params: Params, x: ArrayLike) -> tuple[Signal, ...]:
     instance("plan", plan, Plan, "nfspec.resolve")
     residuals = {f"{block.name}.residual": block.residual for block in plan.blocks}
     taps = reference.forward(plan, params, x, taps={**plan.taps, **residuals})
-    found = []
+    signals = []
     for tap, expected in expected_variance(plan).items():
         out, residual = taps[tap], taps.get(f"{tap}.residual")
         sq_mean = float(np.mean(np.mean(out, axis=(0, 1, 2)) ** 2))
         res_avg_var = None if residual is None else _avg_var(residual)
-        found.append(Signal(tap, expected, sq_mean, _avg_var(out), res_avg_var))
-    return tuple(found)
+        signals.append(Signal(tap, expected, sq_mean, _avg_var(out), res_avg_var))
+    return tuple(signals)

@@ -104,10 +104,10 @@ def smoothed(labels: ArrayLike, classes: int, smoothing: float) -> Array:
             raise InputError(f"labels: expected 0 to {classes - 1}; found {y.min()} to {y.max()}")
         y = np.eye(classes)[y]
     elif isinstance(y, str) or y.ndim != 2 or y.shape[1] != classes:
-        found = y if isinstance(y, str) else f"{y.dtype} of shape {y.shape}"
+        given = y if isinstance(y, str) else f"{y.dtype} of shape {y.shape}"
         raise InputError(
             f"labels: expected integers of shape (N,) or distributions of shape (N, {classes}); "
-            f"found {found}"
+            f"found {given}"
         )
     return (1.0 - smoothing) * finite("labels", y.astype(np.float64)) + smoothing / classes
 
@@ -262,10 +262,10 @@ def train_step(
     recipe, rules = recipe_of(plan), clip_rules(plan)
     instance("state", state, TrainingState, "TrainingState.start")
     learning_rate = number("learning_rate", learning_rate, 0.0)
-    found = _gradients(plan, state.params, x, targets, rounding)
+    gradients = _gradients(plan, state.params, x, targets, rounding)
     params, momentum, fractions = {}, {}, {}
     for name, parameter in plan.parameters.items():
-        gradient, fraction = clip(found.of_parameters[name], state.params[name], rules[name])
+        gradient, fraction = clip(gradients.of_parameters[name], state.params[name], rules[name])
         decay = 0.0 if parameter.role in recipe.weight_decay_exclude else recipe.weight_decay
         params[name], momentum[name] = descend(
             state.params[name], gradient, state.momentum[name], learning_rate, decay, recipe
@@ -280,4 +280,4 @@ def train_step(
         for name, average in state.averages.items()
     }
     after = TrainingState(params, momentum, averages, state.step + 1)
-    return after, StepReport(found.loss, fractions)
+    return after, StepReport(gradients.loss, fractions)

@@ -45,20 +45,20 @@ def as_float32(value: Any) -> NDArray[Any] | str:
     Returns:
         The array, or why there is none.
     """
-    found = offered(value)
-    if isinstance(found, str):
-        return found
+    claimed = offered(value)
+    if isinstance(claimed, str):
+        return claimed
     try:
         array = _numpy(value)
-        if found.dtype not in WIDENED:
+        if claimed.dtype not in WIDENED:
             return array
         with np.errstate(over="ignore", under="ignore"):
             narrow = array.astype(np.float32, copy=False)
         changed = (narrow != array) & ~np.isnan(array)
     except REFUSED:  # sparse, quantised, float8, deleted, on the meta device
-        return f"{type(value).__name__} of {found.dtype} that NumPy cannot hold"
+        return f"{type(value).__name__} of {claimed.dtype} that NumPy cannot hold"
     except MemoryError:
-        return f"{found.dtype} of shape {found.shape}, for which memory does not suffice"
+        return f"{claimed.dtype} of shape {claimed.shape}, for which memory does not suffice"
     if changed.any():
         return f"{array.dtype} that float32 cannot hold, such as {array[changed].flat[0]!s}"
     return narrow
@@ -97,10 +97,10 @@ def converted(
         expected = {name: shape for name, shape in expected.items() if name not in head}
     headers = {name: offered(value) for name, value in values.items()}
     widened = {
-        name: Header(found.shape, "float32")
-        if isinstance(found, Header) and found.dtype in widen
-        else found
-        for name, found in headers.items()
+        name: Header(claimed.shape, "float32")
+        if isinstance(claimed, Header) and claimed.dtype in widen
+        else claimed
+        for name, claimed in headers.items()
     }
     require(expected, widened, network, source, head)
     arrays = {name: as_float32(values[name]) for name in expected}

@@ -70,12 +70,12 @@ def text_names(params: Mapping[Any, Any], source: str = "") -> dict[str, Any]:
     Raises:
         WeightError: A name is not text.
     """
-    found = dict(dict.items(params) if isinstance(params, dict) else params.items())
-    for name in found:
+    values = dict(dict.items(params) if isinstance(params, dict) else params.items())
+    for name in values:
         if not isinstance(name, str):
             where = f"{source}: " if source else ""
             raise WeightError(f"{where}expected names that are text, found {type(name).__name__}")
-    return found
+    return values
 
 
 def shapes(plan: Plan) -> dict[str, Shape]:
@@ -89,24 +89,24 @@ def _short(name: str) -> str:
     return printable(name[:100])[:100]
 
 
-def _fault(shape: Shape, found: Found | None) -> str:
+def _fault(shape: Shape, given: Found | None) -> str:
     """What is wrong with an expected tensor, or an empty string."""
-    if found is None:
+    if given is None:
         return f"missing, expected shape {shape}"
-    if isinstance(found, str):
-        return found
+    if isinstance(given, str):
+        return given
     faults = []
-    if found.shape != shape:
-        faults.append(f"shape {found.shape}, expected {shape}")
-    if found.dtype != "float32":
-        faults.append(f"{found.dtype}, expected float32")
+    if given.shape != shape:
+        faults.append(f"shape {given.shape}, expected {shape}")
+    if given.dtype != "float32":
+        faults.append(f"{given.dtype}, expected float32")
     return "; ".join(faults)
 
 
-def _extra(name: str, found: Found, missing: Iterable[str]) -> str:
+def _extra(name: str, given: Found, missing: Iterable[str]) -> str:
     text = "not in this network"
-    if not isinstance(found, str):
-        text += f", found shape {found.shape}"
+    if not isinstance(given, str):
+        text += f", found shape {given.shape}"
     return text + suggest(name, missing)
 
 

@@ -93,10 +93,10 @@ def _refuse(_: str) -> NoReturn:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
         raise ValueError("a name twice")
-    return found
+    return table
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
@@ -168,10 +168,10 @@ def contents(path: Path) -> Iterator[Contents]:
         if start[8:] != b"{":
             raise WeightError(f"{label}: {_guess(start)}")
         try:
-            found = _parse(file)
+            whole = _parse(file)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError):
             raise WeightError(f"{label}: {DAMAGED}") from None
-        yield found
+        yield whole
 
 
 def write(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:

@@ -32,13 +32,13 @@ def read_all(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Raises:
         WeightError: Unreadable, or not a whole safetensors file.
     """
-    with contents(path) as found:
+    with contents(path) as file:
         try:
-            arrays = {name: np.asarray(tensor) for name, tensor in found.tensors.items()}
+            arrays = {name: np.asarray(tensor) for name, tensor in file.tensors.items()}
         except (ValueError, MemoryError):
             # Dtypes that NumPy does not have, and shapes that it refuses.
             raise WeightError(f"{printable(str(path))}: {DAMAGED}") from None
-        return arrays, found.metadata
+        return arrays, file.metadata
 
 
 def save(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
@@ -81,9 +81,9 @@ def load(path: str | Path, plan: Plan, *, classifier: bool = True) -> dict[str, 
             another eps, which shapes do not show.
     """
     label = printable(str(path))
-    with contents(Path(path)) as found:
+    with contents(Path(path)) as file:
         params = converted(
-            found.tensors,
+            file.tensors,
             shapes(plan),
             plan.name,
             label,
@@ -91,7 +91,7 @@ def load(path: str | Path, plan: Plan, *, classifier: bool = True) -> dict[str, 
             classifier=classifier,
             widen=(),
         )
-    metadata = found.metadata
+    metadata = file.metadata
     if metadata.get("digest", plan.digest) != plan.digest:
         ignored = () if classifier else ("head.classes",)
         lines = _differences(metadata.get("spec", ""), plan.canonical, ignored)
@@ -103,13 +103,13 @@ def load(path: str | Path, plan: Plan, *, classifier: bool = True) -> dict[str, 
 
 def _fields(table: Mapping[str, Any]) -> dict[str, str]:
     """Dotted path to value as JSON; lists are values."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for key, value in table.items():
         if isinstance(value, dict):
-            found |= {f"{key}.{path}": text for path, text in _fields(value).items()}
+            texts |= {f"{key}.{path}": text for path, text in _fields(value).items()}
         else:
-            found[key] = json.dumps(value)
-    return found
+            texts[key] = json.dumps(value)
+    return texts
 
 
 def _differences(theirs: str, ours: str, ignored: Collection[str]) -> list[str]:

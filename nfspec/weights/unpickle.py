@@ -105,11 +105,11 @@ class _Unpickler(pickle.Unpickler):
             self.known[f"{core}.numeric", "_frombuffer"] = self._frombuffer
 
     def find_class(self, module: str, name: str) -> Any:
-        found = self.known.get((module, name))
-        if found is None:
+        stand_in = self.known.get((module, name))
+        if stand_in is None:
             what = ascii(f"{module}.{name}")[1:-1][:100]
             raise WeightError(f"refused to run {what}; DeepMind's files hold arrays only")
-        return found
+        return stand_in
 
     # Bound methods, so that a pickle cannot set an attribute of what it was given.
 

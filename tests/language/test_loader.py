@@ -47,7 +47,7 @@ def test_a_built_in_spec_is_loaded_by_name_and_a_file_by_path():
         ("timm/nfnet-f0", 'no built-in spec "timm/nfnet-f0"; did you mean "timm/nfnet_f0"?'),
         ("specs/mine", 'no built-in spec "specs/mine"; a file\'s path ends in .toml [SPEC-NAME]'),
         ("", 'no built-in spec ""; a file\'s path ends in .toml [SPEC-NAME]'),
-        ("a\x1b\n", r'no built-in spec "a\x1b\n"; a file' + "'s path ends in .toml [SPEC-NAME]"),
+        ("a\x1b\n", r'no built-in spec "a\u001b\n"; a file' + "'s path ends in .toml [SPEC-NAME]"),
         (Path("nfnet-f8"), 'no built-in spec "nfnet-f8"; did you mean "nfnet-f7"? [SPEC-NAME]'),
         ("mine.toml", "mine.toml: cannot be read: No such file or directory [SPEC-READ]"),
     ],
@@ -78,7 +78,7 @@ EXTENDS = {
     '"folder.toml/../../y.toml"': '"folder.toml/../../y.toml" is outside the folder of the spec '
     "that was loaded",
     '"/etc/b.toml"': '"/etc/b.toml" is not a path relative to this file',
-    '"b\\u0000.toml"': r'no file "b\x00.toml" beside this one',
+    '"b\\u0000.toml"': r'no file "b\u0000.toml" beside this one',
     f'"{"b" * 300}.toml"': f'no file "{"b" * 57}..." beside this one',
     '"link-out.toml"': '"link-out.toml" is outside the folder of the spec that was loaded',
     '"link-loop.toml"': 'no file "link-loop.toml" beside this one',
