@@ -11,7 +11,7 @@ from nfspec import plan as p
 from nfspec.arguments import refuse
 from nfspec.backends import layers
 from nfspec.backends.layers.base import NFLayer
-from nfspec.backends.network import Network
+from nfspec.backends.network import Network, executed, spec_of
 from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.backends.settings import policy_of
@@ -21,7 +21,6 @@ from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params, draw_in_order, init
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites import folding
-from nfspec.rewrites.scalars import move_scalars, without_features
 from nfspec.weights import check
 
 
@@ -108,7 +107,7 @@ def _head_policy(policy: keras.DTypePolicy) -> keras.DTypePolicy:
 
 
 def build(
-    spec: Spec,
+    network: Spec | p.Plan,
     params: Params | None,
     *,
     taps: bool,
@@ -118,18 +117,19 @@ def build(
     plain: bool,
 ) -> keras.Model:
     """See `nfspec.compile`; Keras already runs on the wanted framework."""
-    plan = resolve(spec)
+    spec = network.model_dump_json(by_alias=True) if isinstance(network, Spec) else ""
+    plan = resolve(network) if isinstance(network, Spec) else network
     require_free_memory(plan, "compile", 1 if not folded else 2 if params is not None else 3)
-    text = spec.model_dump_json(by_alias=True)
     how: dict[str, Any] = {"taps": taps, "data_format": data_format, "dtype": dtype, "plain": plain}
     if not folded:
-        return assemble(plan, params, spec=text, **how)
+        return assemble(plan, params, spec=spec, **how)
     params = init(plan) if params is None else params
-    return _assemble_folded(folding.fold(plan, params), spec=text, **how)
+    return _assemble_folded(folding.fold(plan, params), spec=spec, **how)
 
 
-def _assemble_folded(folded: folding.Folded, **how: Any) -> keras.Model:
-    model = assemble(folded.plan, folded.params, **how)
+def _assemble_folded(folded: folding.Folded, *, spec: str, **how: Any) -> Network:
+    spec = spec or spec_of(folded.original)
+    model = assemble(folded.plan, folded.params, spec=spec, **how)
     model.folded = folded
     return model
 
@@ -137,11 +137,11 @@ def _assemble_folded(folded: folding.Folded, **how: Any) -> keras.Model:
 def fold(model: keras.Model) -> keras.Model:
     """See `nfspec.fold`."""
     require_layer(model)
-    plan = getattr(model, "plan", None)
+    plan = model.plan if isinstance(model, Network) else None
     if plan is None:
         raise InputError(
             f"{model.name} does not know its plan, since it is not what nfspec.compile returned "
-            "nor a copy of that; take nfspec.compile(spec, backend, nfspec.params_of(model), "
+            "nor a copy of that; use nfspec.compile(spec, backend, nfspec.params_of(model), "
             "folded=True)"
         )
     first = next(layer for layer in model.layers if hasattr(layer, "data_format"))
@@ -164,17 +164,16 @@ def assemble(
     dtype: str | None,
     plain: bool = False,
     spec: str = "",
-) -> keras.Model:
+) -> Network:
     """The model of a plan, which may be a part of a network; arguments as of `nfspec.compile`.
 
     Its scalars are moved, unless it is to be plain.
 
     Args:
-        spec: Spec that the plan was resolved from, as JSON, for copies and files of the model.
+        spec: The spec that the plan was resolved from, as JSON, for copies and files of the model.
+            If it is empty, they get one that is made from the plan.
     """
-    given = plan
-    plan = plan if plain else move_scalars(plan)
-    plan = plan if taps else without_features(plan)
+    written, plan = plan, executed(plan, taps=taps, plain=plain)
     # Drawn one by one where they are built into the model, so that there is never a second copy.
     weights = draw_in_order(plan) if params is None else iter(check(plan, params).items())
     policy = policy_of(dtype)
@@ -196,7 +195,7 @@ def assemble(
     tapped = {tap: values[name] for tap, name in plan.taps.items()}
     name = "".join(c if c.isalnum() else "_" for c in plan.name)
     model = Network(values[p.INPUT], tapped if taps else tapped["logits"], name=name)
-    model.plan = given
+    model.plan = written
     return model
 
 
@@ -234,13 +233,14 @@ def params_of(model: keras.Model, average: bool) -> Params:
     """See `nfspec.params_of`."""
     require_layer(model)
     averages = _averages(model) if average else {}
-    found = {}
+    params = {}
     for layer in model._flatten_layers():
         if isinstance(layer, NFLayer):
             for name, variable in layer.canonical_variables.items():
                 value = averages.get(id(variable), variable)
-                found[name] = np.array(keras.ops.convert_to_numpy(value), np.float32)
-    if not found:
+                params[name] = np.array(keras.ops.convert_to_numpy(value), np.float32)
+    if not params:
         raise WeightError(f"{model.name}: no layer of this model was made by nfspec")
-    in_order = getattr(model, "plan", None)  # Keras's is by depth, and rewrites change that
-    return {name: found[name] for name in in_order.parameters} if in_order else found
+    # Keras's order is by depth, and rewrites change that.
+    plan = model.plan if isinstance(model, Network) else None
+    return {name: params[name] for name in plan.parameters} if plan else params

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,10 +13,11 @@ from nfspec.backends.layers import Conv2D
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.settings import Float32Data
 from nfspec.language.spec import Spec
-from nfspec.plan import Plan
+from nfspec.plan import Conv, Plan
 from nfspec.plan.initialise import init
 from nfspec.plan.resolver import resolve
-from nfspec.rewrites.folding import fold
+from nfspec.rewrites.folding import Folded, fold
+from nfspec.rewrites.scalars import move_scalars, without_features
 
 Base: Any = keras.Model
 if keras.backend.backend() == "torch":
@@ -24,24 +26,54 @@ if keras.backend.backend() == "torch":
     Base = TorchModel
 
 
+def executed(plan: Plan, *, taps: bool, plain: bool) -> Plan:
+    """The plan whose operations become layers: with its scalars moved, unless it is to be plain."""
+    plan = plan if plain else move_scalars(plan)
+    return plan if taps else without_features(plan)
+
+
+def spec_of(plan: Plan) -> str:
+    """A spec that a plan is resolved from, as JSON; its source and fine-tuning are not known.
+
+    Empty where a spec does not say all of the plan, such as one whose operations were changed.
+    """
+    data = json.loads(plan.canonical)
+    data |= {"name": plan.name, "source": "", "agc": plan.agc.model_dump(mode="json")}
+    data["recipe"] = plan.recipe and plan.recipe.model_dump(mode="json")
+    text = json.dumps(data)
+    folded = any(isinstance(op, Conv) for op in plan.ops)
+    return text if plan_of(text, folded) == plan else ""
+
+
+def plan_of(spec: str, folded: bool) -> Plan:
+    """The plan of a spec, JSON, or of the network that is folded from it."""
+    plan = resolve(Spec.model_validate_json(spec))
+    return fold(plan, init(plan)).plan if folded else plan
+
+
 @keras.saving.register_keras_serializable(package="nfspec")
 class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
     """A functional model that knows its plan, and keeps it through copies and files.
 
     On PyTorch it is a module like any other: see `nfspec.backends.module`.
+
+    Attributes:
+        folded: What it was folded from, on a model that `nfspec.fold` or `nfspec.compile` returned;
+            copies and files do not keep the original parameters.
     """
 
+    folded: Folded | None = None
     _plan: Plan | None = None
     _replicated: tuple[Any] | None = None  # a tuple, so that it is not taken for a part of this
 
     @property
     def plan(self) -> Plan | None:
-        """What it was compiled from; None where that was not a spec."""
-        spec = next((layer.spec for layer in self.layers if getattr(layer, "spec", "")), "")
+        """The network as it was written: the plan that it was compiled from, or a folded model's
+        folded plan. None where it was loaded from a file and no spec says that plan."""
+        spec = next((layer.spec for layer in self._made if layer.spec), "")
         if self._plan is None and spec:
-            plan = resolve(Spec.model_validate_json(spec))
-            folded = any(isinstance(layer, Conv2D) for layer in self.layers)
-            self._plan = fold(plan, init(plan)).plan if folded else plan
+            folded = any(isinstance(layer, Conv2D) for layer in self._made)
+            self._plan = plan_of(spec, folded)
         return self._plan
 
     @plan.setter
@@ -49,10 +81,26 @@ class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
         self._plan = plan
 
     @property
+    def executed_plan(self) -> Plan | None:
+        """What the layers do, one operation each: `plan` with its scalars moved, unless it is
+        plain."""
+        taps = isinstance(self.output, dict)
+        return self.plan and executed(self.plan, taps=taps, plain=self._made[0].plain)
+
+    @property
+    def _made(self) -> list[NFLayer]:
+        """The layers that the plan's operations became."""
+        return [layer for layer in self.layers if isinstance(layer, NFLayer)]
+
+    @property
     def dtype_policy(self) -> Any:
         """The layers' policy, by which Keras decides whether to scale the loss."""
-        made = (layer for layer in self.layers if isinstance(layer, NFLayer))
-        return next(made).dtype_policy
+        return self._made[0].dtype_policy
+
+    def get_config(self) -> dict[str, Any]:
+        if self._plan is not None and not any(layer.spec for layer in self._made):
+            self._made[0].spec = spec_of(self._plan)
+        return super().get_config()
 
     def __reduce__(self) -> Any:
         # Keras's files, by which models are copied, say neither of these.
@@ -61,7 +109,8 @@ class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
             for v in _parameters(self)
             if not (v.trainable and getattr(v.value, "requires_grad", True))
         ]
-        return _copied, (*super().__reduce__(), fixed, getattr(self, "training", False))
+        training = getattr(self, "training", False)
+        return _copied, (*super().__reduce__(), fixed, training, self._plan)
 
     def replicate(self) -> None:
         """On PyTorch, average gradients over the processes from now on, through
@@ -109,15 +158,21 @@ class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
         return super().train_step(*args)
 
 
-def _parameters(model: keras.Model) -> Iterator[keras.Variable]:
-    for layer in model.layers:
-        if isinstance(layer, NFLayer):
-            yield from layer.named.values()
+def _parameters(model: Network) -> Iterator[keras.Variable]:
+    for layer in model._made:
+        yield from layer.named.values()
 
 
-def _copied(make: Callable[..., Network], args: Any, fixed: list[str], training: bool) -> Network:
+def _copied(
+    make: Callable[..., Network],
+    args: Any,
+    fixed: list[str],
+    training: bool,
+    plan: Plan | None = None,
+) -> Network:
     """A copied network whose parameters are trained, or not, as the original's are."""
     model = make(*args)
+    model._plan = plan
     for variable in _parameters(model):
         if variable.canonical in fixed:
             variable.trainable = False

@@ -1,21 +1,20 @@
-"""nfspec's part, on whichever framework Keras runs."""
+"""nfspec's own work, on whichever framework Keras runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from nfspec import compilation
+from nfspec.backends.running import caller
 from nfspec.benchmarks import inputs
-from nfspec.benchmarks.works import Setup
+from nfspec.benchmarks.works import Setup, Work
 from nfspec.language.loader import load
 from nfspec.plan.resolver import resolve
 
-Work = Callable[[], Any]
-RATE = 1e-4  # so small that parameters stay what they are
+RATE = 1e-4  # learning rate, so small that the parameters hardly change
 
 
 def forward(setup: Setup, **how: Any) -> Work:
@@ -25,21 +24,12 @@ def forward(setup: Setup, **how: Any) -> Work:
     params = inputs.params_of(resolve(spec))
     model = compilation.compile(spec, backend, params, **how)
     x = keras.ops.convert_to_tensor(inputs.images(setup))
+    call = caller(model)
     if backend == "jax":
-        import jax
-
-        trained = [v.value for v in model.trainable_variables]
-        rest = [v.value for v in model.non_trainable_variables]
-        jitted = jax.jit(lambda t, x: model.stateless_call(t, rest, x, training=False)[0])
-        return lambda: jitted(trained, x).block_until_ready()
+        return lambda: call(x).block_until_ready()
     if backend == "tensorflow":
-        import tensorflow as tf
-
-        graph = tf.function(lambda x: model(x, training=False), autograph=False)
-        return lambda: graph(x).numpy()
-    import torch
-
-    return torch.inference_mode()(lambda: model(x, training=False))
+        return lambda: call(x).numpy()
+    return lambda: call(x)
 
 
 def step(setup: Setup) -> Work:
@@ -69,12 +59,12 @@ def _torch_parts(setup: Setup) -> tuple[Any, Any, dict[str, Any]]:
     plan = inputs.clipped_whole(resolve(spec))
     model = compilation.compile(spec, "torch", inputs.params_of(plan))
     drawn = inputs.gradients(plan)
-    found = {}
+    gradients = {}
     for variable in model.trainable_variables:
-        found[variable.canonical] = torch.empty_like(variable.value).copy_(
+        gradients[variable.canonical] = torch.empty_like(variable.value).copy_(
             torch.from_numpy(drawn[variable.canonical])
         )
-    return plan, model, found
+    return plan, model, gradients
 
 
 def agc(setup: Setup) -> Work:
@@ -83,9 +73,9 @@ def agc(setup: Setup) -> Work:
 
     from nfspec.backends.torch import agc
 
-    plan, model, found = _torch_parts(setup)
+    plan, model, gradients = _torch_parts(setup)
     for variable in model.trainable_variables:
-        variable.value.grad = found[variable.canonical]
+        variable.value.grad = gradients[variable.canonical]
     optimizer = torch.optim.SGD([v.value for v in model.trainable_variables], RATE)
     clipping = agc(plan, optimizer, model)
     return lambda: clipping._clip(optimizer)
@@ -97,9 +87,12 @@ def optimizer(setup: Setup) -> Work:
 
     from nfspec.backends.optimizers import SGD
 
-    plan, model, found = _torch_parts(setup)
+    plan, model, gradients = _torch_parts(setup)
     variables = model.trainable_variables
     stepper = compilation.agc(plan, SGD(RATE, momentum=0.9, nesterov=True))
     stepper.build(variables)
-    given = [found[v.canonical] for v in variables]
+    given = [gradients[v.canonical] for v in variables]
     return torch.no_grad()(lambda: stepper.apply(given, variables))
+
+
+MAKERS = {"forward": forward, "step": step, "agc": agc, "optimizer": optimizer}

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from nfspec.arguments import flag, instance, number, one_of
+from nfspec.arguments import flag, instance, number, one_of, refuse
 from nfspec.errors import BackendError, InputError, suggest
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
@@ -78,7 +78,7 @@ def select(backend: str) -> None:
 
 
 def compile(
-    spec: Spec,
+    spec: Spec | Plan,
     backend: Backend,
     params: Params | None = None,
     *,
@@ -88,10 +88,10 @@ def compile(
     folded: bool = False,
     plain: bool = False,
 ) -> keras.Model:
-    """Compile a spec to a Keras model on one framework.
+    """Compile a spec or a plan to a Keras model on one framework.
 
     Args:
-        spec: The spec that `nfspec.load` returned.
+        spec: The spec that `nfspec.load` returned, or the plan that `nfspec.resolve` made of it.
         backend: The framework. Keras runs on one in a process; the first call decides.
         params: Canonical name to float32 array; `nfspec.init(plan)` if not given.
         taps: Return a dict of named taps (stem, each block, features, pool, logits) instead of the
@@ -108,15 +108,18 @@ def compile(
             slower, to compare with.
 
     Returns:
-        A functional model of images of any size. On PyTorch `train()` and `eval()` say whether it
-        drops at random where `training=` is not given, and it starts in `eval()` mode.
+        A functional model of images of any size. `model.plan` is the network as it was written,
+        `model.executed_plan` what the layers do after the scalars were moved. On PyTorch `train()`
+        and `eval()` say whether it drops at random where `training=` is not given, and it starts
+        in `eval()` mode.
 
     Raises:
         BackendError: The framework is missing, Keras cannot be imported or runs on another one.
         InputError: An argument has a wrong type or value, or the parameters do not fit the memory.
         WeightError: `params` do not fit the spec.
     """
-    instance("spec", spec, Spec, "nfspec.load")
+    if not isinstance(spec, Spec | Plan):
+        raise refuse("spec", "what nfspec.load or nfspec.resolve returns", spec)
     one_of("data_format", data_format, ("channels_last", "channels_first"))
     for name, value in {"taps": taps, "folded": folded, "plain": plain}.items():
         flag(name, value)
@@ -170,12 +173,10 @@ def unfold(folded: Any) -> tuple[Plan, Params]:
     Raises:
         InputError: Something else.
     """
-    found = getattr(folded, "folded", folded)
-    if not isinstance(found, Folded):
-        raise InputError(
-            f"unfold: expected what nfspec.fold returned; found {type(found).__name__}"
-        )
-    return found.unfold()
+    held = getattr(folded, "folded", None) or folded  # a model's, if it was folded
+    if not isinstance(held, Folded):
+        raise InputError(f"unfold: expected what nfspec.fold returned; found {type(held).__name__}")
+    return held.unfold()
 
 
 def names_of(model: Any) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,32 +14,6 @@ from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.training.scores import Score, score
 
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-
-def logits_function(network: keras.Model) -> Logits:
-    """A network's outputs with its parameters as they are at each call.
-
-    Jitted on JAX, a graph on TensorFlow, eager on PyTorch.
-    """
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        jitted = jax.jit(lambda t, r, x: network.stateless_call(t, r, x, training=False)[0])
-
-        def call(x: Any) -> Any:
-            trained = [v.value for v in network.trainable_variables]
-            return jitted(trained, [v.value for v in network.non_trainable_variables], x)
-
-    elif backend == "tensorflow":
-        import tensorflow as tf
-
-        call = tf.function(lambda x: network(x, training=False), autograph=False)
-    else:
-        import torch
-
-        call = torch.inference_mode()(lambda x: network(x, training=False))
-    return lambda x: keras.ops.convert_to_numpy(call(keras.ops.convert_to_tensor(x)))
 
 
 def evaluate(

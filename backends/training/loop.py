@@ -19,6 +19,7 @@ from nfspec import compilation, weights
 from nfspec.backends.layers.drop import Drop
 from nfspec.backends.optimizers import AGC
 from nfspec.backends.optimizers.wrapper import first_of_kind
+from nfspec.backends.running import forward_function
 from nfspec.backends.training import checkpoints, evaluation
 from nfspec.backends.training.checkpoints import Position
 from nfspec.backends.training.devices import Devices
@@ -102,7 +103,7 @@ class Training:
         seed_drops(self.network, settings.seed)
         self.agc = first_of_kind(self.optimizer, AGC)
         self.stage_of = _stages(plan)
-        self.logits = evaluation.logits_function(self.network)
+        self.logits = forward_function(self.network)
         self.examples = Examples(
             self.source,
             self.spec.input,

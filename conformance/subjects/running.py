@@ -1,4 +1,4 @@
-"""The ways in which users of each framework train nfspec's models and change their weights."""
+"""Training and changed weights of nfspec's models, in the ways of each framework's users."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from nfspec.backends.running import forward_function
 from nfspec.conformance.cases.case import Arrays
 
 Forward = Callable[[Any], dict[str, np.ndarray[Any, Any]]]
@@ -21,27 +22,11 @@ def _arrays(taps: Any) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def trained_ways(model: keras.Model) -> dict[str, Forward]:
-    """Each way in which a model with taps is evaluated in training: as a step does, and, on
-    PyTorch, after `train()`."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        weights = [v.value for v in model.trainable_variables]
-        rest = [v.value for v in model.non_trainable_variables]
-        jitted = jax.jit(lambda rest, x: model.stateless_call(weights, rest, x, training=True))
-
-        def step(x: Any) -> Any:
-            nonlocal rest
-            taps, rest = jitted(rest, x)
-            return _arrays(taps)
-
-        return {"training": step}
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        graph = tf.function(lambda x: model(x, training=True), autograph=False)
-        return {"training": lambda x: _arrays(graph(tf.convert_to_tensor(x)))}
+    """Forward passes of a model with taps in training: as a step does it, and, on PyTorch, after
+    `train()`."""
+    ways = {"training": forward_function(model, training=True)}
+    if keras.backend.backend() != "torch":
+        return ways
 
     def mode(x: Any) -> Any:
         model.train()
@@ -50,14 +35,11 @@ def trained_ways(model: keras.Model) -> dict[str, Forward]:
         finally:
             model.eval()
 
-    return {
-        "training": lambda x: _arrays(model(ops.convert_to_tensor(x), training=True)),
-        "mode": mode,
-    }
+    return {**ways, "mode": mode}
 
 
 def changes(model: keras.Model) -> dict[str, Callable[[Arrays], None]]:
-    """Each way to give a model other weights, by canonical name."""
+    """Functions that give a model other weights, by canonical name, each in a way of its own."""
     variables = {v.canonical: v for v in model.trainable_variables}
 
     def assign(params: Arrays) -> None:
@@ -80,13 +62,13 @@ def changes(model: keras.Model) -> dict[str, Callable[[Arrays], None]]:
         slopes = [ops.subtract(v, params[v.canonical]) for v in variables.values()]
         keras.optimizers.SGD(1.0).apply(slopes, list(variables.values()))
 
-    found: dict[str, Callable[[Arrays], None]] = {
+    of_keras: dict[str, Callable[[Arrays], None]] = {
         "assign": assign,
         "set_weights": set_weights,
         "load_weights": load_weights,
         "optimizer": optimizer,
     }
-    return found | _torch_changes(model) if keras.backend.backend() == "torch" else found
+    return of_keras | _torch_changes(model) if keras.backend.backend() == "torch" else of_keras
 
 
 def _torch_changes(model: Any) -> dict[str, Callable[[Arrays], None]]:
