@@ -20,7 +20,7 @@ from nfspec.data.images import fit, normalise
 from nfspec.data.mixing import cutmix, mix_kind, mixup
 from nfspec.data.sources import Source
 from nfspec.errors import InputError
-from nfspec.language.spec import Input
+from nfspec.language.graph import Input
 from nfspec.language.tables import Recipe
 from nfspec.plan.initialise import generator
 

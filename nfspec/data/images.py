@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 
 from nfspec.errors import InputError
 from nfspec.files import opened
-from nfspec.language.spec import Input
+from nfspec.language.graph import Input
 from nfspec.wording import printable
 
 # What Pillow raises, by format, for a file that is none or is damaged.

@@ -17,78 +17,155 @@ from nfspec.language.fields import Factor, Fraction, NotNegative, Roles, Table
 class AGC(Table):
     """Adaptive gradient clipping, which does not change the graph."""
 
-    enabled: Annotated[bool, Field(description="Whether the recipe clips.")]
+    enabled: Annotated[bool, Field(description="Whether training clips gradients.")]
     clipping: Annotated[
         Factor,
-        Field(description="lambda, the largest ratio of norms, unless a role or name has one."),
+        Field(
+            description=(
+                "lambda, the largest ratio of gradient norm to parameter norm, unless a "
+                "role or name has its own."
+            )
+        ),
     ]
-    eps: Annotated[float, Field(gt=0, le=1, description="Least parameter norm.")]
+    eps: Annotated[
+        float, Field(gt=0, le=1, description="Least norm of a parameter that the ratio uses.")
+    ]
     unit: Annotated[
         Literal["squeeze", "timm", "tensor"],
-        Field(description="What one norm is taken over: DeepMind's rule, timm's, the tensor."),
+        Field(
+            description=(
+                "Unit that has one norm: squeeze: DeepMind's rule; timm: timm's rule; "
+                "tensor: a whole tensor."
+            )
+        ),
     ]
     exclude: Annotated[
         tuple[str, ...],
         Field(
             max_length=1_000,
-            description="Names never clipped, above all else; * is any run of characters.",
+            description=(
+                "Names of parameters that are never clipped; this comes first. * is any "
+                "run of characters."
+            ),
         ),
     ]
     roles: Annotated[
         dict[Roles, Factor],
         AfterValidator(FrozenDict),
-        Field(description="lambda of a role, for names that have none."),
+        Field(description="lambda of a role, for parameters whose names have none."),
     ]
     names: Annotated[
         dict[str, Factor],
         AfterValidator(FrozenDict),
-        Field(description="lambda by name, the longest match's; * is any run of characters."),
+        Field(
+            description=(
+                "lambda of the parameters that a name matches, the longest match. * is "
+                "any run of characters."
+            )
+        ),
     ]
 
 
 class Recipe(Table):
     """The published training recipe, which does not change the graph."""
 
-    optimizer: Annotated[Literal["sgd"], Field(description="SGD with momentum.")]
-    momentum: Annotated[Fraction, Field(description="Of the optimiser.")]
-    nesterov: Annotated[bool, Field(description="Nesterov's momentum.")]
-    weight_decay: Annotated[NotNegative, Field(description="Added to gradients, times the weight.")]
-    weight_decay_exclude: Annotated[
-        tuple[Roles, ...], Field(description="Roles that do not decay.")
+    optimizer: Annotated[Literal["sgd"], Field(description="The optimizer: SGD with momentum.")]
+    momentum: Annotated[Fraction, Field(description="Momentum of the optimizer.")]
+    nesterov: Annotated[bool, Field(description="Whether the optimizer uses Nesterov's momentum.")]
+    weight_decay: Annotated[
+        NotNegative,
+        Field(description="Weight decay: this times the parameter is added to its gradient."),
     ]
-    learning_rate: Annotated[Factor, Field(description="The highest, reached after warmup.")]
+    weight_decay_exclude: Annotated[
+        tuple[Roles, ...], Field(description="Roles of the parameters that do not decay.")
+    ]
+    learning_rate: Annotated[
+        Factor, Field(description="Peak learning rate, reached at the end of the warm-up.")
+    ]
     learning_rate_images: Annotated[
-        int, Field(ge=0, le=1_000_000, description="Batch it is for; scales linearly; 0: as it is.")
+        int,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description=(
+                "Batch that learning_rate is for; it scales linearly with the batch. 0: "
+                "it does not scale."
+            ),
+        ),
     ]
     batch: Annotated[int, Field(ge=1, le=1_000_000, description="Images in a step.")]
-    epochs: Annotated[int, Field(ge=1, le=100_000, description="Of training, warmup included.")]
+    epochs: Annotated[
+        int, Field(ge=1, le=100_000, description="Epochs of training, warm-up included.")
+    ]
     images: Annotated[int, Field(ge=1, description="Images in an epoch.")]
-    schedule: Annotated[Literal["cosine"], Field(description="Of the learning rate.")]
-    warmup_epochs: Annotated[NotNegative, Field(description="Of a linear rise from zero.")]
-    final_learning_rate: Annotated[NotNegative, Field(description="What the schedule ends at.")]
-    ema_decay: Annotated[float, Field(ge=0, lt=1, description="0: no average.")]
-    ema_warm: Annotated[bool, Field(description="Decay min(decay, (1+t)/(10+t)).")]
-    label_smoothing: Annotated[Fraction, Field(description="Weight of the uniform target.")]
-    sam_rho: Annotated[NotNegative, Field(description="Sharpness-aware minimisation; 0: off.")]
+    schedule: Annotated[
+        Literal["cosine"], Field(description="Schedule of the learning rate after the warm-up.")
+    ]
+    warmup_epochs: Annotated[
+        NotNegative,
+        Field(description="Epochs of the warm-up, a linear rise of the learning rate from zero."),
+    ]
+    final_learning_rate: Annotated[
+        NotNegative, Field(description="Learning rate at the end of the schedule.")
+    ]
+    ema_decay: Annotated[
+        float,
+        Field(
+            ge=0, lt=1, description="Decay of the moving average of the parameters; 0: no average."
+        ),
+    ]
+    ema_warm: Annotated[
+        bool,
+        Field(
+            description=(
+                "Whether the decay of the average warms up: min(decay, (1+t)/(10+t)) at step t."
+            )
+        ),
+    ]
+    label_smoothing: Annotated[
+        Fraction,
+        Field(description="Label smoothing: the weight of the uniform distribution in a target."),
+    ]
+    sam_rho: Annotated[
+        NotNegative, Field(description="rho of sharpness-aware minimisation (SAM); 0: off.")
+    ]
     sam_fraction: Annotated[
-        float, Field(gt=0, le=1, description="Share of a batch that SAM's ascent is computed on.")
+        float, Field(gt=0, le=1, description="Share of a batch on which SAM computes its ascent.")
     ]
     precision: Annotated[
-        Literal["float32", "bfloat16"], Field(description="Of the forward and backward pass.")
+        Literal["float32", "bfloat16"],
+        Field(description="Precision of the forward and backward pass."),
     ]
     crop_area: Annotated[
-        float, Field(gt=0, le=1, description="Least share of an image that is cut out; 1: all.")
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="Least share of an image that a random crop keeps; 1: no random crop.",
+        ),
     ]
-    flip: Annotated[bool, Field(description="Mirror half of the images, left to right.")]
-    mixup_alpha: Annotated[NotNegative, Field(description="Of mixup's Beta draw; 0: off.")]
-    cutmix_alpha: Annotated[NotNegative, Field(description="Of CutMix's Beta draw; 0: off.")]
+    flip: Annotated[
+        bool, Field(description="Whether half of the images are mirrored, left to right.")
+    ]
+    mixup_alpha: Annotated[
+        NotNegative,
+        Field(description="alpha of the Beta distribution that mixup draws from; 0: off."),
+    ]
+    cutmix_alpha: Annotated[
+        NotNegative,
+        Field(description="alpha of the Beta distribution that CutMix draws from; 0: off."),
+    ]
     randaugment_layers: Annotated[
-        int, Field(ge=0, le=100, description="RandAugment operations for an image; 0: off.")
+        int,
+        Field(ge=0, le=100, description="Number of RandAugment operations for each image; 0: off."),
     ]
     randaugment_magnitude: Annotated[
-        NotNegative, Field(description="Their strength; 10 is the nominal top.")
+        NotNegative,
+        Field(description="Strength of RandAugment's operations; 10 is the nominal maximum."),
     ]
-    mix_before_augment: Annotated[bool, Field(description="mixup and CutMix before RandAugment.")]
+    mix_before_augment: Annotated[
+        bool, Field(description="Whether mixup and CutMix come before RandAugment.")
+    ]
 
     def decay_of(self, role: str) -> float:
         """The weight decay of a parameter of a role: `weight_decay`, or 0 where it is excluded."""
@@ -96,23 +173,56 @@ class Recipe(Table):
 
 
 class Finetune(Table):
-    """What is another than in `[recipe]` when training starts from weights."""
+    """The values that replace those of `[recipe]` when training starts from weights."""
 
     batch: Annotated[int, Field(ge=1, le=1_000_000, description="Images in a step.")]
-    epochs: Annotated[int, Field(ge=1, le=100_000, description="Of training, warmup included.")]
-    warmup_epochs: Annotated[NotNegative, Field(description="Of a linear rise from zero.")]
-    learning_rate: Annotated[Factor, Field(description="The highest, reached after warmup.")]
-    learning_rate_images: Annotated[
-        int, Field(ge=0, le=1_000_000, description="Batch it is for; scales linearly; 0: as it is.")
+    epochs: Annotated[
+        int, Field(ge=1, le=100_000, description="Epochs of training, warm-up included.")
     ]
-    weight_decay: Annotated[NotNegative, Field(description="Added to gradients, times the weight.")]
-    ema_decay: Annotated[float, Field(ge=0, lt=1, description="0: no average.")]
-    mixup_alpha: Annotated[NotNegative, Field(description="Of mixup's Beta draw; 0: off.")]
-    cutmix_alpha: Annotated[NotNegative, Field(description="Of CutMix's Beta draw; 0: off.")]
+    warmup_epochs: Annotated[
+        NotNegative,
+        Field(description="Epochs of the warm-up, a linear rise of the learning rate from zero."),
+    ]
+    learning_rate: Annotated[
+        Factor, Field(description="Peak learning rate, reached at the end of the warm-up.")
+    ]
+    learning_rate_images: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description=(
+                "Batch that learning_rate is for; it scales linearly with the batch. 0: "
+                "it does not scale."
+            ),
+        ),
+    ]
+    weight_decay: Annotated[
+        NotNegative,
+        Field(description="Weight decay: this times the parameter is added to its gradient."),
+    ]
+    ema_decay: Annotated[
+        float,
+        Field(
+            ge=0, lt=1, description="Decay of the moving average of the parameters; 0: no average."
+        ),
+    ]
+    mixup_alpha: Annotated[
+        NotNegative,
+        Field(description="alpha of the Beta distribution that mixup draws from; 0: off."),
+    ]
+    cutmix_alpha: Annotated[
+        NotNegative,
+        Field(description="alpha of the Beta distribution that CutMix draws from; 0: off."),
+    ]
     randaugment_layers: Annotated[
-        int, Field(ge=0, le=100, description="RandAugment operations for an image; 0: off.")
+        int,
+        Field(ge=0, le=100, description="Number of RandAugment operations for each image; 0: off."),
     ]
     freeze: Annotated[
         tuple[str, ...],
-        Field(max_length=1_000, description="Names that stay as they are; * is any characters."),
+        Field(
+            max_length=1_000,
+            description="Names of parameters that are not trained. * is any run of characters.",
+        ),
     ]

@@ -14,7 +14,7 @@ from PIL import Image
 import nfspec
 from nfspec.data import images
 from nfspec.data.images import FORMATS, cause, fit, prepare, sample_photo
-from nfspec.language.spec import Input
+from nfspec.language.graph import Input
 
 PLAIN = Input(
     channels=3,
