@@ -1,5 +1,5 @@
-"""What adaptive gradient clipping is for: one network over learning rates and batch sizes, with it
-and without.
+"""The effect of adaptive gradient clipping: one network at many learning rates and batch sizes,
+with it and without.
 
     python -m nfspec.benchmarks.clipping FOLDER
 
@@ -70,7 +70,7 @@ def trained(batch: int, rate: float, clipped: bool) -> Outcome:
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
     """Top-1 in percent, a row for each batch size with and without, a column for each rate."""
-    found = {(o.batch, o.rate, o.clipped): o for o in outcomes}
+    outcome_of = {(o.batch, o.rate, o.clipped): o for o in outcomes}
     rates = sorted({o.rate for o in outcomes})
     lines = [
         "| batch | AGC | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
@@ -78,7 +78,7 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     ]
     for batch in sorted({o.batch for o in outcomes}):
         for clipped in (False, True):
-            cells = [_cell(found.get((batch, rate, clipped))) for rate in rates]
+            cells = [_cell(outcome_of.get((batch, rate, clipped))) for rate in rates]
             lines.append(f"| {batch} | {'yes' if clipped else 'no'} | {' | '.join(cells)} |")
     return lines
 

@@ -1,4 +1,4 @@
-"""How the commands print: compact numbers and plain tables, without colour and for 80 columns."""
+"""Printing of the commands: compact numbers and plain tables, without colour, in 80 columns."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def require_free(path: Path, force: bool) -> None:
 
 
 def require_own(folder: Path, marker: str, force: bool) -> None:
-    """Refuse a folder with files in it that lacks `marker`, the file this command leaves there."""
+    """Refuse a folder with files in it but without `marker`, a file that this command writes."""
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
@@ -52,9 +52,9 @@ def require_own(folder: Path, marker: str, force: bool) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Lock a folder, so that no other command writes to it. It is made if it is not there.
+    """Lock a folder, so that no other command writes there; make it if needed.
 
-    If nothing was written, a folder that was made here is deleted again.
+    A folder that was made here, and is still empty at the end, is deleted again.
 
     Raises:
         InputError: Another process has locked it.
@@ -84,7 +84,7 @@ def _take_away(folder: Path, made: bool) -> None:
 
 
 def _lock(folder: Path) -> int:
-    """The descriptor of a locked file, which the kernel lets go of when this process ends."""
+    """The descriptor of a locked file; the lock ends with this process, however that ends."""
     import fcntl  # there is none on Windows
 
     path = folder / LOCK

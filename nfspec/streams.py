@@ -42,7 +42,7 @@ def ready() -> None:
 
 
 def flushed() -> bool:
-    """Whether all text could be written to stdout; text that could not be written is dropped."""
+    """Write out all text; False if some could not be written to stdout, which is dropped."""
     taken = True
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
@@ -54,15 +54,15 @@ def flushed() -> bool:
     return taken
 
 
-def _again(found: Any) -> None:
+def _again(failure: Any) -> None:
     """Send Ctrl-C once more if it came where Python cannot raise it, such as in a destructor."""
-    if found.exc_type is KeyboardInterrupt:
+    if failure.exc_type is KeyboardInterrupt:
         import threading
 
         main = threading.main_thread().ident
         threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
     else:
-        sys.__unraisablehook__(found)
+        sys.__unraisablehook__(failure)
 
 
 def _end(*_: object) -> None:

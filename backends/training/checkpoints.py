@@ -37,7 +37,7 @@ KEPT = 2  # the newest; and the best
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training was: steps taken, and the best evaluation so far."""
+    """The position of a training: steps taken, and the best evaluation so far."""
 
     step: Annotated[int, Field(ge=0)]
     best_step: Annotated[int, Field(ge=0)] = 0
@@ -83,7 +83,7 @@ def save(folder: Path, model: keras.Model, optimizer: Any, position: Position, d
 
 
 def checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
-    """sha256 of all that a checkpoint says, but for the checksum itself."""
+    """The sha256 of everything in a checkpoint but the checksum itself."""
     facts = sorted(item for item in metadata.items() if item[0] != "checksum")
     heads = [[name, tensors[name].dtype.str, tensors[name].shape] for name in sorted(tensors)]
     digest = hashlib.sha256(json.dumps([facts, heads]).encode())
@@ -137,9 +137,9 @@ def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Posi
     return position
 
 
-def _require_same(path: Path, wanted: dict[str, Any], found: dict[str, NDArray[Any]]) -> None:
-    for name in [*wanted, *found]:
+def _require_same(path: Path, wanted: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
+    for name in [*wanted, *tensors]:
         ours = tuple(wanted[name].shape) if name in wanted else None
-        theirs = found[name].shape if name in found else None
+        theirs = tensors[name].shape if name in tensors else None
         if ours != theirs:
             raise WeightError(f"{path}: {name}: expected {ours}, found {theirs} (None: not there)")

@@ -25,7 +25,7 @@ JAX_HOSTS = "KERAS_DISTRIBUTION_JOB_ADDRESSES"  # of keras.distribution.initiali
 
 
 class Devices:
-    """A single device, and what the others change.
+    """A single device; the subclasses change what several devices need.
 
     Attributes:
         count: Devices in all.
@@ -39,7 +39,7 @@ class Devices:
     together = False
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where models and optimizers are made."""
+        """The scope in which models and optimizers are made."""
         return contextlib.nullcontext()
 
     def prepare(self, trainer: keras.Model, network: keras.Model) -> None:
@@ -50,7 +50,7 @@ class Devices:
         return trainer.train_on_batch(x, y, return_dict=True)
 
     def agree(self, stop: bool) -> bool:
-        """Whether any process was told to stop; all have to after the same step."""
+        """True if any process was told to stop, so that all stop after the same step."""
         return stop
 
     def close(self) -> None:
@@ -107,11 +107,11 @@ class OnJAX(Devices):
         # Where there is no accelerator, cores stand in for devices.
         with contextlib.suppress(RuntimeError):  # JAX already runs
             jax.config.update("jax_num_cpu_devices", count // self.world)
-        found = keras.distribution.list_devices()
-        if len(found) < count:
-            raise BackendError(_too_few(count, found))
+        present = keras.distribution.list_devices()
+        if len(present) < count:
+            raise BackendError(_too_few(count, present))
         self.count = count
-        used = found[:count]
+        used = present[:count]
         keras.distribution.set_distribution(
             _Spread(used) if shard else keras.distribution.DataParallel(devices=used)
         )
@@ -120,8 +120,8 @@ class OnJAX(Devices):
 class _Spread(keras.distribution.ModelParallel):  # type: ignore[misc]  # Keras has no types
     """Each kernel, and what the optimizer keeps for it, in parts by output channel."""
 
-    def __init__(self, found: Sequence[str]):
-        mesh = keras.distribution.DeviceMesh((1, len(found)), ("batch", "model"), found)
+    def __init__(self, devices: Sequence[str]):
+        mesh = keras.distribution.DeviceMesh((1, len(devices)), ("batch", "model"), devices)
         layouts = keras.distribution.LayoutMap(mesh)
         super().__init__(layout_map=layouts, batch_dim_name="batch")
 
@@ -155,11 +155,11 @@ class OnTensorFlow(Devices):
             cpu = tf.config.list_physical_devices("CPU")[0]
             with contextlib.suppress(RuntimeError):  # TensorFlow already runs
                 tf.config.set_logical_device_configuration(cpu, logical)
-        found = [device.name for device in tf.config.list_logical_devices(kind)]
-        if len(found) < count:
-            raise BackendError(_too_few(count, found))
+        present = [device.name for device in tf.config.list_logical_devices(kind)]
+        if len(present) < count:
+            raise BackendError(_too_few(count, present))
         self.count = count
-        self.strategy = tf.distribute.MirroredStrategy(found[:count])
+        self.strategy = tf.distribute.MirroredStrategy(present[:count])
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self.strategy.scope()
@@ -182,8 +182,8 @@ class OnTensorFlow(Devices):
         # an axis that it does not have (keras/src/backend/tensorflow/trainer.py,
         # `reduce_per_replica`, as of 3.15).
         def step(data: Any) -> Any:
-            found = self.strategy.run(trainer.train_step, args=(data,))
-            return {k: self.strategy.reduce("MEAN", v, axis=None) for k, v in found.items()}
+            replicas = self.strategy.run(trainer.train_step, args=(data,))
+            return {k: self.strategy.reduce("MEAN", v, axis=None) for k, v in replicas.items()}
 
         self.step = tf.function(step, autograph=False)
 
@@ -262,5 +262,5 @@ def seed_of(seed: int, rank: int) -> int:
     return (seed + rank * round(2**31 * (5**0.5 - 1) / 2)) % 2**31
 
 
-def _too_few(count: int, found: Sequence[str]) -> str:
-    return f"{count} devices asked for; found {len(found)}: {', '.join(found)}"
+def _too_few(count: int, present: Sequence[str]) -> str:
+    return f"{count} devices asked for; found {len(present)}: {', '.join(present)}"

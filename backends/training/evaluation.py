@@ -20,12 +20,12 @@ def evaluate(
     logits: Logits, held: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]], batch: int
 ) -> Score:
     """Score a network on batches of images; the last one is filled up, so as to compile once."""
-    found = Score()
+    total = Score()
     for images, labels in held:
         rest = np.zeros((batch - len(images), *images.shape[1:]), np.float32)
         outputs = logits(np.concatenate([images, rest]) if len(rest) else images)
-        found += score(outputs[: len(labels)], labels)
-    return found
+        total += score(outputs[: len(labels)], labels)
+    return total
 
 
 @contextlib.contextmanager

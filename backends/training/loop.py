@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations and checkpoints, to be gone on with wherever it stops."""
+"""The training loop: steps, evaluations, and checkpoints from which it goes on after any stop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training is of, beside its spec.
+    """The settings of a training that are not in its spec.
 
     Attributes:
         seed: Seed of weights, order, augmentation and dropping.
@@ -129,7 +129,7 @@ class Training:
 
     @cached_property
     def digest(self) -> str:
-        """Of all that a step depends on, so that a checkpoint of another training is noticed."""
+        """A sha256 of all that a step depends on, to notice another training's checkpoint."""
         facts = [
             self.spec.model_dump(mode="json", by_alias=True, exclude={"name", "source"}),
             [self.settings.seed, list(self.settings.freeze), self.run.accumulation, self.run.steps],
@@ -189,7 +189,7 @@ class Training:
 
     @property
     def _less(self) -> str:
-        """What to do where a training diverged."""
+        """Advice for a training that diverged."""
         clip = "clip more" if self.agc is not None else "clip gradients"
         return f"train with a lower rate (--lr), or {clip} (--clipping 0.01)"
 
@@ -199,17 +199,17 @@ class Training:
     def _step(self, step: int, data: Iterator[Any], accumulation: int) -> None:
         began = time.monotonic()
         rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
-        found: dict[str, float] = {}
+        means: dict[str, float] = {}
         for _ in range(accumulation):
             x, y = next(data)
             for name, value in self.devices.train(self.trainer, x, y).items():
-                found[name] = found.get(name, 0.0) + float(value) / accumulation
+                means[name] = means.get(name, 0.0) + float(value) / accumulation
         entry: logs.Entry = {"step": step, "epoch": step * self.run.batch / self.run.recipe.images}
-        entry |= found | {"rate": rate, **self._clipped()}
+        entry |= means | {"rate": rate, **self._clipped()}
         entry["images_per_second"] = self.run.batch / max(time.monotonic() - began, 1e-9)
-        if not math.isfinite(found["loss"]):
+        if not math.isfinite(means["loss"]):
             at = f"at a learning rate of {rate:.3g}"
-            raise Diverged(f"step {step}: the loss is {found['loss']}, {at}; {self._less}")
+            raise Diverged(f"step {step}: the loss is {means['loss']}, {at}; {self._less}")
         if self.devices.rank == 0:
             logs.append(self.log, entry)
             self.watcher.step(entry)
@@ -224,26 +224,26 @@ class Training:
                 sums = clipped.setdefault(key, [0.0, 0.0])
                 sums[0] += fraction * units
                 sums[1] += units
-        found = {key: part / units for key, (part, units) in clipped.items()}
-        return {"clip_fraction": found.pop("", 0.0), "clip_fraction_of": found}
+        fractions = {key: part / units for key, (part, units) in clipped.items()}
+        return {"clip_fraction": fractions.pop("", 0.0), "clip_fraction_of": fractions}
 
     def _evaluate(self, step: int) -> None:
         first = self.devices.rank == 0
         if not first and not self.devices.together:
             return
         with evaluation.averaged(self.optimizer):
-            found = self.score()
-            if not found.images:
+            score = self.score()
+            if not score.images:
                 raise InputError("none of the held-out images can be read")
-            if not math.isfinite(found.loss):
+            if not math.isfinite(score.loss):
                 raise Diverged(f"step {step}: the outputs are not finite; {self._less}")
             entry = {
                 "step": step,
                 "epoch": step * self.run.batch / self.run.recipe.images,
-                "top1": found.top1 / found.images,
-                "top5": found.top5 / found.images,
-                "held_out_loss": found.loss / found.images,
-                "held_out_images": found.images,
+                "top1": score.top1 / score.images,
+                "top5": score.top5 / score.images,
+                "held_out_loss": score.loss / score.images,
+                "held_out_images": score.images,
             }
             if entry["top1"] > self.position.best:
                 self.position = Position(step, step, entry["top1"])
@@ -297,7 +297,7 @@ def freeze(network: keras.Model, patterns: tuple[str, ...]) -> None:
 
 
 def seed_drops(network: keras.Model, seed: int) -> None:
-    """Make what drops at random start from a seed of its name's."""
+    """Give each layer that drops at random a seed that follows from its name."""
     for layer in network.layers:
         if isinstance(layer, Drop):
             drawn = generator(seed, f"drop/{layer.canonical}").integers(2**31)
@@ -306,9 +306,9 @@ def seed_drops(network: keras.Model, seed: int) -> None:
 
 def _stages(plan: Plan) -> dict[str, str]:
     """Name of each parameter to its part of the network: stem, stages.0, ..., head."""
-    found: dict[str, str] = {}
+    stages: dict[str, str] = {}
     for op in plan.ops:
         section = plan.section(op)
         stage = ".".join(section.split(".")[:2]) if section.startswith("stages") else section
-        found |= {parameter.name: stage for parameter in op.parameters}
-    return found
+        stages |= {parameter.name: stage for parameter in op.parameters}
+    return stages

@@ -45,6 +45,10 @@ COMMANDS = {
     "show": Command("nfspec.cli.show:show", "Show the numbers a spec stands for, block by block."),
     "agc": Command("nfspec.cli.agc:agc", "Show what clipping and weight decay do to each tensor."),
     "check": Command("nfspec.cli.check:check", "Check that specs load and resolve."),
+    "explain": Command(
+        "nfspec.cli.explain:explain",
+        "Explain an error of a spec by its code: when it comes, and how to mend it.",
+    ),
     "diff": Command(
         "nfspec.cli.diff:diff", "Show where two specs differ; exit status 1 if they do."
     ),
@@ -54,7 +58,7 @@ COMMANDS = {
         "nfspec.cli.conform:conform", "Test implementations against the float64 reference."
     ),
     "replay": Command(
-        "nfspec.cli.conform:replay", "Run one case and print the bound term by term."
+        "nfspec.cli.replay:replay", "Run one case and print the bound term by term."
     ),
     "bench": Command("nfspec.cli.bench:bench", "Measure a network next to its peers."),
     "train": Command(
@@ -133,7 +137,7 @@ class _Commands(TyperGroup):
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether an error is Ctrl-C, or one that a module raised instead while it was imported."""
+    """Tell whether an error is Ctrl-C, or one that a module raised for it while it was imported."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

@@ -24,7 +24,7 @@ class OtherTraining(WeightError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a framework says that memory did not suffice."""
+    """Tell whether an error is a framework's (or Python's) that memory did not suffice."""
     text = str(error)
     return (
         isinstance(error, MemoryError)

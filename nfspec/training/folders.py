@@ -1,4 +1,4 @@
-"""The folder of a training: whose it is, what was trained there, and that one process writes it."""
+"""The folder of a training: who may write there, and the facts of the training in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nfspec.wording import found_text, printable
 
 MOST_FACTS = 2**26  # bytes of run.json, which holds the name of each class
 RUN = "run.json"
-# What a training writes, as patterns below its folder.
+# The files that a training writes, as patterns below its folder.
 WRITTEN = (
     RUN,
     "spec.toml",
@@ -41,7 +41,7 @@ WRITTEN = (
 
 
 def _text(value: Any) -> Any:
-    """Not pydantic's own type, which refuses what stands for bytes that are not UTF-8."""
+    """Accept any text; pydantic's own type refuses names whose bytes are not UTF-8."""
     if not isinstance(value, str) or not value:
         raise ValueError("expected text")
     return value
@@ -57,7 +57,7 @@ Text = Annotated[Any, AfterValidator(_text)]
 
 
 class Facts(BaseModel):
-    """What run.json says of a training, as far as it is read; versions stand beside it."""
+    """The facts of a training in its run.json, but for the versions, which nothing reads."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
@@ -71,14 +71,14 @@ class Facts(BaseModel):
 
 
 def read_facts(folder: Path) -> Facts:
-    """What was trained in a folder.
+    """The facts of the training in a folder.
 
     Raises:
-        InputError: Nothing, or run.json is not as `nfspec train` wrote it.
+        InputError: There is none, or run.json is not as `nfspec train` wrote it.
     """
     path = folder / RUN
     try:
-        found = json.loads(content(path, MOST_FACTS).decode("utf-8"))
+        data = json.loads(content(path, MOST_FACTS).decode("utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"{folder}: no training in it (no run.json); give a folder that nfspec train wrote"
@@ -88,7 +88,7 @@ def read_facts(folder: Path) -> Facts:
     except (ValueError, RecursionError):
         raise InputError(f"{path}: not what nfspec train wrote: no JSON") from None
     try:
-        return Facts.model_validate(found)
+        return Facts.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         what = first["msg"].removeprefix("Value error, ")
@@ -138,7 +138,7 @@ def write_facts(
 
 
 def _require_usable(folder: Path, resume: bool, force: bool) -> None:
-    """See that a folder is one that this training may write to."""
+    """Refuse a folder that this training may not write to."""
     begun = os.path.lexists(folder / RUN)
     if resume and not begun:
         raise InputError(f"{folder}: no training there to resume; start it without --resume")
@@ -164,12 +164,12 @@ def _require_usable(folder: Path, resume: bool, force: bool) -> None:
 
 @contextlib.contextmanager
 def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
-    """Hold the folder of a training: it is made if it is not there, and nobody else trains in it.
+    """Lock the folder of a training, so that no other command writes there; make it if needed.
 
-    If nothing was written, a folder that was made here is deleted again.
+    A folder that was made here, and is still empty at the end, is deleted again.
 
     Raises:
-        InputError: It is somebody else's, or another process trains there, or nothing can be
+        InputError: It holds other files, another process writes there, or nothing can be
             written there.
     """
     if resume and force:
@@ -187,7 +187,7 @@ def claimed(folder: Path, resume: bool, force: bool) -> Iterator[None]:
 
 
 def clear(folder: Path) -> None:
-    """Delete what an earlier training wrote, and nothing else, before another one starts there."""
+    """Delete the files of an earlier training, and nothing else."""
     for pattern in WRITTEN:
         for path in folder.glob(pattern):
             path.unlink()

@@ -1,4 +1,4 @@
-"""The framework of a command that trains or evaluates in its own process."""
+"""The framework of a training or an evaluation, started in this process."""
 
 from __future__ import annotations
 

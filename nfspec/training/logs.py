@@ -19,7 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Line(BaseModel):
-    """What a training writes after a step or an evaluation, as far as anybody reads it."""
+    """The values of an entry that anything reads, whatever it is of."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -64,14 +64,14 @@ def read(path: Path, say: Callable[[str], None] = lambda message: None) -> list[
     """
     try:
         with opened(path) as file:
-            found = [(_entry(line), line.endswith(b"\n")) for line in _lines(file)]
+            lines = [(_entry(line), line.endswith(b"\n")) for line in _lines(file)]
     except FileNotFoundError:
         return []
-    bad = [number for number, (entry, whole) in enumerate(found, 1) if whole and entry is None]
+    bad = [number for number, (entry, whole) in enumerate(lines, 1) if whole and entry is None]
     if bad:
         rest = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         say(f"{path}: line {bad[0]}{rest}: not what a training writes; left out")
-    return [entry for entry, _ in found if entry is not None]
+    return [entry for entry, _ in lines if entry is not None]
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -87,16 +87,16 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 def _entry(line: bytes) -> Entry | None:
     """A line as an entry that has all its numbers; None if it is something else."""
     try:
-        found = json.loads(line.decode("utf-8"))
-        model = _Evaluation if "top1" in found else _Clipped if "clip_fraction" in found else _Step
-        model.model_validate(found)
+        entry = json.loads(line.decode("utf-8"))
+        model = _Evaluation if "top1" in entry else _Clipped if "clip_fraction" in entry else _Step
+        model.model_validate(entry)
     except (ValueError, RecursionError, TypeError, ValidationError):
         return None
-    return found if ("loss" in found) != ("top1" in found) else None
+    return entry if ("loss" in entry) != ("top1" in entry) else None
 
 
 def cut(path: Path, step: int, say: Callable[[str], None] = lambda message: None) -> list[Entry]:
-    """Take out of a log what comes after a step, as that will be done again; returns the rest."""
+    """Delete the entries after a step, which will be done again; returns the rest."""
     kept = [entry for entry in read(path, say) if entry["step"] <= step]
     write(path, "".join(json.dumps(entry) + "\n" for entry in kept))
     return kept

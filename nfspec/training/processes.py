@@ -1,4 +1,4 @@
-"""Around a training: room for it on disk and in memory, its processes, and how it is stopped."""
+"""Around a training: room on disk and in memory, its processes, and signals that stop it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ CHILD = "NFSPEC_CHILD"  # set for the processes that `start_processes` starts
 
 
 def require_disk(folder: Path, plan: Plan, run: Run) -> None:
-    """See that three checkpoints, the one that is being written and the weights have room.
+    """Refuse a disk without room for three checkpoints, a fourth that is written, and the weights.
 
     Raises:
-        InputError: They have not.
+        InputError: There is too little room.
     """
     copies = 2 + bool(run.recipe.ema_decay)  # parameters, momentum, averages
     needed = parameter_count(plan) * FLOAT32 * (4 * copies + 2)
-    needed -= sum(path.stat().st_size for path in folder.rglob("*.safetensors"))  # of before
+    # Files of an earlier training there are replaced.
+    needed -= sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
@@ -46,13 +47,16 @@ def require_disk(folder: Path, plan: Plan, run: Run) -> None:
 
 
 def require_memory(plan: Plan, run: Run, devices: int, memory: int) -> None:
-    """See that a device can train its part of a batch, as far as that can be told beforehand.
+    """Refuse a batch whose estimated memory is more than a device has.
 
     Args:
+        plan: The network.
+        run: Its recipe for this training.
+        devices: Devices that share a batch.
         memory: Bytes that each device may use.
 
     Raises:
-        InputError: It cannot; says in how many parts it could.
+        InputError: It is; the message says with how many micro-batches it would fit.
     """
     images, how = run.batch // run.accumulation // devices, (plan.train_size, run.recipe.precision)
     needed = training_bytes(plan, images, *how, accumulate=run.accumulation > 1)
@@ -86,7 +90,7 @@ def devices_of(backend: str, devices: int) -> int:
 
 
 def is_first(backend: str) -> bool:
-    """Whether this is the first process of a training, as its launcher says.
+    """Tell from the environment whether this is the first process of a training.
 
     Raises:
         InputError: TF_CONFIG does not say which.
@@ -107,7 +111,7 @@ def is_first(backend: str) -> bool:
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """A handler for what asks a process to end."""
+    """Handle the signals that ask a process to end."""
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup's, for what is to outlive its terminal
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -120,7 +124,12 @@ def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 @dataclass
 class Asked:
-    """Whether somebody wants a training to end, and whether it has begun."""
+    """Requests that a training stop.
+
+    Attributes:
+        caught: Number of requests so far.
+        training: Whether its first step may have begun, so that stopping leaves a checkpoint.
+    """
 
     caught: int = 0
     training: bool = False
@@ -131,7 +140,7 @@ class Asked:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[Asked]:
-    """Signals to end, which are kept until somebody looks; the second one ends at once."""
+    """Count the signals that ask to end, for the training to look at; the second ends at once."""
     asked = Asked()
 
     def remember(number: int, frame: Any) -> None:
@@ -149,11 +158,11 @@ def asked_to_stop() -> Iterator[Asked]:
 def start_processes(devices: int) -> int:
     """Run this command in a process for each device, with the environment that torchrun gives.
 
-    Not by torchrun itself, which prints a traceback of its own where one of them ends with a
-    message, and kills them half a minute after Ctrl-C. They stop when this process does.
+    torchrun itself is not used: it prints a traceback when a process ends with a message, and
+    kills all of them half a minute after Ctrl-C. The processes end when this one does.
 
     Returns:
-        Their exit status, of the first one that failed.
+        The exit status of the first one that failed; 0 if none did.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -184,7 +193,7 @@ def start_processes(devices: int) -> int:
 
 
 def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int:
-    """Wait for all; where one fails, the others, which wait for it, are given ten seconds."""
+    """Wait for all processes. If one fails, the others wait for it: they get ten seconds."""
     status, left = 0, list(processes)
     while left:
         for process in list(left):

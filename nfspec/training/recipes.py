@@ -1,4 +1,4 @@
-"""The recipe of a training: the spec's or nfspec's own, and what was asked for over it."""
+"""The recipe of a training: the spec's or nfspec's own, and the options that change it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT = "nfspec/training/recipe.toml"
 
 @dataclass(frozen=True)
 class Wanted:
-    """A spec with everything that was asked for put over it."""
+    """A spec with the layers that options put over it."""
 
     variant: str
     layers: list[Layer]
@@ -35,7 +35,7 @@ class Wanted:
 
 
 def default_for(spec: Spec) -> list[Layer]:
-    """nfspec's own recipe, for a spec that has none; and nothing for one that has."""
+    """The layer of nfspec's own recipe for a spec without one; no layer for a spec that has one."""
     if spec.recipe is not None:
         return []
     path = Path(__file__).with_name("recipe.toml")
@@ -46,7 +46,7 @@ def default_for(spec: Spec) -> list[Layer]:
 
 
 def read_recipe(path: Path) -> Layer:
-    """A file of values to put over a spec's. What stands in no table is meant for [recipe].
+    """A file of values to put over a spec's. Values outside any table belong to [recipe].
 
     Raises:
         SpecError: It cannot be read, or says something twice.
@@ -98,7 +98,7 @@ def clipping_of(value: float | str | None) -> list[Layer]:
 
 
 def fine_tuning(spec: Spec) -> list[Layer]:
-    """A spec's [finetune], over its [recipe]."""
+    """The layer of a spec's [finetune], which changes its [recipe]."""
     if spec.finetune is None or spec.recipe is None:
         return []
     values = spec.finetune.model_dump(exclude={"freeze"})

@@ -39,7 +39,7 @@ class Run:
 
     @property
     def learning_rate(self) -> float:
-        """The highest, scaled to the batch where the recipe says so."""
+        """The peak learning rate, scaled with the batch if the recipe says so."""
         images = self.recipe.learning_rate_images
         return self.recipe.learning_rate * (self.batch / images if images else 1.0)
 

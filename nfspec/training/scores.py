@@ -1,4 +1,4 @@
-"""How often a network is right, and how sure that is."""
+"""Shares of right answers of a network, and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def shares(top1: int, top5: int, images: int) -> list[str]:
 
 
 def interval(right: int, images: int) -> tuple[float, float]:
-    """Wilson's 95 % confidence interval of a share (Wilson 1927), of at least one image."""
+    """Wilson's 95 % confidence interval of a share of one image or more (Wilson 1927)."""
     share = right / images
     spread = Z * math.sqrt(share * (1 - share) / images + (Z / (2 * images)) ** 2)
     middle, scale = share + Z * Z / (2 * images), 1 + Z * Z / images

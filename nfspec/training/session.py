@@ -113,7 +113,7 @@ class Session:
 
     @property
     def needs_processes(self) -> bool:
-        """Whether processes have to be started for the devices, as torchrun does."""
+        """True if a process has to be started for each device, as torchrun does."""
         return self.backend == "torch" and self.devices > 1 and "RANK" not in os.environ
 
     @contextlib.contextmanager
@@ -158,7 +158,7 @@ class Session:
             return Outcome(self.folder, run.steps, step, asked.to_stop(), entries)
 
     def _weights(self) -> tuple[Params, list[str]]:
-        """The weights to start from, and a line that says whence they are if not drawn."""
+        """The weights to start from, and a line that names their file if they are from one."""
         options = self.options
         if options.init is None:
             return init(self.run.plan, options.seed), []
@@ -175,7 +175,7 @@ class Session:
         return params, [f"starts from {path}{head}"]
 
     def _summary(self) -> list[str]:
-        """What is about to be trained, in lines."""
+        """Lines that say what is about to be trained."""
         variant, data = str(self.options.variant), str(self.options.data)
         images = (
             f"{len(self.source):,} to train on, {len(self.held):,} held out, "
@@ -215,7 +215,7 @@ class Session:
         )
 
     def _steps(self, training: Training, asked: Asked) -> int | None:
-        """Train from where it is to the end; the step reached, or None if it may not begin."""
+        """Train to the end; returns the step reached, or None if it was stopped before."""
         if asked.to_stop():
             return None
         if self.options.resume:

@@ -1,4 +1,4 @@
-"""Weights to start a training from: drawn, or those of a file with another classifier."""
+"""Weights to start a training from, read from a file that may have another classifier."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Reader(Protocol):
 
 
 def with_new_head(old: Params, plan: Plan, seed: int) -> Params:
-    """Parameters but for the classifier's, which are drawn as the spec says.
+    """Parameters in which the classifier's are replaced by ones drawn as the spec says.
 
     Args:
         old: Parameters of a network that differs in nothing but the number of classes.
@@ -36,8 +36,8 @@ def classes_of(path: Path) -> int | None:
     if path.suffix != ".safetensors":
         return None
     try:
-        with contents(path) as found:
-            for name, tensor in found.tensors.items():
+        with contents(path) as file:
+            for name, tensor in file.tensors.items():
                 if name.endswith("head.fc.bias"):
                     shape = tensor.shape
                     return shape[0] if len(shape) == 1 and shape[0] else None
@@ -72,9 +72,9 @@ def start_from(
         WeightError: They are not the variant's.
     """
     wanted, usual = classes
-    found = classes_of(path)
+    stated = classes_of(path)
     problem = None
-    for count in dict.fromkeys([found] if found else [usual, wanted]):
+    for count in dict.fromkeys([stated] if stated else [usual, wanted]):
         try:
             params = read(path, plan_of(count))
         except NoClassifier:
