@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
-.PHONY: help demo test test-nfspec test-slow bench bench-kernels why lint format schema clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test test-nfspec test-slow bench bench-kernels why lint format schema docs clean $(addprefix test-,$(BACKENDS)) \
   fuzz reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
@@ -126,6 +126,10 @@ format: $(BIN)/.installed-test
 ## make schema     regenerate nfspec/nfspec.schema.json from the models
 schema: $(BIN)/.installed-demo
 	$(BIN)/python -m nfspec.language.schema
+
+## make docs       regenerate docs/language.md and docs/errors.md
+docs: $(BIN)/.installed-demo
+	$(BIN)/python -m nfspec.language.documents
 
 ## make clean      remove the virtual environment and caches
 clean:

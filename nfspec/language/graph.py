@@ -48,7 +48,7 @@ class Input(Table):
     ]
     margin: Annotated[
         int,
-        Field(ge=0, le=1_024, description="Pixels cropped off each side length after resizing."),
+        Field(ge=0, le=1_024, description="Pixels that the crop takes off the resized side."),
     ]
     crop: Annotated[
         float,

@@ -32,8 +32,8 @@ FIELDS = {
     "[SPEC-UNKNOWN-KEY]",
     "[agc.roles]\ngian = 1": '6:1: agc.roles.gian: unknown key; did you mean "gain"? '
     "[SPEC-UNKNOWN-KEY]",
-    '[conv]\n"\\u001b[2J" = 1': r'6:1: conv."\u001b[2J": unknown key; expected padding or init_scale '
-    "[SPEC-UNKNOWN-KEY]",
+    '[conv]\n"\\u001b[2J" = 1': r'6:1: conv."\u001b[2J": unknown key; expected padding or '
+    "init_scale [SPEC-UNKNOWN-KEY]",
     # types
     '[head]\nclasses = "10"': '6:1: head.classes: expected a whole number; found "10" [SPEC-TYPE]',
     "[head]\nclasses = 10.0": "6:1: head.classes: expected a whole number; found 10.0 [SPEC-TYPE]",
