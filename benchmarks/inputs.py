@@ -1,4 +1,4 @@
-"""What the contestants are given: the same for each."""
+"""The inputs of the contestants: the same for each."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,11 +11,9 @@ import optax
 from nfspec import compilation
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.ours import RATE
-from nfspec.benchmarks.works import Setup
+from nfspec.benchmarks.works import Setup, Work
 from nfspec.language.loader import load
 from nfspec.plan.resolver import resolve
-
-Work = Callable[[], Any]
 
 
 def step(setup: Setup) -> Work:
@@ -39,8 +36,8 @@ def step(setup: Setup) -> Work:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), rest
 
     def update(params: Any, rest: Any, state: Any, x: Any, y: Any) -> Any:
-        (value, rest), found = jax.value_and_grad(loss, has_aux=True)(params, rest, x, y)
-        changes, state = optimizer.update(found, state, params)
+        (value, rest), gradients = jax.value_and_grad(loss, has_aux=True)(params, rest, x, y)
+        changes, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, changes), rest, state, value
 
     params = [jnp.array(v.value) for v in model.trainable_variables]
@@ -69,7 +66,10 @@ def agc(setup: Setup) -> Work:
 
 
 def ours(setup: Setup) -> Work:
-    """`nfspec.backends.jax.agc`, of every tensor as optax's."""
+    """`nfspec.backends.jax.agc`, which clips every tensor here, as optax's does."""
     from nfspec.backends.jax import agc
 
     return _clipping(setup, agc(inputs.clipped_whole(inputs.plan_of(setup))))
+
+
+MAKERS = {"step": step, "agc": agc, "ours": ours}

@@ -1,4 +1,4 @@
-"""The results as one picture: ratios to peers, and how the cost of a forward pass grows."""
+"""The results as one picture: ratios to peers, and times of forward passes over their FLOPs."""
 
 from __future__ import annotations
 

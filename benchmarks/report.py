@@ -9,6 +9,7 @@ from typing import Any
 from nfspec.benchmarks.inputs import plan_of
 from nfspec.benchmarks.run import Result, ratio
 from nfspec.benchmarks.works import WORKS
+from nfspec.markdown import table
 from nfspec.plan import counting
 
 HEADINGS = ("", "median", "range", "ratio", "to", "first call")
@@ -43,13 +44,13 @@ def row(result: Result, results: Sequence[Result]) -> list[str]:
 
 def sections(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     """Results by work and setup, each with its heading."""
-    found: dict[str, list[Result]] = {}
+    parts: dict[str, list[Result]] = {}
     for result in results:
         setup = result.setup
-        of = f", {setup.batch} x {setup.size} px" if setup.size else ", weights drawn anew"
-        what = WORKS.get(result.work, "building the model")
-        found.setdefault(f"{what}: {setup.variant}{of}", []).append(result)
-    return list(found.items())
+        of = f", {setup.batch} x {setup.size} px" if setup.size else ", newly drawn weights"
+        title = WORKS.get(result.work, "building the model")
+        parts.setdefault(f"{title}: {setup.variant}{of}", []).append(result)
+    return list(parts.items())
 
 
 def share_of_peak(result: Result, sgemm: float) -> float | None:
@@ -62,7 +63,7 @@ def share_of_peak(result: Result, sgemm: float) -> float | None:
 
 
 def data(results: Sequence[Result], machine: dict[str, Any]) -> dict[str, Any]:
-    """All that was measured, for programs."""
+    """All measurements, as JSON values."""
     return {
         "machine": machine,
         "results": [
@@ -120,13 +121,8 @@ def markdown(results: Sequence[Result], machine: dict[str, Any]) -> str:
     lines += ["Medians; contestants took turns. Compare within a table, and not between runs.", ""]
     for heading, members in sections(results):
         lines += [f"## {heading[0].upper()}{heading[1:]}", ""]
-        lines += [*_markdown_table([list(HEADINGS), *(row(r, results) for r in members)]), ""]
+        lines += [*table(HEADINGS, (row(r, results) for r in members)), ""]
     rows = rooflines(results, machine)
     if len(rows) > 1:
-        lines += ["## Against the machine's sgemm", "", *_markdown_table(rows), ""]
+        lines += ["## Against the machine's sgemm", "", *table(rows[0], rows[1:]), ""]
     return "\n".join(lines)
-
-
-def _markdown_table(rows: list[list[str]]) -> list[str]:
-    head, *body = ["| " + " | ".join(cells) + " |" for cells in rows]
-    return [head, "|" + "---|" * len(rows[0]), *body]

@@ -1,35 +1,30 @@
-"""Runs contestants in turn, and what came of it."""
+"""Runs contestants in turn, and collects their times."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
+from nfspec.benchmarks.requests import Answer, Build, Prepare, Repeat, Request
 from nfspec.benchmarks.works import Contestant, Setup
+from nfspec.conformance.workers.pipes import PipeProcess, ProcessDiedError
 
 Say = Callable[[str], None]
 
 
 @dataclass
 class Result:
-    """What one contestant did.
+    """The times of one contestant.
 
     Attributes:
         work: A key of `works.WORKS`, or `build`.
-        name: The contestant's.
-        peer: Whom it is compared with.
+        name: Name of the contestant.
+        peer: Name of the contestant that it is compared with.
         setup: The network and its input.
         first: Seconds of the first call, compilation included.
         seconds: Time of each later call.
-        error: Why there are none.
+        error: Why there are no times.
         memory: For `build`, the growth of memory at its peak, in units of the weights' bytes.
     """
 
@@ -68,53 +63,27 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Process:
-    """A worker process."""
+    """The process of a contestant, in which Keras runs on a framework of its own."""
 
     def __init__(self, backend: str):
-        self._home = tempfile.TemporaryDirectory(prefix="nfspec-")
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `end`)
-        environment = {
-            **os.environ,
-            "KERAS_BACKEND": backend,
-            "KERAS_HOME": self._home.name,  # the user's keras.json could change dtypes and layouts
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        self.process = subprocess.Popen(
-            # -P: what lies in the present folder must not stand in for a framework.
-            [sys.executable, "-P", "-m", "nfspec.benchmarks.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=environment,
-        )
+        environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._pipe = PipeProcess("nfspec.benchmarks.worker", environment=environment)
+        self.process = self._pipe.process
 
-    def ask(self, **line: Any) -> dict[str, Any]:
-        """Send a line and wait for the answer; a process that died answers with an error."""
-        assert self.process.stdin and self.process.stdout
+    def ask(self, request: Request) -> Answer:
+        """Send a request and wait for the answer; that of a process that died is an error."""
         try:
-            self.process.stdin.write(json.dumps(line) + "\n")
-            self.process.stdin.flush()
-            text = self.process.stdout.readline()
-        except BrokenPipeError:
-            text = ""
-        if not text:
-            status = self.process.wait()
-            return {"error": f"its process ended with status {status}{self._last_words()}"}
-        return dict(json.loads(text))
-
-    def _last_words(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return f": {said[-1]}" if said else ""
+            self._pipe.send(request)
+            answer = self._pipe.receive()
+        except ProcessDiedError as death:
+            words = [line.strip() for line in death.output.splitlines() if line.strip()]
+            said = f": {words[-1]}" if words else ""
+            return Answer(error=f"its process ended with status {death.status}{said}")
+        assert isinstance(answer, Answer)
+        return answer
 
     def end(self) -> None:
-        self.process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.communicate()  # closes the pipes, too
-        self._log.close()
-        self._home.cleanup()
+        self._pipe.close()
 
 
 def race(
@@ -128,8 +97,8 @@ def race(
     """Let contestants take turns, each beginning a round in turn.
 
     Args:
-        work: For the results.
-        contestants: Who takes part.
+        work: A key of `works.WORKS`, for the results.
+        contestants: Those who take part.
         setup: The network and its input.
         rounds: Number of runs of each, after a first time that does not count.
         say: Called with a line for each step.
@@ -145,10 +114,8 @@ def race(
             say(f"{work}: {contestant.name}")
             process = start(contestant.backend)
             processes.append(process)
-            answer = process.ask(
-                make=contestant.make, setup=asdict(setup), options=contestant.options
-            )
-            result.error, result.first = answer.get("error"), answer.get("first")
+            answer = process.ask(Prepare(contestant.make, setup, contestant.options))
+            result.error, result.first = answer.error, answer.first
         pairs = list(zip(processes, results, strict=True))
         for i in range(rounds):
             say(f"{work}: round {i + 1} of {rounds}")
@@ -156,9 +123,9 @@ def race(
             for process, result in pairs[turn:] + pairs[:turn]:
                 if result.error is None:
                     # The first of two runs finds the caches as another left them.
-                    answer = process.ask(runs=2)
-                    result.error = answer.get("error")
-                    result.seconds += answer.get("seconds", [])[1:]
+                    answer = process.ask(Repeat(2))
+                    result.error = answer.error
+                    result.seconds += answer.seconds[1:]
     except KeyboardInterrupt:
         raise Interrupted(results) from None
     finally:
@@ -181,12 +148,12 @@ def build(
         result = Result("build", backend, None, Setup(variant, 0, 0))
         process = start(backend)
         try:
-            answer = process.ask(build={"variant": variant, "backend": backend})
+            answer = process.ask(Build(variant, backend))
         except KeyboardInterrupt:
             raise Interrupted([*results, result]) from None
         finally:
             process.end()
-        result.error, result.memory = answer.get("error"), answer.get("memory")
-        result.seconds = [answer["seconds"]] if "seconds" in answer else []
+        result.error, result.memory = answer.error, answer.memory
+        result.seconds = answer.seconds
         results.append(result)
     return results

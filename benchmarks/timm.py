@@ -1,8 +1,7 @@
-"""timm's part: its network of the same name, with its own AGC and PyTorch's SGD."""
+"""timm's work: its network of the same name, with its own AGC and PyTorch's SGD."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,9 @@ import torch
 
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.ours import RATE
-from nfspec.benchmarks.works import Setup
+from nfspec.benchmarks.works import Setup, Work
 from nfspec.conformance.subjects.torchvision_standin import timm
 from nfspec.errors import InputError
-
-Work = Callable[[], Any]
 
 
 def name_of(variant: str) -> str:
@@ -93,3 +90,6 @@ def optimizer(setup: Setup) -> Work:
         stepper.step()
 
     return run
+
+
+MAKERS = {"forward": forward, "step": step, "agc": agc, "optimizer": optimizer}

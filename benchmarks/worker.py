@@ -1,30 +1,55 @@
-"""A contestant's process: told by lines of JSON what to do, answers by lines of JSON.
-
-{"make": "ours:forward", "setup": {…}, "options": {…}} makes the work ready and does it once;
-{"runs": 2} does it so often and gives the seconds of each; {"build": {…}} builds a model.
-"""
+"""A contestant's process: answers the requests of `requests` over a pipe."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from nfspec.benchmarks.works import Setup
+from nfspec.benchmarks.requests import Answer, Build, Prepare, Repeat, Request
+from nfspec.benchmarks.works import Work
 
 STATUS = Path("/proc/self/status")
+
+Maker = Callable[..., Work]  # of a `Setup` and options
+
+
+def _ours() -> Mapping[str, Maker]:
+    from nfspec.benchmarks.ours import MAKERS
+
+    return MAKERS
+
+
+def _timm() -> Mapping[str, Maker]:
+    from nfspec.benchmarks.timm import MAKERS
+
+    return MAKERS
+
+
+def _optax() -> Mapping[str, Maker]:
+    from nfspec.benchmarks.optax import MAKERS
+
+    return MAKERS
+
+
+# The makers of work by whose it is; each imports its framework when it is asked for.
+MAKERS: dict[str, Callable[[], Mapping[str, Maker]]] = {
+    "ours": _ours,
+    "timm": _timm,
+    "optax": _optax,
+}
 
 
 def memory(field: str) -> int:
     """Memory of this process, bytes: `VmRSS` now, `VmHWM` at its peak.
 
-    Not `ru_maxrss`, which on Linux a process has from the one that started it.
+    Not `ru_maxrss`: on Linux a process inherits it from the one that started it.
     """
     lines = STATUS.read_text(encoding="ascii").splitlines()
     (kilobytes,) = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
@@ -32,64 +57,77 @@ def memory(field: str) -> int:
 
 
 def forget_peak() -> None:
-    """Let `VmHWM` start again from what there is now."""
+    """Let `VmHWM` start again from the memory in use now."""
     with contextlib.suppress(OSError):  # a system that does not allow it
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _build(variant: str, backend: str) -> dict[str, float]:
-    """Build a model with weights drawn anew: seconds, and, where the system tells, by how much
-    memory grew at most."""
+def _built(request: Build) -> Answer:
+    """Seconds to build a model, and, where the system tells, by how much memory grew at most."""
     from nfspec import compilation
     from nfspec.language.loader import load
     from nfspec.plan.resolver import resolve
 
-    spec = load(variant)
-    compilation.compile(load("timm/test_nfnet"), backend)  # type: ignore[arg-type]  # imports
+    backend: Any = request.backend
+    spec = load(request.variant)
+    compilation.compile(load("timm/test_nfnet"), backend)  # imports
     told = STATUS.exists()
     forget_peak()
     before, start = memory("VmRSS") if told else 0, time.perf_counter()
-    model = compilation.compile(spec, backend)  # type: ignore[arg-type]
-    found = {"seconds": time.perf_counter() - start}
+    model = compilation.compile(spec, backend)
+    seconds = time.perf_counter() - start
     assert len(model.trainable_variables) > 0
-    if told:
-        weights = 4 * sum(p.size for p in resolve(spec).parameters.values())
-        found["memory"] = max(0, memory("VmHWM") - before) / weights
-    return found
+    weights = 4 * sum(p.size for p in resolve(spec).parameters.values())
+    growth = max(0, memory("VmHWM") - before) / weights if told else None
+    return Answer(seconds=[seconds], memory=growth)
 
 
-def _answer(line: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    if "build" in line:
-        return _build(**line["build"])
-    if "runs" in line:
-        seconds = []
-        for _ in range(line["runs"]):
-            start = time.perf_counter()
-            state["work"]()
-            seconds.append(time.perf_counter() - start)
-        return {"seconds": seconds}
-    module, _, name = line["make"].partition(":")
-    make = getattr(importlib.import_module(f"nfspec.benchmarks.{module}"), name)
-    state["work"] = make(Setup(**line["setup"]), **line["options"])
+def _timed(work: Work) -> float:
     start = time.perf_counter()
-    state["work"]()
-    return {"first": time.perf_counter() - start}
+    work()
+    return time.perf_counter() - start
 
 
-def main() -> None:
-    """Serve until the input ends. Whatever frameworks print goes to stderr."""
+class Contestant:
+    """The work that was made ready last."""
+
+    def __init__(self) -> None:
+        self.work: Work | None = None
+
+    def answer(self, request: Request) -> Answer:
+        match request:
+            case Prepare():
+                whose, _, name = request.make.partition(":")
+                self.work = MAKERS[whose]()[name](request.setup, **request.options)
+                return Answer(first=_timed(self.work))
+            case Repeat():
+                return Answer(seconds=[_timed(self._ready()) for _ in range(request.runs)])
+            case Build():
+                return _built(request)
+
+    def _ready(self) -> Work:
+        assert self.work is not None, "no work is ready"
+        return self.work
+
+
+def main(descriptor: int) -> None:
+    """Answer until the other end closes. Whatever frameworks print goes to stderr."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    state: dict[str, Any] = {}
-    for text in sys.stdin:
+    pipe = Connection(descriptor)
+    contestant = Contestant()
+    while True:
         try:
-            answer = _answer(json.loads(text), state)
+            request = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = contestant.answer(request)
         except Exception as error:  # whatever a framework raises is this contestant's result
             said = str(error).strip() or type(error).__name__
-            answer = {"error": f"{type(error).__name__}: {said.splitlines()[0]}"}
-        print(json.dumps(answer), file=out, flush=True)
+            answer = Answer(error=f"{type(error).__name__}: {said.splitlines()[0]}")
+        pipe.send(answer)
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

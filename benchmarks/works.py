@@ -1,10 +1,13 @@
-"""Which work is measured, who does it, and whom each is compared with."""
+"""The pieces of work that are measured, their contestants, and whom each is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+
+Work = Callable[[], Any]  # a piece of work, ready to be timed
 
 
 @dataclass(frozen=True)
@@ -12,10 +15,10 @@ class Contestant:
     """One way to do a piece of work.
 
     Attributes:
-        name: In tables.
+        name: Name in tables.
         backend: Framework that Keras runs on in its process.
-        make: `module:function` within `nfspec.benchmarks`. The function takes a `Setup` and the
-            options, and returns what is timed: a function without arguments.
+        make: Name of the function that makes the work ready, such as `ours:forward`: see
+            `worker.MAKERS`. It takes a `Setup` and the options.
         peer: Name of the contestant that its time is divided by.
         options: Keyword arguments of `make`.
     """
@@ -33,8 +36,8 @@ class Setup:
 
     Attributes:
         variant: Name of a built-in network, or a spec's path.
-        batch: Images.
-        size: Their side, px.
+        batch: Number of images.
+        size: Side of the images, px.
     """
 
     variant: str
@@ -51,7 +54,7 @@ WORKS = {
 }
 
 
-def _forward(backend: str, peer: str | None) -> list[Contestant]:
+def _ours(backend: str, peer: str | None) -> list[Contestant]:
     make = "ours:forward"
     return [
         Contestant(f"{backend} folded", backend, make, peer, {"folded": True}),
@@ -63,51 +66,76 @@ def _plain(backend: str, peer: str | None) -> Contestant:
     return Contestant(f"{backend} plain", backend, "ours:forward", peer, {"plain": True})
 
 
+def _forward(backends: Collection[str], against: Collection[str]) -> Iterator[Contestant]:
+    timm = "timm" if "timm" in against else None
+    if timm:
+        yield Contestant("timm", "torch", "timm:forward")
+        options = {"channels_last": True}
+        yield Contestant("timm channels_last", "torch", "timm:forward", timm, options)
+    for backend in backends:
+        if backend == "jax":
+            yield from (_plain(backend, None), *_ours(backend, "jax plain"))
+        else:
+            yield from (*_ours(backend, timm), _plain(backend, timm))
+
+
+def _forward_bf16(backends: Collection[str], against: Collection[str]) -> Iterator[Contestant]:
+    timm = "timm" if "timm" in against else None
+    if "torch" not in backends:
+        return
+    if timm:
+        options: dict[str, Any] = {"channels_last": True, "bf16": True}
+        yield Contestant("timm", "torch", "timm:forward", None, options)
+    options = {"folded": True, "dtype": "bfloat16"}
+    yield Contestant("torch folded", "torch", "ours:forward", timm, options)
+
+
+def _step(backends: Collection[str], against: Collection[str]) -> Iterator[Contestant]:
+    timm = "timm" if "timm" in against else None
+    optax = "jax plain, optax" if "optax" in against else None
+    if timm:
+        yield Contestant("timm", "torch", "timm:step")
+    for backend in backends:
+        if backend == "jax" and optax:
+            yield Contestant(optax, backend, "optax:step")
+        yield Contestant(backend, backend, "ours:step", optax if backend == "jax" else timm)
+
+
+def _on_torch(
+    work: str, backends: Collection[str], against: Collection[str]
+) -> Iterator[Contestant]:
+    timm = "timm" if "timm" in against else None
+    if "torch" not in backends:
+        return
+    if timm:
+        yield Contestant("timm", "torch", f"timm:{work}")
+    yield Contestant("torch", "torch", f"ours:{work}", timm)
+
+
+def _agc(backends: Collection[str], against: Collection[str]) -> Iterator[Contestant]:
+    optax = "optax" if "optax" in against else None
+    yield from _on_torch("agc", backends, against)
+    if "jax" in backends:
+        if optax:
+            yield Contestant(optax, "jax", "optax:agc")
+        yield Contestant("jax", "jax", "optax:ours", optax)
+
+
+CONTESTANTS: dict[str, Callable[[Collection[str], Collection[str]], Iterator[Contestant]]] = {
+    "forward": _forward,
+    "forward-bf16": _forward_bf16,
+    "step": _step,
+    "agc": _agc,
+    "optimizer": partial(_on_torch, "optimizer"),
+}
+
+
 def contestants(work: str, backends: Collection[str], against: Collection[str]) -> list[Contestant]:
-    """Who does a piece of work, peers first.
+    """The contestants of a piece of work, peers first.
 
     Args:
         work: A key of `WORKS`.
         backends: Frameworks to run nfspec on.
         against: `timm`, `optax`.
     """
-    timm = "timm" if "timm" in against else None
-    theirs = f"timm:{work.partition('-')[0]}"
-    found: list[Contestant] = []
-    if work == "forward":
-        if timm:
-            found.append(Contestant("timm", "torch", theirs))
-            how: dict[str, Any] = {"channels_last": True}
-            found.append(Contestant("timm channels_last", "torch", theirs, timm, how))
-        for backend in backends:
-            if backend == "jax":
-                found += [_plain(backend, None), *_forward(backend, "jax plain")]
-            else:
-                found += [*_forward(backend, timm), _plain(backend, timm)]
-    elif work == "forward-bf16" and "torch" in backends:
-        if timm:
-            how = {"channels_last": True, "bf16": True}
-            found.append(Contestant("timm", "torch", theirs, None, how))
-        options = {"folded": True, "dtype": "bfloat16"}
-        found.append(Contestant("torch folded", "torch", "ours:forward", timm, options))
-    elif work == "step":
-        if timm:
-            found.append(Contestant("timm", "torch", theirs))
-        for backend in backends:
-            peer = timm
-            if backend == "jax":
-                peer = "jax plain, optax" if "optax" in against else None
-                if peer:
-                    found.append(Contestant(peer, backend, "optax:step"))
-            found.append(Contestant(backend, backend, "ours:step", peer))
-    elif work in ("agc", "optimizer"):
-        if "torch" in backends:
-            if timm:
-                found.append(Contestant("timm", "torch", theirs))
-            found.append(Contestant("torch", "torch", f"ours:{work}", timm))
-        if work == "agc" and "jax" in backends:
-            peer = "optax" if "optax" in against else None
-            if peer:
-                found.append(Contestant(peer, "jax", "optax:agc"))
-            found.append(Contestant("jax", "jax", "optax:ours", peer))
-    return found
+    return list(CONTESTANTS[work](backends, against))

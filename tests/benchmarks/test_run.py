@@ -9,13 +9,21 @@ import pytest
 from typer.testing import CliRunner
 
 from nfspec.benchmarks import report
+from nfspec.benchmarks.requests import Answer, Build, Prepare, Repeat
 from nfspec.benchmarks.run import Interrupted, Process, Result, build, race, ratio
-from nfspec.benchmarks.worker import forget_peak, memory
-from nfspec.benchmarks.works import WORKS, Contestant, Setup, contestants
+from nfspec.benchmarks.worker import MAKERS, forget_peak, memory
+from nfspec.benchmarks.works import CONTESTANTS, WORKS, Contestant, Setup, contestants
 from nfspec.cli import app
 
 SETUP = Setup("nfnet-f0", 4, 192)
 MACHINE = {"processor": "p", "cores": 2, "sgemm_gflops": 200.0, "copy_gbs": 20.0, "torch": "2"}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine whose speed is known, so that no command measures this one."""
+    monkeypatch.setattr("nfspec.cost.machine.sgemm", lambda: MACHINE["sgemm_gflops"])
+    monkeypatch.setattr("nfspec.cost.machine.bandwidth", lambda: MACHINE["copy_gbs"])
 
 
 TURNS: list[str] = []
@@ -27,21 +35,18 @@ class Fake:
     def __init__(self, backend):
         self.backend, self.runs = backend, 0
 
-    def ask(self, **line):
-        if "make" in line:
+    def ask(self, request):
+        if isinstance(request, Prepare):
             if self.backend == "broken":
-                return {"error": "ImportError: no such thing"}
-            return {"first": 9.0}
+                return Answer(error="ImportError: no such thing")
+            return Answer(first=9.0)
+        assert request == Repeat(2)
         if self.backend == "interrupted" and self.runs:
             raise KeyboardInterrupt
         self.runs += 1
         TURNS.append(self.backend)
-        return {
-            "seconds": [
-                100.0,
-                float(self.backend.removeprefix("s")) if "s" in self.backend else 1.0,
-            ]
-        }
+        seconds = float(self.backend.removeprefix("s")) if "s" in self.backend else 1.0
+        return Answer(seconds=[100.0, seconds])
 
     def end(self):
         TURNS.append(f"end {self.backend}")
@@ -79,10 +84,11 @@ def test_an_interrupt_keeps_what_was_measured():
 
 def test_an_interrupted_build_keeps_those_before_it():
     class Building(Fake):
-        def ask(self, **line):
+        def ask(self, request):
+            assert isinstance(request, Build)
             if self.backend == "jax":
                 raise KeyboardInterrupt
-            return {"seconds": 1.0, "memory": 1.5}
+            return Answer(seconds=[1.0], memory=1.5)
 
     with pytest.raises(Interrupted) as cut:
         build("nfnet-f0", ["torch", "jax", "tensorflow"], lambda line: None, Building)
@@ -92,7 +98,7 @@ def test_an_interrupted_build_keeps_those_before_it():
     ]
 
 
-def test_an_interrupt_ends_the_command_and_prints_what_there_is(monkeypatch):
+def test_an_interrupt_ends_the_command_and_prints_what_there_is(monkeypatch, machine):
     asked = []
 
     def interrupted(work, contestants, setup, rounds, say):
@@ -119,9 +125,9 @@ def test_a_peak_of_memory_is_of_what_was_since():
 def test_ctrl_c_is_not_the_workers():
     process = Process("torch")
     try:
-        process.ask(runs=0)
+        process.ask(Repeat(0))
         process.process.send_signal(signal.SIGINT)
-        assert process.ask(runs=0) == {"seconds": []}
+        assert process.ask(Repeat(0)) == Answer()
     finally:
         process.end()
 
@@ -130,8 +136,17 @@ def test_a_process_that_dies_is_an_error():
     process = Process("torch")
     process.process.kill()
     process.process.wait()
-    assert process.ask(runs=1)["error"] == "its process ended with status -9"
+    assert process.ask(Repeat(1)) == Answer(error="its process ended with status -9")
     process.end()
+
+
+def test_an_error_is_one_line_and_the_process_goes_on():
+    process = Process("torch")
+    try:
+        assert process.ask(Prepare("nobody:forward", SETUP, {})).error == "KeyError: 'nobody'"
+        assert process.ask(Repeat(1)).error == "AssertionError: no work is ready"
+    finally:
+        process.end()
 
 
 def test_what_lies_in_the_present_folder_is_no_framework(tmp_path, monkeypatch):
@@ -139,13 +154,18 @@ def test_what_lies_in_the_present_folder_is_no_framework(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     process = Process("torch")
     try:
-        answer = process.ask(
-            make="ours:forward", setup={"variant": "timm/test_nfnet", "batch": 1, "size": 32},
-            options={},
-        )  # fmt: skip
-        assert set(answer) == {"first"}
+        answer = process.ask(Prepare("ours:forward", Setup("timm/test_nfnet", 1, 32), {}))
+        assert answer.error is None and answer.first > 0.0
     finally:
         process.end()
+
+
+def test_every_work_has_contestants_and_every_contestant_a_maker():
+    assert list(CONTESTANTS) == list(WORKS)
+    made = {
+        c.make for work in WORKS for c in contestants(work, ("jax", "torch"), ("timm", "optax"))
+    }
+    assert {make.partition(":")[0] for make in made} == set(MAKERS)
 
 
 @pytest.mark.parametrize("work", WORKS)
@@ -179,7 +199,7 @@ def test_the_report_is_80_columns_and_json():
     )
 
 
-def test_without_matplotlib_the_tables_are_there(tmp_path, monkeypatch):
+def test_without_matplotlib_the_tables_are_there(tmp_path, monkeypatch, machine):
     setup = Setup("timm/test_nfnet", 0, 0)
     built = [Result("build", "torch", None, setup, None, [1.2], memory=1.1)]
     monkeypatch.setattr("nfspec.benchmarks.run.build", lambda variant, backends, say: built)

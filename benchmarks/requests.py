@@ -1,0 +1,64 @@
+"""The requests that a contestant's process answers, and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nfspec.benchmarks.works import Setup
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Asks to make a piece of work ready, and to do it once.
+
+    Attributes:
+        make: A name of `worker.MAKERS`.
+        setup: The network and its input.
+        options: Keyword arguments of the maker.
+    """
+
+    make: str
+    setup: Setup
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Asks to do the work that is ready so many times."""
+
+    runs: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """Asks to build a model with newly drawn weights.
+
+    Attributes:
+        variant: Name of a built-in network, or a spec's path.
+        backend: Framework that Keras runs on.
+    """
+
+    variant: str
+    backend: str
+
+
+Request = Prepare | Repeat | Build
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Times of a request, or an error.
+
+    Attributes:
+        error: Why there are no times; None if there are.
+        first: Seconds of the first time that the work was done, for `Prepare`.
+        seconds: Seconds of each time, for `Repeat` and `Build`.
+        memory: For `Build`, the growth of memory at its peak, in units of the weights' bytes; None
+            where the system does not tell.
+    """
+
+    error: str | None = None
+    first: float | None = None
+    seconds: list[float] = field(default_factory=list)
+    memory: float | None = None
