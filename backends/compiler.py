@@ -24,7 +24,9 @@ from nfspec.rewrites import folding
 from nfspec.weights import check
 
 
-def layer_of(op: p.Op, data_format: str, dtype: Any, plain: bool = False) -> keras.layers.Layer:
+def layer_of(
+    op: p.Operation, data_format: str, dtype: Any, plain: bool = False
+) -> keras.layers.Layer:
     """The Keras layer of an operation, not yet built.
 
     Args:
@@ -97,7 +99,8 @@ def layer_of(op: p.Op, data_format: str, dtype: Any, plain: bool = False) -> ker
             return layers.Dropout(op.rate, **common)
         case p.Dense():
             return layers.Classifier(op.out_features, init_std=op.init_std, **common)
-    raise TypeError(f"no layer for {type(op).__name__}")
+        case _:
+            raise p.unknown_operation(op, "nfspec.compile")
 
 
 def _head_policy(policy: keras.DTypePolicy) -> keras.DTypePolicy:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +35,20 @@ def generator(seed: int, name: str) -> np.random.Generator:
 def draw(parameter: Parameter, seed: int) -> NDArray[np.float32]:
     """Draw one parameter: float32 array of `parameter.shape`, from float64 draws rounded once."""
     init, shape = parameter.init, parameter.shape
-    if init.kind == "constant":
-        return np.full(shape, init.value, np.float32)
     rng = generator(seed, parameter.name)
-    if init.kind == "uniform":
-        return rng.uniform(-init.value, init.value, shape).astype(np.float32)
-    z = np.asarray(rng.standard_normal(shape))
-    if init.kind == "truncated_normal":
-        while (beyond := np.abs(z) > 2.0).any():
-            z[beyond] = rng.standard_normal(int(beyond.sum()))
+    match init.kind:
+        case "constant":
+            return np.full(shape, init.value, np.float32)
+        case "uniform":
+            return rng.uniform(-init.value, init.value, shape).astype(np.float32)
+        case "normal":
+            z = np.asarray(rng.standard_normal(shape))
+        case "truncated_normal":
+            z = np.asarray(rng.standard_normal(shape))
+            while (beyond := np.abs(z) > 2.0).any():
+                z[beyond] = rng.standard_normal(int(beyond.sum()))
+        case _:
+            assert_never(init.kind)
     z *= init.value  # in place: the largest take as much again as a twentieth of the network
     return z.astype(np.float32)
 
