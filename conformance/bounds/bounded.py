@@ -22,11 +22,11 @@ Terms = dict[str, Array]
 
 def together(*several: Mapping[str, Any]) -> Terms:
     """Terms of several sources, added label by label."""
-    found: Terms = {}
+    total: Terms = {}
     for terms in several:
         for label, term in terms.items():
-            found[label] = found[label] + term if label in found else term
-    return found
+            total[label] = total[label] + term if label in total else term
+    return total
 
 
 def scaled(terms: Terms, by: Callable[[Array], Any]) -> Terms:

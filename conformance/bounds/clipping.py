@@ -1,4 +1,4 @@
-"""Bounds of adaptive gradient clipping, and of one step of the optimiser."""
+"""Bounds of adaptive gradient clipping, and of one step of the optimizer."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def step(
     decay: float,
     recipe: Recipe,
 ) -> dict[str, tuple[Array, Terms]]:
-    """One parameter's step of the optimiser in float32: the new parameter, and the new buffer."""
+    """One parameter's step of the optimizer in float32: the new parameter, and the new buffer."""
     u = FULL.store
     clipped, terms, _ = clip(gradient, parameter, rule, FULL)
     after, buffer = training.descend(parameter, clipped, momentum, rate, decay, recipe)

@@ -56,7 +56,7 @@ def activation(op: Activation, x: Array, precision: Precision) -> tuple[Array, T
 
 
 def _reach(kind: str, x: Array) -> Array:
-    """What an activation's formula cancels from: nothing where it is piecewise linear."""
+    """Size of the numbers that cancel in an activation's formula; 0 if it is piecewise linear."""
     if kind in ("identity", "relu", "relu6", "leaky_relu", "soft_sign"):
         return np.zeros_like(x)
     if kind in ("gelu_tanh", "gelu_erf", "silu"):
@@ -160,7 +160,7 @@ def _gate(z: Bounded, gain: float, precision: Precision) -> Bounded:
 def _se_steps(
     op: SqueezeExcite, x: Array, values: list[Array], precision: Precision
 ) -> tuple[Bounded, Bounded, Bounded, Bounded]:
-    """The means, what enters the activation, the hidden layer, and what enters the sigmoid."""
+    """The means, the activation's input, the hidden layer, and the sigmoid's input."""
     w0, b0, w1, b1 = values
     u = precision.store
     means = mean_over_image(Bounded(x), "mean", precision)
@@ -218,14 +218,14 @@ def squeeze_excite_gradient(
     def transposed(d: Bounded) -> Bounded:
         return d.map(np.transpose)
 
-    found = {
+    gradients = {
         "x": dx,
         "fc0.kernel": product(transposed(means), dbefore, "sum", precision),
         "fc0.bias": summed(dbefore),
         "fc1.kernel": product(transposed(hidden), dz, "sum", precision),
         "fc1.bias": summed(dz),
     }
-    return {name: (d.value, d.terms) for name, d in found.items()}
+    return {name: (d.value, d.terms) for name, d in gradients.items()}
 
 
 def _taps(means: Bounded, kernel: Array, precision: Precision) -> Bounded:

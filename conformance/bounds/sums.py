@@ -1,4 +1,4 @@
-"""What rounding does to a sum, in closed form.
+"""Bounds of the rounding errors of a sum, in closed form.
 
 Adding n terms t one after another rounds each partial sum S_k, with errors of at most u·|S_k| that
 are as good as independent: together LAMBDA·u·sqrt(Σ S_k²) at most. Over all orders of the terms the
@@ -43,7 +43,7 @@ def summing(n: int, total: Any, squares: Any, unit: float) -> Any:
 
 
 def entering(squares: Any, unit: float) -> Any:
-    """Bound of what rounding both operands of every product as they enter does to the sum.
+    """Bound of the error of a sum of products whose operands are both rounded as they enter.
 
     Args:
         squares: The sum of the squared products.

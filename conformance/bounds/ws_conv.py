@@ -30,8 +30,8 @@ SAFE = 1e-300  # keeps 0/0 of constant kernels finite; what it divides is 0
 
 @dataclass(frozen=True)
 class Standard:
-    """A standardised kernel and how far rounding may move it; all per output channel but `kernel`,
-    `centred` and `spread`.
+    """A standardised kernel, and how far rounding may move it. All fields but `kernel`, `centred`
+    and `spread` are per output channel.
 
     Attributes:
         kernel: ŵ.
@@ -41,7 +41,7 @@ class Standard:
         shift: Bound of the mean's error.
         relative: Relative bound of the error of a.
         of_squares: Relative bound of the error of S.
-        spread: |w| + |m|, whose rounding a fused w·a - m·a has.
+        spread: |w| + |m|, whose rounding enters a fused w·a - m·a.
         active: Whether eps decides the divisor (rule `max`) or moves it by over 10 %.
     """
 
@@ -129,14 +129,14 @@ def forward(
 def _input_gradient(
     op: WSConv, dy: Array, x: Array, s: Standard, dx: Array, squares: Array, precision: Precision
 ) -> Terms:
-    """Of dx, which sums dy·ŵ over output channels and taps; `squares` is the sum of (dy·ŵ)²."""
+    """Terms of dx, a sum of dy·ŵ over output channels and taps; `squares` is the sum of (dy·ŵ)²."""
     u = precision.accumulate
     n = op.kernel**2 * op.out_channels // op.groups
 
     def back(weights: Array) -> Array:
         return derivatives.conv(dy**2, x, weights, op.stride, op.groups, op.padding)[0]
 
-    # What a channel's weights have in common does not average out over the taps that see an input.
+    # An error that all of a channel's weights share does not average out over an input's taps.
     common = (s.relative * s.kernel) ** 2 + (s.scale * s.shift) ** 2
     rounded = 2.0 * (s.scale * s.spread) ** 2 + s.kernel**2
     terms = {
@@ -175,7 +175,7 @@ def gradients(
     of_along += summing(n, along, ((g * s.spread) ** 2).sum(axis=OVER), u)
 
     sum_of_squares = (s.centred**2).sum(axis=OVER) + SAFE
-    pull = s.scale * s.sensitivity * along / sum_of_squares  # times d: what the divisor passes on
+    pull = s.scale * s.sensitivity * along / sum_of_squares  # times d: the gradient by the divisor
     size = np.abs(s.scale)
     ones = np.ones_like(kernel)
     terms = {
@@ -192,10 +192,10 @@ def gradients(
     }
     dbias = dy.sum(axis=OVER)
     of_bias = {"sum": summing(pixels, dbias, (dy**2).sum(axis=OVER), u) + 2.0 * u * np.abs(dbias)}
-    found = {
+    by_argument = {
         "x": (dx, _input_gradient(op, dy, x, s, dx, of_dx, precision)),
         "kernel": (dkernel, terms),
         "gain": (dgain, of_gain),
         "bias": (dbias, of_bias),
     }
-    return found, s
+    return by_argument, s

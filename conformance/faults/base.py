@@ -1,4 +1,4 @@
-"""What a fault may change, and tools to change it with."""
+"""Faults, and functions that make them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Fault:
 
     Attributes:
         name: As on the command line and in the kill matrix.
-        what: In a few words.
+        what: The mistake, in a few words.
         first: Properties to try before the others; a hint to save time, not a claim.
-        equivalent: Why no property can kill it; empty if one should.
+        equivalent: Why no property can kill it; empty if one should kill it.
         op: Changes a description (an operation of a plan, or a `Clip`).
         of_plan: Changes a plan, after `op` has changed its operations.
         arrays: Changes a call's arrays, given the description.

@@ -1,4 +1,4 @@
-"""Faults of adaptive gradient clipping, the optimiser and the loss."""
+"""Faults of adaptive gradient clipping, the optimizer and the loss."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _excluding(plan: Plan) -> Plan:
 
 
 def _factor(change: Callable[[Any, Any, Any, Any], Any]) -> Any:
-    """A patch of what a unit's gradient is multiplied by: `change(ops, norm of the gradient, norm
-    of the parameter, rule)`."""
+    """A patch of the factor of a unit's gradient, which becomes `change(ops, norm of the gradient,
+    norm of the parameter, rule)`."""
 
     def wrap(original: Any) -> Any:
         def clip(gradient: Any, parameter: Any, rule: Any) -> Any:
@@ -84,7 +84,7 @@ def _soft(ops: Any, norm: Any, of_parameter: Any, rule: Any) -> Any:
 
 
 def _norm(change: Callable[[Any, Any, Any], Any]) -> Any:
-    """A patch of how a unit's norm is taken: `change(ops, x, axes)` takes its place."""
+    """A patch of the norm of a unit: `change(ops, x, axes)` takes its place."""
 
     def wrap(original: Any) -> Any:
         def unit_norms(x: Any, axes: Any) -> Any:

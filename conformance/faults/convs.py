@@ -15,7 +15,7 @@ OVER = (0, 1, 2)
 
 
 def _standardised(make: Any) -> Any:
-    """A patch of how the kernel is standardised: `make(layer, kernel, ops)` takes its place."""
+    """A patch of weight standardisation: `make(layer, kernel, ops)` takes its place."""
 
     def wrap(original: Any) -> Any:
         def standardised_kernel(layer: Any) -> Any:
@@ -86,7 +86,7 @@ def _weight_rounded(original: Any) -> Any:
 
 
 def _around_conv(before: Any, after: Any) -> Any:
-    """A patch of the conv itself: what it is given, and what becomes of the result."""
+    """A patch of the conv itself: `before` changes its inputs, `after` its output."""
 
     def wrap(original: Any) -> Any:
         def conv(layer: Any, x: Any, kernel: Any, bias: Any) -> Any:
@@ -128,7 +128,7 @@ CONVS = (
     _field("ws-ddof", "unbiased variance for biased, or the reverse", "WS-01",
            ddof=lambda op: 1 - op.ddof),
     _field("ws-eps-value", "eps ten times as large", "WS-01", eps=lambda op: 10.0 * op.eps),
-    _field("ws-eps-rule", "eps added to the variance, or max(n·v, eps) for that", "WS-01", "WS-04",
+    _field("ws-eps-rule", "eps added to the variance, or max(n·v, eps) instead", "WS-01", "WS-04",
            eps_rule=lambda op: "add" if op.eps_rule == "max" else "max"),
     _field("ws-eps-place", "eps added to the std", "WS-01",
            eps_rule=lambda op: "add" if op.eps_rule == "add_to_std" else "add_to_std"),

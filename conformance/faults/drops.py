@@ -1,4 +1,4 @@
-"""Faults of random dropping, and of folded networks that go on using old weights."""
+"""Faults of layers that drop at random, and of folded networks that go on with old weights."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def _rates(change: Any) -> Any:
     """A change of a plan: `change` gets the rates of its blocks as a list and returns new ones."""
 
     def of_plan(plan: Plan) -> Plan:
-        found = [op for op in plan.ops if isinstance(op, StochasticDepth)]
-        new = dict(zip((op.name for op in found), change([op.rate for op in found]), strict=True))
+        drops = [op for op in plan.ops if isinstance(op, StochasticDepth)]
+        new = dict(zip((op.name for op in drops), change([op.rate for op in drops]), strict=True))
         return replace(
             plan,
             ops=tuple(replace(op, rate=new[op.name]) if op.name in new else op for op in plan.ops),
@@ -158,20 +158,20 @@ DROPS = (
           op=_rate(lambda rate: 1.0 - rate)),
     Fault("drop-rate-off", "rates half as large", LAYERS,
           op=_rate(lambda rate: 0.5 * rate)),
-    Fault("drop-rescaling", "what is kept not divided by 1 - rate, or divided where not asked",
+    Fault("drop-rescaling", "kept values not divided by 1 - rate, or divided without need",
           LAYERS, patch=patched(ZERO, _rescaled_otherwise)),
     Fault("drop-batch", "one draw for the whole batch", LAYERS, patch=_draws(_in_batch)),
     Fault("drop-channel", "one draw for each channel", LAYERS, patch=_draws(_in_channel)),
-    Fault("drop-kinds", "elements dropped for images, and images for elements", LAYERS,
+    Fault("drop-kinds", "stochastic depth drops elements, and dropout whole images", LAYERS,
           patch=_draws(_in_image)),
     Fault("drop-inference", "drops in inference, too", LAYERS, patch=patched(CALL, _always)),
     Fault("drop-never", "nothing dropped in training", LAYERS, patch=patched(CALL, _never)),
     Fault("drop-same", "the same draw in every call", LAYERS, patch=patched(CALL, _same_draw)),
     Fault("drop-replicas", "every replica draws the same", LAYERS, patch=patched(
         SEED, lambda original: lambda seed, rank: seed)),
-    Fault("drop-training-lost", "layers are not told of training", ("DROP-03", "DROP-04"),
-          patch=patched(NETWORK, _training_lost)),
-    Fault("drop-mode-lost", "train() does not reach what drops", ("DROP-03",),
+    Fault("drop-training-lost", "layers are not told that the network is trained",
+          ("DROP-03", "DROP-04"), patch=patched(NETWORK, _training_lost)),
+    Fault("drop-mode-lost", "train() does not reach the layers that drop", ("DROP-03",),
           patch=patched(NETWORK, _mode_lost)),
     Fault("drop-constant-rate", "every block drops at the last one's rate", ("DROP-03",),
           of_plan=_rates(lambda rates: [rates[-1]] * len(rates) if rates else [])),

@@ -1,4 +1,4 @@
-"""Faults of the kit itself, and of what stands between a subject and its judge."""
+"""Faults of the kit itself, between a subject and its judge."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HARNESS = (
     Fault("reply-nan", "one output is NaN", reply=_outputs(_nan)),
     Fault("reply-missing", "an output left out", reply=_outputs(lambda array: None)),
     Fault("reply-shape", "an output without its last axis", reply=_outputs(lambda a: a[..., 0])),
-    Fault("reply-zeros", "outputs that were never written", reply=_outputs(np.zeros_like)),
+    Fault("reply-zeros", "outputs of zeros, as if never written", reply=_outputs(np.zeros_like)),
     Fault("reply-stale", "the reply to another case", reply=_stale),
     Fault("reply-other-inputs", "a worker that drew other arrays",
           reply=lambda reply: {**reply, "inputs": "0" * 64}),

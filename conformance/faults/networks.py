@@ -55,7 +55,7 @@ def _raw_shortcut(plan: Plan, op: Operation) -> Operation:
 
 
 def _attention_skipped(plan: Plan, op: Operation) -> Operation:
-    """What reads an attention layer reads what that reads."""
+    """The readers of an attention layer read its input instead."""
     around = {o.name: o.inputs[0] for o in plan.ops if isinstance(o, SqueezeExcite | ECA)}
     return replace(op, inputs=tuple(around.get(name, name) for name in op.inputs))
 
@@ -69,12 +69,12 @@ def _final_activation(plan: Plan, op: Operation) -> Operation:
 
 def _swapped(params: Arrays) -> Arrays:
     """The two kxk convs of each block exchanged, which have kernels of the same shape."""
-    found = dict(params)
+    swapped = dict(params)
     for name in params:
         other = name.replace(".conv1.", ".conv1b.")
         if other != name and other in params and params[name].shape == params[other].shape:
-            found[name], found[other] = params[other], params[name]
-    return found
+            swapped[name], swapped[other] = params[other], params[name]
+    return swapped
 
 
 def _counts_padding(original: Any) -> Any:
@@ -168,7 +168,7 @@ NETWORKS = (
                 beta_at=lambda op: "after" if op.beta_at == "before" else "before"),
     Fault("act-overflow", "a cube that is multiplied by 0 overflows",
           ("ACT-01", "ACT-02"), patch=_cubed(False)),
-    Fault("act-slope-overflow", "the same, in the slope alone", ("ACT-02",),
+    Fault("act-slope-overflow", "a cube that overflows in the slope alone", ("ACT-02",),
           patch=_cubed(True)),
     Fault("block-alpha", "alpha 0.2002 for 0.2", ("RES-01",),
           op=of_kind(Residual, alpha=lambda op: op.alpha * 1.001)),
@@ -213,7 +213,7 @@ NETWORKS = (
           params=of_params("head.fc.bias", np.zeros_like)),
     Fault("head-bf16", "the classifier's kernel rounded to bfloat16", ("FC-01", "FC-02"),
           arrays=of_arrays(Dense, lambda op, call: {"kernel": truncated(call["kernel"], 7)})),
-    Fault("head-batch-mean", "1e-4 of the batch's mean in each image's features", ("NET-02",),
+    Fault("head-batch-mean", "1e-4 of the batch's mean added to each image", ("NET-02",),
           patch=patched(MEAN, _batch_mean)),
     Fault("weights-f16", "kernels stored in half precision", ("WEIGHTS-01",),
           params=of_params(".kernel", lambda value: value.astype(np.float16))),
