@@ -12,6 +12,7 @@ from nfspec.conformance.cases.weights import trial_params
 from nfspec.reference.gradients import loss_and_gradients
 from nfspec.rewrites.scalars import move_scalars, without_features
 
+from representatives import REPRESENTATIVES
 from specs import HEAD, write
 
 # Float64 rounding, 1.1e-16 relative, of a few hundred operations that do not amplify it much.
@@ -28,13 +29,23 @@ def images(plan, n=2):
     return np.random.default_rng(0).standard_normal((n, 33, 32, plan.channels))
 
 
-@pytest.mark.parametrize("name", nfspec.variants())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_same_taps(name):
     plan = reduced_plan(nfspec.load(name))
     params, x = trial_params(plan, 0), images(plan)
     found = nfspec.reference.forward(move_scalars(plan), params, x)
     wanted = nfspec.reference.forward(plan, params, x)
     assert max(distance(found[tap], wanted[tap]) for tap in plan.taps) < BOUND
+
+
+def test_the_representatives_are_all_that_cut_networks_differ_in():
+    def cut(name):
+        plan = reduced_plan(nfspec.load(name))
+        return plan.ops, tuple(plan.taps.items()), plan.channels
+
+    kept = {cut(name): name for name in REPRESENTATIVES}
+    assert len(kept) == len(REPRESENTATIVES)
+    assert [name for name in nfspec.variants() if cut(name) not in kept] == []
 
 
 @pytest.mark.parametrize("name", ["nfnet-f0", "nf-regnet-b0", "timm/eca_nfnet_l0", "nf-resnet-50"])
