@@ -1,6 +1,45 @@
 """Proof that implementations run the same network: cases, bounds, workers, faults, reports.
 
-The kit imports the core and, in a worker, `backends`. Its rooms import each other in this order:
-`cases`, `subjects`, `bounds`, `properties`, `faults`, `workers`, `running`, `report`,
-`conventions`. `compare` runs whole networks on a photograph.
+    results = conform(Settings("nfnet-f0", subjects=("torch",)), "reports")
+    print(results.verdict)
+
+The kit imports the core and, in a worker's process, `backends`. Its rooms import each other in this
+order: `cases`, `subjects`, `bounds`, `properties`, `faults`, `workers`, `running`, `report`,
+`conventions`. `runs` makes complete runs of them, `compare` runs one network on a photograph.
+
+A name of this module is imported when it is first used (PEP 562), as a worker's process needs none.
 """
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from nfspec.errors import BackendError
+
+if TYPE_CHECKING:
+    from nfspec.conformance.cases.results import Results
+    from nfspec.conformance.running.settings import Settings
+    from nfspec.conformance.runs import conform, seed_faults
+
+__all__ = ["Results", "Settings", "conform", "seed_faults"]
+
+_HOMES = {
+    "Results": "cases.results",
+    "Settings": "running.settings",
+    "conform": "runs",
+    "seed_faults": "runs",
+}
+PACKAGES = ("hypothesis", "jinja2", "packaging", "threadpoolctl")  # an extra, as frameworks are
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if absent:
+        raise BackendError(
+            f"conform: {', '.join(absent)} not installed; run: pip install {' '.join(absent)}"
+        )
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -150,6 +150,7 @@ def test_every_module_is_in_a_room_or_named_as_one_of_the_root():
             "errors",
             "files",
             "frozen",
+            "markdown",
             "outputs",
             "streams",
             "wording",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -117,7 +118,7 @@ class Cell:
     seconds: float = 0.0
     no_method: bool = False
 
-    @property
+    @builtins.property  # the field has the name
     def judged(self) -> bool:
         """Whether the subject answered, so that there was something to judge."""
         return self.cases > 0 or self.verdict in JUDGED

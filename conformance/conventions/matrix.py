@@ -1,4 +1,4 @@
-"""`python -m nfspec.conformance.conventions.matrix`: which implementations keep which conventions.
+"""`python -m nfspec.conformance.conventions.matrix`: the conventions that implementations keep.
 
 Each implementation is run on the operations and networks of several specs. Where it is beyond the
 bounds, the kit looks for the conventions with which it is within them.
@@ -9,16 +9,17 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from nfspec.conformance.cases.results import Cell, Column, Results
+from nfspec.conformance.cases.results import Cell, Column, Results, Verdict
 from nfspec.conformance.conventions.explain import explain
-from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.report import words
 from nfspec.conformance.report.markdown import code, escaped
-from nfspec.conformance.running.run import Settings, run
+from nfspec.conformance.running.run import run
+from nfspec.conformance.running.settings import Settings
+from nfspec.markdown import table
 from nfspec.wording import found_text
 
 IMPLEMENTATIONS = ("timm", "optax")
@@ -40,8 +41,12 @@ PARTS = {
     "pools": ("EXACT-03", "POOL-01", "POOL-02"),
     "network": ("NET-01",),
 }
-RANK = ("error", "crashed", "hung", "fail", "deviates", "uncovered", "missing", "pass")
-WORDS = {"pass": "conforms", "fail": "deviates"}
+# Verdicts from the worst on; a part has the worst one of its properties.
+RANK: tuple[Verdict, ...] = (
+    "error", "crashed", "hung", "fail", "deviates", "stale deviation", "uncovered", "missing",
+    "pass", "not offered",
+)  # fmt: skip
+WORDS: dict[Verdict, str] = {"pass": "conforms", "fail": "deviates"}
 HEAD = """\
 # Compatibility matrix
 
@@ -55,12 +60,13 @@ last column has the smallest set of fields found with which it conforms in every
 
 @dataclass(frozen=True)
 class Row:
-    """What one implementation makes of one part of a spec.
+    """One part of a spec as one implementation computes it.
 
     Attributes:
-        verdict: The worst of the part's properties.
+        implementation, part: Names.
+        verdict: The worst verdict of the part's properties.
         ratio: The largest |error| / bound; empty if no case was judged.
-        conventions: With which it conforms, or why there is no telling.
+        conventions: The conventions with which it conforms, or the reason why none are known.
     """
 
     implementation: str
@@ -72,24 +78,18 @@ class Row:
 
 def rows(results: Results) -> list[Row]:
     """The parts that each implementation has and the spec needs."""
-    found = []
+    several = []
     for column in results.columns:
         for part, ids in PARTS.items():
-            cells = [cell for i in ids if (cell := results.cell(i, column.name)) and _has(cell)]
-            if cells:
-                found.append(_row(results, column, part, cells))
-    return found
-
-
-def _has(cell: Cell) -> bool:
-    """Whether an implementation has the method that a property asks."""
-    lacks = f" has no {PROPERTIES[cell.property].method}"
-    return cell.verdict != "not offered" or not cell.message.endswith(lacks)
+            cells = [results.cell(property_id, column.name) for property_id in ids]
+            offered = [cell for cell in cells if cell is not None and not cell.no_method]
+            if offered:
+                several.append(_row(results, column, part, offered))
+    return several
 
 
 def _row(results: Results, column: Column, part: str, cells: list[Cell]) -> Row:
-    verdicts = [cell.verdict for cell in cells]
-    verdict = next((v for v in RANK if v in verdicts), "not offered")
+    verdict = min((cell.verdict for cell in cells), key=RANK.index)
     worst = words.worst(cells)
     ratio = "" if worst is None else words.ratio(worst.worst)
     notes = [_note(results, column, cell) for cell in cells if cell.verdict != "pass"]
@@ -115,37 +115,35 @@ def _note(results: Results, column: Column, cell: Cell) -> str:
 
 
 def conventions(fields: dict[str, Any]) -> str:
-    """Fields as a table has them."""
+    """Fields and their values as Markdown."""
     return ", ".join(code(f"{name} = {found_text(value)}") for name, value in fields.items())
 
 
 def markdown(tables: dict[str, Results], today: date) -> str:
-    """The matrix: a table for each spec, and what ran on which day at the foot."""
+    """The matrix: a table for each spec; versions and the day at the foot."""
     lines = [HEAD]
     for source, results in tables.items():
         lines += [f"## {source}, of the dialect {ASKED[source]}", ""]
-        lines += ["| implementation | part | verdict | ratio | conforms with, or why not |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        for row in rows(results):
-            cells = (row.implementation, row.part, row.verdict, row.ratio, row.conventions)
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
+        head = ["implementation", "part", "verdict", "ratio", "conforms with, or why not"]
+        lines += [*table(head, map(astuple, rows(results))), ""]
+        if results.problems:
+            lines += [*(f"- {escaped(problem)}" for problem in results.problems), ""]
     columns = [column for results in tables.values() for column in results.columns]
     return "\n".join([*lines, f"{', '.join(_versions(columns))}; {today}."]) + "\n"
 
 
 def _versions(columns: Iterable[Column]) -> list[str]:
-    """Each implementation and what it ran on, with versions."""
-    found = {}
+    """Each implementation with its framework, versions and device."""
+    versions = {}
     for column in columns:
         facts = column.facts
-        found[column.subject] = (
+        versions[column.subject] = (
             f"{column.subject} {facts['version']} on {column.framework} "
             f"{facts['framework_version']} ({facts['device']})"
             if facts
             else f"{column.subject} did not run: {escaped(column.problem)}"
         )
-    return list(found.values())
+    return list(versions.values())
 
 
 def matrix(
@@ -155,10 +153,10 @@ def matrix(
 
     Args:
         asked: Keys of `ASKED`.
-        properties: Ids; those of `PARTS` if empty.
-        examples: Cases to draw for each property, besides the essential.
+        properties: Ids of properties; those of `PARTS` if empty.
+        examples: Number of cases to draw for each property, besides the essential ones.
     """
-    found = {}
+    tables = {}
     for source in asked:
         print(source, file=sys.stderr)
         settings = Settings(
@@ -167,9 +165,9 @@ def matrix(
             examples=examples,
             properties=properties or tuple(i for ids in PARTS.values() for i in ids),
         )
-        found[source] = run(settings)
-        found[source].explanations += explain(settings, found[source])
-    return found
+        tables[source] = run(settings)
+        tables[source].explanations += explain(settings, tables[source])
+    return tables
 
 
 def main() -> None:

@@ -139,7 +139,7 @@ class Property:
     """A statement about implementations that cases can refute.
 
     Attributes:
-        id, tier, title: As reports have them.
+        id, tier, title: Its id, level and name in reports.
         request: The work that a worker does.
         method: The subject's method that does it.
         cases: Function that gives the essential cases of a target: one for each description and

@@ -1,6 +1,7 @@
-"""Reports of a conformance run: JSON for programs, Markdown to commit, HTML to look at.
+"""Reports of a conformance run: JSON for programs, Markdown to commit, HTML to look at, a table for
+a terminal.
 
-It imports the results, and the names of properties and faults.
+They import the results, and the names of properties and faults.
 """
 
 from __future__ import annotations
@@ -13,33 +14,26 @@ from nfspec.conformance.report.html import html
 from nfspec.conformance.report.markdown import markdown
 from nfspec.errors import InputError
 
-__all__ = ["write"]
+__all__ = ["FILES", "write"]
+
+FILES = ("results.json", "REPORT.md", "report.html")
 
 
-def write(results: Results, folder: Path) -> tuple[Path, Path, Path]:
+def write(results: Results, folder: Path) -> None:
     """Write results.json, REPORT.md and report.html, each whole or not at all.
 
     Args:
         results: The run.
         folder: Made if it is not there.
 
-    Returns:
-        The three paths.
-
     Raises:
         InputError: The folder cannot be made.
         OSError: A file cannot be written; `filename` is its path.
     """
-    texts = {
-        folder / "results.json": results.to_json() + "\n",
-        folder / "REPORT.md": markdown(results),
-        folder / "report.html": html(results),
-    }
+    texts = (results.to_json() + "\n", markdown(results), html(results))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-    for path, text in texts.items():
-        files.write(path, text)
-    data, report, page = texts
-    return data, report, page
+    for name, text in zip(FILES, texts, strict=True):
+        files.write(folder / name, text)

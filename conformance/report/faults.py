@@ -8,10 +8,11 @@ from nfspec.conformance.faults import FAULTS
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.report.markdown import escaped
 from nfspec.conformance.running.kill import KillMatrix
+from nfspec.markdown import table
 
 
 def faults_markdown(matrix: KillMatrix) -> str:
-    """The report. Equal runs give equal text."""
+    """The text of FAULTS.md. Equal runs give equal text."""
     parts = (_head(matrix), _kills(matrix), _witnesses(matrix), _limits(matrix), _foot(matrix))
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
@@ -20,10 +21,11 @@ def _head(matrix: KillMatrix) -> Iterator[str]:
     survivors, idle = matrix.survivors, matrix.idle
     yield "# Seeded faults"
     yield ""
-    yield (
-        f"{len(matrix.kills)} faults on {', '.join(matrix.facts)}: "
-        + (f"{len(survivors)} NOT KILLED." if survivors else "all killed.")
-    )
+    if matrix.verdict == "NOTHING TRIED":
+        yield "No column ran, so that no fault was tried."
+    else:
+        killed = f"{len(survivors)} NOT KILLED." if survivors else "all killed."
+        yield f"{len(matrix.kills)} faults on {', '.join(matrix.facts)}: {killed}"
     if idle:
         names = ", ".join(sorted({name for name, _ in idle}))
         yield f"{len(idle)} times a property killed nothing: {names}."
@@ -34,25 +36,22 @@ def _head(matrix: KillMatrix) -> Iterator[str]:
     yield ""
 
 
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _kills(matrix: KillMatrix) -> Iterator[str]:
-    columns = list(matrix.facts)
-    yield _row(["fault", "what", *columns])
-    yield _row(["---"] * (len(columns) + 2))
-    for name, row in matrix.kills.items():
-        cells = []
-        for column in columns:
-            kill = row[column]
-            equivalent = FAULTS[name].equivalent
-            if kill.property:
-                refused = "refused" if kill.problem else f"{kill.ratio:.2g}"
-                cells.append(f"{kill.property} {refused}")
-            else:
-                cells.append(f"equivalent: {equivalent}" if equivalent else "**SURVIVED**")
-        yield _row([f"`{name}`", escaped(FAULTS[name].what), *cells])
+    columns, survivors = list(matrix.facts), set(matrix.survivors)
+
+    def end(name: str, column: str) -> str:
+        kill = matrix.kills[name][column]
+        if kill.property:
+            return f"{kill.property} {'refused' if kill.problem else f'{kill.ratio:.2g}'}"
+        if (name, column) in survivors:
+            return "**SURVIVED**"
+        return f"equivalent: {FAULTS[name].equivalent}"
+
+    rows = (
+        [f"`{name}`", escaped(FAULTS[name].what), *(end(name, column) for column in columns)]
+        for name in matrix.kills
+    )
+    yield from table(["fault", "what", *columns], rows)
     yield ""
 
 
@@ -64,11 +63,15 @@ def _witnesses(matrix: KillMatrix) -> Iterator[str]:
     yield ""
     yield "For each property, a fault that it kills."
     yield ""
-    yield _row(["property", "", *columns])
-    yield _row(["---"] * (len(columns) + 2))
-    for name, row in matrix.witnesses.items():
-        cells = [f"`{row[c]}`" if row[c] else "**none**" for c in columns]
-        yield _row([name, escaped(PROPERTIES[name].title), *cells])
+    rows = (
+        [
+            name,
+            escaped(PROPERTIES[name].title),
+            *(f"`{row[column]}`" if row[column] else "**none**" for column in columns),
+        ]
+        for name, row in matrix.witnesses.items()
+    )
+    yield from table(["property", "", *columns], rows)
     yield ""
 
 
@@ -81,18 +84,36 @@ def _limits(matrix: KillMatrix) -> Iterator[str]:
     yield "The least relative change, up or down, of 5e-1, 2e-1, 1e-1, ... that some of three cases"
     yield "sees, all larger ones being seen, too."
     yield ""
-    yield _row(["scaled", "mode", "property", *subjects])
-    yield _row(["---"] * (len(subjects) + 3))
-    for row in matrix.limits:
-        found = [row["limits"].get(subject) for subject in subjects]
-        cells = ["none" if size is None else f"{size:.0e}" for size in found]
-        yield _row([row["what"], row["mode"], row["property"], *cells])
+    rows = (
+        [
+            row["what"],
+            row["mode"],
+            row["property"],
+            *(_size(row["limits"].get(subject)) for subject in subjects),
+        ]
+        for row in matrix.limits
+    )
+    yield from table(["scaled", "mode", "property", *subjects], rows)
     yield ""
+
+
+def _size(limit: float | None) -> str:
+    return "none" if limit is None else f"{limit:.0e}"
 
 
 def _foot(matrix: KillMatrix) -> Iterator[str]:
     yield "## Environment"
     yield ""
     for column, facts in matrix.facts.items():
-        keras = f", keras {facts['keras']}" if "keras" in facts else ""
-        yield f"- {column}: {facts['version']}{keras}, on {facts['device']}"
+        keras = f"keras {facts['keras']}, " if "keras" in facts else ""
+        yield f"- {column}: {facts['version']}, {keras}on {facts['device']}"
+
+
+def faults_lines(matrix: KillMatrix) -> list[str]:
+    """The lines of a terminal: every gap in the proof, and the counts."""
+    return [
+        *(f"SURVIVED: {fault} on {column}" for fault, column in matrix.survivors),
+        *(f"KILLED NOTHING: {name} on {column}" for name, column in matrix.idle),
+        f"{len(matrix.kills)} faults, {len(matrix.survivors)} survivors, "
+        f"{len(matrix.witnesses)} properties, {len(matrix.idle)} without a kill",
+    ]

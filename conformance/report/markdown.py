@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 
 from nfspec.conformance.cases.results import BAD, Cell, Results
 from nfspec.conformance.report import words
+from nfspec.markdown import table
 
 
 def compact_verdicts(results: Results) -> dict[str, dict[str, str]]:
-    """Property to column to verdict: what two runs are compared by."""
-    found: dict[str, dict[str, str]] = {info.id: {} for info in results.properties}
+    """Property to column to verdict, by which two runs are compared."""
+    verdicts: dict[str, dict[str, str]] = {info.id: {} for info in results.properties}
     for info in results.properties:
         for column in results.columns:
             cell = results.cell(info.id, column.name)
-            found[info.id][column.name] = cell.verdict if cell else words.ABSENT
-    return found
+            verdicts[info.id][column.name] = cell.verdict if cell else words.ABSENT
+    return verdicts
 
 
 def markdown(results: Results) -> str:
@@ -55,11 +55,6 @@ def block(text: str, language: str = "text") -> list[str]:
     return [f"{ticks}{language}", *text.split("\n"), ticks]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
-
-
 def _head(results: Results) -> list[str]:
     tally = ", ".join(f"{n} {verdict}" for verdict, n in words.tally(results).items())
     return [
@@ -85,7 +80,7 @@ def _verdicts(results: Results) -> list[str]:
             + [_verdict(results.cell(info.id, name)) for name in names]
             for info in infos
         )
-        lines += [f"### Tier {tier}", "", *_table(["Property", *map(escaped, names)], rows)]
+        lines += [f"### Tier {tier}", "", *table(["Property", *map(escaped, names)], rows), ""]
     return lines
 
 
@@ -101,7 +96,7 @@ def _figures(results: Results) -> list[str]:
         for info in results.properties
     )
     lines = ["## Ratios", "", "Cases / median / worst.", ""]
-    return lines + _table(["Property", *map(escaped, names)], rows)
+    return [*lines, *table(["Property", *map(escaped, names)], rows), ""]
 
 
 def _deviations(results: Results) -> list[str]:
@@ -166,10 +161,10 @@ def _environment(results: Results) -> list[str]:
         for column in results.columns
         if column.problem
     ]
-    lines = ["## Environment", "", *_table(["", *names], rows), *problems]
+    lines = ["## Environment", "", *table(["", *names], rows), "", *problems]
     return [*lines, ""] if problems else lines
 
 
 def _run(results: Results) -> list[str]:
     rows = ([escaped(key), escaped(value)] for key, value in words.run_settings(results))
-    return ["## Run", "", *_table(["Setting", "Value"], rows)]
+    return ["## Run", "", *table(["Setting", "Value"], rows), ""]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 
+from nfspec.conformance.report import terminal
 from nfspec.conformance.report.markdown import compact_verdicts
-from nfspec.conformance.running.run import Settings, run
+from nfspec.conformance.running.run import run
+from nfspec.conformance.running.settings import Settings
 
 SMALL = Settings(source="timm/test_nfnet", examples=2)
 
 
 def main() -> None:
-    print(json.dumps(compact_verdicts(run(SMALL)), indent=1))
+    """Print the verdicts; exit status 1 if the run is not conformant."""
+    results = run(SMALL)
+    print(json.dumps(compact_verdicts(results), indent=1))
+    if not results.conformant:
+        sys.exit("\n".join(terminal.summary(results)))
 
 
 if __name__ == "__main__":

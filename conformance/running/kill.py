@@ -1,4 +1,4 @@
-"""The proof that the properties can fail: which of them kills which fault, on each framework."""
+"""Proof that the properties can fail: which property kills which fault, on each framework."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 from threadpoolctl import threadpool_limits
 
-from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.case import Case
 from nfspec.conformance.cases.results import finite
 from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.faults import FAULTS, NO_FAULT, Fault
 from nfspec.conformance.properties import PROPERTIES, Property
-from nfspec.conformance.properties.base import Expected, judge
-from nfspec.conformance.running.run import Settings, columns, essential_cases
-from nfspec.conformance.workers.columns import Runner
-from nfspec.conformance.workers.pool import WorkerError
+from nfspec.conformance.running.answers import PreparedCase, ask, started
+from nfspec.conformance.running.run import essential_cases
+from nfspec.conformance.running.settings import Settings
+from nfspec.conformance.workers.process import WorkerError
+from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import InputError
 from nfspec.files import content
 
@@ -31,15 +32,22 @@ KEPT = 512  # expectations kept for the next fault
 Progress = Callable[["KillMatrix", str], None]
 
 
+KillVerdict = Literal[
+    "PROVED",  # every fault is killed, and every property kills a fault
+    "NOT PROVED",  # a fault survives, or a property kills nothing
+    "NOTHING TRIED",  # no column ran
+]
+
+
 @dataclass
 class Kill:
-    """What became of a fault on a column.
+    """The end of a fault on a column.
 
     Attributes:
         property: The property that killed it; empty if none did.
-        ratio: |error| / bound of the case that did; infinite where a reply was refused.
+        ratio: |error| / bound of the case that killed it; infinite where a reply was refused.
         cases: Number of cases that it survived before that.
-        case: That case, as its JSON fields.
+        case: The case that killed it, as its JSON fields.
         problem: Reason why the fault itself failed, or why the reply was refused.
     """
 
@@ -57,7 +65,7 @@ class KillMatrix:
     Attributes:
         settings: Settings of the run.
         facts: Column to versions and switches.
-        kills: Fault to column to what became of it.
+        kills: Fault to column to its end.
         witnesses: Property to column to a fault that it kills; empty if it kills none.
         limits: Rows of detection limits, see `limits`.
     """
@@ -67,6 +75,13 @@ class KillMatrix:
     kills: dict[str, dict[str, Kill]] = field(default_factory=dict)
     witnesses: dict[str, dict[str, str]] = field(default_factory=dict)
     limits: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> KillVerdict:
+        """The verdict on all of them. The report, the command and its exit status show it."""
+        if not any(self.kills.values()):
+            return "NOTHING TRIED"
+        return "NOT PROVED" if self.survivors or self.idle else "PROVED"
 
     @property
     def idle(self) -> list[tuple[str, str]]:
@@ -100,21 +115,21 @@ class KillMatrix:
         """
         try:
             data = json.loads(content(path, MOST))
-            found = _MATRIX.validate_python({each.name: data[each.name] for each in fields(cls)})
+            matrix = _MATRIX.validate_python({each.name: data[each.name] for each in fields(cls)})
         except OSError as error:
             raise InputError(f"--resume: {path}: {error.strerror}; start without it") from None
         except (ValueError, LookupError, TypeError, RecursionError):
             raise InputError(
                 f"--resume: {path} is not what conform --faults writes; start anew with --force"
             ) from None
-        unknown = {*found.kills} - {*FAULTS} | {*found.witnesses} - {*PROPERTIES}
+        unknown = {*matrix.kills} - {*FAULTS} | {*matrix.witnesses} - {*PROPERTIES}
         # The timeout may be another one: it changes no result.
-        if unknown or found.settings | {"timeout": settings.timeout} != _settings(settings):
+        if unknown or matrix.settings | {"timeout": settings.timeout} != _settings(settings):
             raise InputError(
                 f"--resume: {path} is of a run with other settings; start without --resume, or "
                 "give another --out"
             )
-        return found
+        return matrix
 
 
 _MATRIX = TypeAdapter(KillMatrix)
@@ -126,10 +141,9 @@ def _settings(settings: Settings) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=KEPT)
-def _expected(case: Case) -> tuple[list[Arrays], Expected]:
-    asked = PROPERTIES[case.property]
-    calls = asked.calls(case)
-    return calls, asked.expect(case, calls)
+def _prepared(case: Case) -> PreparedCase:
+    """A case whose arrays and expectation are kept for the next fault."""
+    return PreparedCase(case)
 
 
 def _order(fault: Fault, mode: str, ids: tuple[str, ...]) -> list[Property]:
@@ -138,51 +152,39 @@ def _order(fault: Fault, mode: str, ids: tuple[str, ...]) -> list[Property]:
     return sorted(wanted, key=lambda p: fault.first.index(p.id) if p.id in fault.first else 99)
 
 
-def attempt(runners: list[Runner], case: Case) -> dict[Runner, Kill]:
-    """Those of the runners whose fault a case kills, and how."""
-    asked = PROPERTIES[case.property]
-    calls, expected = _expected(case)
-    found = {}
-    sent = []
-    for runner in runners:
-        try:
-            runner.send(case, calls if asked.sent else None)
-            sent.append(runner)
-        except WorkerError as error:
-            found[runner] = Kill(problem=str(error))
-    for runner in sent:
-        try:
-            outputs = asked.reduce(case, calls, runner.receive(case, calls))
-        except WorkerError as error:
-            refused = str(error).startswith(f"{runner.subject}: a reply")
-            kill = Kill(problem=str(error))
-            if refused:
-                kill.property, kill.ratio, kill.case = asked.id, float("inf"), case.fields()
-            found[runner] = kill
-            continue
-        ratio = judge(outputs, expected).ratio
-        if ratio > 1.0:
-            found[runner] = Kill(asked.id, ratio, case=case.fields())
-    return found
+def attempt(workers: list[Worker], case: Case) -> dict[Worker, Kill]:
+    """Run a case with the workers' faults; those that it kills, and those that failed."""
+    kills = {}
+    for worker, answer in ask(_prepared(case), workers).items():
+        if not isinstance(answer, WorkerError):
+            if answer.beyond:
+                kills[worker] = Kill(case.property, answer.ratio, case=case.fields())
+        elif answer.kind == "refused":
+            kills[worker] = Kill(
+                case.property, float("inf"), case=case.fields(), problem=str(answer)
+            )
+        else:
+            kills[worker] = Kill(problem=str(answer))
+    return kills
 
 
 def _kill(
-    fault: Fault, runners: list[Runner], about: Target, mode: str, settings: Settings
-) -> dict[Runner, Kill]:
+    fault: Fault, workers: list[Worker], about: Target, mode: str, settings: Settings
+) -> dict[Worker, Kill]:
     """Try a fault on all columns until each has killed it, or nothing is left to try."""
-    alive = {runner: Kill() for runner in runners}
-    done: dict[Runner, Kill] = {}
-    for runner in runners:
-        runner.fault = fault.name
+    alive = {worker: Kill() for worker in workers}
+    done: dict[Worker, Kill] = {}
+    for worker in workers:
+        worker.fault = fault.name
     for asked in _order(fault, mode, settings.properties):
         for case in essential_cases(asked, about, mode, settings.seed):
-            for runner, kill in attempt(list(alive), case).items():
-                kill.cases = alive[runner].cases
+            for worker, kill in attempt(list(alive), case).items():
+                kill.cases = alive[worker].cases
                 if kill.property:
-                    done[runner] = kill
-                    del alive[runner]
-                elif not alive[runner].problem:
-                    alive[runner].problem = kill.problem
+                    done[worker] = kill
+                    del alive[worker]
+                elif not alive[worker].problem:
+                    alive[worker].problem = kill.problem
             for kill in alive.values():
                 kill.cases += 1
             if not alive:
@@ -199,8 +201,8 @@ def kill_matrix(
     """Seed each fault on each column, and see which property kills it first.
 
     Args:
-        settings: As of a run, of which only the essential cases are used, in its first mode.
-        names: Faults; all if empty.
+        settings: Settings of a run. Only the essential cases are used, in the first mode.
+        names: Names of faults; all if empty.
         progress: Told what is being done.
         known: Results so far, which are not computed again.
 
@@ -212,38 +214,38 @@ def kill_matrix(
         raise InputError(f"no fault {', '.join(unknown)}; expected some of {', '.join(FAULTS)}")
     about, mode = target(settings.source), settings.modes[0]
     matrix = known or KillMatrix(_settings(settings))
-    with threadpool_limits(1), columns(settings, mode) as runners:
-        live = [runner for runner in runners if not runner.problem]
-        matrix.facts = {runner.column.name: runner.facts for runner in live}
+    with threadpool_limits(1), started(settings, mode) as workers:
+        live = [worker for worker in workers if worker.given_up is None]
+        matrix.facts = {worker.column.name: worker.facts for worker in live}
         wanted = set(matrix.facts)  # an earlier run may not have had them all
         for name in names or FAULTS:
             if name in matrix.kills and wanted <= {*matrix.kills[name]}:
                 continue
             kills = _kill(FAULTS[name], live, about, mode, settings)
-            matrix.kills[name] = {r.column.name: kills[r] for r in live}
+            matrix.kills[name] = {worker.column.name: kills[worker] for worker in live}
             by = sorted({kill.property or "NOTHING" for kill in kills.values()})
             progress(matrix, f"{name}: killed by {', '.join(by)}")
         for asked in _order(NO_FAULT, mode, settings.properties):
             if names or (asked.id in matrix.witnesses and wanted <= {*matrix.witnesses[asked.id]}):
                 continue
-            found = _witnesses(asked, live, about, mode, settings, matrix)
-            if found is not None:
-                matrix.witnesses[asked.id] = found
-                by = sorted({fault or "NOTHING" for fault in found.values()})
+            killed = _witnesses(asked, live, about, mode, settings, matrix)
+            if killed is not None:
+                matrix.witnesses[asked.id] = killed
+                by = sorted({fault or "NOTHING" for fault in killed.values()})
                 progress(matrix, f"{asked.id}: kills {', '.join(by)}")
     return matrix
 
 
 def _witnesses(
     asked: Property,
-    runners: list[Runner],
+    workers: list[Worker],
     about: Target,
     mode: str,
     settings: Settings,
     matrix: KillMatrix,
 ) -> dict[str, str] | None:
     """For each column a fault that the property kills; None where it has no cases."""
-    found = {
+    killed = {
         column: fault
         for fault, row in matrix.kills.items()
         for column, kill in row.items()
@@ -253,16 +255,16 @@ def _witnesses(
     if not cases:
         return None
     for fault in sorted(FAULTS.values(), key=lambda f: asked.id not in f.first):
-        left = [runner for runner in runners if runner.column.name not in found]
-        for runner in left:
-            runner.fault = fault.name
+        left = [worker for worker in workers if worker.column.name not in killed]
+        for worker in left:
+            worker.fault = fault.name
         for case in cases:
-            for runner, kill in attempt(left, case).items():
-                if kill.property and runner in left:
-                    found[runner.column.name] = fault.name
-                    left.remove(runner)
+            for worker, kill in attempt(left, case).items():
+                if kill.property and worker in left:
+                    killed[worker.column.name] = fault.name
+                    left.remove(worker)
             if not left:
                 break
-        if len(found) == len(runners):
+        if len(killed) == len(workers):
             break
-    return {runner.column.name: found.get(runner.column.name, "") for runner in runners}
+    return {worker.column.name: killed.get(worker.column.name, "") for worker in workers}

@@ -2,78 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.results import Verdict
 from nfspec.conformance.faults import fault_named
-from nfspec.conformance.properties import PROPERTIES, Property
-from nfspec.conformance.properties.base import Expected, judge
-from nfspec.conformance.running.describe import describe
-from nfspec.conformance.workers.columns import Runner
-from nfspec.conformance.workers.pool import WorkerError
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.running.answers import VERDICTS, Answer, PreparedCase, ask, started
+from nfspec.conformance.running.settings import Settings
+from nfspec.conformance.workers.process import TIMEOUT, WorkerError
 from nfspec.errors import InputError, NfspecError, suggest
 
-TIMEOUT = 1_800.0
-
-
-def _prepared(asked: Property, case: Case) -> tuple[list[Arrays], Expected]:
-    try:
-        calls = asked.calls(case)
-        return calls, asked.expect(case, calls)
-    except NfspecError:
-        raise
-    except Exception as error:  # of a case that somebody wrote, whatever is wrong with it
-        message = f"{type(error).__name__}: {error}"
-        raise InputError(f"{case.property}: not a case of this property: {message}") from None
+ReplayVerdict = Literal["within its bound", "BEYOND ITS BOUND"] | Verdict
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a subject answered.
+class Replayed:
+    """A case on one column.
 
     Attributes:
-        ratio: The largest |error| / bound; None if there was no answer.
-        text: The finding in words, or what went wrong.
+        column: Name of the column.
+        verdict: Whether the answer is within its bound; or why there is no answer.
+        ratio: The largest |error| / bound; None if there is no answer.
+        text: The judgement in words, or the error.
     """
 
+    column: str
+    verdict: ReplayVerdict
     ratio: float | None
     text: str
 
 
-def replay(line: str, subjects: tuple[str, ...], device: str, fault: str = "") -> list[Answer]:
-    """Run a case.
+def replay(line: str, subjects: tuple[str, ...], device: str, fault: str = "") -> list[Replayed]:
+    """Run a case on one subject after another.
 
     Args:
         line: The case's JSON.
-        subjects: As `nfspec.conformance.subjects` finds them.
+        subjects: Names that `nfspec.conformance.subjects` knows.
         device: cpu, gpu or tpu.
         fault: Name of a fault to inject; empty for none.
 
     Raises:
-        InputError: No such case, property or fault.
+        InputError: No such case, property, subject or fault.
     """
     case = Case.parse(line)
     if case.property not in PROPERTIES:
         near = suggest(case.property, PROPERTIES)
         raise InputError(f'no property "{case.property}"{near}')
     fault_named(fault)
-    asked = PROPERTIES[case.property]
-    calls, expected = _prepared(asked, case)
-    answers = []
+    prepared = _prepared(case)
+    replayed = []
     for subject in subjects:
-        runner = Runner(subject, device, case.mode, TIMEOUT, fault)
-        try:
-            runner.start()
-            runner.meet()
-            runner.send(case, calls if asked.sent else None)
-            outputs = asked.reduce(case, calls, runner.receive(case, calls))
-        except WorkerError as error:
-            answers.append(Answer(None, f"{runner.column.name}: {error.kind}\n{error}"))
-            continue
-        finally:
-            runner.close()
-        judgement = judge(outputs, expected)
-        text = describe(case, judgement, outputs, expected)
-        verdict = "within its bound" if judgement.ratio <= 1.0 else "BEYOND ITS BOUND"
-        answers.append(Answer(judgement.ratio, f"{runner.column.name}: {verdict}\n{text}"))
-    return answers
+        settings = Settings(subjects=(subject,), device=device, timeout=TIMEOUT)
+        with started(settings, case.mode, fault) as workers:
+            for worker, answer in ask(prepared, workers).items():
+                replayed.append(_replayed(worker.column.name, answer))
+    return replayed
+
+
+def _prepared(case: Case) -> PreparedCase:
+    """A case with its arrays and expectation, which somebody may have written by hand."""
+    prepared = PreparedCase(case)
+    try:
+        prepared.expected  # noqa: B018  (computed here, where its errors are told)
+    except NfspecError:
+        raise
+    except Exception as error:  # whatever is wrong with such a case
+        message = f"{type(error).__name__}: {error}"
+        raise InputError(f"{case.property}: not a case of this property: {message}") from None
+    return prepared
+
+
+def _replayed(column: str, answer: Answer | WorkerError) -> Replayed:
+    if isinstance(answer, WorkerError):
+        return Replayed(column, VERDICTS[answer.kind], None, str(answer))
+    verdict: ReplayVerdict = "BEYOND ITS BOUND" if answer.beyond else "within its bound"
+    return Replayed(column, verdict, answer.ratio, answer.text())
+
+
+def status(replayed: Iterable[Replayed]) -> int:
+    """Exit status: 0 if every answer is within its bound, 1 if not, 2 if nobody answered."""
+    ratios = [each.ratio for each in replayed]
+    if all(ratio is None for ratio in ratios):
+        return 2
+    return int(any(each is None or each > 1.0 for each in ratios))

@@ -1,4 +1,4 @@
-"""A conformance run: every property on every column, cases first essential and then drawn."""
+"""A conformance run: every property on every column, essential cases first, then drawn ones."""
 
 from __future__ import annotations
 
@@ -17,50 +17,43 @@ import hypothesis.configuration
 from threadpoolctl import threadpool_limits
 
 from nfspec.conformance.cases.case import Case
-from nfspec.conformance.cases.results import (
-    Column,
-    PropertyInfo,
-    Results,
-    finite,
-)
+from nfspec.conformance.cases.results import Column, PropertyInfo, Results, finite
 from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.properties import PROPERTIES, Property
+from nfspec.conformance.running.answers import started
 from nfspec.conformance.running.journal import Journal
 from nfspec.conformance.running.judging import Trial
-from nfspec.conformance.workers.columns import Runner
+from nfspec.conformance.running.settings import Settings
+from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import InputError
 from nfspec.plan.free_memory import require_free_memory
 
-Progress = Callable[[Results, str], None]
-
 
 @dataclass(frozen=True)
-class Settings:
-    """What to run.
+class Status:
+    """What a run is doing.
 
     Attributes:
-        source: Name or path of a spec; None for the general grid.
-        subjects: As `nfspec.conformance.subjects` finds them.
-        device: cpu, gpu or tpu.
-        modes: Some of f32, tf32, bf16, f16.
-        examples: Cases to draw for each property that is worth drawing for, besides the essential.
-        seed: Seed of the cases.
-        properties: Ids; all if empty.
-        timeout: Seconds to wait for one reply.
+        text: A few words.
+        counting: Whether it is one of many that follow each other at every case.
     """
 
-    source: str | None = None
-    subjects: tuple[str, ...] = ("jax", "torch", "tensorflow")
-    device: str = "cpu"
-    modes: tuple[str, ...] = ("f32",)
-    examples: int = 25
-    seed: int = 0
-    properties: tuple[str, ...] = ()
-    timeout: float = 600.0
+    text: str
+    counting: bool = False
+
+
+Progress = Callable[[Results, Status], None]
 
 
 def essential_cases(asked: Property, about: Target, mode: str, seed: int) -> list[Case]:
-    """The property's cases in a mode, seeds counted on from the run's."""
+    """The essential cases of a property in a mode.
+
+    Args:
+        asked: The property.
+        about: The spec's shapes, or the general grid.
+        mode: Mode of the arithmetic.
+        seed: Random seed of the run, which is added to each case's own.
+    """
     return [replace(case, mode=mode, seed=case.seed + seed) for case in asked.cases(about)]
 
 
@@ -80,28 +73,10 @@ def chosen(settings: Settings) -> list[Property]:
 
 
 def fingerprint(settings: Settings, about: Target) -> dict[str, Any]:
-    """What has to be the same for a run to be resumed."""
+    """The settings that must be the same for a run to be resumed."""
     fields = {**asdict(settings), "digest": about.spec.digest}
     del fields["timeout"]
     return json.loads(json.dumps(fields))
-
-
-@contextmanager
-def columns(settings: Settings, mode: str, fault: str = "") -> Iterator[list[Runner]]:
-    """Started workers, one for each subject."""
-    runners = [
-        Runner(subject, settings.device, mode, settings.timeout, fault)
-        for subject in settings.subjects
-    ]
-    try:
-        for runner in runners:
-            runner.start()
-        for runner in runners:
-            runner.meet()
-        yield runners
-    finally:
-        for runner in runners:
-            runner.close()
 
 
 def run(
@@ -111,7 +86,7 @@ def run(
     resume: bool = False,
     progress: Progress = lambda results, status: None,
 ) -> Results:
-    """Run the properties.
+    """Run the properties. `nfspec.conformance.conform` also judges deviations and writes reports.
 
     Args:
         settings: Settings of the run.
@@ -138,10 +113,11 @@ def run(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     begun = time.perf_counter()
+    under_way = _Run(settings, about, results, journal, progress)
     # The frameworks have the other core; two spinning threads here would slow everything down.
     with threadpool_limits(1), _no_traces():
         for mode in settings.modes:
-            _run_mode(settings, about, asked, mode, results, journal, progress)
+            under_way.mode(mode, [p for p in asked if mode in p.modes])
     results.seconds = time.perf_counter() - begun
     return results
 
@@ -157,40 +133,47 @@ def _no_traces() -> Iterator[None]:
             hypothesis.configuration.set_hypothesis_home_dir(None)
 
 
-def _run_mode(
-    settings: Settings,
-    about: Target,
-    asked: list[Property],
-    mode: str,
-    results: Results,
-    journal: Journal,
-    progress: Progress,
-) -> None:
-    names = [Column(subject, "", settings.device, mode).name for subject in settings.subjects]
-    wanted = [p for p in asked if mode in p.modes]
-    left = [p for p in wanted if any(results.cell(p.id, name) is None for name in names)]
-    progress(results, f"{mode}: starting {', '.join(settings.subjects)}")
-    with columns(settings, mode) as runners:
-        at = len(results.columns)
-        results.columns += [runner.column for runner in runners]
-        for p in left:
-            started = time.perf_counter()
-            missing = [r for r in runners if results.cell(p.id, r.column.name) is None]
-            trial = Trial(
-                p,
-                missing,
-                lambda count, p=p: progress(results, f"{p.id} {mode}: {count} cases"),  # type: ignore[misc]
-            )
-            essential = essential_cases(p, about, mode, settings.seed)
-            for case in essential:
-                trial.case(case, trial.live)
-            if p.draws:
-                trial.draw(essential, settings.examples, settings.seed)
-            must = p.must(essential)
-            seconds = time.perf_counter() - started
-            for runner, tally in trial.tallies.items():
-                cell = tally.cell(p, runner.column.name, must, seconds)
-                results.cells.append(cell)
-                journal.add({"cell": finite(asdict(cell))})
-            results.columns[at:] = [runner.column for runner in runners]
-            progress(results, f"{p.id} {mode}: done")
+@dataclass(frozen=True)
+class _Run:
+    """A run under way, whose results grow."""
+
+    settings: Settings
+    about: Target
+    results: Results
+    journal: Journal
+    progress: Progress
+
+    def mode(self, mode: str, properties: list[Property]) -> None:
+        """Run properties in a mode, but for the cells that an earlier run has finished."""
+        subjects, results = self.settings.subjects, self.results
+        names = [Column(subject, "", self.settings.device, mode).name for subject in subjects]
+        left = [p for p in properties if any(results.cell(p.id, name) is None for name in names)]
+        self.progress(results, Status(f"{mode}: starting {', '.join(subjects)}"))
+        with started(self.settings, mode) as workers:
+            at = len(results.columns)
+            results.columns += [worker.column for worker in workers]
+            for asked in left:
+                self._property(asked, mode, workers)
+                results.columns[at:] = [worker.column for worker in workers]
+                self.progress(results, Status(f"{asked.id} {mode}: done"))
+
+    def _property(self, asked: Property, mode: str, workers: list[Worker]) -> None:
+        begun = time.perf_counter()
+
+        def counted(count: int) -> None:
+            status = Status(f"{asked.id} {mode}: {count} cases", counting=True)
+            self.progress(self.results, status)
+
+        lacking = [w for w in workers if self.results.cell(asked.id, w.column.name) is None]
+        trial = Trial(asked, lacking, counted)
+        essential = essential_cases(asked, self.about, mode, self.settings.seed)
+        for case in essential:
+            trial.case(case, trial.live)
+        if asked.draws:
+            trial.draw(essential, self.settings.examples, self.settings.seed)
+        must = asked.must(essential)
+        seconds = time.perf_counter() - begun
+        for worker, tally in trial.tallies.items():
+            cell = tally.cell(asked, worker.column.name, must, seconds)
+            self.results.cells.append(cell)
+            self.journal.add({"cell": finite(asdict(cell))})

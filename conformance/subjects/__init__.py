@@ -81,6 +81,10 @@ class NotOffered(NfspecError):
     """The subject has no counterpart of a description."""
 
 
+class NoMethod(NotOffered):
+    """The subject has no method for descriptions of a kind."""
+
+
 class Subject(Protocol):
     """An implementation under test. A class may leave out any method but `__init__`.
 
@@ -224,19 +228,19 @@ def method_of(subject: Subject, name: str) -> Function:
     """A subject's method, by a name of `METHODS`.
 
     Raises:
-        NotOffered: The subject has no such method.
+        NoMethod: The subject has no such method.
     """
     try:
         method: Function | None = METHODS[name](subject)
     except AttributeError:
         method = None
     if method is None:
-        raise NotOffered(f"{type(subject).__name__} has no {name}")
+        raise NoMethod(f"{type(subject).__name__} has no {name}")
     return method
 
 
 def place(name: str) -> str:
-    """Where a subject is, as `module:object`.
+    """The place of a subject, as `module:object`.
 
     Raises:
         InputError: No such name.

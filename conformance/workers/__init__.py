@@ -1,4 +1,4 @@
 """Processes that each run one subject on one framework, and how they are asked.
 
-They import `properties`, `faults` and `subjects`; a worker opens `backends`.
+They import `properties`, `faults` and `subjects`; a worker's process opens `backends`.
 """

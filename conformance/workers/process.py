@@ -11,8 +11,8 @@ from nfspec.errors import NfspecError
 
 TIMEOUT = 1_800.0  # seconds; the largest networks take minutes to build and compile
 
-# Environment variables that hide the other devices from every framework; a GPU or TPU is taken where
-# there is one.
+# Environment variables that hide the other devices from every framework. A framework takes a GPU or
+# TPU where there is one.
 DEVICES = {
     "": {},
     "cpu": {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"},

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfspec.cli.compare import parse_backends
-from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
+from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, parse_backends, some_of
 from nfspec.compilation import BACKENDS, missing
 from nfspec.console import print_json, print_lines, say, table
 from nfspec.cost import machine
@@ -29,13 +28,6 @@ if TYPE_CHECKING:
 PEERS = ("timm", "optax")
 GROWTH = ("nfnet-f0", "nfnet-f1", "nfnet-f2", "nfnet-f3")
 BATCHES = (1, 2, 8)
-
-
-def _names(text: str, option: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if wrong := [name for name in names if name not in known]:
-        raise InputError(f"{option}: expected some of {', '.join(known)}; found {', '.join(wrong)}")
-    return names
 
 
 def _measure(races: Iterable[Callable[[], list[Result]]]) -> tuple[list[Result], bool]:
@@ -61,10 +53,7 @@ def _works(text: str | None) -> tuple[str, ...]:
     from nfspec.benchmarks.works import WORKS
 
     known = (*WORKS, "build")
-    works = known if text is None else _names(text, "--work", known)
-    if not works:
-        raise InputError(f"--work: expected some of {', '.join(known)}; found {text!r}")
-    return works
+    return known if text is None else some_of("--work", text, known)
 
 
 def _installed(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -177,7 +166,7 @@ def bench(
 
     plan = resolve(load(variant))
     works = _works(work)
-    wanted, peers = parse_backends(backends), _names(against, "--against", PEERS)
+    wanted, peers = parse_backends(backends), some_of("--against", against, PEERS, least=0)
     frameworks = _installed(wanted)
     counts = [len(contestants(name, frameworks, peers)) for name in works if name in WORKS]
     # Each is in its own process, all at one time.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nfspec.arguments import MAX_SEED
-from nfspec.cli.options import MAX_SIDE
+from nfspec.cli.options import MAX_SIDE, parse_backends
 from nfspec.compilation import BACKENDS
 from nfspec.console import compact, print_json, print_lines, say, table
 from nfspec.data.images import prepare, sample_photo
@@ -21,16 +21,6 @@ from nfspec.plan.resolver import resolve
 
 if TYPE_CHECKING:
     from nfspec.conformance.compare import Comparison, Progress, Run
-
-
-def parse_backends(text: str) -> tuple[str, ...]:
-    """The frameworks that an option names, with commas."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in BACKENDS]
-    if unknown or not names:
-        choices = ", ".join(BACKENDS)
-        raise BackendError(f"--backends: expected some of {choices}; found {text!r}")
-    return names
 
 
 @contextlib.contextmanager
@@ -52,7 +42,7 @@ def _rows(result: Comparison) -> list[list[str]]:
     for tap in result.taps:
         cells = []
         for run in ran:
-            mark = "" if run.distance[tap] <= result.bound[tap] else " !"
+            mark = "" if result.within(run, tap) else " !"
             cells.append(f"{run.distance[tap]:.1e}{mark}")
         rows.append([tap, *cells, f"{result.bound[tap]:.1e}"])
     return rows
@@ -69,23 +59,22 @@ def _time_rows(result: Comparison) -> list[list[str]]:
 
 
 def verdict(result: Comparison) -> str:
-    """The result in one line."""
-    failed = [run.backend for run in result.runs if run.problem and run.installed]
-    if failed:
-        return f"NOT SHOWN: {', '.join(failed)} failed"
+    """The verdict, and what it follows from, in one line."""
+    if result.failed:
+        return f"{result.verdict}: {', '.join(run.backend for run in result.failed)} failed"
     if not result.ran:
-        return "NOT SHOWN: no framework ran"
+        return f"{result.verdict}: no framework ran"
     for run in result.ran:
         if beyond := result.beyond(run):
             tap, distance = beyond[0], run.distance[beyond[0]]
             bound = result.bound[tap]
             return (
-                f"NOT THE SAME: {run.backend} leaves the bound first at {tap} "
+                f"{result.verdict}: {run.backend} leaves the bound first at {tap} "
                 f"({distance:.1e} > {bound:.1e})"
             )
     worst = max(run.distance["logits"] for run in result.ran)
     names = ", ".join(run.backend for run in result.ran)
-    return f"THE SAME NETWORK on {names}: logits within {worst:.1e}"
+    return f"{result.verdict} on {names}: logits within {worst:.1e}"
 
 
 def _about(run: Run) -> str:
@@ -113,12 +102,17 @@ def compare(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_SIDE, help="Side in px; the spec's test size if not given."),
+        typer.Option(
+            min=1, max=MAX_SIDE, help="Side of the image in px; the spec's test size if not given."
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="A .safetensors file; seeded weights if not given.")
+        str | None,
+        typer.Option(help="A .safetensors file of weights; seeded ones if not given."),
     ] = None,
-    backends: Annotated[str, typer.Option(help="Frameworks, with commas.")] = ",".join(BACKENDS),
+    backends: Annotated[
+        str, typer.Option(help="The frameworks to compare, a list with commas.")
+    ] = ",".join(BACKENDS),
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -142,9 +136,8 @@ def compare(
         result = run_comparison(
             spec, images, wanted, seed=seed, weights_path=weights, progress=progress
         )
-    if not result.ran and not any(run.installed for run in result.runs):
+    if not any(run.installed for run in result.runs):
         raise BackendError("\n".join(_about(run) for run in result.runs))
-
     drawn = f"drawn from seed {seed}, every gain and bias away from its initial value"
     header = {
         "variant": plan.name,
@@ -159,27 +152,27 @@ def compare(
     if as_json:
         print_json(_json(result, header))
     else:
-        print_lines(
-            [
-                f"{plan.name}: {compact(counted.parameters)} parameters, "
-                f"{compact(counted.macs)} MACs at {size} px, {len(plan.blocks)} blocks",
-                f"image: {header['image']}, {size} x {size} px",
-                f"weights: {header['weights']}",
-                *(_about(run) for run in result.runs),
-                "",
-                "Distance to the float64 reference, relative L2 norm; bound: 3 times what float32",
-                "rounding of every operation does to the reference itself.",
-                "",
-                *(table(_rows(result), "<" + ">" * (len(result.ran) + 1)) if result.ran else []),
-                "",
-                *(
-                    table(_time_rows(result), "<" + ">" * (len(result.ran) + 1))
-                    if result.ran
-                    else []
-                ),
-                "",
-                verdict(result),
-            ]
-        )
+        print_lines(_text(result, header))
     if not result.same:
         raise typer.Exit(1)
+
+
+def _text(result: Comparison, header: dict[str, Any]) -> list[str]:
+    align = "<" + ">" * (len(result.ran) + 1)
+    size = header["size"]
+    return [
+        f"{header['variant']}: {compact(header['parameters'])} parameters, "
+        f"{compact(header['macs'])} MACs at {size} px, {header['blocks']} blocks",
+        f"image: {header['image']}, {size} x {size} px",
+        f"weights: {header['weights']}",
+        *(_about(run) for run in result.runs),
+        "",
+        "Distance to the float64 reference, relative L2 norm; bound: 3 times what float32",
+        "rounding of every operation does to the reference itself.",
+        "",
+        *(table(_rows(result), align) if result.ran else []),
+        "",
+        *(table(_time_rows(result), align) if result.ran else []),
+        "",
+        verdict(result),
+    ]

@@ -1,5 +1,53 @@
-"""The largest numbers that several commands take as options."""
+"""Options that several commands take: their largest values, and lists with commas."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nfspec.compilation import BACKENDS
+from nfspec.errors import BackendError, InputError
 
 MAX_SIDE = 8_192  # px, as in a spec
 MAX_IMAGES = 1_000_000  # in a batch, as in a recipe
 MAX_DEVICES = 1_000_000
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The names of a list with commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def some_of(option: str, text: str, known: Collection[str], least: int = 1) -> tuple[str, ...]:
+    """The names of a list with commas, all of which must be known.
+
+    Args:
+        option: The option that has the list, for the message.
+        text: The list.
+        known: The names to choose from.
+        least: The smallest number of names.
+
+    Raises:
+        InputError: A name is not known, or there are too few.
+    """
+    listed = names(text)
+    if len(listed) < least or any(name not in known for name in listed):
+        raise InputError(f"{option}: expected some of {', '.join(known)}; found {text!r}")
+    return listed
+
+
+def parse_backends(text: str) -> tuple[str, ...]:
+    """The frameworks that --backends names.
+
+    Raises:
+        BackendError: A framework is not known, or none is named.
+    """
+    try:
+        return some_of("--backends", text, BACKENDS)
+    except InputError as error:
+        raise BackendError(str(error)) from None
+
+
+def parse_subjects(subjects: list[str] | None, backends: str) -> tuple[str, ...]:
+    """The subjects that --subject names, each once; without any, nfspec on the frameworks that
+    --backends names."""
+    return tuple(dict.fromkeys(subjects)) if subjects else parse_backends(backends)

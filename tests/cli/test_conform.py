@@ -12,7 +12,7 @@ from nfspec.cli import app
 from nfspec.conformance.cases.case import Case
 from nfspec.conformance.cases.results import Results
 from nfspec.conformance.cases.target import target
-from nfspec.conformance.workers import columns as columns_module
+from nfspec.conformance.workers import worker as worker_module
 from nfspec.outputs import alone
 
 FAKES = Path(__file__).parents[1] / "conformance" / "fake_subjects.py"
@@ -109,14 +109,14 @@ def test_one_that_offers_nothing_that_was_asked_for_fails_with_2(folder):
 
 
 def test_nothing_that_is_installed_fails_with_2(monkeypatch, folder):
-    monkeypatch.setattr(columns_module, "missing", lambda name: f"{name} not installed; run: pip")
+    monkeypatch.setattr(worker_module, "missing", lambda name: f"{name} not installed; run: pip")
     done = command("conform", "--backends", "torch,jax", *CHEAP, "--out", "out")
     assert done.exit_code == 2
     assert "torch/cpu/f32: torch: torch not installed; run: pip" in done.stdout.splitlines()
 
 
 def test_a_subject_that_has_to_be_there(monkeypatch, folder):
-    monkeypatch.setattr(columns_module, "missing", lambda name: f"{name} not installed; run: pip")
+    monkeypatch.setattr(worker_module, "missing", lambda name: f"{name} not installed; run: pip")
     arguments = ("--subject", "fakes:Good", "--subject", "jax", *CHEAP, "--out", "out", "--force")
     assert command("conform", *arguments).exit_code == 0
     done = command("conform", *arguments, "--require", "fakes:Good, jax")
@@ -213,7 +213,7 @@ def test_a_run_goes_on(folder):
 
 
 def test_ctrl_c(folder, monkeypatch):
-    from nfspec.conformance.running import run as module
+    from nfspec.conformance import runs as module
 
     def stopped(*arguments, **options):
         raise KeyboardInterrupt
@@ -229,7 +229,7 @@ def test_ctrl_c(folder, monkeypatch):
 REFUSED = {
     ("--mode", "f8"): "--mode: expected some of f32, tf32, bf16, f16; found 'f8'",
     ("--mode", ","): "--mode: expected some of f32, tf32, bf16, f16; found ','",
-    ("--device", "moon"): "--device: expected one of cpu, gpu, tpu; found 'moon'",
+    ("--device", "moon"): '--device: expected one of "cpu", "gpu", "tpu"; found \'moon\'',
     ("--properties", "X-01"): "--properties: no X-01; expected some of EXACT-01, ",
     ("--backends", "jacks"): "--backends: expected some of jax, torch, tensorflow; found 'jacks'",
     ("nope",): 'no built-in spec "nope"; ',
@@ -298,7 +298,7 @@ def test_a_case_that_is_refused(case, options, message):
 def test_a_device_that_there_is_not(folder):
     done = replay("--device", "moon")
     assert done.exit_code == 2
-    assert done.stderr == "--device: expected one of cpu, gpu, tpu; found 'moon'\n"
+    assert done.stderr == '--device: expected one of "cpu", "gpu", "tpu"; found \'moon\'\n'
 
 
 def test_the_kits_own_packages_may_be_absent(monkeypatch, folder):

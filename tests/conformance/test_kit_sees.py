@@ -7,8 +7,10 @@ from nfspec.conformance.cases.regimes import RANGE
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.faults import FAULTS
 from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.running.answers import started
 from nfspec.conformance.running.kill import attempt
-from nfspec.conformance.running.run import Settings, columns, essential_cases
+from nfspec.conformance.running.run import essential_cases
+from nfspec.conformance.running.settings import Settings
 
 NAMES = [name for name in FAULTS if name.startswith(("drop-", "fold-"))]
 # Seconds, each like another.
@@ -17,10 +19,10 @@ GENERAL = target(None)
 
 
 @pytest.fixture(scope="module")
-def runner():
+def worker():
     """nfspec on PyTorch, in one process for all of them."""
-    with columns(Settings(subjects=("torch",)), "f32") as (runner,):
-        yield runner
+    with started(Settings(subjects=("torch",)), "f32") as (worker,):
+        yield worker
 
 
 def case_of(name):
@@ -30,19 +32,19 @@ def case_of(name):
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in NAMES]
 )
-def test_a_fault_is_found(name, runner):
-    runner.fault = name
-    kills = attempt([runner], case_of(FAULTS[name].first[-1]))
-    assert kills[runner].property == FAULTS[name].first[-1]
-    assert not kills[runner].problem
+def test_a_fault_is_found(name, worker):
+    worker.fault = name
+    kills = attempt([worker], case_of(FAULTS[name].first[-1]))
+    assert kills[worker].property == FAULTS[name].first[-1]
+    assert not kills[worker].problem
 
 
 @pytest.mark.parametrize("name", ["act-overflow", "act-slope-overflow"])
-def test_what_overflows_is_found(name, runner):
+def test_what_overflows_is_found(name, worker):
     asked = PROPERTIES[FAULTS[name].first[0]]
     case = next(c for c in essential_cases(asked, GENERAL, "f32", 0) if c.regime == RANGE)
-    runner.fault = ""
-    assert attempt([runner], case) == {}
-    runner.fault = name
-    kill = attempt([runner], case)[runner]
+    worker.fault = ""
+    assert attempt([worker], case) == {}
+    worker.fault = name
+    kill = attempt([worker], case)[worker]
     assert (kill.property, kill.problem) == (asked.id, "")

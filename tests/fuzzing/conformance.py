@@ -14,7 +14,7 @@ from nfspec.conformance.faults import FAULTS
 from nfspec.conformance.running import deviations
 from nfspec.conformance.running.journal import Journal
 from nfspec.conformance.running.kill import Kill, KillMatrix
-from nfspec.conformance.running.run import Settings
+from nfspec.conformance.running.settings import Settings
 
 from fuzzing.mutation import by_bytes, by_pieces
 from fuzzing.target import Target, asserted

@@ -11,8 +11,8 @@ TIMM = Column(
 )
 
 
-def cell(property_id, verdict, worst=0.5, message=""):
-    return Cell(property_id, TIMM.name, verdict, cases=1, worst=worst, message=message)
+def cell(property_id, verdict, worst=0.5, message="", **fields):
+    return Cell(property_id, TIMM.name, verdict, 1, worst=worst, message=message, **fields)
 
 
 def of(*cells, explanations=()):
@@ -44,7 +44,7 @@ def test_errors_and_what_is_not_offered():
             cell("ACT-01", "fail", 3.0),
             cell("ACT-02", "error", message=error),
             cell("NET-01", "not offered", message="timm: timm has no model for x"),
-            cell("ECA-01", "not offered", message="timm: Timm has no eca"),
+            cell("ECA-01", "not offered", message="timm: Timm has no eca", no_method=True),
         )
     )
     assert [(row.part, row.verdict) for row in found] == [

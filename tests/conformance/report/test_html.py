@@ -179,13 +179,13 @@ def test_a_run_without_columns_or_cells():
 
 def test_the_three_files(tmp_path):
     folder = tmp_path / "a" / "b"
-    paths = write(sample(), folder)
-    assert [path.name for path in paths] == ["results.json", "REPORT.md", "report.html"]
-    assert sorted(folder.iterdir()) == sorted(paths)
-    again = write(all_pass(), folder)
-    assert json.loads(again[0].read_text(encoding="utf-8"))["conformant"] is True
-    assert "**CONFORMANT**" in again[1].read_text(encoding="utf-8")
-    assert sorted(folder.iterdir()) == sorted(paths)
+    write(sample(), folder)
+    names = {"results.json", "REPORT.md", "report.html"}
+    assert {path.name for path in folder.iterdir()} == names
+    write(all_pass(), folder)
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8"))["conformant"] is True
+    assert "**CONFORMANT**" in (folder / "REPORT.md").read_text(encoding="utf-8")
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

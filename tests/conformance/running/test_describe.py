@@ -12,7 +12,7 @@ from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.base import Expectation, Expected, judge
 from nfspec.conformance.running.describe import describe, replay_command
 
-from ..exact_subject import reply
+from ..exact_replies import reply
 
 GENERAL = target(None)
 CASE = PROPERTIES["WS-01"].cases(GENERAL)[1]
@@ -23,7 +23,7 @@ def judged(case, change=lambda name, y: y):
     """The outputs of an exact subject, changed; what was expected; and the words for it."""
     asked = PROPERTIES[case.property]
     calls = asked.calls(case)
-    outputs = {name: change(name, y) for name, y in reply(asked, case, calls).items()}
+    outputs = {name: change(name, y) for name, y in reply(case, calls).items()}
     expected = asked.expect(case, calls)
     judgement = judge(outputs, expected)
     return outputs, expected, judgement, describe(case, judgement, outputs, expected)

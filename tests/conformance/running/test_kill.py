@@ -8,7 +8,7 @@ import pytest
 
 from nfspec.conformance.faults import FAULTS
 from nfspec.conformance.running.kill import Kill, KillMatrix
-from nfspec.conformance.running.run import Settings
+from nfspec.conformance.running.settings import Settings
 from nfspec.errors import InputError
 
 SETTINGS = Settings()

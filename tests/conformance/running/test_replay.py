@@ -10,8 +10,9 @@ from nfspec.conformance.cases.case import Case
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.running.describe import replay_command
-from nfspec.conformance.running.replay import replay
-from nfspec.conformance.running.run import Settings, run
+from nfspec.conformance.running.replay import replay, status
+from nfspec.conformance.running.run import run
+from nfspec.conformance.running.settings import Settings
 from nfspec.errors import InputError, NfspecError
 
 from ..fakes import prepare
@@ -31,8 +32,8 @@ def folder(tmp_path, monkeypatch):
 
 def answer(case, name="Good", fault=""):
     line = case if isinstance(case, str) else case.line()
-    (found,) = replay(line, (f"fakes:{name}",), "cpu", fault)
-    return found
+    (replayed,) = replay(line, (f"fakes:{name}",), "cpu", fault)
+    return replayed
 
 
 @pytest.mark.parametrize("mode", ["f32", "bf16"])
@@ -44,10 +45,9 @@ def test_the_ratio_is_that_of_the_run(folder, mode):
     for cell in run(settings).cells:
         found = answer(json.dumps(cell.worst_case), "Off")
         assert found.ratio == cell.worst
-        verdict, text = found.text.split("\n", 1)
-        assert text == cell.message if cell.verdict == "fail" else cell.message == ""
+        assert found.text == cell.message if cell.verdict == "fail" else cell.message == ""
         beyond = {"fail": "BEYOND ITS BOUND", "pass": "within its bound"}[cell.verdict]
-        assert verdict == f"fakes:Off/cpu/{mode}: {beyond}"
+        assert (found.column, found.verdict) == (f"fakes:Off/cpu/{mode}", beyond)
 
 
 def test_the_command_of_a_report(folder):
@@ -58,7 +58,8 @@ def test_the_command_of_a_report(folder):
 def test_a_case_within_its_bound(folder):
     found = answer(ACTIVATION)
     assert 0.0 < found.ratio <= 1.0
-    assert found.text.startswith("fakes:Good/cpu/f32: within its bound\nACT-01: activation\n")
+    assert found.verdict == "within its bound"
+    assert found.text.startswith("ACT-01: activation\n")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_case_within_its_bound(folder):
 def test_with_a_fault_it_is_larger(folder, case, fault):
     plain, faulty = answer(case), answer(case, fault=fault)
     assert plain.ratio <= 1.0 < faulty.ratio
-    assert "BEYOND ITS BOUND" in faulty.text
+    assert faulty.verdict == "BEYOND ITS BOUND"
 
 
 def test_several_subjects_answer_for_themselves(folder):
@@ -82,8 +83,12 @@ def test_several_subjects_answer_for_themselves(folder):
     good, always, off, raises = replay(ACTIVATION.line(), names, "cpu")
     assert good.ratio <= 1.0 < off.ratio
     assert (always.ratio, raises.ratio) == (None, None)
-    assert always.text.startswith("fakes:Always/cpu/f32: crashed\nfakes:Always: the worker died ")
-    assert raises.text.startswith("fakes:Raises/cpu/f32: error\nfakes:Raises: Traceback ")
+    assert (always.column, always.verdict) == ("fakes:Always/cpu/f32", "crashed")
+    assert always.text.startswith("fakes:Always: the worker died ")
+    assert raises.verdict == "error" and raises.text.startswith("fakes:Raises: Traceback ")
+    assert status([good]) == 0
+    assert status([good, off]) == status([good, always]) == 1
+    assert status([always, raises]) == 2
 
 
 def test_a_subject_that_there_is_not(folder):
@@ -92,7 +97,8 @@ def test_a_subject_that_there_is_not(folder):
 
 
 def test_what_is_not_offered(folder):
-    assert answer(CLIP, "Shy").text == ("fakes:Shy/cpu/f32: not offered\nfakes:Shy: Shy has no agc")
+    shy = answer(CLIP, "Shy")
+    assert (shy.verdict, shy.text) == ("not offered", "fakes:Shy: Shy has no agc")
 
 
 BLOCK = Case("BLOCK-01", spec="timm/test_nfnet", digest=target("timm/test_nfnet").spec.digest)

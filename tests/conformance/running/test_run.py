@@ -9,13 +9,13 @@ import pytest
 from nfspec.conformance.cases.results import Results
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.running import judging
-from nfspec.conformance.running import run as module
+from nfspec.conformance.running import answers
 from nfspec.conformance.running.journal import JOURNAL
 from nfspec.conformance.running.judging import Tally
-from nfspec.conformance.running.run import Settings, run
-from nfspec.conformance.workers import columns as columns_module
-from nfspec.conformance.workers.columns import Runner
+from nfspec.conformance.running.run import run
+from nfspec.conformance.running.settings import Settings
+from nfspec.conformance.workers import worker as worker_module
+from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import InputError
 
 from ..fakes import lives, prepare, starts
@@ -44,8 +44,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def impatient(subject, device, mode, timeout, fault):
-    """A runner that waits for less long only where there is nothing to wait for."""
-    return Runner(subject, device, mode, 5.0 if subject == "fakes:Hangs" else timeout, fault)
+    """A worker that waits for less long only where there is nothing to wait for."""
+    return Worker(subject, device, mode, 5.0 if subject == "fakes:Hangs" else timeout, fault)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,10 @@ def everything(tmp_path_factory):
     told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(columns_module, "missing", lambda name: f"{name} not installed")
-        patch.setattr(module, "Runner", impatient)
+        patch.setattr(worker_module, "missing", lambda name: f"{name} not installed")
+        patch.setattr(answers, "Worker", impatient)
         settings = replace(SETTINGS, subjects=(*subjects(*NAMES), "jax"))
-        results = run(settings, progress=lambda results, status: told.append(status))
+        results = run(settings, progress=lambda results, status: told.append(status.text))
     return results, starts(folder), told
 
 
@@ -237,9 +237,9 @@ def test_modes_have_columns_of_their_own(folder):
 
 
 def test_workers_are_as_the_settings_say(folder):
-    with module.columns(good(timeout=77.0), "bf16", "reply-nan") as (runner,):
-        assert (runner.subject, runner.device) == ("fakes:Good", "cpu")
-        assert (runner.mode, runner.timeout, runner.fault) == ("bf16", 77.0, "reply-nan")
+    with answers.started(good(timeout=77.0), "bf16", "reply-nan") as (worker,):
+        assert (worker.subject, worker.device) == ("fakes:Good", "cpu")
+        assert (worker.mode, worker.timeout, worker.fault) == ("bf16", 77.0, "reply-nan")
         ((_, pid),) = starts(folder)
         assert lives(pid)
     assert not lives(pid)
@@ -275,8 +275,8 @@ def interrupt_after(*finished):
     left = [f"{name} f32: done" for name in finished]
 
     def progress(results, status):
-        if status in left:
-            left.remove(status)
+        if status.text in left:
+            left.remove(status.text)
             if not left:
                 raise KeyboardInterrupt
 
@@ -297,7 +297,12 @@ def journal(folder):
 def resumed(folder, **changes):
     """The results, and the properties that were run again."""
     told = []
-    results = run(good(**changes), folder, resume=True, progress=lambda r, s: told.append(s))
+    results = run(
+        good(**changes),
+        folder,
+        resume=True,
+        progress=lambda results, status: told.append(status.text),
+    )
     ran = [status.split()[0] for status in told if status.endswith("done")]
     return results, ran
 
@@ -414,19 +419,19 @@ def test_without_resume_it_begins_anew(folder):
 def test_what_is_drawn_counts_towards_the_examples(folder, monkeypatch):
     """Hypothesis runs a failing case again to shrink it; those count, too, and it ends."""
     limit = 5
-    beyond = judging.judge
+    original = answers.judge
 
     def judge(outputs, expected):
-        found = beyond(outputs, expected)
+        judgement = original(outputs, expected)
         (name,) = expected.outputs
         seen.append(name)
         if len(seen) > essential("POOL-01") + 2:
-            first = replace(found.findings[0], ratio=2.0)
-            return replace(found, findings=(first,))
-        return found
+            first = replace(judgement.findings[0], ratio=2.0)
+            return replace(judgement, findings=(first,))
+        return judgement
 
     seen = []
-    monkeypatch.setattr(judging, "judge", judge)
+    monkeypatch.setattr(answers, "judge", judge)
     results = run(good(properties=("POOL-01",), examples=limit))
     (cell,) = results.cells
     assert cell.verdict == "fail" and cell.worst == 2.0

@@ -3,7 +3,8 @@
 import pytest
 
 from nfspec.conformance.conventions.explain import explain
-from nfspec.conformance.running.run import Settings, run
+from nfspec.conformance.running.run import run
+from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.subjects import NotOffered
 from nfspec.conformance.subjects.optax import Optax
 from nfspec.errors import BackendError

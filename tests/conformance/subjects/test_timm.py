@@ -8,7 +8,8 @@ from nfspec.conformance.cases.case import Clip
 from nfspec.conformance.cases.target import SE, plan_of
 from nfspec.conformance.cases.weights import trial_params
 from nfspec.conformance.conventions.explain import explain
-from nfspec.conformance.running.run import Settings, run
+from nfspec.conformance.running.run import run
+from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.subjects import NotOffered
 from nfspec.conformance.subjects.timm import Timm
 from nfspec.conformance.workers.frameworks import torch as framework
@@ -146,14 +147,14 @@ def test_its_networks_have_every_tap(source):
     plan = plan_of(source, False)
     params = trial_params(plan, 0)
     x = np.random.default_rng(0).standard_normal((1, 40, 33, 3)).astype(np.float32)
-    found = framework.compiled(timm().forward(plan))(x, params)
+    taps = framework.compiled(timm().forward(plan))(x, params)
     exact = reference.forward(plan, params, x)
-    assert set(found) == set(exact)
+    assert set(taps) == set(exact)
     rounded = reference.forward(plan, params, x, rounding=Rounding(0))
     for tap, y in exact.items():
-        assert found[tap].shape == y.shape
+        assert taps[tap].shape == y.shape
         near = 4.0 * np.linalg.norm(rounded[tap] - y)
-        assert np.linalg.norm(found[tap] - y) <= near, tap
+        assert np.linalg.norm(taps[tap] - y) <= near, tap
 
 
 def test_clipping_in_its_layout():
@@ -168,14 +169,14 @@ def test_clipping_in_its_layout():
         rng = np.random.default_rng(0)
         gradient, parameter = rng.standard_normal((2, *shape)).astype(np.float32)
         clip = framework.compiled(timm().agc(Clip(role, shape, "squeeze", 0.01, 1e-3)))
-        found = clip(gradient, parameter)
+        clipped = clip(gradient, parameter)
         norms = [
             np.sqrt((v.astype(float) ** 2).sum(axis=axes, keepdims=True))
             for v in (gradient, parameter)
         ]
         factor = np.minimum(1.0, 0.01 * np.maximum(norms[1], 1e-3) / norms[0])
-        assert found.shape == shape
-        np.testing.assert_allclose(found, gradient * factor, rtol=1e-5)
+        assert clipped.shape == shape
+        np.testing.assert_allclose(clipped, gradient * factor, rtol=1e-5)
 
 
 def test_attention_has_a_gain_of_two_whatever_is_asked():

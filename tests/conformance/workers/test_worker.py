@@ -1,13 +1,13 @@
-"""One column: starting a worker, replies that are refused, and when a subject is given up."""
+"""A worker: how it starts, which replies it refuses, and when it gives a subject up."""
 
 import pytest
 
 from nfspec.conformance.cases.case import Case
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.workers import columns as module
-from nfspec.conformance.workers.columns import STRIKES, Runner
-from nfspec.conformance.workers.pool import WorkerError
+from nfspec.conformance.workers import worker as module
+from nfspec.conformance.workers.process import WorkerError
+from nfspec.conformance.workers.worker import STRIKES, Worker
 from nfspec.errors import InputError
 
 from ..fakes import lives, prepare, starts
@@ -25,14 +25,14 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def runner(folder):
-    """Makes started runners, and closes them."""
+def worker(folder):
+    """Makes started workers, and closes them."""
     made = []
 
     def make(name, device="cpu", timeout=60.0, fault=""):
-        made.append(Runner(f"fakes:{name}", device, "f32", timeout, fault))
+        made.append(Worker(f"fakes:{name}", device, "f32", timeout, fault))
         made[-1].start()
-        made[-1].meet()
+        made[-1].wait()
         return made[-1]
 
     yield make
@@ -40,19 +40,19 @@ def runner(folder):
         each.close()
 
 
-def ask(runner, case=CASE, calls=CALLS):
-    runner.send(case, None)
-    return runner.receive(case, calls)
+def ask(worker, case=CASE, calls=CALLS):
+    worker.send(case, None)
+    return worker.receive(case, calls)
 
 
-def failure(runner):
+def failure(worker):
     with pytest.raises(WorkerError) as caught:
-        ask(runner)
+        ask(worker)
     return caught.value.kind, str(caught.value)
 
 
-def test_a_good_one(runner, folder):
-    good = runner("Good")
+def test_a_good_one(worker, folder):
+    good = worker("Good")
     assert good.column.name == "fakes:Good/cpu/f32"
     assert (good.column.framework, good.column.problem) == ("numpy", "")
     assert good.column.facts["backend"] == "numpy" and "keras" not in good.column.facts
@@ -65,39 +65,39 @@ def test_a_good_one(runner, folder):
     assert not lives(pid)
 
 
-def test_a_reply_to_another_case_is_refused(runner):
-    kind, message = failure(runner("Good", fault="reply-stale"))
-    assert kind == "error"
+def test_a_reply_to_another_case_is_refused(worker):
+    kind, message = failure(worker("Good", fault="reply-stale"))
+    assert kind == "refused"
     assert message.startswith("fakes:Good: a reply to another case: expected ")
 
 
-def test_a_reply_made_from_other_arrays_is_refused(runner):
-    _, message = failure(runner("Good", fault="reply-other-inputs"))
+def test_a_reply_made_from_other_arrays_is_refused(worker):
+    _, message = failure(worker("Good", fault="reply-other-inputs"))
     assert message.startswith("fakes:Good: a reply made from other arrays: ")
 
 
-def test_a_reply_made_from_what_the_parent_has_not_is_refused(runner):
-    good = runner("Good")
+def test_a_reply_made_from_what_the_parent_has_not_is_refused(worker):
+    good = worker("Good")
     good.send(CASE, None)
     with pytest.raises(WorkerError, match="made from other arrays"):
         good.receive(CASE, [{"x": 2.0 * CALLS[0]["x"]}])
 
 
-def test_a_reply_of_another_process_is_refused(runner):
-    _, message = failure(runner("Good", fault="reply-other-subject"))
+def test_a_reply_of_another_process_is_refused(worker):
+    _, message = failure(worker("Good", fault="reply-other-subject"))
     assert message.startswith("fakes:Good: a reply of another process: ")
 
 
-def test_arrays_may_be_sent(runner):
-    good = runner("Good")
+def test_arrays_may_be_sent(worker):
+    good = worker("Good")
     other = [{"x": 2.0 * CALLS[0]["x"]}]
     good.send(CASE, other)
     sent = good.receive(CASE, other)
     assert (sent["y"] == 2.0 * ask(good)["y"]).all()
 
 
-def test_an_error_does_not_end_it(runner, folder):
-    raises = runner("Raises")
+def test_an_error_does_not_end_it(worker, folder):
+    raises = worker("Raises")
     asked = PROPERTIES["ACT-01"]
     case = asked.cases(target(None))[0]
     with pytest.raises(WorkerError, match="ValueError: no such thing") as caught:
@@ -107,9 +107,9 @@ def test_an_error_does_not_end_it(runner, folder):
     assert len(starts(folder)) == 1
 
 
-def test_one_that_always_dies_is_given_up_after_three(runner, folder):
+def test_one_that_always_dies_is_given_up_after_three(worker, folder):
     assert STRIKES == 3
-    always = runner("Always")
+    always = worker("Always")
     for _ in range(3):
         kind, message = failure(always)
         assert kind == "crashed"
@@ -122,17 +122,17 @@ def test_one_that_always_dies_is_given_up_after_three(runner, folder):
     assert not any(lives(pid) for _, pid in starts(folder))
 
 
-def test_one_that_answers_in_between_is_not_given_up(runner, folder):
-    third = runner("Third")
+def test_one_that_answers_in_between_is_not_given_up(worker, folder):
+    third = worker("Third")
     for _ in range(STRIKES + 1):
         ask(third), ask(third)
         assert failure(third)[0] == "crashed"
-    assert not third.problem
+    assert third.given_up is None
     assert len(starts(folder)) == STRIKES + 1
 
 
-def test_one_that_hangs_is_ended_and_started_anew(runner, folder):
-    hangs = runner("Hangs")
+def test_one_that_hangs_is_ended_and_started_anew(worker, folder):
+    hangs = worker("Hangs")
     hangs.timeout = 0.5
     asked = PROPERTIES["ACT-01"]
     case = asked.cases(target(None))[0]
@@ -145,11 +145,11 @@ def test_one_that_hangs_is_ended_and_started_anew(runner, folder):
     ask(hangs)
 
 
-def test_one_that_dies_as_it_starts(runner, folder):
-    stillborn = runner("Stillborn")
-    assert stillborn.kind == "crashed"
+def test_one_that_dies_as_it_starts(worker, folder):
+    stillborn = worker("Stillborn")
+    assert stillborn.given_up.kind == "crashed"
     assert stillborn.column.problem.startswith("fakes:Stillborn: the worker died with status 3")
-    assert failure(stillborn) == ("crashed", stillborn.problem)
+    assert failure(stillborn) == ("crashed", str(stillborn.given_up))
     assert len(starts(folder)) == 1
 
 
@@ -160,43 +160,43 @@ def test_one_that_dies_as_it_starts(runner, folder):
         ("NoFramework", "subject fakes:NoFramework: fakes:NoFramework has no attribute "),
     ],
 )
-def test_one_that_cannot_be_loaded(runner, name, message):
+def test_one_that_cannot_be_loaded(worker, name, message):
     with pytest.raises(InputError) as found:
-        runner(name)
+        worker(name)
     assert str(found.value).startswith(message)
     assert "Traceback" not in str(found.value)
 
 
 def test_a_framework_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(module, "missing", lambda name: f"{name} not installed; run: pip")
-    jax = Runner("jax", "cpu", "f32", 60.0)
+    jax = Worker("jax", "cpu", "f32", 60.0)
     jax.start()
-    jax.meet()
-    assert (jax.kind, jax.problem) == ("missing", "jax: jax not installed; run: pip")
+    jax.wait()
+    assert (jax.given_up.kind, str(jax.given_up)) == ("missing", "jax: jax not installed; run: pip")
     assert (jax.column.framework, jax.column.facts) == ("jax", {})
-    assert failure(jax) == ("missing", jax.problem)
+    assert failure(jax) == ("missing", str(jax.given_up))
 
 
 @pytest.mark.parametrize("device", ["gpu", "tpu"])
-def test_a_device_that_is_not_there(runner, device):
-    found = runner("Good", device)
-    assert found.kind == "missing"
-    assert found.problem.startswith(f"fakes:Good: sees no {device.upper()}")
+def test_a_device_that_is_not_there(worker, device):
+    good = worker("Good", device)
+    assert good.given_up.kind == "missing"
+    assert str(good.given_up).startswith(f"fakes:Good: sees no {device.upper()}")
 
 
-def test_what_is_not_offered(runner):
-    shy = runner("Shy")
+def test_what_is_not_offered(worker):
+    shy = worker("Shy")
     asked = PROPERTIES["AGC-01"]
     case = asked.cases(target(None))[0]
     for _ in range(STRIKES + 1):
         with pytest.raises(WorkerError, match="fakes:Shy: Shy has no agc") as caught:
             ask(shy, case, asked.calls(case))
-        assert caught.value.kind == "not offered"
+        assert caught.value.kind == "no method"
     ask(shy)
 
 
-def test_a_fault_may_change_between_cases(runner):
-    good = runner("Good")
+def test_a_fault_may_change_between_cases(worker):
+    good = worker("Good")
     plain = ask(good)["y"]
     good.fault = "reply-zeros"
     assert not ask(good)["y"].any()
@@ -204,7 +204,7 @@ def test_a_fault_may_change_between_cases(runner):
     assert (ask(good)["y"] == plain).all()
 
 
-def test_a_case_of_an_unknown_property(runner):
-    good = runner("Good")
+def test_a_case_of_an_unknown_property(worker):
+    good = worker("Good")
     with pytest.raises(WorkerError, match="KeyError: 'X-01'"):
         ask(good, Case("X-01"), CALLS)

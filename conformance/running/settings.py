@@ -1,0 +1,65 @@
+"""The settings of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nfspec.arguments import MAX_SEED, number, one_of, whole
+from nfspec.errors import InputError
+
+MODES = ("f32", "tf32", "bf16", "f16")
+DEVICES = ("cpu", "gpu", "tpu")
+MOST_EXAMPLES = 1_000_000
+MAX_TIMEOUT = 1e6  # seconds
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run. They are recorded in the results.
+
+    Attributes:
+        source: Name or path of a spec; None for a general grid of shapes.
+        subjects: Names that `nfspec.conformance.subjects` knows; the name of a framework is nfspec
+            on it.
+        device: cpu, gpu or tpu.
+        modes: Modes of the arithmetic, some of f32, tf32, bf16, f16.
+        examples: Number of cases to draw for each property, besides the essential ones; a property
+            for which no more cases are worth drawing has the essential ones alone.
+        seed: Random seed of the cases.
+        properties: Ids of the properties to test; all if empty.
+        timeout: Seconds to wait for one reply.
+
+    Raises:
+        InputError: A value that cannot be used.
+    """
+
+    source: str | None = None
+    subjects: tuple[str, ...] = ("jax", "torch", "tensorflow")
+    device: str = "cpu"
+    modes: tuple[str, ...] = ("f32",)
+    examples: int = 25
+    seed: int = 0
+    properties: tuple[str, ...] = ()
+    timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        one_of("device", self.device, DEVICES)
+        for name, texts in (("subjects", self.subjects), ("modes", self.modes)):
+            _names(name, texts)
+            if not texts:
+                raise InputError(f"{name}: expected at least one; found none")
+        _names("properties", self.properties)
+        for mode in self.modes:
+            one_of("modes", mode, MODES)
+        if whole("examples", self.examples, 0) > MOST_EXAMPLES:
+            raise InputError(f"examples: expected at most {MOST_EXAMPLES:,}; found {self.examples}")
+        if whole("seed", self.seed, 0) > MAX_SEED:
+            raise InputError(f"seed: expected at most {MAX_SEED}; found {self.seed}")
+        number("timeout", self.timeout, 0.0, MAX_TIMEOUT, above=True)
+
+
+def _names(name: str, value: Sequence[object]) -> None:
+    """Require a tuple of texts; a text alone would be taken for its letters."""
+    if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
+        raise InputError(f"{name}: expected a tuple of names; found {value!r}")

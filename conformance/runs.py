@@ -1,0 +1,153 @@
+"""Complete runs: properties, known deviations, explanations and reports; or seeded faults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nfspec import files
+from nfspec.conformance import report
+from nfspec.conformance.cases.results import Results
+from nfspec.conformance.conventions.explain import explain
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.report.faults import faults_markdown
+from nfspec.conformance.running import deviations as known_deviations
+from nfspec.conformance.running.journal import JOURNAL
+from nfspec.conformance.running.kill import KillMatrix, kill_matrix
+from nfspec.conformance.running.limits import limits
+from nfspec.conformance.running.run import Progress, run
+from nfspec.conformance.running.settings import Settings
+from nfspec.errors import InputError
+from nfspec.outputs import alone, require_own
+
+FAULTS_JSON, FAULTS_MD = "faults.json", "FAULTS.md"
+
+
+def conform(
+    settings: Settings,
+    folder: str | Path | None = None,
+    *,
+    deviations: str | Path | None = None,
+    required: tuple[str, ...] = (),
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress = lambda results, status: None,
+) -> Results:
+    """Test implementations against the float64 reference, as `nfspec conform` does.
+
+    Args:
+        settings: What to run.
+        folder: Folder for the journal and for results.json, REPORT.md and report.html. Without one,
+            nothing is written.
+        deviations: A file of known deviations; the one that comes with nfspec if None.
+        required: Subjects without which a run has a problem.
+        resume: Go on with the run whose journal is in `folder`.
+        force: Replace an earlier run in `folder`.
+        progress: Told the results so far, and what is being done.
+
+    Returns:
+        The results, with verdict, problems and explanations.
+
+    Raises:
+        InputError, SpecError, DeviationError: The settings or files cannot be used, or `folder` has
+            files of an earlier run.
+        OSError: A file cannot be written; `filename` is its path.
+    """
+    out = None if folder is None else Path(folder)
+    entries = known_deviations.load(None if deviations is None else Path(deviations))
+    with _own(out, (JOURNAL, *report.FILES), resume, force):
+        results = run(settings, out, resume=resume, progress=progress)
+        left_out = set(PROPERTIES) - {info.id for info in results.properties}
+        today = datetime.now(UTC).date()
+        results.problems += known_deviations.apply(results, entries, today, left_out)
+        results.problems += [f"required: {reason}" for reason in absent(results, required)]
+        results.explanations += explain(settings, results, progress)
+        if out is not None:
+            report.write(results, out)
+    return results
+
+
+def absent(results: Results, required: tuple[str, ...]) -> list[str]:
+    """The required subjects that did not run, and why, a line for each."""
+    ran = {column.subject for column in results.columns}
+    return [
+        *(
+            f"{column.name}: {column.problem}"
+            for column in results.columns
+            if column.subject in required and column.problem
+        ),
+        *(f"{name}: not among the subjects" for name in required if name not in ran),
+    ]
+
+
+def seed_faults(
+    settings: Settings,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> KillMatrix:
+    """Prove that the properties can fail: seed every fault, find the detection limits, and write
+    faults.json and FAULTS.md.
+
+    Args:
+        settings: What to run; essential cases alone, faults in the first mode alone.
+        folder: Folder of the two files.
+        resume: Go on with the faults.json in `folder`.
+        force: Replace an earlier one in `folder`.
+        progress: Told what was done.
+
+    Raises:
+        InputError, SpecError: The settings cannot be used, or `folder` has files of an earlier run.
+        OSError: A file cannot be written; `filename` is its path.
+    """
+    out = Path(folder)
+    path = out / FAULTS_JSON
+
+    def save(matrix: KillMatrix, message: str) -> None:
+        progress(message)
+        files.write(path, matrix.to_json())
+
+    with _own(out, (FAULTS_JSON, FAULTS_MD), resume, force):
+        known = KillMatrix.read(path, settings) if resume else None
+        matrix = kill_matrix(settings, (), save, known)
+        matrix.limits = limits(settings, progress)
+        save(matrix, "done")
+        files.write(out / FAULTS_MD, faults_markdown(matrix))
+    return matrix
+
+
+@contextmanager
+def _own(out: Path | None, names: tuple[str, ...], resume: bool, force: bool) -> Iterator[None]:
+    """Hold a folder alone, if it has no files of an earlier run.
+
+    Args:
+        out: The folder; None for none.
+        names: The files of such a run, first the one that it always has.
+        resume, force: Whether an earlier run may be gone on with, or replaced.
+    """
+    if out is None:
+        if resume:
+            raise InputError("resume: expected the folder of the run; found none")
+        yield
+        return
+    _require_free(out, names, resume, force)
+    with alone(out):
+        _require_free(out, names, resume, force)  # it may have changed before it was held
+        yield
+
+
+def _require_free(out: Path, names: tuple[str, ...], resume: bool, force: bool) -> None:
+    """Refuse to begin where an earlier run, finished or not, or something else lies."""
+    if resume or force:
+        return
+    if there := [name for name in names if os.path.lexists(out / name)]:
+        raise InputError(
+            f"{out} holds {', '.join(there)} of an earlier run, left as it is; go on with "
+            "--resume, start anew with --force, or give another --out"
+        )
+    require_own(out, names[0], force)

@@ -1,0 +1,44 @@
+"""`nfspec replay`: one case of a conformance run again, with its bound term by term."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nfspec.arguments import one_of
+from nfspec.cli.options import parse_subjects
+from nfspec.compilation import BACKENDS
+from nfspec.console import print_lines
+
+
+def replay(
+    case: Annotated[
+        str, typer.Argument(help="A case, one line of JSON; a report has one for every cell.")
+    ],
+    backends: Annotated[
+        str, typer.Option(help="Test nfspec on these frameworks, a list with commas.")
+    ] = ",".join(BACKENDS),
+    subject: Annotated[
+        list[str] | None,
+        typer.Option(help="Test this instead of nfspec; see `nfspec conform`. May be repeated."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="The device: cpu, gpu or tpu.")] = "cpu",
+    fault: Annotated[str, typer.Option(help="Inject the fault of this name.")] = "",
+) -> None:
+    """Run one case and print the bound term by term.
+
+    Exit status 0 if every subject is within its bound, 1 if one is not, 2 if none answered.
+
+    A --subject is code, which is imported and run: test only what you trust. Nothing in a case is
+    run, whoever wrote it.
+    """
+    from nfspec.conformance.running.replay import replay as run_case
+    from nfspec.conformance.running.replay import status
+    from nfspec.conformance.running.settings import DEVICES
+
+    one_of("--device", device, DEVICES)
+    replayed = run_case(case, parse_subjects(subject, backends), device, fault)
+    texts = (f"{each.column}: {each.verdict}\n{each.text}" for each in replayed)
+    print_lines(["\n\n".join(texts)])
+    raise typer.Exit(status(replayed))
