@@ -24,7 +24,7 @@ class Fault:
     """One mistake.
 
     Attributes:
-        name: As on the command line and in the kill matrix.
+        name: Its name on the command line and in the kill matrix.
         what: The mistake, in a few words.
         first: Properties to try before the others; a hint to save time, not a claim.
         equivalent: Why no property can kill it; empty if one should kill it.

@@ -43,7 +43,7 @@ def image(op: p.WSConv | p.Pool) -> tuple[int, ...]:
 
 
 def signs(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """As many 1 as -1 for each output channel, and a 0 where that leaves one over."""
+    """Draw as many 1 as -1 for each output channel, and a 0 where that leaves one over."""
     n = int(np.prod(shape[:-1]))
     column = np.resize([1.0, -1.0], n)
     if n % 2:

@@ -33,7 +33,7 @@ GRID = 2.0**-12  # kernels are multiples of it, so that adding a power of two to
 
 
 def _difference(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
-    """How far the second output is from the first."""
+    """The second output less the first."""
     if not {"y0", "y1"} <= set(outputs):
         return {}
     return {"difference": outputs["y1"].astype(np.float64) - outputs["y0"]}

@@ -182,7 +182,7 @@ def _alone(case: Case) -> list[Arrays]:
 
 
 def _apart(case: Case, calls: list[Arrays], outputs: Outputs) -> Outputs:
-    """How far the logits of images by themselves are from those of their batch."""
+    """The logits of images by themselves, less those of their batch."""
     names = [f"{i}/logits" for i in range(len(calls))]
     if not set(names) <= set(outputs):
         return {}

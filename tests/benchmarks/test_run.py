@@ -170,10 +170,10 @@ def test_every_work_has_contestants_and_every_contestant_a_maker():
 
 @pytest.mark.parametrize("work", WORKS)
 def test_every_peer_takes_part(work):
-    found = contestants(work, ("jax", "torch", "tensorflow"), ("timm", "optax"))
-    names = [c.name for c in found]
-    assert len(names) == len(set(names)) and found
-    assert all(c.peer is None or c.peer in names for c in found)
+    several = contestants(work, ("jax", "torch", "tensorflow"), ("timm", "optax"))
+    names = [c.name for c in several]
+    assert len(names) == len(set(names)) and several
+    assert all(c.peer is None or c.peer in names for c in several)
     alone = contestants(work, ("torch",), ())
     assert all(c.peer is None and c.backend == "torch" for c in alone)
 
@@ -217,8 +217,8 @@ def test_a_small_run(tmp_path):
     result = CliRunner().invoke(app, [*arguments, *options])
     assert result.exit_code == 0, result.output
     assert "torch folded" in result.output and "memory grew by" in result.output
-    found = json.loads((tmp_path / "results.json").read_text())["results"]
-    assert not [r for r in found if r["error"]]
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert not [r for r in results if r["error"]]
     assert (tmp_path / "bench.png").stat().st_size > 1000 and (tmp_path / "BENCH.md").exists()
 
 

@@ -28,9 +28,9 @@ def sigmoid(x):
     return np.where(x >= 0, np.float32(1.0), e) / (np.float32(1.0) + e)
 
 
-def ratio(found, exact, terms):
+def ratio(computed, exact, terms):
     """The largest error / bound; 0 where both are 0."""
-    error = np.abs(np.asarray(found, np.float64) - exact)
+    error = np.abs(np.asarray(computed, np.float64) - exact)
     bound = sum(terms.values(), start=np.zeros(exact.shape))
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.where(error == 0.0, 0.0, error / bound).max())

@@ -64,26 +64,26 @@ def test_alpha_off_by_a_thousandth_is_far_outside(exact, band):
             for op in PLAN.ops
         ),
     )
-    found = forward(plan=wrong)
-    ratios = {name: rms(found[name] - exact[name]) / width for name, width in band.items()}
+    outputs = forward(plan=wrong)
+    ratios = {name: rms(outputs[name] - exact[name]) / width for name, width in band.items()}
     assert ratios.pop("stem") == 0.0
     assert min(ratios.values()) > 10.0, ratios
 
 
 def test_one_number_for_an_output_or_one_for_each_element(exact):
-    found = bands(forward, exact, FULL, 2, elementwise=frozenset({"logits"}))
-    assert found["logits"].shape == exact["logits"].shape
-    assert found["pool"].shape == ()
+    widths = bands(forward, exact, FULL, 2, elementwise=frozenset({"logits"}))
+    assert widths["logits"].shape == exact["logits"].shape
+    assert widths["pool"].shape == ()
     both = bands(forward, exact, FULL, 2)
-    assert rms(found["logits"]) == pytest.approx(both["logits"])
+    assert rms(widths["logits"]) == pytest.approx(both["logits"])
 
 
 def test_sigma_is_the_rms_of_the_distances():
     """Runs off by 1 and by 7: a sigma of 5."""
     gaps = {rounding(seed, FULL).rng.random(): gap for seed, gap in ((0, 1.0), (1, 7.0))}
     exact = {"y": np.zeros(4)}
-    found = bands(lambda noise: {"y": exact["y"] + gaps[noise.rng.random()]}, exact, FULL, 2)
-    assert found["y"] == pytest.approx(SIGMAS * 5.0)
+    widths = bands(lambda noise: {"y": exact["y"] + gaps[noise.rng.random()]}, exact, FULL, 2)
+    assert widths["y"] == pytest.approx(SIGMAS * 5.0)
 
 
 def test_the_same_bits_each_time(exact, band):

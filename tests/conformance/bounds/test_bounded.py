@@ -34,8 +34,8 @@ SLACK = 1.0 + 1e-5
 
 
 def test_terms_of_the_same_label_add():
-    found = together({"a": np.array(1.0), "b": np.array(2.0)}, {"a": np.array(3.0)})
-    assert {label: float(term) for label, term in found.items()} == {"a": 4.0, "b": 2.0}
+    terms = together({"a": np.array(1.0), "b": np.array(2.0)}, {"a": np.array(3.0)})
+    assert {label: float(term) for label, term in terms.items()} == {"a": 4.0, "b": 2.0}
 
 
 def test_terms_scaled():
@@ -57,25 +57,25 @@ def test_errors_pass_on(name):
     worst = 0.0
     for _ in range(20):
         a, b = drawn(5, 7), drawn(5, 7, label="b")
-        found = bounded(a, b)
-        np.testing.assert_array_equal(found.value, plain(a.value, b.value))
-        worst = max(worst, ratio(plain(off(a), off(b)), found.value, found.terms))
+        both = bounded(a, b)
+        np.testing.assert_array_equal(both.value, plain(a.value, b.value))
+        worst = max(worst, ratio(plain(off(a), off(b)), both.value, both.terms))
     assert 0.9 <= worst <= SLACK
 
 
 def test_rounding_is_a_term_of_its_own():
     x = drawn(50)
-    found = x.rounded("store", 2.0**-8, times=2.0, least=1e-3)
-    np.testing.assert_array_equal(found.terms["a"], x.terms["a"])
-    np.testing.assert_allclose(found.terms["store"], 2.0**-7 * np.abs(x.value) + 1e-3)
+    stored = x.rounded("store", 2.0**-8, times=2.0, least=1e-3)
+    np.testing.assert_array_equal(stored.terms["a"], x.terms["a"])
+    np.testing.assert_allclose(stored.terms["store"], 2.0**-7 * np.abs(x.value) + 1e-3)
     once = Bounded(x.value).rounded("store", 2.0**-8)
     assert 0.5 <= ratio(truncated(x.value, 7), x.value, once.terms) <= 1.0
 
 
 def test_errors_pass_through_a_function():
     x = drawn(50)
-    found = x.function(np.sin(x.value), np.cos(x.value), "sin", np.zeros(50))
-    assert 0.99 <= ratio(np.sin(off(x)), found.value, found.terms) <= SLACK
+    sine = x.function(np.sin(x.value), np.cos(x.value), "sin", np.zeros(50))
+    assert 0.99 <= ratio(np.sin(off(x)), sine.value, sine.terms) <= SLACK
 
 
 def test_moving_elements_moves_their_terms():
@@ -89,20 +89,20 @@ def test_moving_elements_moves_their_terms():
 def test_errors_pass_through_a_matrix_product():
     """Independent ones: their root of a sum of squares, 8 deviations of which are in a bound."""
     a, b = drawn(30, 40), drawn(40, 20, label="b")
-    found = product(a, b, "sum", EXACT)
-    np.testing.assert_array_equal(found.value, a.value @ b.value)
+    matrix = product(a, b, "sum", EXACT)
+    np.testing.assert_array_equal(matrix.value, a.value @ b.value)
     for one, other in ((off(a), b.value), (a.value, off(b))):
         label = "b" if other is not b.value else "a"
-        worst = ratio(one @ other, found.value, {label: found.terms[label]})
+        worst = ratio(one @ other, matrix.value, {label: matrix.terms[label]})
         assert 2.0 <= worst <= 8.0
-    assert not found.terms["sum"].any()
+    assert not matrix.terms["sum"].any()
 
 
 def test_errors_pass_through_a_mean():
     x = drawn(4, 6, 6, 50)
-    found = mean_over_image(x, "mean", EXACT)
-    np.testing.assert_allclose(found.value, x.value.mean(axis=(1, 2)), rtol=1e-12)
-    assert 2.0 <= ratio(off(x).mean(axis=(1, 2)), found.value, {"a": found.terms["a"]}) <= 8.0
+    mean = mean_over_image(x, "mean", EXACT)
+    np.testing.assert_allclose(mean.value, x.value.mean(axis=(1, 2)), rtol=1e-12)
+    assert 2.0 <= ratio(off(x).mean(axis=(1, 2)), mean.value, {"a": mean.terms["a"]}) <= 8.0
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -63,9 +63,9 @@ def test_float32_stays_within(clip, regime):
         expected, fraction = training.clip(w["gradient"], w["parameter"], clip.rule)
         np.testing.assert_array_equal(y, expected)
         assert clipped.mean() == fraction
-        found = clip32(clip, **a)
-        assert found.dtype == F
-        assert ratio(found, y, terms) <= 1.0
+        result = clip32(clip, **a)
+        assert result.dtype == F
+        assert ratio(result, y, terms) <= 1.0
 
 
 @pytest.mark.parametrize("mode", ["bf16", "f16"])
@@ -73,9 +73,9 @@ def test_narrow_gradients(mode):
     """Stored in few bits, clipped by norms in float32."""
     a = arrays(KERNEL, "some", mode=mode)
     y, terms, _ = bounds.clip(*wide(a).values(), KERNEL.rule, MODES[mode])
-    found = narrow(clip32(KERNEL, **a), mode)
+    clipped = narrow(clip32(KERNEL, **a), mode)
     # float16 flushes, on some devices, what lies below 2^-14: these gradients are hardly larger.
-    assert {"bf16": 0.3, "f16": 0.0}[mode] < ratio(found, y, terms) <= 1.0
+    assert {"bf16": 0.3, "f16": 0.0}[mode] < ratio(clipped, y, terms) <= 1.0
 
 
 def test_the_bound_is_not_vacuous():
@@ -158,8 +158,8 @@ def test_a_step_in_float32(decay, nesterov):
         g = clip32(KERNEL, a["gradient"], a["parameter"]) + F(decay) * a["parameter"]
         buffer = F(recipe.momentum) * a["momentum"] + g
         step = g + F(recipe.momentum) * buffer if nesterov else buffer
-        found = {"parameter": a["parameter"] - F(RATE) * step, "momentum": buffer}
-        ratios = {name: ratio(found[name], *exact[name]) for name in exact}
+        computed = {"parameter": a["parameter"] - F(RATE) * step, "momentum": buffer}
+        ratios = {name: ratio(computed[name], *exact[name]) for name in exact}
         assert 1 / 20 <= min(ratios.values()) <= max(ratios.values()) <= 1.0, ratios
 
 
@@ -181,8 +181,8 @@ def test_a_wrong_step_is_beyond(mistake):
     exact = bound_of_step(w)
     g, _ = training.clip(w["gradient"], w["parameter"], KERNEL.rule)
     after, buffer = WRONG_STEPS[mistake](g, w["parameter"], w["momentum"])
-    found = {"parameter": after, "momentum": buffer}
-    assert max(ratio(found[name], *exact[name]) for name in exact) > 1.0
+    computed = {"parameter": after, "momentum": buffer}
+    assert max(ratio(computed[name], *exact[name]) for name in exact) > 1.0
 
 
 def test_a_step_is_the_references():

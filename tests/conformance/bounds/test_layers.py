@@ -25,8 +25,7 @@ FULL = MODES["f32"]
 SEEDS = range(3)
 GRID = target(None)
 ACTIVATIONS, POOLS = GRID.of(p.Activation), GRID.of(p.Pool)
-SES, ECAS = GRID.of(p.SqueezeExcite), GRID.of(p.ECA)
-DENSE = p.Dense("op", ("x",), 96, 10, 1.0)
+SES, ECAS, DENSE = GRID.of(p.SqueezeExcite), GRID.of(p.ECA), p.Dense("op", ("x",), 96, 10, 1.0)
 F = np.float32
 
 _erf = np.vectorize(math.erf, otypes=[np.float32])
@@ -175,8 +174,8 @@ def test_activations(mode, op, regime):
     for seed in SEEDS:
         x = arrays("ACT-01", op, regime, seed)["x"]
         exact, terms = bounds.activation(op, x.astype(np.float64), MODES[mode])
-        found = narrow(activation(op, narrow(x, mode)), mode)
-        worst = max(worst, ratio(found, exact, terms))
+        y = narrow(activation(op, narrow(x, mode)), mode)
+        worst = max(worst, ratio(y, exact, terms))
     assert worst <= 1.0
     if op.kind != "identity" and regime == "normal":
         assert worst >= 1 / 40
@@ -210,9 +209,9 @@ def test_activation_gradients(op, regime):
     for seed in SEEDS:
         a = arrays("ACT-02", op, regime, seed)
         dx, terms = bounds.activation_gradient(op, *wide(a).values(), FULL)
-        found = activation_gradient(op, a["dy"], a["x"])
-        assert found.dtype == F
-        assert ratio(found, dx, terms) <= 1.0
+        computed = activation_gradient(op, a["dy"], a["x"])
+        assert computed.dtype == F
+        assert ratio(computed, dx, terms) <= 1.0
         # Far into a tail the slope is what is left of 1 - 1.
         assert regime != "normal" or ratio(dx * (1 + 1e-4), dx, terms) > 1.0
 
@@ -242,8 +241,8 @@ def test_pool_gradients(op):
     for seed in SEEDS:
         a = arrays("POOL-02", op, "normal", seed)
         dx, terms = bounds.pool_gradient(op, *wide(a).values(), FULL)
-        found = derivatives.pool(op, a["dy"], a["x"]).astype(F)
-        assert ratio(found, dx, terms) <= 1.0
+        computed = derivatives.pool(op, a["dy"], a["x"]).astype(F)
+        assert ratio(computed, dx, terms) <= 1.0
         assert ratio(dx * (1 + 1e-5), dx, terms) > 1.0
 
 
@@ -274,11 +273,11 @@ def test_squeeze_and_excitation_gradients(op, regime):
         w = wide(a)
         exact = bounds.squeeze_excite_gradient(op, w["dy"], w["x"], values(w), FULL)
         by_hand = dict(zip(exact, derivatives.squeeze_excite(op, *w.values()), strict=True))
-        found = squeeze_excite_gradient(op, *a.values())
+        computed = squeeze_excite_gradient(op, *a.values())
         for name, (value, terms) in exact.items():
             size = np.abs(value).max()
             np.testing.assert_allclose(value, by_hand[name], rtol=1e-11, atol=1e-13 * size)
-            assert ratio(found[name], value, terms) <= 1.0, name
+            assert ratio(computed[name], value, terms) <= 1.0, name
 
 
 def _mean_without_a_row(op, x, v):
@@ -322,11 +321,11 @@ def test_eca_gradients(op, regime):
         w = wide(a)
         exact = bounds.eca_gradient(op, *w.values(), FULL)
         by_hand = dict(zip(exact, derivatives.eca(op, *w.values()), strict=True))
-        found = eca_gradient(op, *a.values())
+        computed = eca_gradient(op, *a.values())
         for name, (value, terms) in exact.items():
             size = np.abs(value).max()
             np.testing.assert_allclose(value, by_hand[name], rtol=1e-11, atol=1e-13 * size)
-            assert ratio(found[name], value, terms) <= 1.0, name
+            assert ratio(computed[name], value, terms) <= 1.0, name
             assert ratio(1.001 * value, value, terms) > 1.0, name
 
 
@@ -346,14 +345,14 @@ def test_dense_gradients(regime):
     a = arrays("FC-02", DENSE, regime)
     w = wide(a)
     exact = bounds.dense_gradient(DENSE, w["dy"], w["x"], w["kernel"], FULL)
-    found = {
+    computed = {
         "x": matmul(a["dy"], np.ascontiguousarray(a["kernel"].T)),
         "kernel": matmul(np.ascontiguousarray(a["x"].T), a["dy"]),
         "bias": summed(a["dy"]),
     }
-    assert set(found) == set(exact)
+    assert set(computed) == set(exact)
     for name, (value, terms) in exact.items():
-        assert ratio(found[name], value, terms) <= 1.0, name
+        assert ratio(computed[name], value, terms) <= 1.0, name
         assert ratio(1.0001 * value, value, terms) > 1.0, name
 
 

@@ -58,8 +58,8 @@ def test_other_orders_stay_within(n):
     while len(pairwise) > 1:
         pairwise = np.concatenate([pairwise[0::2][: len(pairwise) // 2] + pairwise[1::2],
                                    pairwise[len(pairwise) // 2 * 2 :]])  # fmt: skip
-    for found in (backwards, pairwise[0]):
-        assert (np.abs(found - terms.sum(axis=0)) <= bound).all()
+    for total in (backwards, pairwise[0]):
+        assert (np.abs(total - terms.sum(axis=0)) <= bound).all()
 
 
 @pytest.mark.parametrize("bits", [10, 7])

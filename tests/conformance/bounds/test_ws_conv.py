@@ -132,9 +132,9 @@ def bound(op, a, precision=FULL):
 def test_float32_stays_within(op, regime):
     a = arrays(op, regime)
     y, terms, _ = bound(op, wide(a))
-    found = forward(op, a)
-    assert found.dtype == np.float32
-    assert ratio(found, y, terms) <= 1.0
+    computed = forward(op, a)
+    assert computed.dtype == np.float32
+    assert ratio(computed, y, terms) <= 1.0
 
 
 @pytest.mark.parametrize("regime", CONV_REGIMES)
@@ -143,9 +143,9 @@ def test_float32_gradients_stay_within(op, regime):
     a = arrays(op, regime)
     w = wide(a)
     exact, _ = bounds.gradients(op, w["dy"], w["x"], w["kernel"], w["gain"], FULL)
-    found = gradients(op, a)
-    assert {name: value.dtype for name, value in found.items()} == dict.fromkeys(exact, np.float32)
-    ratios = {name: ratio(found[name], *exact[name]) for name in exact}
+    computed = gradients(op, a)
+    assert {name: v.dtype for name, v in computed.items()} == dict.fromkeys(exact, np.float32)
+    ratios = {name: ratio(computed[name], *exact[name]) for name in exact}
     assert max(ratios.values()) <= 1.0, ratios
 
 
@@ -186,9 +186,9 @@ def test_exact_values_are_the_references(op):
     expected = ops.conv(a["x"], kernel, op.stride, op.groups, op.padding) + a["bias"]
     np.testing.assert_allclose(s.kernel, kernel, rtol=1e-13)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
-    found, _ = bounds.gradients(op, a["dy"], a["x"], a["kernel"], a["gain"], FULL)
+    by_argument, _ = bounds.gradients(op, a["dy"], a["x"], a["kernel"], a["gain"], FULL)
     exact = derivatives.ws_conv(op, a["dy"], a["x"], a["kernel"], a["gain"])
-    for (name, (value, _)), want in zip(found.items(), exact, strict=True):
+    for (name, (value, _)), want in zip(by_argument.items(), exact, strict=True):
         size = np.abs(want).max()
         np.testing.assert_allclose(value, want, rtol=1e-12, atol=1e-13 * size, err_msg=name)
 
@@ -217,8 +217,8 @@ def test_a_mistake_is_beyond(mistake, rule):
     other = wrong.get("op", op)
     kernel = ops.standardise(other, a["kernel"], wrong.get("gain", a["gain"]))
     kernel = wrong.get("standard", kernel)
-    found = ops.conv(a["x"], kernel, op.stride, op.groups, op.padding) + a["bias"]
-    assert ratio(found, y, terms) > 1.0
+    wrong = ops.conv(a["x"], kernel, op.stride, op.groups, op.padding) + a["bias"]
+    assert ratio(wrong, y, terms) > 1.0
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -226,9 +226,9 @@ def test_a_mistake_in_a_gradient_is_beyond(rule):
     """No gradient through the mean, or none through the variance."""
     op = SMALL[rule]
     a = wide(arrays(op, "normal"))
-    found, s = bounds.gradients(op, a["dy"], a["x"], a["kernel"], a["gain"], FULL)
+    by_argument, s = bounds.gradients(op, a["dy"], a["x"], a["kernel"], a["gain"], FULL)
     _, g = derivatives.conv(a["dy"], a["x"], s.kernel, op.stride, op.groups, op.padding)
-    exact, terms = found["kernel"]
+    exact, terms = by_argument["kernel"]
     without_mean = exact + (s.scale * g).mean(axis=OVER)
     along = (g * s.centred).sum(axis=OVER) / (s.centred**2).sum(axis=OVER)
     without_variance = exact + s.scale * s.sensitivity * along * s.centred
@@ -282,8 +282,8 @@ def test_constant_kernels(rule, value):
     y, terms, s = bound(op, a)
     np.testing.assert_allclose(y, a["bias"] + np.zeros_like(y), atol=1e-10)
     assert s.active.all()
-    found, _ = bounds.gradients(op, a["dy"], a["x"], a["kernel"], a["gain"], FULL)
-    for exact, of in ((y, terms), *found.values()):
+    by_argument, _ = bounds.gradients(op, a["dy"], a["x"], a["kernel"], a["gain"], FULL)
+    for exact, of in ((y, terms), *by_argument.values()):
         assert np.isfinite(exact).all()
         assert all(np.isfinite(term).all() for term in of.values())
 

@@ -12,7 +12,7 @@ from specs import HEAD, write
 
 def conventions(plan):
     """What two networks of one kind have in common, whatever their width."""
-    found = set()
+    kinds = set()
     for op in plan.ops:
         match op:
             case p.WSConv():
@@ -29,8 +29,8 @@ def conventions(plan):
                 kept = (op.skip_gain, op.skip_gain_init)
             case _:
                 continue
-        found.add((type(op).__name__, *kept))
-    return found
+        kinds.add((type(op).__name__, *kept))
+    return kinds
 
 
 @pytest.mark.parametrize("name", nfspec.variants())
