@@ -22,12 +22,35 @@ FOLDERS = {  # the longest first
     "nfspec": ROOT / "nfspec",
 }
 # What the README uses: users' code breaks if one of these goes.
-PROMISED = """
-agc backends.callbacks.ClipFraction backends.jax.agc backends.register backends.tensorflow.agc
-backends.torch.agc compile conformance.subjects count fold init load names_of params_of recipe
-reference.forward reference.train_step resolve sam to_grey unfold variants weights.from_deepmind
-weights.from_timm weights.load weights.save weights.to_timm
-""".split()
+PROMISED = [
+    "agc",
+    "backends.callbacks.ClipFraction",
+    "backends.jax.agc",
+    "backends.register",
+    "backends.tensorflow.agc",
+    "backends.torch.agc",
+    "compile",
+    "conformance.subjects",
+    "count",
+    "fold",
+    "init",
+    "load",
+    "names_of",
+    "params_of",
+    "recipe",
+    "reference.forward",
+    "reference.train_step",
+    "resolve",
+    "sam",
+    "to_grey",
+    "unfold",
+    "variants",
+    "weights.from_deepmind",
+    "weights.from_timm",
+    "weights.load",
+    "weights.save",
+    "weights.to_timm",
+]
 FILES = {"nfspec.schema.json"}  # dotted, and not names
 NAME = re.compile(r"(?<![\w./-])nfspec(?:\.[A-Za-z_]\w*)+")
 IMPORT = re.compile(r"^from (nfspec[\w.]*) import ([\w, ]+)", re.M)
