@@ -1,7 +1,7 @@
-"""Every error that nfspec raises on purpose, and how one is printed.
+"""The errors that nfspec raises on purpose, and the text of each.
 
-Bad input of any kind ends in one of these, with all that is wrong in one go; the command line
-prints the message and exits with status 2.
+Bad input of any kind ends in one of these, with every problem at once; the command line prints the
+message and exits with status 2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Problem:
     Attributes:
         code: Short stable identifier, such as `SPEC-UNKNOWN-KEY`.
         path: Dotted path of the field, such as `stages.group_width[1]`; empty for the whole file.
-        message: A sentence with what is wrong, what was expected, and what to do.
+        message: A sentence that says the problem, the expected value, and what to do.
         file: The file as the user named it; empty when the spec did not come from a file.
         line: 1-based; 0 when unknown.
         column: 1-based, in characters; 0 when unknown.
@@ -42,7 +42,7 @@ class Problem:
 
 
 class SpecError(NfspecError):
-    """A spec that cannot be read or cannot work. `problems` lists everything found."""
+    """A spec that cannot be read or cannot work. `problems` lists every problem."""
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(problems)

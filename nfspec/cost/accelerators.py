@@ -31,10 +31,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What one device can do at best.
+    """The peak figures of one device.
 
     Attributes:
-        name: As the command line has it.
+        name: Its name on the command line.
         narrow_flops: Multiplications and additions in bfloat16 or float16 a second, zeros not
             skipped ("dense").
         flops: The same in float32, as frameworks multiply it where nothing else is asked for: TF32
@@ -47,8 +47,8 @@ class Accelerator:
         units: Tiles in work at a time; a GPU's multiprocessors.
         source: Source of these figures.
         timings: Steps that were measured on it.
-        precision: In which.
-        devices: On how many, with gradients summed over all.
+        precision: Precision of these steps.
+        devices: Number of devices that ran them, with gradients summed over all.
         splits: Whether a batch that did not fit was accumulated from micro-batches, rather than
             parts of it recomputed.
         timings_source: Source of the timed steps.

@@ -80,7 +80,7 @@ def training_shapes(plan: Plan, size: int | None) -> dict[str, Shape]:
 
 
 def _reads_its_input_again(op: Operation) -> bool:
-    """Whether the backward pass of an operation reads what the operation read.
+    """Tell whether the backward pass of an operation reads the operation's input.
 
     It does where the operation is not linear, or has parameters.
     """

@@ -118,7 +118,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How much of the roofline a device reaches, and how wrong that is.
+    """The share of the roofline that a device reaches, and the error of that figure.
 
     Attributes:
         efficiency: Seconds at the peaks over seconds.

@@ -21,13 +21,13 @@ from PIL import Image, ImageOps
 
 from nfspec.errors import InputError
 
-AREA = (0.08, 1.0)  # of a crop, as a share of its image
+AREA = (0.08, 1.0)  # area of a crop, as a share of its image
 ASPECT = (3 / 4, 4 / 3)  # width over height of a crop
 COVERED = 0.1  # least share of the object to be seen, which is the image: stricter than AREA
 ATTEMPTS = 10
 MARGIN = 32  # px around the centre crop that is taken after that
 TOP = 10.0  # the nominal top of the scale of magnitudes
-FILL = 128  # of pixels that nothing moves to, and of what is cut out
+FILL = 128  # value of pixels that nothing moves to, and of those that are cut out
 LUMA = (0.2989, 0.5870, 0.1140)
 
 

@@ -159,7 +159,7 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _deep(image: Image.Image) -> bool:
-    """Whether Pillow decodes more than 8 bits a channel, by what it tells its decoder."""
+    """Tell whether Pillow decodes more than 8 bits a channel, from its decoder's arguments."""
     told = [tile[3] for tile in getattr(image, "tile", ())]
     if image.format == "PPM":  # the mode, and the largest number where that is not 255
         return any(isinstance(how, tuple) and int(how[1]) > 255 for how in told)

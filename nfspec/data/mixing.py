@@ -25,7 +25,7 @@ MixKind = Literal["mixup", "cutmix"]
 
 
 def mix_kind(place: int, batch: int, recipe: Recipe) -> MixKind | None:
-    """How an image of a batch is made of two.
+    """The recipe by which an image of a batch is made of two.
 
     Args:
         place: Place of the image in its batch, from 0.

@@ -1,4 +1,4 @@
-"""Where labelled images come from: a folder of class folders, or scikit-learn's digits."""
+"""Sources of labelled images: a folder of class folders, or scikit-learn's digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where two specs differ, field by field, once what they extend is merged in.
+"""Differences between two specs, field by field, after the specs that they extend are merged in.
 
 A column written as one value and the same column at full length are the same. `name`, `source` and
 the schema's version are not compared.

@@ -23,7 +23,7 @@ Rounding = Literal["floor", "nearest"]
 
 
 def _tag(value: Any) -> str:
-    """Which member of a union a value is meant to be, so that an error speaks of that one only."""
+    """Tag of the union member that a value is meant to be, so that an error names that one only."""
     if isinstance(value, str):
         return "word"
     return "list" if isinstance(value, list | tuple) else "number"
@@ -49,7 +49,7 @@ Factor = Annotated[float, Field(gt=0, le=1_000)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
 Finite = Annotated[float, Field(ge=-1e6, le=1e6)]
-BlockBetas = Column[Finite]  # of one stage: a number, or one for each block
+BlockBetas = Column[Finite]  # betas of one stage: a number, or one for each block
 Beta = Annotated[
     Annotated[Literal["auto"], Tag("word")]
     | Annotated[Finite, Tag("number")]

@@ -1,4 +1,4 @@
-"""From a name or a file to a `Spec`: `extends`, merging, and errors that say where.
+"""From a name or a file to a `Spec`: `extends`, merging, and errors with their places.
 
 A file may extend one parent, a built-in spec by name or a file by path. Tables merge, everything
 else replaces. Whatever is in the files, and whoever wrote them, ends in a Spec or a SpecError.
@@ -35,7 +35,7 @@ MAX_MISSING = 20
 
 @cache
 def _builtin() -> dict[str, Path]:
-    """Name to file of what comes with nfspec; a dialect's name is without its folder."""
+    """Name to file of each spec that comes with nfspec; a dialect's name has no folder."""
     files = (p.relative_to(VARIANTS) for p in VARIANTS.rglob("*.toml"))
     return {p.with_suffix("").as_posix().removeprefix("dialects/"): VARIANTS / p for p in files}
 
@@ -90,7 +90,7 @@ def _parent_file(layer: Layer, name: str, root: Path) -> Path:
 
 
 def _parent(layer: Layer, root: Path) -> str | Path | None:
-    """What a layer extends: a built-in spec's name, a file's path, or nothing."""
+    """The spec that a layer extends: a built-in one's name, a file's path, or None."""
     name = layer.data.get("extends")
     if name is None or (isinstance(name, str) and name in _builtin()):
         return name
@@ -109,7 +109,7 @@ def _open(target: str | Path) -> Layer:
 
 
 def _chain(source: str | Path) -> tuple[list[Layer], list[Problem]]:
-    """A spec and what it extends, the base first, as far as can be read; and what hinders it."""
+    """A chain as far as it can be read, the base first, and the problems that end it."""
     first = str(source) if str(source) in _builtin() else Path(source)
     if isinstance(first, Path) and first.suffix != ".toml":
         raise SpecError([Problem("SPEC-NAME", "", _unknown_name(str(source)))])
@@ -149,7 +149,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _spec_of(chain: list[Layer]) -> Layer:
-    """The spec that was asked for, without what is put over it."""
+    """The spec that was asked for, without the layers put over it."""
     return [layer for layer in chain if not layer.over][-1]
 
 
@@ -179,7 +179,7 @@ def merge(chain: list[Layer]) -> tuple[dict[str, Any], dict[Key, Layer]]:
 
 
 def layers(source: str | Path) -> list[Layer]:
-    """Read a spec and what it extends, the base first.
+    """Read a spec and the specs that it extends, the base first.
 
     Raises:
         SpecError: As `load`, for anything found before the fields are looked at.
@@ -217,9 +217,9 @@ def _missing(absent: list[Finding], chain: list[Layer]) -> list[Problem]:
 def _check(
     chain: list[Layer], problems: list[Problem], stand_ins: frozenset[Key] = frozenset()
 ) -> Spec | None:
-    """Add what is wrong with the fields of a chain to `problems`.
+    """Add the problems with the fields of a chain to `problems`.
 
-    A bad value is reported and left out, and the rest looked at with what the parent says in its
+    A bad value is reported and left out, and the rest is checked with the parent's value in its
     place, so that one mistake does not hide another. `stand_ins` are the paths of such values.
     """
     merged, owner = merge(chain)
@@ -263,7 +263,7 @@ def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
         The spec, every field stated, known to resolve.
 
     Raises:
-        SpecError: With everything that is wrong at once.
+        SpecError: With every problem at once.
         InputError: The source is neither text nor a path.
     """
     if not isinstance(source, str | Path):
@@ -271,7 +271,9 @@ def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
     chain, problems = _chain(source)
     for layer in over:
         problems += (
-            layer.problem("SPEC-EXTENDS", (key,), "what replaces values has no name and no parent")
+            layer.problem(
+                "SPEC-EXTENDS", (key,), "a file that replaces values has no name and no parent"
+            )
             for key in ("extends", *NOT_INHERITED)
             if key in layer.data
         )
@@ -285,7 +287,7 @@ def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
 
 
 def given(label: str, values: Mapping[Key, Any]) -> Layer:
-    """Values that were not written in a file, for `load` to take over those of a spec.
+    """Values that are in no file, as a layer that `load` puts over a spec.
 
     Args:
         label: Name of their source, for errors.

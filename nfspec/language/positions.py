@@ -1,4 +1,4 @@
-"""Where each key and value of a TOML text stands, which `tomllib` does not say.
+"""Positions of the keys and values of a TOML text, which `tomllib` does not give.
 
 Only called on text that `tomllib` has accepted, so it need not report errors itself.
 """

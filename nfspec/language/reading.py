@@ -1,4 +1,4 @@
-"""One spec file, from bytes to a `Layer`: what it says and where, before its fields are looked at.
+"""Read one spec file into a `Layer`: its data and their places, before its fields are checked.
 
 Files from strangers end in a Layer or a SpecError, quickly: size, line shape, digits and nesting
 are limited.
@@ -33,18 +33,18 @@ _PLAINER = {
 
 @dataclass(eq=False)
 class Layer:
-    """One file of an `extends` chain: how errors name it, what it says, and where.
+    """One file of an `extends` chain: its name in errors, its data, and their places.
 
     Two layers may bear one label (a file of the user's called as a built-in spec is), so they are
     told apart by identity.
     """
 
     label: str
-    directory: Path | None  # what paths in it are relative to; None for a built-in spec
+    directory: Path | None  # paths in it are relative to this; None for a built-in spec
     size: int  # bytes
     data: dict[str, Any]
     places: dict[Key, tuple[int, int]]
-    over: bool = False  # put over a spec by whoever loads it, and no spec itself
+    over: bool = False  # put over a spec by the caller of `load`, and no spec itself
 
     def problem(self, code: str, path: Key, message: str) -> Problem:
         """A problem at a path of this file, or at the nearest table around it."""

@@ -103,7 +103,7 @@ def resolved(spec: Spec) -> list[str]:
 
 
 def _explanation(table: str, field: str) -> str:
-    """What the language says about a field."""
+    """The description of a field."""
     model = Spec.model_fields[table].annotation
     assert isinstance(model, type) and issubclass(model, Table)
     description = model.model_fields[field].description
@@ -130,8 +130,8 @@ def starting_spec(name: str, extends: str, base: Spec) -> str:
         f"extends = {value_text(extends)}",
         f"source = {value_text(f'my own, from {base.name}')}",
         "",
-        f"# What {base.name} says stands below, commented out: to change a value, take the # off.",
-        f"# What is not said here stays as it is there: nfspec show {extends} --resolved",
+        f"# The values of {base.name} stand below, commented out: to change one, take the # off.",
+        f"# Fields that are not here stay as they are there: nfspec show {extends} --resolved",
     ]
     values = spec_fields(base)
     for table, offered in OFFERED.items():

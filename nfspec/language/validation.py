@@ -14,7 +14,7 @@ from nfspec.language.spec import NOT_INHERITED, Spec
 from nfspec.wording import either, entries, found_text, quoted, toml_key
 
 Key = tuple[str | int, ...]
-NOT_IN_FILES = {"scalar", "list", "number", "word", "[key]"}  # what pydantic adds to a path
+NOT_IN_FILES = {"scalar", "list", "number", "word", "[key]"}  # parts that pydantic adds to a path
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 LIMITS = {
@@ -74,7 +74,7 @@ def _type_at(path: Key) -> Any:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """What a type takes, each in a few words; words to be written as they are come in quotes."""
+    """The values that a type takes, in a few words each; literal words are in quotes."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _choices(arguments[0])
@@ -93,7 +93,7 @@ def _tables() -> dict[str, Any]:
 
 
 def field_count(path: Key) -> int:
-    """How many fields a missing path stands for: 1, or all those of the table."""
+    """Number of fields that a missing path stands for: 1, or all those of the table."""
     return len(_keys(_tables()[str(path[0])])) if len(path) == 1 and path[0] in _tables() else 1
 
 
@@ -160,7 +160,7 @@ def _path(error: ErrorDetails, merged: dict[str, Any]) -> Key:
 
 
 def findings(error: ValidationError, merged: dict[str, Any]) -> Iterator[Finding]:
-    """What is wrong with a merged spec, in the order of the fields."""
+    """Problems with a merged spec, in the order of the fields."""
     for details in error.errors(include_url=False):
         kind, value = details["type"], details["input"]
         if kind == "too_short" and len(value) >= details["ctx"]["min_length"]:

@@ -1,4 +1,4 @@
-"""What one field says about another: rules that hold before any width is computed, and after."""
+"""Rules between fields: those that hold before any width is computed, and those after."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WIDTHS_COME_FROM: tuple[Key, ...] = (
     ("rounding", "divisor"),
     ("rounding", "groups"),
 )
-# Part of a parameter's name, as a regular expression, and what decides whether there is one.
+# Part of a parameter's name, as a regular expression, to the fields that decide if it exists.
 NAMES_COME_FROM: dict[str, tuple[Key, ...]] = {
     "final": (("head", "conv"),),
     "skip_gain": (("block", "skip_gain"),),
@@ -46,10 +46,10 @@ NAMES_COME_FROM: dict[str, tuple[Key, ...]] = {
 
 
 class Problems:
-    """Collects what is wrong with a spec, each with the place it was written at.
+    """Collects the problems with a spec, each with the place where it was written.
 
-    Values at the paths `stand_ins` are not the author's, whose own could not be used; what follows
-    from them is a reason to stop, and not worth telling.
+    The values at the paths `stand_ins` replace the author's own, which could not be used. A problem
+    that follows from one is a reason to stop, but is not reported.
     """
 
     def __init__(self, spec: Spec, stand_ins: frozenset[Key]):
@@ -60,12 +60,12 @@ class Problems:
     def add(self, code: str, path: Key, message: str, *causes: Key) -> None:
         """Note a problem, once for each code and path.
 
-        Its place is where the path's value was written. Where that is inherited, it is where the
-        loaded file wrote the first of `causes`, for that is what its author can change.
+        Its place is where the path's value was written. If that is inherited, the place is where
+        the loaded file wrote the first of `causes`, which its author can change.
         """
         origins = [self.spec.origin(p) for p in (path, *causes)]
         loaded = self.spec.origin(("name",))
-        # Whoever asked can change what was put over the spec, then the spec's own file.
+        # First the layers put over the spec, then its own file: the author can change these.
         files = [*self.spec._over, *([loaded.file] if loaded else [])]
         own = [o for file in files for o in origins if o and o.file == file]
         origin = own[0] if own else origins[0]
@@ -81,7 +81,7 @@ class Problems:
 
 
 def stage_path(spec: Spec, column: str, stage: int) -> Key:
-    """Path of what a column says of a stage: its entry, or the one value that serves all."""
+    """Path of a column's value for a stage: its entry, or the one value that serves all."""
     path = ("stages", column)
     return (*path, stage) if isinstance(getattr(spec.stages, column), tuple) else path
 
@@ -90,7 +90,7 @@ def check(spec: Spec, problems: Problems) -> None:
     """Lists of one table are of one length, kernels are odd, fields agree.
 
     Raises:
-        SpecError: No telling how many blocks of what kind there are, or there are too many.
+        SpecError: The number of blocks is not known, or too large.
     """
     _check_kernels(spec, problems)
     _check_agreement(spec, problems)
@@ -164,7 +164,7 @@ def check_plan(plan: Plan, problems: Problems) -> None:
     """AGC's patterns match parameters, and there are not too many of these.
 
     Raises:
-        SpecError: That is not so, or something was wrong already.
+        SpecError: They do not, or there are too many, or there was a problem before.
     """
     _check_patterns(plan.parameters, problems)
     problems.stop()
@@ -177,7 +177,7 @@ def check_plan(plan: Plan, problems: Problems) -> None:
 
 
 def _check_patterns(names: Collection[str], problems: Problems) -> None:
-    """A pattern that matches nothing is a slip, and leaves to clip what it was to keep from it."""
+    """Report patterns that match nothing: the parameters that they mean would be clipped."""
     agc = problems.spec.agc
     patterns: dict[Key, str] = {("agc", "exclude", i): p for i, p in enumerate(agc.exclude)}
     patterns |= {("agc", "names", pattern): pattern for pattern in agc.names}
@@ -212,7 +212,7 @@ def _matches_any(pattern: str, names: Collection[str]) -> bool:
 
 
 def _meant(pattern: str, names: Collection[str], shapes: Sequence[str]) -> str:
-    """A hint: the pattern with its words put right, or else the nearest that matches something.
+    """A hint: the pattern with its words corrected, or else the nearest that matches a parameter.
 
     `shapes` are the names, each index of a stage or block made a `*`.
     """

@@ -1,4 +1,4 @@
-"""What adaptive gradient clipping does to each parameter: over which axes, with which lambda.
+"""The rule of adaptive gradient clipping for each parameter: the axes of a norm, and lambda.
 
 Sources: Brock et al. 2021 (arXiv:2102.06171 §4.1, eq. 3); deepmind-research/nfnets/optim.py
 (`unitwise_norm`, `SGD_AGC`) and experiment_nfnets.py (what is left out); timm/utils/agc.py.
@@ -27,7 +27,7 @@ LEAST_GRADIENT_NORM = 1e-6  # guards the division; from optim.py
 
 @dataclass(frozen=True)
 class ClipRule:
-    """How one parameter's gradient G is clipped, given the parameter W.
+    """The rule by which one parameter's gradient G is clipped, given the parameter W.
 
     A unit is a set of elements with one norm. Where a unit's `‖G‖ > clipping · max(‖W‖, eps)`, its
     gradient is scaled by `clipping · max(‖W‖, eps) / max(‖G‖, 1e-6)`.
@@ -67,7 +67,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern is for a name: `*` is any run of characters, all else stands for itself."""
+    """Tell whether a pattern matches a name. `*` is any run of characters."""
     return _compiled(pattern).match(name) is not None
 
 

@@ -30,7 +30,7 @@ FEATURES = "features"  # the tap of the activations that global pooling reads
 
 @dataclass(frozen=True)
 class Init:
-    """How a parameter is drawn.
+    """The initial distribution of a parameter.
 
     `constant`: every element is `value`. `normal`: standard deviation `value`. `truncated_normal`:
     a normal of standard deviation `value`, redrawn beyond two of them, and not rescaled (as

@@ -1,4 +1,4 @@
-"""What a training step means, in float64, as functions of arrays and of name-to-array dicts.
+"""The training step in float64, as functions of arrays and of dicts from name to array.
 
 Sources: Brock et al. 2021 (arXiv:2102.06171 §4.1 and §5); deepmind-research/nfnets/{optim,utils,
 experiment}.py; Foret et al. 2021 (arXiv:2010.01412, eq. 2 and 3) for SAM, which that code lacks.
@@ -28,11 +28,11 @@ Arrays = Mapping[str, Array]
 
 @dataclass(frozen=True, eq=False)  # arrays have no equality of their own
 class TrainingState:
-    """What one step hands to the next, by canonical name.
+    """The state between two steps, by canonical name.
 
     Attributes:
         params: The parameters.
-        momentum: The optimiser's buffers, without the learning rate.
+        momentum: The optimizer's buffers, without the learning rate.
         averages: Moving averages of the parameters; empty if the recipe's `ema_decay` is 0.
         step: Steps taken.
     """
@@ -57,7 +57,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step saw.
+    """Loss and clip fractions of one step.
 
     Attributes:
         loss: Loss of the whole batch, in nats, at the parameters whose gradient was used: with
@@ -209,7 +209,7 @@ def ema(average: Array, value: Array, decay: float, step: int, warm: bool) -> Ar
 
 
 def perturbation(gradients: Arrays, rho: float) -> dict[str, Array]:
-    """Where SAM takes the gradient: `rho · g / ‖g‖`, the norm over all parameters together.
+    """SAM's step away from the parameters: `rho · g / ‖g‖`, the norm over all parameters together.
 
     0 where that norm is 0. Source: Foret et al. 2021 (arXiv:2010.01412, eq. 2 with p = 2).
     """
@@ -220,7 +220,7 @@ def perturbation(gradients: Arrays, rho: float) -> dict[str, Array]:
 def _gradients(
     plan: Plan, params: Arrays, x: ArrayLike, targets: ArrayLike, rounding: Rounding | None
 ) -> Gradients:
-    """What a step descends along: the gradient, or with SAM that at the perturbed parameters."""
+    """The gradient that a step descends along; with SAM, that at the perturbed parameters."""
     recipe = recipe_of(plan)
     if recipe.sam_rho:
         images = as_images(plan, x)

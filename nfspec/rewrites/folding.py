@@ -183,7 +183,7 @@ def _reader_counts(plan: Plan) -> Counter[str]:
 
 
 def _linear(op: Operation | None) -> TypeGuard[Conv]:
-    """Whether an operation is a conv that no activation belongs to yet."""
+    """Tell whether an operation is a conv that no activation belongs to yet."""
     return isinstance(op, Conv) and op.activation == "identity"
 
 

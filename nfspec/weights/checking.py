@@ -17,7 +17,7 @@ from nfspec.wording import printable
 MAX_LINES = 20
 CLASSIFIER = ("head.fc.kernel", "head.fc.bias")
 
-# What the name of some tensor ends in, whose names those are, and which function reads them.
+# End of a tensor's name to the origin of such names, and the function that reads them.
 KINDS = {
     ".kernel": ("nfspec's own weights", "load"),
     ".weight": ("a timm state dict", "from_timm"),
@@ -90,7 +90,7 @@ def _short(name: str) -> str:
 
 
 def _fault(shape: Shape, given: Found | None) -> str:
-    """What is wrong with an expected tensor, or an empty string."""
+    """Text of the problems with an expected tensor; empty if there are none."""
     if given is None:
         return f"missing, expected shape {shape}"
     if isinstance(given, str):

@@ -53,7 +53,7 @@ LEAVES = {"kernel": "weight", "gain": "gain", "bias": "bias", "skip_gain": "skip
 # Averaged weights come first, as in timm.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt")
-COUNT = "n_averaged"  # what torch.optim.swa_utils keeps beside the weights
+COUNT = "n_averaged"  # torch.optim.swa_utils keeps it beside the weights
 PICKLES = 5  # in a file of PyTorch's before 1.6, before its tensors
 
 
@@ -157,7 +157,7 @@ def _torch_file(torch: Any, file: BinaryIO, label: str) -> Any:
 
 
 def _scan_torch(file: BinaryIO) -> None:
-    """Refuse what would take memory or time out of proportion to the file.
+    """Refuse a file that would take memory or time out of proportion to its size.
 
     Raises:
         ValueError: Packed records, or a pickle that no writer of weights makes.
@@ -299,6 +299,6 @@ def to_timm_file(path: str | Path, plan: Plan, params: Mapping[str, Float32]) ->
     with writing(path) as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # of PyTorch's own writer, as on a full disk
+        except RuntimeError as error:  # from PyTorch's own writer, as on a full disk
             reason = error.__context__ if isinstance(error.__context__, OSError) else None
             raise reason or OSError("PyTorch cannot write it; is the disk full?") from None

@@ -13,7 +13,7 @@ from nfspec.language.spec import Origin
 from specs import HEAD, write
 
 NANO = HEAD.replace("nfnet-f0", "nfnet-nano")
-REFUSED = "what replaces values has no name and no parent [SPEC-EXTENDS]"
+REFUSED = "a file that replaces values has no name and no parent [SPEC-EXTENDS]"
 
 
 @pytest.fixture(autouse=True)
