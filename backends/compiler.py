@@ -38,50 +38,26 @@ def layer_of(
     name = op.name.replace(".", "_")
     common: dict[str, Any] = {"name": name, "dtype": dtype, "canonical": op.name, "plain": plain}
     image = {**common, "data_format": data_format}
-    if isinstance(op, p.Convolution):
-        geometry = {"strides": op.stride, "groups": op.groups, "padding": op.padding, **image}
     match op:
         case p.WSConv():
-            return layers.WSConv2D(
-                op.out_channels,
-                op.kernel,
-                eps=op.eps,
-                eps_rule=op.eps_rule,
-                ddof=op.ddof,
-                gamma=op.gamma,
-                init_scale=op.kernel_init.value**2 * op.fan_in,
-                gain_init=op.gain_init,
-                ws_dtype=op.dtype,
-                **geometry,
-            )
+            return _ws_conv(op, image)
         case p.Conv():
             return layers.Conv2D(
-                op.out_channels, op.kernel, kind=op.activation, slope=op.slope, **geometry
+                op.out_channels,
+                op.kernel,
+                kind=op.activation,
+                slope=op.slope,
+                **_geometry(op, image),
             )
         case p.Activation():
-            return layers.ScaledActivation(
-                op.kind,
-                gamma=op.gamma,
-                beta=op.beta,
-                beta_at=op.beta_at,
-                slope=op.slope,
-                **common,
-            )
+            how = {"gamma": op.gamma, "beta": op.beta, "beta_at": op.beta_at, "slope": op.slope}
+            return layers.ScaledActivation(op.kind, **how, **common)
         case p.Pool():
             return layers.SpatialPool(
                 op.kind, op.window, strides=op.stride, padding=op.padding, **image
             )
         case p.SqueezeExcite():
-            return layers.SqueezeExcite(
-                op.hidden,
-                gain=op.gain,
-                kind=op.activation,
-                gamma=op.gamma,
-                slope=op.slope,
-                init=op.init,
-                gate_only=op.gate_only,
-                **image,
-            )
+            return _squeeze_excite(op, image)
         case p.ECA():
             return layers.EfficientChannelAttention(
                 op.kernel, gain=op.gain, gate_only=op.gate_only, **image
@@ -101,6 +77,38 @@ def layer_of(
             return layers.Classifier(op.out_features, init_std=op.init_std, **common)
         case _:
             raise p.unknown_operation(op, "nfspec.compile")
+
+
+def _geometry(op: p.Convolution, common: dict[str, Any]) -> dict[str, Any]:
+    return {"strides": op.stride, "groups": op.groups, "padding": op.padding, **common}
+
+
+def _ws_conv(op: p.WSConv, common: dict[str, Any]) -> keras.layers.Layer:
+    return layers.WSConv2D(
+        op.out_channels,
+        op.kernel,
+        eps=op.eps,
+        eps_rule=op.eps_rule,
+        ddof=op.ddof,
+        gamma=op.gamma,
+        init_scale=op.kernel_init.value**2 * op.fan_in,
+        gain_init=op.gain_init,
+        ws_dtype=op.dtype,
+        **_geometry(op, common),
+    )
+
+
+def _squeeze_excite(op: p.SqueezeExcite, common: dict[str, Any]) -> keras.layers.Layer:
+    return layers.SqueezeExcite(
+        op.hidden,
+        gain=op.gain,
+        kind=op.activation,
+        gamma=op.gamma,
+        slope=op.slope,
+        init=op.init,
+        gate_only=op.gate_only,
+        **common,
+    )
 
 
 def _head_policy(policy: keras.DTypePolicy) -> keras.DTypePolicy:
