@@ -1,19 +1,24 @@
-"""What a subject replies that computes in float64 and rounds once, at the end."""
+"""A subject of NumPy that computes in float64 and rounds once, at the end: no bound may refuse it.
+
+Tests copy this file, as a user would write one: `exact_subject:Exact` is the subject.
+"""
 
 import numpy as np
 
 from nfspec import plan as p
 from nfspec import reference
 from nfspec.conformance.cases.precision import narrow
-from nfspec.conformance.properties.base import wide
-from nfspec.conformance.properties.drops import DRAWS
-from nfspec.conformance.properties.networks import case_plan, weights
-from nfspec.reference import derivatives, training
+from nfspec.conformance.cases.reduction import RATE_STEPS
+from nfspec.plan.clipping import clip_rules
+from nfspec.plan.initialise import init
+from nfspec.reference import TrainingState, derivatives, training
 from nfspec.reference import operations as ops
+from nfspec.rewrites.folding import fold
 
 
-def forward(op, x, *values):
-    """One operation on its inputs and parameters."""
+def layer(op, *arrays):
+    """One operation, or a `Clip`, on its inputs and parameters."""
+    x, *values = arrays
     match op:
         case p.WSConv():
             kernel = ops.standardise(op, *values[:2])
@@ -33,77 +38,124 @@ def forward(op, x, *values):
             return x.mean(axis=(1, 2))
         case p.Dense():
             return x @ values[0] + values[1]
-    # A clip: of a gradient, given the parameter.
     return training.clip(x, values[0], op.rule)[0]
 
 
-def backward(op, dy, x, *values):
-    dinputs, dvalues = derivatives.vjp(op, dy, [x], list(values))
-    return [*dinputs, *dvalues]
+def prefixed(prefix, values):
+    return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
-def _call(case, calls):
-    found = [forward(case.op, *call.values()) for call in calls]
-    return {"y": found[0]} if len(found) == 1 else {f"y{i}": y for i, y in enumerate(found)}
+class Exact:
+    framework = "numpy"
 
+    def __init__(self, mode):
+        self.mode = mode
 
-def _pull(case, calls):
-    (call,) = calls
-    return dict(zip(list(call)[1:], backward(case.op, *call.values()), strict=True))
+    def _entering(self, arrays, count):
+        """float64, the first `count` rounded to what the mode stores."""
+        return [
+            (narrow(a, self.mode) if i < count else a).astype(np.float64)
+            for i, a in enumerate(arrays)
+        ]
 
+    def _layer(self, op, entering=99, mode=None):
+        """A layer that rounds the first arguments on their way in, and the result."""
+        mode = mode or self.mode
 
-def _twice(case, calls):
-    (call,) = calls
-    first = narrow(forward(case.op, *call.values()), "f32").astype(np.float64)
-    return {"y0": first, "y1": forward(case.op, first, call["parameter"])}
+        def function(*arrays):
+            return narrow(layer(op, *self._entering(arrays, entering)), mode)
 
+        def vjp(*arrays):
+            dy, x, *values = self._entering(arrays, entering + 1)
+            by_inputs, by_values = derivatives.vjp(op, dy, [x], values)
+            return tuple(narrow(gradient, mode) for gradient in (*by_inputs, *by_values))
 
-def _network(case, calls):
-    plan = case_plan(case)
-    whole = weights(case.spec, case.reduced, case.seed)
-    params = {name: whole[name] for name in plan.parameters}
-    found = [reference.forward(plan, params, call["x"]) for call in calls]
-    if len(found) == 1:
-        return found[0]
-    return {f"{i}/{tap}": y for i, taps in enumerate(found) for tap, y in taps.items()}
+        function.vjp = vjp
+        return function
 
+    activation = pool = squeeze_excite = eca = residual = _layer
 
-def _drop(case, calls):
-    """By NumPy's generator, of one stream for each replica and step."""
-    x, op = calls[0]["x"], case.op
-    whole = isinstance(op, p.StochasticDepth)
-    shape = (len(x), *(1 for _ in x.shape[1:])) if whole else x.shape
-    factor = 1.0 / (1.0 - op.rate) if getattr(op, "rescale", True) else 1.0
-    found = {
-        name: np.where(case.rng(f"drawn {name}").random(shape) < op.rate, 0.0, factor * x)
-        for name in DRAWS
-    }
-    return {**found, "inference": x}
+    def ws_conv(self, op):
+        return self._layer(op, 1)  # weights are standardised in float32
 
+    def agc(self, clip):
+        return self._layer(clip, 0)
 
-REQUESTS = {
-    "drop": _drop,
-    "call": _call,
-    "pull": _pull,
-    "twice": _twice,
-    "network": _network,
-    "block": _network,
-}
+    def global_pool(self, op):
+        return self._layer(op, 0, "f32")  # the head is in float32 in every mode
 
+    dense = global_pool
 
-# What is narrow on its way in: of a conv the images alone, as weights are standardised in float32.
-NARROW = {"ws_conv": ("x",), "agc": (), "global_pool": (), "dense": (), "dropout": ()}
+    def forward(self, plan):
+        def function(x, params):
+            taps = reference.forward(plan, params, narrow(x, self.mode))
+            return {tap: narrow(value, self.mode) for tap, value in taps.items()}
 
+        return function
 
-def _entering(asked, mode, call):
-    names = NARROW.get(asked.method, tuple(call))
-    return {name: narrow(value, mode) if name in names else value for name, value in call.items()}
+    def block(self, plan):
+        function = self.forward(plan)
+        return lambda x, params: function(x, params)["block"]
 
+    def _drop(self, op, seed, replica, mode):
+        rng = np.random.default_rng((seed, replica))
 
-def reply(asked, case, calls):
-    """Outputs by name, as float32: rounded to what the mode stores, but for the head's."""
-    found = REQUESTS[asked.request](
-        case, [wide(_entering(asked, case.mode, call)) for call in calls]
-    )
-    stored = "f32" if asked.method in ("global_pool", "dense", "dropout") else case.mode
-    return {name: narrow(value, stored) for name, value in found.items()}
+        def function(x, training):
+            whole = isinstance(op, p.StochasticDepth)
+            shape = (len(x), *(1 for _ in x.shape[1:])) if whole else x.shape
+            factor = 1.0 / (1.0 - op.rate) if getattr(op, "rescale", True) else 1.0
+            y = np.where(rng.random(shape) < op.rate, 0.0, factor * x) if training else x
+            return narrow(y, mode)
+
+        return function
+
+    def stochastic_depth(self, op, seed, replica):
+        return self._drop(op, seed, replica, self.mode)
+
+    def dropout(self, op, seed, replica):
+        return self._drop(op, seed, replica, "f32")
+
+    def folded(self, plan, params):
+        folded = fold(plan, params)
+        weights = dict(folded.params)
+
+        def forward(x):
+            return np.float32(reference.forward(folded.plan, weights, x)["logits"])
+
+        return forward, {"assign": weights.update}
+
+    def train(self, plan, params, x, labels, steps):
+        recipe, losses, after = plan.recipe, [], []
+        targets = training.smoothed(labels, labels.shape[1], recipe.label_smoothing)
+        state = TrainingState.start(plan, params)
+        for i in range(steps):
+            state, report = reference.train_step(plan, state, x, targets, self._rate(recipe, i))
+            losses.append(report.loss)
+            after.append(state.params)
+        return {
+            "losses": np.array(losses),
+            **prefixed("first", after[0]),
+            **prefixed("last", after[-1]),
+        }
+
+    def _rate(self, recipe, step):
+        return training.learning_rate(
+            step, recipe.learning_rate, RATE_STEPS, 0.0, recipe.final_learning_rate
+        )
+
+    def step(self, plan, params, momentum, gradients, done):
+        recipe, state = plan.recipe, {}
+        for name, rule in clip_rules(plan).items():
+            wide = [np.float64(a[name]) for a in (params, gradients, momentum)]
+            clipped, _ = training.clip(wide[1], wide[0], rule)
+            decay = recipe.decay_of(plan.parameters[name].role)
+            rate = self._rate(recipe, done)
+            after, buffer = training.descend(wide[0], clipped, wide[2], rate, decay, recipe)
+            state |= {
+                f"parameter/{name}": np.float32(after),
+                f"momentum/{name}": np.float32(buffer),
+            }
+        return state
+
+    def through(self, plan, params):
+        return init(plan) if params is None else params
