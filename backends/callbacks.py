@@ -1,4 +1,4 @@
-"""What training with AGC shows while it runs."""
+"""A Keras callback that logs the fraction of units that AGC clips."""
 
 from __future__ import annotations
 

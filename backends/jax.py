@@ -27,8 +27,12 @@ except ModuleNotFoundError as error:
 
 
 class AGCState(NamedTuple):
-    """What `agc` keeps: canonical name of each parameter that it may clip to the fraction of the
-    parameter's units that the last step clipped, float32."""
+    """The state of `agc`.
+
+    Attributes:
+        clip_fraction: Canonical name of each parameter that AGC may clip to the fraction of the
+            parameter's units that the last step clipped, float32.
+    """
 
     clip_fraction: dict[str, jax.Array]
 
@@ -104,8 +108,8 @@ def agc(
 
     require_agc(plan)
 
-    def fractions(rules: dict[str, ClipRule], found: Sequence[Any]) -> AGCState:
-        pairs = zip(rules.items(), found, strict=True)
+    def fractions(rules: dict[str, ClipRule], values: Sequence[Any]) -> AGCState:
+        pairs = zip(rules.items(), values, strict=True)
         return AGCState({name: f for (name, rule), f in pairs if rule.clipping is not None})
 
     def init(params: Any) -> AGCState:
@@ -129,7 +133,7 @@ def agc(
                     f"{name}: expected a gradient of shape {jnp.shape(parameter)}; found "
                     f"{jnp.shape(gradient)}"
                 )
-        clipped, found = clip_all(leaves, parameters, rules.values(), plain)
-        return jax.tree.unflatten(structure, clipped), fractions(rules, found)
+        clipped, shares = clip_all(leaves, parameters, rules.values(), plain)
+        return jax.tree.unflatten(structure, clipped), fractions(rules, shares)
 
     return optax.GradientTransformation(init, update)

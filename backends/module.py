@@ -1,4 +1,4 @@
-"""What a network is to PyTorch: a `torch.nn.Module` like any other.
+"""A network as a `torch.nn.Module` like any other.
 
 Its parameters have the canonical names, whatever was made before in the process, and are all that
 `parameters()` and `state_dict()` hold; the seeds of what drops at random are Keras's and stay out.
@@ -25,8 +25,6 @@ from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
 from nfspec.errors import InputError
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
 
 class Step(NamedTuple):
     """A layer, what it reads and writes by number, and what nothing reads after it."""
@@ -38,7 +36,7 @@ class Step(NamedTuple):
 
 
 class Place(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are not read
-    """Where a part of a canonical name leads: to places, and to parameters."""
+    """A node of the tree of canonical names: it holds other nodes, and parameters."""
 
     def held(self, local: str) -> Any:
         """A parameter by the last part of its name; None where Keras has to say what it is."""
@@ -107,9 +105,9 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     def _apply(self, function: Any, recurse: bool = True) -> Any:
         for dtype in {parameter.dtype for parameter in self.parameters()}:
-            found = function(torch.empty(0, dtype=dtype)).dtype
-            if found != dtype:
-                name = str(found).removeprefix("torch.")
+            cast = function(torch.empty(0, dtype=dtype)).dtype
+            if cast != dtype:
+                name = str(cast).removeprefix("torch.")
                 raise InputError(
                     f"{self.name}: parameters cannot be made {name} after compilation, since what "
                     f"has to stay in float32 would not; use nfspec.compile(..., "
@@ -119,17 +117,17 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
 
 
 def _steps(model: keras.Model) -> tuple[tuple[Step, ...], tuple[int, ...]]:
-    """What a functional model calls in order, and the numbers of its outputs; 0 is the input."""
+    """The calls of a functional model in order, and the numbers of its outputs; 0 is the input."""
     numbers = {id(model.inputs[0]): 0}
-    found: list[tuple[keras.layers.Layer, tuple[int, ...], int]] = []
+    calls: list[tuple[keras.layers.Layer, tuple[int, ...], int]] = []
     by_depth = model._nodes_by_depth
     for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
         if not node.is_input:
             read = tuple(numbers[id(x)] for x in node.input_tensors)
             number = numbers[id(node.outputs[0])] = len(numbers)
-            found.append((node.operation, read, number))
+            calls.append((node.operation, read, number))
     wanted = tuple(numbers[id(x)] for x in model.outputs)
-    last_use = {number: i for i, (_, read, _) in enumerate(found) for number in read}
+    last_use = {number: i for i, (_, read, _) in enumerate(calls) for number in read}
     return tuple(
         Step(
             layer,
@@ -137,7 +135,7 @@ def _steps(model: keras.Model) -> tuple[tuple[Step, ...], tuple[int, ...]]:
             number,
             tuple(n for n in set(read) if last_use[n] == i and n not in wanted),
         )
-        for i, (layer, read, number) in enumerate(found)
+        for i, (layer, read, number) in enumerate(calls)
     ), wanted
 
 
@@ -161,7 +159,12 @@ def _called(layer: keras.layers.Layer, read: list[torch.Tensor], training: bool,
 
 
 def _hooked(layer: Any) -> bool:
-    return any(getattr(layer, kind) for kind in HOOKS)
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+    )
 
 
 def _as(x: Any, dtype: str) -> Any:

@@ -82,7 +82,7 @@ class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
 
     @property
     def executed_plan(self) -> Plan | None:
-        """What the layers do, one operation each: `plan` with its scalars moved, unless it is
+        """The plan whose operations the layers are: `plan` with its scalars moved, unless it is
         plain."""
         taps = isinstance(self.output, dict)
         return self.plan and executed(self.plan, taps=taps, plain=self._made[0].plain)

@@ -42,17 +42,17 @@ def identify(
     Raises:
         InputError: No pattern is for a variable; all such variables are named.
     """
-    found: list[tuple[str, Role] | None] = []
+    parts: list[tuple[str, Role] | None] = []
     strangers = {}
     for variable in variables:
         if hasattr(variable, "canonical"):
-            found.append((variable.canonical, variable.role))
+            parts.append((variable.canonical, variable.role))
             continue
         pattern = pattern_of(variable.path, others)
         if pattern is None:
             strangers[variable.path] = tuple(variable.shape)
         else:
-            found.append(others[pattern])
+            parts.append(others[pattern])
     if strangers:
         raise unknown_layers(strangers)
-    return found
+    return parts

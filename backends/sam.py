@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from nfspec.backends.network import Network
 from nfspec.backends.settings import Float32Data
 
 
@@ -88,7 +89,7 @@ class SharpnessAware(Float32Data, keras.Model):  # type: ignore[misc]  # Keras h
             self._ascent = None
 
     def _gradients(self, x: Any, y: Any, sample_weight: Any) -> list[Any]:
-        """Of the loss, scaled as the optimizer scales it: the scale leaves with the norm."""
+        """Gradients of the loss as the optimizer scales it; the norm divides the scale out."""
 
         def loss() -> Any:
             y_pred = self(x, training=True)
@@ -103,7 +104,8 @@ class SharpnessAware(Float32Data, keras.Model):  # type: ignore[misc]  # Keras h
             return list(tape.gradient(value, self._weights_now()))
         import torch
 
-        with getattr(self.model, "alone", contextlib.nullcontext)():
+        alone = self.model.alone() if isinstance(self.model, Network) else contextlib.nullcontext()
+        with alone:
             return list(torch.autograd.grad(loss(), [v.value for v in self._weights_now()]))
 
     def compute_loss_and_updates(

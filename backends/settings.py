@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -54,21 +54,21 @@ def float32_data() -> Iterator[None]:
         keras.config.set_floatx(users)
 
 
-def _on_float32(name: str) -> Any:
-    @functools.wraps(getattr(keras.Model, name))
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+def _on_float32(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def on_float32(self: Any, *args: Any, **kwargs: Any) -> Any:
         with float32_data():
-            return getattr(super(Float32Data, self), name)(*args, **kwargs)
+            return method(self, *args, **kwargs)
 
-    return method
+    return on_float32
 
 
 class Float32Data:
     """A model whose `fit`, `evaluate` and `predict` take data in float32, whatever floatx is."""
 
-    fit = _on_float32("fit")
-    evaluate = _on_float32("evaluate")
-    predict = _on_float32("predict")
-    train_on_batch = _on_float32("train_on_batch")
-    test_on_batch = _on_float32("test_on_batch")
-    predict_on_batch = _on_float32("predict_on_batch")
+    fit = _on_float32(keras.Model.fit)
+    evaluate = _on_float32(keras.Model.evaluate)
+    predict = _on_float32(keras.Model.predict)
+    train_on_batch = _on_float32(keras.Model.train_on_batch)
+    test_on_batch = _on_float32(keras.Model.test_on_batch)
+    predict_on_batch = _on_float32(keras.Model.predict_on_batch)

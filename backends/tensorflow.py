@@ -37,7 +37,7 @@ def _canonical(variables: Sequence[Any], treat_as: TreatAs) -> list[str]:
 
 
 def _dense(gradient: Any, shape: Sequence[int]) -> Any:
-    """What `tf.gather` and embeddings give as slices, which may repeat, as a tensor."""
+    """A gradient as a tensor, where `tf.gather` and embeddings give slices, which may repeat."""
     if isinstance(gradient, tf.IndexedSlices):
         return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, shape[0])
     return gradient

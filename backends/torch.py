@@ -24,7 +24,7 @@ from nfspec.plan.clipping import ClipRule, TreatAs, rules_for
 
 
 class Clipping:
-    """What `agc` returns: the hook, and what it did."""
+    """The handle that `agc` returns: it removes the hook, and tells what the last step clipped."""
 
     def __init__(
         self,
@@ -91,12 +91,12 @@ class Clipping:
     def _clip(self, optimizer: Any) -> None:
         from nfspec.backends.kernels import kernels
 
-        found = [
+        chosen = [
             (parameter, *self._known[parameter])
             for parameter in self._require_known(optimizer)
             if parameter.grad is not None and self._known[parameter][1].clipping is not None
         ]
-        parameters, rules = [p for p, _, _ in found], [rule for _, _, rule in found]
+        parameters, rules = [p for p, _, _ in chosen], [rule for _, _, rule in chosen]
         # torch.amp.GradScaler hands fused optimizers scaled gradients and their scale:
         # torch/amp/grad_scaler.py, `step`.
         scale = getattr(optimizer, "grad_scale", None)
@@ -108,7 +108,7 @@ class Clipping:
                     gradient = gradient * scale.to(gradient.device)
                 if gradient is not parameter.grad:
                     parameter.grad.copy_(gradient)
-        self._fractions = dict(zip([name for _, name, _ in found], fractions, strict=True))
+        self._fractions = dict(zip([name for _, name, _ in chosen], fractions, strict=True))
 
 
 def _unscaled(gradient: Any, scale: Any) -> Any:
@@ -191,18 +191,18 @@ def _held(model: Any) -> Held:
     if isinstance(model, Mapping):
         return {name: (p, tuple(range(p.ndim))) for name, p in model.items()}
     modules = list(model.named_modules()) if isinstance(model, torch.nn.Module) else []
-    found: Held = {}
+    held: Held = {}
     for _, module in modules:
         for variable in getattr(module, "variables", ()):  # of Keras
             name = getattr(variable, "canonical", variable.path)
-            found[name] = (variable.value, tuple(range(variable.value.ndim)))
-    seen = {parameter for parameter, _ in found.values()}
+            held[name] = (variable.value, tuple(range(variable.value.ndim)))
+    seen = {parameter for parameter, _ in held.values()}
     for path, module in modules:
         for local, parameter in module.named_parameters(recurse=False):
             if parameter not in seen:
                 name = f"{path}.{local}" if path else local
-                found[name] = (parameter, _order(module, parameter.ndim))
-    return found
+                held[name] = (parameter, _order(module, parameter.ndim))
+    return held
 
 
 def _order(module: torch.nn.Module, rank: int) -> tuple[int, ...] | None:

@@ -103,12 +103,12 @@ def fan_in(kernel: Any) -> int:
 
 
 def symmetric_pad(kernel: int, stride: int) -> int:
-    """What `symmetric` padding adds at both ends, px."""
+    """The padding that `symmetric` adds at both ends, px."""
     return (stride + kernel - 2) // 2
 
 
 def same_pads(side: Any, kernel: int, stride: int) -> tuple[Any, Any]:
-    """What `same` padding adds before and after a side, px.
+    """The padding that `same` adds before and after a side, px.
 
     Compilers and exporters trace one size and run others, so there is no branch on the side, no
     negative number, no maximum and no remainder: a padded side is `kernel + stride * windows`, and
@@ -263,7 +263,7 @@ def clip_dtype(parameter: Any) -> str:
 
 
 def scales(of_gradient: Any, of_parameter: Any, clipping: Any, eps: Any) -> tuple[Any, Any]:
-    """What the gradient of each unit is multiplied by, and whether it is clipped.
+    """The factor of each unit's gradient, and whether the unit is clipped.
 
     Args:
         of_gradient, of_parameter: Norms, of one shape.

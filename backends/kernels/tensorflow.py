@@ -91,8 +91,8 @@ def clip_all(
 def _squares(x: Any, axes: tuple[int, ...] | None) -> Any:
     """The sum of each unit's squares, in a vector."""
     squares = tf.square(x)
-    found = squares if axes == () else tf.reduce_sum(squares, axes, keepdims=x.shape.rank == 1)
-    return found if found.shape.rank == 1 else tf.reshape(found, [-1])
+    sums = squares if axes == () else tf.reduce_sum(squares, axes, keepdims=x.shape.rank == 1)
+    return sums if sums.shape.rank == 1 else tf.reshape(sums, [-1])
 
 
 def momentum_steps(

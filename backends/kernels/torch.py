@@ -50,7 +50,7 @@ def _watched(x: torch.Tensor) -> bool:
 
 
 def _eager_on_cpu(x: torch.Tensor) -> bool:
-    """Where the kernels below were measured."""
+    """Whether a tensor is where the kernels below were measured, and nothing looks on."""
     return x.device.type == "cpu" and not _watched(x)
 
 
@@ -243,13 +243,13 @@ def _packed(
     if not isinstance(kernel, torch.nn.Parameter):
         return weight
     version = (kernel._version, kernel.data_ptr(), shape)
-    found = _packs.get(kernel)
-    if found is None or found[0] != version:
+    entry = _packs.get(kernel)
+    if entry is None or entry[0] != version:
         pack = torch._C._nn.mkldnn_reorder_conv2d_weight
         packed = pack(weight.detach().contiguous().to_mkldnn(), pad, stride, [1, 1], groups, shape)
         # With its storage, so that no other tensor comes to lie where this one lies.
-        found = _packs[kernel] = (version, packed, kernel.untyped_storage())
-    return found[1]
+        entry = _packs[kernel] = (version, packed, kernel.untyped_storage())
+    return entry[1]
 
 
 def dense(x: Any, kernel: Any, bias: Any) -> Any:
@@ -304,7 +304,7 @@ def clip_all(
     gradients: Sequence[Any], parameters: Sequence[Any], rules: Sequence[ClipRule]
 ) -> tuple[list[Any], list[Any]]:
     """In place, and the arithmetic between norms and products once for all tensors."""
-    found, fractions = list(gradients), [torch.zeros(())] * len(rules)
+    outputs, fractions = list(gradients), [torch.zeros(())] * len(rules)
     together: dict[tuple[float, float, torch.device], list[int]] = {}
     weights = [keras.ops.convert_to_tensor(parameter) for parameter in parameters]
     given = Counter(gradient.data_ptr() for gradient in gradients)
@@ -315,7 +315,7 @@ def clip_all(
         if float32 and given[gradient.data_ptr()] == 1 and not _overlaps(gradient):
             together.setdefault((rule.clipping, rule.eps, weight.device), []).append(i)
         else:
-            found[i], fractions[i] = plain.clip(gradient, weight, rule)
+            outputs[i], fractions[i] = plain.clip(gradient, weight, rule)
     for (clipping, eps, _), members in together.items():
         with torch.no_grad():
             norms = [
@@ -333,7 +333,7 @@ def clip_all(
             for i, part, share in zip(members, factor.split(sizes), shares, strict=True):
                 gradients[i].mul_(part.view(plain.kept(gradients[i].shape, rules[i].axes)))
                 fractions[i] = share
-    return found, fractions
+    return outputs, fractions
 
 
 def _overlaps(x: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What the layers share: canonical parameter names, given values, data formats."""
+"""The base class of all layers: canonical parameter names, given values, data formats."""
 
 from __future__ import annotations
 

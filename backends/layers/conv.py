@@ -1,4 +1,4 @@
-"""What convs share, and the convolution of folded networks."""
+"""The base class of convolutions, and the convolution of folded networks."""
 
 from __future__ import annotations
 

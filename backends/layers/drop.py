@@ -1,4 +1,4 @@
-"""What drops at random in training: residual branches, and features before the classifier."""
+"""Layers that drop at random in training: stochastic depth, and dropout before the classifier."""
 
 from __future__ import annotations
 

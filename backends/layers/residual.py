@@ -1,4 +1,4 @@
-"""Where the branches of a block meet (Brock et al. 2021, arXiv:2102.06171, §4.1)."""
+"""The sum at the end of a residual block (Brock et al. 2021, arXiv:2102.06171, §4.1)."""
 
 from __future__ import annotations
 

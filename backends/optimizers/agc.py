@@ -84,8 +84,8 @@ class AGC(OptimizerWrapper):
         return gradients
 
     def clip_fractions(self) -> dict[str, tuple[float, int]]:
-        """What the last step clipped: name of each parameter that AGC may clip to the fraction of
-        its units that were, and the number of its units."""
+        """Clipping in the last step: name of each parameter that AGC may clip to the fraction of
+        its units that were clipped, and the number of its units."""
         if not self._fractions:
             return {}
         # All at once: each copy to the host waits for the device.
