@@ -15,6 +15,18 @@ SECONDS = 60
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"} | {
     "OMP_NUM_THREADS": "1"  # threads of torch's that wait for each other on busy cores are slow
 }
+# What runs before a command to do something in the middle of a training's step.
+AT_STEP = """
+from nfspec.backends.training.devices import Devices
+train, calls = Devices.train, []
+def failing(self, trainer, x, y):
+    calls.append(1)
+    if len(calls) == {step}:
+        {action}
+    return train(self, trainer, x, y)
+patch.setattr(Devices, "train", failing)
+"""
+INTERRUPT = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
 
 
 class Served:
@@ -64,6 +76,7 @@ def _serve():
     from typer.testing import CliRunner
 
     from nfspec.cli import app
+    from nfspec.training import session
 
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -71,6 +84,8 @@ def _serve():
         request = json.loads(line)
         keras.utils.clear_session(free_memory=False)  # or the second optimizer is called sgd_1
         with pytest.MonkeyPatch.context() as patch:
+            # To draw takes longer than a short training; test_plots.py and `finished` do it.
+            patch.setattr(session, "plot", lambda runs, path: path.touch())
             exec(request["before"], {"patch": patch})
             result = CliRunner().invoke(app, request["arguments"])
         problem = result.exception

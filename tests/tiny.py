@@ -51,6 +51,16 @@ randaugment_magnitude = 3
 """
 STILL = SPEC.replace("rate = 0.25", "rate = 0.0").replace("dropout = 0.2", "dropout = 0.0")
 CLASSES = ("blue", "green", "red")
+STEPS = 12  # of a whole training
+FILES = {  # of a whole training
+    "spec.toml",
+    "run.json",
+    "log.jsonl",
+    "training.png",
+    "weights.safetensors",
+    "best.safetensors",
+    "checkpoints",
+}
 EACH = 10  # images of a class, of which training holds out a fifth
 
 
@@ -78,6 +88,21 @@ def write_spec(folder, text=SPEC):
     path = Path(folder, "tiny.toml")
     path.write_text(text)
     return path
+
+
+def checkpoints(folder):
+    """Steps of a training's checkpoints."""
+    paths = (folder / "checkpoints").glob("step-*.safetensors")
+    return sorted(int(path.stem.removeprefix("step-")) for path in paths)
+
+
+def snapshot(folder):
+    """Every file below a folder, and its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def log_of(folder):

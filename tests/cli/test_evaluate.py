@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,17 +11,10 @@ import nfspec
 from nfspec.data.images import prepare
 from nfspec.training.scores import interval, score
 
-from served import ENVIRONMENT, Served, assert_refused
-from tiny import CLASSES, EACH, log_of, write_images, write_spec
+from served import assert_refused
+from tiny import CLASSES, EACH, log_of
 
 HELD = 9  # of 30 images, three of each class
-
-
-@pytest.fixture(scope="module")
-def nfspec_on_torch():
-    served = Served()
-    yield served
-    served.close()
 
 
 @pytest.fixture
@@ -32,21 +23,13 @@ def evaluate(nfspec_on_torch):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    write_spec(folder)
-    write_images(folder / "data")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(nfspec_on_torch, place):
+def trained(train, tmp_path_factory):
     """The folder of a training of five steps, in the middle of its second epoch."""
     options = ("--backend", "torch", "--stop-at", 5, "--lr", 0.02, "--seed", 3, "--held-out", 0.3)
-    arguments = ("train", place / "tiny.toml", place / "data", "--out", place / "run", *options)
-    result = nfspec_on_torch(*arguments)
+    folder = tmp_path_factory.mktemp("trained")
+    result = train("--out", folder, *options)
     assert result.exit_code == 0, result.stderr
-    return place / "run"
+    return folder
 
 
 @pytest.fixture
@@ -96,16 +79,14 @@ def test_a_folded_network_scores_as_an_unfolded_one(evaluate, trained, place):
         assert found["top1"] == exact.top1 / 30
 
 
-def test_the_best_weights_and_another_size_on_request(evaluate, trained, place):
+def test_the_best_weights_and_another_size_on_request(evaluate, trained, place, tmp_path):
     spec = nfspec.load(trained / "spec.toml")
     best = trained / "best.safetensors"
     weights = nfspec.weights.load(best, nfspec.resolve(spec))
     images = [place / "data" / "red" / f"{n}.png" for n in range(EACH)]
-    red = place / "red" / "val"
-    if not red.exists():
-        shutil.copytree(place / "data" / "red", red / "red")
+    shutil.copytree(place / "data" / "red", tmp_path / "val" / "red")
     exact, norm = by_hand(spec, weights, images, [2] * EACH, 24)
-    found = found_by(evaluate(trained, place / "red", "--weights", best, "--size", 24, "--json"))
+    found = found_by(evaluate(trained, tmp_path, "--weights", best, "--size", 24, "--json"))
     assert (found["images"], found["size"]) == (EACH, 24)
     assert found["loss"] == pytest.approx(exact.loss / EACH, abs=2e-5 * norm)
 
@@ -144,20 +125,13 @@ def test_text_says_what_json_does(evaluate, trained):
     ]
 
 
-def test_the_command_in_a_process_of_its_own_takes_the_trainings_framework(trained, tmp_path):
-    """And not what the user's configuration of Keras says, which Keras itself refuses."""
-    (tmp_path / "keras.json").write_text('{"floatx": "int9", "backend": "jax"}')
-    result = subprocess.run(
-        [sys.executable, "-m", "nfspec", "evaluate", trained, "--json"],
-        env={**ENVIRONMENT, "KERAS_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    last = [entry for entry in log_of(trained) if "top1" in entry][-1]
-    assert json.loads(result.stdout)["top1"] == last["top1"]
-    assert "Traceback" not in result.stderr
+def test_it_takes_the_trainings_framework(evaluate, trained):
+    """And not the first that is installed, to which Keras could not change in this process. That
+    the user's configuration of Keras does not show is seen by the fixture `finished`."""
+    before = 'patch.delenv("KERAS_BACKEND", raising=False)'
+    assert found_by(evaluate(trained, "--json", before=before))["images"] == HELD
+    result = evaluate(trained, "--backend", "jax", before=before)
+    assert_refused(result, "^Keras already runs on torch in this process")
 
 
 def test_bad_images_are_named_and_left_out(evaluate, trained, place, tmp_path):
