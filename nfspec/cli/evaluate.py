@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
 from nfspec.console import print_json, print_lines, say
 from nfspec.training import evaluating
+from nfspec.training.evaluating import Evaluation
 from nfspec.training.scores import interval, shares
 from nfspec.wording import printable
 
@@ -60,25 +61,28 @@ def evaluate(
         folded=not unfolded,
         say=lambda message: say(printable(message)),
     )
-    score = result.score
     if as_json:
-        print_json(
-            {
-                "images": score.images,
-                "left_out": result.left_out,
-                "size": result.size,
-                "top1": score.top1 / score.images,
-                "top1_interval": interval(score.top1, score.images),
-                "top5": score.top5 / score.images,
-                "top5_interval": interval(score.top5, score.images),
-                "loss": score.loss / score.images,
-            }
+        print_json(_json(result))
+    else:
+        score = result.score
+        print_lines(
+            [
+                f"{result.name}, {score.images:,} images at {result.size} px",
+                *shares(score.top1, score.top5, score.images),
+                f"loss   {score.loss / score.images:.4f}",
+            ]
         )
-        return
-    print_lines(
-        [
-            f"{result.name}, {score.images:,} images at {result.size} px",
-            *shares(score.top1, score.top5, score.images),
-            f"loss   {score.loss / score.images:.4f}",
-        ]
-    )
+
+
+def _json(result: Evaluation) -> dict[str, Any]:
+    score = result.score
+    return {
+        "images": score.images,
+        "left_out": result.left_out,
+        "size": result.size,
+        "top1": score.top1 / score.images,
+        "top1_interval": interval(score.top1, score.images),
+        "top5": score.top5 / score.images,
+        "top5_interval": interval(score.top5, score.images),
+        "loss": score.loss / score.images,
+    }

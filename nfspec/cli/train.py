@@ -139,33 +139,12 @@ def train(
     Nothing in a spec, image or file of weights is run, whoever wrote it.
     """
     options = Options(
-        variant,
-        data,
-        backend,
-        out,
-        resume,
-        force,
-        start,
-        new_head,
-        tuple(freeze or ()),
-        overrides,
-        epochs,
-        batch,
-        rate,
-        warmup,
-        clipping,
-        size,
-        precision,
-        accumulation,
-        devices,
-        shard,
-        seed,
-        workers,
-        held_out,
-        minutes,
-        last,
-        tensorboard,
-    )
+        variant, data, backend, out=out, resume=resume, force=force, init=start, new_head=new_head,
+        freeze=tuple(freeze or ()), recipe=overrides, epochs=epochs, batch=batch,
+        learning_rate=rate, warmup=warmup, clipping=clipping, size=size, precision=precision,
+        accumulation=accumulation, devices=devices, shard=shard, seed=seed, workers=workers,
+        held_out=held_out, checkpoint_minutes=minutes, stop_at=last, tensorboard=tensorboard,
+    )  # fmt: skip
     _report(_trained(options), as_json)
 
 
