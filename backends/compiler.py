@@ -50,8 +50,14 @@ def layer_of(
                 **_geometry(op, image),
             )
         case p.Activation():
-            how = {"gamma": op.gamma, "beta": op.beta, "beta_at": op.beta_at, "slope": op.slope}
-            return layers.ScaledActivation(op.kind, **how, **common)
+            return layers.ScaledActivation(
+                op.kind,
+                gamma=op.gamma,
+                beta=op.beta,
+                beta_at=op.beta_at,
+                slope=op.slope,
+                **common,
+            )
         case p.Pool():
             return layers.SpatialPool(
                 op.kind, op.window, strides=op.stride, padding=op.padding, **image

@@ -9,7 +9,7 @@ Source: Brock et al. 2021 (arXiv:2102.06171 §4.1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,6 +73,15 @@ def _rules(
     return dict(zip(known, rules, strict=True))
 
 
+def _require_shapes(names: Iterable[str], gradients: list[Any], parameters: list[Any]) -> None:
+    for name, gradient, parameter in zip(names, gradients, parameters, strict=True):
+        if jnp.shape(gradient) != jnp.shape(parameter):
+            raise InputError(
+                f"{name}: expected a gradient of shape {jnp.shape(parameter)}; found "
+                f"{jnp.shape(gradient)}"
+            )
+
+
 def agc(
     plan: Plan,
     names: Sequence[str] | None = None,
@@ -127,12 +136,7 @@ def agc(
             )
         rules = _rules(plan, names, params, treat_as)
         parameters = jax.tree.leaves(params)
-        for name, gradient, parameter in zip(rules, leaves, parameters, strict=True):
-            if jnp.shape(gradient) != jnp.shape(parameter):
-                raise InputError(
-                    f"{name}: expected a gradient of shape {jnp.shape(parameter)}; found "
-                    f"{jnp.shape(gradient)}"
-                )
+        _require_shapes(rules, leaves, parameters)
         clipped, shares = clip_all(leaves, parameters, rules.values(), plain)
         return jax.tree.unflatten(structure, clipped), fractions(rules, shares)
 
