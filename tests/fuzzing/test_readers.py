@@ -11,7 +11,7 @@ import pytest
 from fuzzing.targets import TARGETS
 
 TESTS = Path(__file__).parents[1]
-FILES = 20  # spoilt ones, besides all that are hostile
+FILES = 8  # spoilt ones for each reader, besides all that are hostile
 
 
 @pytest.fixture(scope="module")
