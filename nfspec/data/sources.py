@@ -181,14 +181,14 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
         raise InputError(f"{root}: {what}; expected one with a folder of images for each class")
-    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names:
+    present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not present:
         raise InputError(
             f"{root}: no class folders in it; expected {root}/CLASS/IMAGE, a folder for each class"
         )
-    _require_unlike(root, names)
-    classes = classes or tuple(names)
-    folders = {_form(name): root / name for name in names}
+    _require_unlike(root, present)
+    classes = classes or tuple(present)
+    folders = {_form(name): root / name for name in present}
     if strangers := sorted(folders.keys() - set(map(_form, classes))):
         raise InputError(
             f"{root}: no classes of the network: {few(strangers)}; it knows {few(classes)}"
