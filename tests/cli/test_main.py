@@ -15,6 +15,7 @@ from nfspec.cli.show import show
 
 COMMANDS = dict(typer.main.get_command(app).commands)
 FRAMEWORKS = ("keras", "torch", "jax", "tensorflow")
+MODES = ("float32", "f32", "cpu")  # values, which have no capital letters
 
 
 def run(*arguments):
@@ -170,3 +171,11 @@ def test_help_says_what_is_run_of_files_from_strangers(command):
     assert " run, whoever wrote it" in said
     runs_code = "A --subject is code, which is imported and run: test only what you trust." in said
     assert runs_code == any("--subject" in each.opts for each in COMMANDS[command].params)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_helps_are_phrases_that_begin_with_what_they_name(command):
+    helps = [parameter.help for parameter in COMMANDS[command].params if parameter.help]
+    for text in (*helps, KNOWN[command].summary):
+        assert text[0].isupper() or text.split()[0].strip(",") in (*FRAMEWORKS, *MODES), text
+        assert text.endswith(".") and not text.startswith(("Of ", "Instead of ")), text
