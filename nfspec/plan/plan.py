@@ -13,6 +13,7 @@ Layouts: images and activations NHWC, kernels HWIO, dense kernels IO.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,10 +53,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        size = 1
-        for n in self.shape:
-            size *= n
-        return size
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -121,10 +119,7 @@ class WSConv(Convolution):
 
 @dataclass(frozen=True)
 class Conv(Convolution):
-    """Convolution with its kernel as it is, then an activation without gamma.
-
-    Only folded plans have it.
-    """
+    """Convolution with its kernel as it is, then an activation without gamma; in folded plans."""
 
     activation: str = "identity"
     slope: float = 0.0  # leaky_relu's, for x < 0
@@ -269,18 +264,9 @@ class Dense(Op):
 
 
 Operation = (
-    WSConv
-    | Conv
-    | Activation
-    | Pool
-    | SqueezeExcite
-    | ECA
-    | StochasticDepth
-    | Residual
-    | GlobalPool
-    | Dropout
-    | Dense
-)
+    WSConv | Conv | Activation | Pool | SqueezeExcite | ECA | StochasticDepth | Residual
+    | GlobalPool | Dropout | Dense
+)  # fmt: skip
 
 
 def unknown_operation(op: Never, reader: str) -> TypeError:

@@ -8,11 +8,9 @@ says so.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 from nfspec.arguments import instance
-from nfspec.language.spec import SCALAR_COLUMNS, Spec
+from nfspec.language.spec import Spec
 from nfspec.language.validation import Key
 from nfspec.plan import (
     ECA,
@@ -36,6 +34,7 @@ from nfspec.plan import (
 from nfspec.plan.activations import DEEPMIND_SLOPE
 from nfspec.plan.arithmetic import eca_taps, gamma_of, rounded
 from nfspec.plan.checks import WIDTHS_COME_FROM, Problems, check, check_plan, stage_path
+from nfspec.plan.rows import BlockNumbers, StageRow, stage_rows
 
 
 def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
@@ -55,49 +54,6 @@ def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
     plan = _Builder(spec, problems).build()
     check_plan(plan, problems)
     return plan
-
-
-@dataclass(frozen=True)
-class StageRow:
-    """The entries of one stage in the columns of `[stages]`, which its blocks share.
-
-    `stride` is that of the first block.
-    """
-
-    stage: int
-    depth: int
-    stride: int
-    expansion: float
-    group_width: int | Literal["none"]
-    kernel: int
-    alpha: float
-    attention: Literal["se", "eca", "none"]
-
-
-def stage_rows(spec: Spec) -> list[StageRow]:
-    """A row for each stage, every column at full length."""
-    columns = [spec.stages.column(name) for name in SCALAR_COLUMNS]
-    return [
-        StageRow(stage, depth, **dict(zip(SCALAR_COLUMNS, entries, strict=True)))
-        for stage, (depth, *entries) in enumerate(zip(spec.stages.depth, *columns, strict=True))
-    ]
-
-
-@dataclass(frozen=True)
-class _BlockNumbers:
-    """The numbers of one block that its stage's row does not have; see `Block`."""
-
-    name: str
-    index: int
-    in_channels: int
-    mid_channels: int
-    requested_mid_channels: int
-    out_channels: int
-    groups: int
-    stride: int
-    beta: float
-    expected_variance: float
-    drop_rate: float
 
 
 class _Builder:
@@ -260,10 +216,10 @@ class _Builder:
 
     def _numbers(
         self, row: StageRow, b: int, channels: tuple[int, int], variance: float
-    ) -> _BlockNumbers:
+    ) -> BlockNumbers:
         """Every number of a block but the size of its attention."""
         asked, mid, groups = self._mid(row, b, channels)
-        return _BlockNumbers(
+        return BlockNumbers(
             name=f"stages.{row.stage}.blocks.{b}",
             index=b,
             in_channels=channels[0],
@@ -323,7 +279,7 @@ class _Builder:
         i, n = len(self.blocks), sum(self.spec.stages.depth)
         return drop.rate * i / n if drop.schedule == "exclusive" else drop.rate * i / max(1, n - 1)
 
-    def _block(self, x: str, block: _BlockNumbers, row: StageRow) -> str:
+    def _block(self, x: str, block: BlockNumbers, row: StageRow) -> str:
         """A residual block that reads the operation `x`."""
         activated = self._act(f"{block.name}.act0", x, block.beta)
         shortcut = x
@@ -359,7 +315,7 @@ class _Builder:
         )
         return out
 
-    def _branch(self, activated: str, block: _BlockNumbers, row: StageRow) -> tuple[str, int]:
+    def _branch(self, activated: str, block: BlockNumbers, row: StageRow) -> tuple[str, int]:
         """The residual branch: its last operation, and the size of its attention."""
         spec, name, mid = self.spec, block.name, block.mid_channels
         width = ("stages", "width", row.stage)
@@ -390,7 +346,7 @@ class _Builder:
             out, size = self._attention(row.attention, name, out, block.out_channels)
         return out, size
 
-    def _shortcut(self, x: str, activated: str, block: _BlockNumbers, row: StageRow) -> str:
+    def _shortcut(self, x: str, activated: str, block: BlockNumbers, row: StageRow) -> str:
         at = activated if self.spec.block.shortcut_input == "activated" else x
         stride = block.stride
         if self.spec.block.shortcut == "avg_pool" and stride > 1:
