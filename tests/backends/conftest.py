@@ -12,6 +12,34 @@ if BACKEND:
 else:
     collect_ignore_glob = ["test_*.py"]
 
+if BACKEND in ("jax", "torch"):
+    # Keras looks for TensorFlow's types in all that it saves, and imports TensorFlow for that if it
+    # is installed: a tenth of PyTorch's run. Without it Keras is as on a machine that has none.
+    from keras.src.utils import module_utils
+
+    module_utils.tensorflow._available = False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs():
+    """On JAX, forget the programs of each file: together they take gigabytes."""
+    yield
+    if BACKEND == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory):
+    """On JAX, compile what many tests run once, through a cache that starts empty in each run."""
+    if BACKEND == "jax":
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
 
 def pytest_report_header() -> str:
     return f"nfspec backend: {BACKEND or 'none (tests/backends needs KERAS_BACKEND)'}"

@@ -40,10 +40,12 @@ def door(gradients, params, plan=PLAN, **options):
     """Clipped gradients by canonical name, of such arrays by canonical name."""
     backend = keras.backend.backend()
     if backend == "jax":
+        import jax
+
         from nfspec.backends.jax import agc
 
         clipping = agc(plan, **options)
-        clipped, _ = clipping.update(gradients, clipping.init(params), params)
+        clipped, _ = jax.jit(clipping.update)(gradients, clipping.init(params), params)
     elif backend == "torch":
         import torch
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nfspec
+from nfspec.backends.running import forward_function
 from nfspec.conformance.cases.weights import trial_params
 
 from specs import HEAD
@@ -38,9 +39,19 @@ ema_decay = 0.2         # and the warm decay meets it
 DROPS = SPEC.replace("rate = 0.0", "rate = 0.5").replace("dropout = 0.0", "dropout = 0.5")
 IMAGES = 8
 
+on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
 # For tests that need a program of their own for each network, which JAX takes seconds to compile,
 # and that test nothing of JAX alone.
 slow_on_jax = pytest.mark.slow if keras.backend.backend() == "jax" else lambda test: test
+
+
+def outputs(model, x, training=False):
+    """A model's outputs, an array or a dict of arrays by tap; its layers are called one by one,
+    but on JAX, which would compile each operation by itself."""
+    if keras.backend.backend() == "jax":
+        return forward_function(model, training)(x)
+    found = model(keras.ops.convert_to_tensor(x), training=training)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, found)
 
 
 @cache

@@ -11,7 +11,7 @@ from keras.src.backend.common import global_state
 import nfspec
 from nfspec.backends.optimizers import SGD
 
-from .small import IMAGES, batches, slow_on_jax, small_params, small_run, small_spec
+from .small import IMAGES, batches, outputs, slow_on_jax, small_params, small_run, small_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX's
 
@@ -34,8 +34,7 @@ def settings():
 
 def forward(backend, **options):
     model = nfspec.compile(small_spec(), backend, small_params(), taps=True, **options)
-    taps = model(batches(2)[0][:2])
-    return {tap: keras.ops.convert_to_numpy(value) for tap, value in taps.items()}
+    return outputs(model, batches(2)[0][:2])
 
 
 def trained(backend, **options):

@@ -112,6 +112,8 @@ def test_layers_that_nothing_is_said_of_are_named_by_pytorch():
 
 @only_on("jax")
 def test_a_decoder_beside_the_backbone_in_a_tree():
+    import jax
+
     from nfspec.backends.jax import agc
 
     params = {
@@ -126,14 +128,15 @@ def test_a_decoder_beside_the_backbone_in_a_tree():
         },
     }
     clipping = agc(small_plan(), treat_as={"decoder/*": CLIPPED, "decoder/free": None})
-    found, state = clipping.update(gradients, clipping.init(params), params)
+    found, state = jax.jit(clipping.update)(gradients, clipping.init(params), params)
     for name in ("kernel", "bias"):
         pair = (tree["decoder"]["conv"][name] for tree in (gradients, params))
         assert_clipped(found["decoder"]["conv"][name], *pair, CLIPPED)
     np.testing.assert_array_equal(found["decoder"]["free"], gradients["decoder"]["free"])
     assert state.clip_fraction["decoder/conv/kernel"] == 1.0
     whole = agc(small_plan())
-    alone, _ = whole.update(gradients["backbone"], whole.init(small_params()), small_params())
+    start = whole.init(small_params())
+    alone, _ = jax.jit(whole.update)(gradients["backbone"], start, small_params())
     for name, gradient in alone.items():
         np.testing.assert_array_equal(found["backbone"][name], gradient)
     with pytest.raises(nfspec.InputError, match=r"decoder/conv/bias \(6,\)"):

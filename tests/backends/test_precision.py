@@ -33,7 +33,8 @@ def slopes(function, x):
     if BACKEND == "jax":
         import jax
 
-        return as_float64(jax.grad(lambda x: function(x).astype("float32").sum())(x))
+        slope = jax.grad(lambda x: function(x).astype("float32").sum())
+        return as_float64(jax.jit(slope)(x))  # or each operation would be compiled by itself
     if BACKEND == "tensorflow":
         import tensorflow as tf
 

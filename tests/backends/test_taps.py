@@ -14,7 +14,7 @@ from nfspec.reference.derivatives import vjp
 from nfspec.reference.network import evaluate
 from nfspec.reference.rounding import Rounding
 
-from .small import SPEC, batches, slow_on_jax, small_spec
+from .small import SPEC, batches, outputs, slow_on_jax, small_spec
 
 BACKEND = keras.backend.backend()
 SPECS = {
@@ -58,15 +58,14 @@ def test_features_are_those_of_the_network_as_written(name, way, data_format):
         x = images(sides)
         exact = nfspec.reference.forward(plan, params, x)
         allowed = bounds(plan, params, x, exact)
-        given = ops.convert_to_tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if first else x)
-        for tap, y in model(given).items():
-            found = ops.convert_to_numpy(y)
+        given = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if first else x
+        for tap, found in outputs(model, given).items():
             found = found.transpose(0, 2, 3, 1) if first and found.ndim == 4 else found
             assert np.linalg.norm(found - exact[tap]) <= allowed[tap], (tap, sides)
             info = plan.tap_info[tap]
             image = () if info.stride is None else tuple(-(-n // info.stride) for n in sides)
             assert found.shape == (len(x), *image, info.channels)
-        logits = ops.convert_to_numpy(alone(given))
+        logits = outputs(alone, given)
         assert np.linalg.norm(logits - exact["logits"]) <= allowed["logits"]
 
 
@@ -131,8 +130,8 @@ def gradient(model, x, tap, k):
     import jax
 
     head = keras.Model(model.output[tap], model.output["logits"])
-    y = model(x)[tap]
-    return y, jax.grad(lambda y: head(y)[:, k].sum())(y)
+    y = ops.convert_to_tensor(outputs(model, x)[tap])
+    return y, jax.jit(jax.grad(lambda y: head(y)[:, k].sum()))(y)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -177,8 +176,8 @@ def test_a_network_has_the_taps_it_is_asked_for(seed):
     x = images(EVEN)
     exact = nfspec.reference.forward(plan, params, x)
     allowed = bounds(plan, params, x, exact)
-    found = model(ops.convert_to_tensor(x))
+    found = outputs(model, x)
     assert list(exact) == list(plan.tap_info) == [tap for tap, _ in kept]
     assert set(found) == set(model.output) == set(exact)  # Keras sorts them
     for tap, y in found.items():
-        assert np.linalg.norm(ops.convert_to_numpy(y) - exact[tap]) <= allowed[tap], tap
+        assert np.linalg.norm(y - exact[tap]) <= allowed[tap], tap
