@@ -196,7 +196,7 @@ def _run(
     Args:
         process: Its process, which was asked for its facts.
         run: Filled.
-        request: What to build.
+        request: The request to build it.
         expected: Digests of the weights and of the spec that are to be built.
         images: (N, H, W, channels).
         exact: Taps of the reference.

@@ -39,7 +39,7 @@ def conform(
     """Test implementations against the float64 reference, as `nfspec conform` does.
 
     Args:
-        settings: What to run.
+        settings: Settings of the run.
         folder: Folder for the journal and for results.json, REPORT.md and report.html. Without one,
             nothing is written.
         deviations: A file of known deviations; the one that comes with nfspec if None.
@@ -95,7 +95,7 @@ def seed_faults(
     faults.json and FAULTS.md.
 
     Args:
-        settings: What to run; essential cases alone, faults in the first mode alone.
+        settings: Settings of the run; essential cases alone, faults in the first mode alone.
         folder: Folder of the two files.
         resume: Go on with the faults.json in `folder`.
         force: Replace an earlier one in `folder`.

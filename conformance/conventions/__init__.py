@@ -1,4 +1,4 @@
-"""Which convention explains a failure, of one subject or, in a matrix, of all that are shipped.
+"""Conventions that explain a failure, of one subject or, in a matrix, of all that are shipped.
 
 It imports the rest of the kit.
 """

@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 WITHIN = (2.0**-8, 2.0**-6, 2.0**-4, 2.0**-2, 2.0**-1, 1.0)
 BEYOND = (2.0**2, 2.0**4, math.inf)
 
-# Of a histogram, in its own units: a bar, the plot, and the margins with the labels.
+# Sizes of a histogram in its own units: a bar, the plot, and the margins with the labels.
 BAR, HEIGHT, LEFT, TOP = 17.0, 84.0, 38.0, 16.0
 LABELLED = 4  # every so many powers of two
 
@@ -41,7 +41,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """What the drawing needs: bars, (x, text) of labels, where ratio 1 is, and the tallest bin."""
+    """The drawing: bars, (x, text) of labels, x of ratio 1, and the count of the tallest bin."""
 
     bars: tuple[Bar, ...]
     labels: tuple[tuple[float, str], ...]

@@ -1,4 +1,4 @@
-"""What the reports say, whatever their form: numbers, verdicts, sentences, commands, selections."""
+"""Words that all reports share: numbers, verdicts, sentences, commands, selections."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ratio(value: Any) -> str:
 
 
 def rank(cell: Cell) -> float:
-    """By which the worst cell is found: its worst ratio, where not a number is worst of all."""
+    """The key by which the worst cell is selected: its worst ratio, infinite if it is no number."""
     return math.inf if math.isnan(cell.worst) else cell.worst
 
 
@@ -54,7 +54,7 @@ def worst(cells: Iterable[Cell]) -> Cell | None:
 
 
 def verdict(cell: Cell | None) -> str:
-    """What a table shows of a cell, such as `pass 0.12`."""
+    """A cell as a table shows it, such as `pass 0.12`."""
     if cell is None:
         return ABSENT
     return f"{cell.verdict} {ratio(cell.worst)}" if cell.cases else cell.verdict
@@ -83,9 +83,9 @@ def summary(results: Results) -> str:
 
 def tally(results: Results) -> dict[str, int]:
     """Verdict to the number of cells that have it, the most frequent first."""
-    found = [cell.verdict for cell in results.cells]
+    verdicts = [cell.verdict for cell in results.cells]
     return dict(
-        sorted(((v, found.count(v)) for v in set(found)), key=lambda item: (-item[1], item))
+        sorted(((v, verdicts.count(v)) for v in set(verdicts)), key=lambda item: (-item[1], item))
     )
 
 
@@ -99,10 +99,10 @@ def bad(results: Results) -> list[Cell]:
     """The cells that make the run fail, in the order of the table, strays last."""
     rows = {info.id: n for n, info in enumerate(results.properties)}
     columns = {column.name: n for n, column in enumerate(results.columns)}
-    found = [cell for cell in results.cells if cell.verdict in BAD]
     last = len(results.cells)
     return sorted(
-        found, key=lambda cell: (rows.get(cell.property, last), columns.get(cell.column, last))
+        (cell for cell in results.cells if cell.verdict in BAD),
+        key=lambda cell: (rows.get(cell.property, last), columns.get(cell.column, last)),
     )
 
 
@@ -149,8 +149,10 @@ def setting(value: Any) -> str:
 def facts(results: Results) -> list[tuple[str, list[str]]]:
     """Rows of the environment: a fact's name, and what each column says of it."""
     of_columns = [dict(_flat(column.facts)) for column in results.columns]
-    names = dict.fromkeys(name for found in of_columns for name in found)
-    return [(name, [setting(found.get(name, "-")) for found in of_columns]) for name in names]
+    names = dict.fromkeys(name for of_column in of_columns for name in of_column)
+    return [
+        (name, [setting(of_column.get(name, "-")) for of_column in of_columns]) for name in names
+    ]
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -162,7 +164,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def run_settings(results: Results) -> list[tuple[str, str]]:
-    """What was run: the spec and the settings."""
+    """The spec and the settings of the run."""
     spec = results.spec or {"name": "none; the general grid of shapes"}
     rows = [(f"spec {key}", plain(value)) for key, value in spec.items()]
     return rows + [(key, setting(value)) for key, value in results.settings.items()]

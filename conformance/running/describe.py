@@ -1,4 +1,4 @@
-"""A judged case in words: what was found, what was expected, and the bound term by term."""
+"""A judged case in words: the value, the expected one, and the bound term by term."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nfspec.conformance.properties.base import Array, Expected, Finding, Judgeme
 
 
 def replay_command(case: Case) -> str:
+    """The shell command that runs a case again."""
     return f"nfspec replay {shlex.quote(case.line())}"
 
 
@@ -48,14 +49,14 @@ def _finding(finding: Finding, outputs: Outputs, expected: Expected) -> list[str
         head = [f"{name}: rms error {rms:.4g} of values with rms {size:.4g}"]
         return [*head, *_terms(terms, finding)]
     place = finding.at
-    found, exact = float(value[place]), float(wanted.value[place])
+    got, exact = float(value[place]), float(wanted.value[place])
     ulp = float(np.spacing(np.float32(abs(exact))))
     terms = {
         label: float(np.broadcast_to(term, value.shape)[place])
         for label, term in wanted.terms.items()
     }
     return [
-        f"{name}{list(place)}: found {found:.9g}, expected {exact:.12g}",
+        f"{name}{list(place)}: found {got:.9g}, expected {exact:.12g}",
         f"error {error[place]:.4g} ({error[place] / ulp:.3g} units in the last place)",
         *_terms(terms, finding),
         *_spread(error, wanted.bound, finding),
@@ -71,7 +72,7 @@ def _terms(terms: dict[str, float], finding: Finding) -> list[str]:
 
 
 def _spread(error: Array, bound: Array, finding: Finding) -> list[str]:
-    """How the ratios of all elements are spread, by powers of two."""
+    """The spread of the ratios of all elements, by powers of two."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(error == 0.0, 0.0, error / bound).ravel()
     counts = histogram(ratios.tolist())

@@ -1,8 +1,8 @@
-"""Known deviations as data: `deviations.toml`, and what its entries do to the cells of a run.
+"""Known deviations: `deviations.toml`, and the verdicts that its entries change.
 
-An entry names one property of one column and a range of versions. It is strict both ways: what
-fails as it says deviates, what passes nevertheless is bad, and so is an entry that has expired or
-that names nothing. No tolerance is ever wider for it.
+An entry names one property of one column and a range of versions. It is strict both ways: a cell
+that fails as the entry says deviates, and a cell that passes nevertheless is bad. An entry that has
+expired or that names nothing is bad, too. No tolerance is ever wider for an entry.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Words = Annotated[str, Field(min_length=1)]
 
 
 class DeviationError(NfspecError):
-    """A file of deviations that cannot be used. `problems` lists everything found."""
+    """A file of deviations that cannot be used. `problems` lists all that is wrong with it."""
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(problems)
@@ -96,7 +96,7 @@ class Deviation(Table):
 
 
 def _read(path: Path, label: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], Any]]:
-    """What a file says, and where."""
+    """The data of a file, and the place of each value."""
     try:
         with opened(path) as file:
             raw = file.read(MAX_BYTES + 1)

@@ -1,4 +1,4 @@
-"""What a run has finished, kept as it goes, so that an interrupted one can go on."""
+"""The journal of a run: finished cells, so that an interrupted run can go on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nfspec.conformance.cases.case import Case
-from nfspec.conformance.cases.results import (
-    Cell,
-    cell_of,
-)
+from nfspec.conformance.cases.results import Cell, cell_of
 from nfspec.errors import InputError
 from nfspec.files import opened, write
 
@@ -20,7 +17,16 @@ LONGEST = 2**22  # bytes of a line; the longest ones hold a message with a trace
 
 
 class Journal:
-    """Finished cells, one line of JSON each, so that an interrupted run loses the present one."""
+    """Finished cells, one line of JSON each; an interrupted run loses the present one alone.
+
+    Args:
+        folder: Folder of the journal; None for none.
+        about: Settings of the run, which are kept in the first line.
+        resume: Read the cells of an earlier run, whose settings must be the same.
+
+    Raises:
+        InputError: There is no journal to go on with, or it is not one of such a run.
+    """
 
     def __init__(self, folder: Path | None, about: dict[str, Any], resume: bool):
         self.path = folder / JOURNAL if folder else None
@@ -39,14 +45,14 @@ class Journal:
             raise InputError(f"--resume: {self.path} does not exist; start without --resume")
         with opened(self.path) as file:
             lines = [line.decode(errors="replace") for line in iter(lambda: self._line(file), b"")]
-        found = [json.loads(line) for line in lines if _whole(line)]
-        if not found or not isinstance(found[0], dict) or found[0].get("run") != about:
+        entries = [json.loads(line) for line in lines if _whole(line)]
+        if not entries or not isinstance(entries[0], dict) or entries[0].get("run") != about:
             raise InputError(
                 f"--resume: {self.path} is of a run with other settings; start without --resume, "
                 "or give another --out"
             )
         try:
-            self.cells = [cell_of(entry["cell"]) for entry in found[1:]]
+            self.cells = [cell_of(entry["cell"]) for entry in entries[1:]]
             for cell in self.cells:
                 if cell.worst_case is not None:
                     Case.parse(cell.worst_case)
@@ -57,7 +63,7 @@ class Journal:
                 f"--resume: {self.path} has a line that is no cell; start anew with --force"
             ) from None
         # Without a line that was cut short.
-        write(self.path, "".join(f"{json.dumps(entry)}\n" for entry in found))
+        write(self.path, "".join(f"{json.dumps(entry)}\n" for entry in entries))
 
     def _line(self, file: IO[bytes]) -> bytes:
         line = file.readline(LONGEST + 1)
@@ -69,6 +75,7 @@ class Journal:
         return line
 
     def add(self, entry: dict[str, Any]) -> None:
+        """Write a line, and see that it is on the disk."""
         if self.path is None:
             return
         with self.path.open("a", encoding="utf-8") as file:

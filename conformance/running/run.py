@@ -31,7 +31,7 @@ from nfspec.plan.free_memory import require_free_memory
 
 @dataclass(frozen=True)
 class Status:
-    """What a run is doing.
+    """The present step of a run.
 
     Attributes:
         text: A few words.

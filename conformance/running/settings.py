@@ -16,7 +16,7 @@ MAX_TIMEOUT = 1e6  # seconds
 
 @dataclass(frozen=True)
 class Settings:
-    """What to run. They are recorded in the results.
+    """The settings of a run, which its results record.
 
     Attributes:
         source: Name or path of a spec; None for a general grid of shapes.

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nfspec.arguments import MAX_SEED, one_of
-from nfspec.cli.options import names, parse_subjects, some_of
-from nfspec.compilation import BACKENDS
+from nfspec.cli.options import (
+    ALL_BACKENDS,
+    Device,
+    Subjects,
+    TestedBackends,
+    names,
+    parse_subjects,
+    some_of,
+)
 from nfspec.console import clean, print_lines, print_text, say
 from nfspec.errors import BackendError
 from nfspec.outputs import FORCE_HELP
@@ -55,70 +62,70 @@ def _progress() -> Iterator[Progress]:
         yield show
 
 
-def conform(
-    spec: Annotated[
-        str | None,
-        typer.Argument(
-            help="A built-in spec, or the path of a .toml file; a general grid of shapes if not "
-            "given."
-        ),
-    ] = None,
-    backends: Annotated[
-        str, typer.Option(help="Test nfspec on these frameworks, a list with commas.")
-    ] = ",".join(BACKENDS),
-    subject: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Test this instead of nfspec: timm, optax, an entry point, or module:object. May "
-            "be repeated."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="The device: cpu, gpu or tpu.")] = "cpu",
-    mode: Annotated[
-        str,
-        typer.Option(help="The arithmetic: f32, tf32, bf16, f16, or several of them, with commas."),
-    ] = "f32",
-    examples: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=MOST_EXAMPLES,
-            help="Number of cases to draw for each property, besides the essential ones.",
-        ),
-    ] = 25,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the cases.")] = 0,
-    properties: Annotated[
-        str,
-        typer.Option(
-            help="The properties to test, ids such as WS-01, with commas; all if not given."
-        ),
-    ] = "",
-    out: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path(
-        "conformance-results"
+Spec = Annotated[
+    str | None,
+    typer.Argument(
+        help="A built-in spec, or the path of a .toml file. Default: a general grid of shapes."
     ),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
-    faults: Annotated[
-        bool,
-        typer.Option(
-            "--faults",
-            help="Prove that the properties can fail: inject faults, and see which property finds "
-            "each.",
-        ),
-    ] = False,
-    require: Annotated[
-        str, typer.Option(help="Fail if one of these subjects cannot run, a list with commas.")
-    ] = "",
-    deviations: Annotated[
-        str | None,
-        typer.Option(
-            help="A file of known deviations; the deviations.toml of nfspec if not given."
-        ),
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=1.0, max=MAX_TIMEOUT, help="Seconds to wait for one answer.")
-    ] = 600.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+]
+Mode = Annotated[
+    str,
+    typer.Option(help="Modes of the arithmetic, a list with commas of f32, tf32, bf16, f16."),
+]
+Examples = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=MOST_EXAMPLES,
+        help="Number of cases to draw for each property, besides the essential ones.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the cases.")]
+Properties = Annotated[
+    str,
+    typer.Option(help="Ids of properties, such as WS-01, a list with commas. Default: all."),
+]
+Out = Annotated[Path, typer.Option(help="Folder of the reports.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
+Faults = Annotated[
+    bool,
+    typer.Option(
+        "--faults",
+        help="Prove that the properties can fail: inject faults, and see which property finds "
+        "each.",
+    ),
+]
+Require = Annotated[
+    str, typer.Option(help="Fail if one of these subjects cannot run, a list with commas.")
+]
+Deviations = Annotated[
+    str | None,
+    typer.Option(help="A file of known deviations. Default: the deviations.toml of nfspec."),
+]
+Timeout = Annotated[
+    float, typer.Option(min=1.0, max=MAX_TIMEOUT, help="Seconds to wait for one answer.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def conform(
+    spec: Spec = None,
+    backends: TestedBackends = ALL_BACKENDS,
+    subject: Subjects = None,
+    device: Device = "cpu",
+    mode: Mode = "f32",
+    examples: Examples = 25,
+    seed: Seed = 0,
+    properties: Properties = "",
+    out: Out = Path("conformance-results"),
+    resume: Resume = False,
+    force: Force = False,
+    faults: Faults = False,
+    require: Require = "",
+    deviations: Deviations = None,
+    timeout: Timeout = 600.0,
+    as_json: AsJson = False,
 ) -> None:
     """Test implementations against the float64 reference.
 

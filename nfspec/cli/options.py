@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Annotated
+
+import typer
 
 from nfspec.compilation import BACKENDS
 from nfspec.errors import BackendError, InputError
@@ -10,6 +13,21 @@ from nfspec.errors import BackendError, InputError
 MAX_SIDE = 8_192  # px, as in a spec
 MAX_IMAGES = 1_000_000  # in a batch, as in a recipe
 MAX_DEVICES = 1_000_000
+
+ALL_BACKENDS = ",".join(BACKENDS)
+# Options of commands that test subjects.
+TestedBackends = Annotated[
+    str, typer.Option("--backends", help="Test nfspec on these frameworks, a list with commas.")
+]
+Subjects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subject",
+        help="Test this instead of nfspec: timm, optax, an entry point, or module:object. Can be "
+        "repeated.",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="Device: cpu, gpu or tpu.")]
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -7,24 +7,21 @@ from typing import Annotated
 import typer
 
 from nfspec.arguments import one_of
-from nfspec.cli.options import parse_subjects
-from nfspec.compilation import BACKENDS
+from nfspec.cli.options import ALL_BACKENDS, Device, Subjects, TestedBackends, parse_subjects
 from nfspec.console import print_lines
+
+Case = Annotated[
+    str, typer.Argument(help="A case, one line of JSON; a report has one for every cell.")
+]
+Fault = Annotated[str, typer.Option(help="Name of a fault to inject.")]
 
 
 def replay(
-    case: Annotated[
-        str, typer.Argument(help="A case, one line of JSON; a report has one for every cell.")
-    ],
-    backends: Annotated[
-        str, typer.Option(help="Test nfspec on these frameworks, a list with commas.")
-    ] = ",".join(BACKENDS),
-    subject: Annotated[
-        list[str] | None,
-        typer.Option(help="Test this instead of nfspec; see `nfspec conform`. May be repeated."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="The device: cpu, gpu or tpu.")] = "cpu",
-    fault: Annotated[str, typer.Option(help="Inject the fault of this name.")] = "",
+    case: Case,
+    backends: TestedBackends = ALL_BACKENDS,
+    subject: Subjects = None,
+    device: Device = "cpu",
+    fault: Fault = "",
 ) -> None:
     """Run one case and print the bound term by term.
 

@@ -8,16 +8,17 @@ from nfspec.conformance.conventions.explain import explain
 from nfspec.conformance.running.run import run
 from nfspec.conformance.running.settings import Settings
 
-# Four convs: one keeps the conventions of a spec, one those of timm without a line of timm's, one
-# forgets to centre, and one cannot tell channels apart by any convention.
+# Three convs in NumPy: one keeps the conventions of a spec, one those of timm without a line of
+# timm's, and one centres each output's input channels apart, which no convention does.
 MINE = """
-import torch
-from torch.nn import functional as F
+import numpy as np
+
+from nfspec.reference.operations import conv
 
 
 class Right:
-    framework = "torch"
-    eps, rule = 1e-4, staticmethod(lambda v, n, eps: torch.clamp(n * v, min=eps))
+    framework = "numpy"
+    eps, rule = 1e-4, staticmethod(lambda v, n, eps: np.maximum(n * v, eps))
 
     def __init__(self, mode):
         pass
@@ -26,16 +27,11 @@ class Right:
         return w - w.mean((0, 1, 2))
 
     def ws_conv(self, op):
-        pads = {"same": op.kernel // 2, "symmetric": op.kernel // 2}[op.padding]
-
         def function(x, kernel, gain, bias):
-            d = self.centre(kernel)
-            n = d[..., 0].numel()
-            w = d * (op.gamma * gain * torch.rsqrt(self.rule((d * d).mean((0, 1, 2)), n, self.eps)))
-            y = F.conv2d(
-                x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1), bias, op.stride, pads, 1, op.groups
-            )
-            return y.permute(0, 2, 3, 1)
+            d = self.centre(np.float64(kernel))
+            n = d[..., 0].size
+            scale = op.gamma * gain / np.sqrt(self.rule((d * d).mean((0, 1, 2)), n, self.eps))
+            return conv(np.float64(x), d * scale, op.stride, op.groups, op.padding) + bias
 
         return function
 

@@ -67,6 +67,17 @@ def test_what_is_no_such_file_is_refused(file, data):
         KillMatrix.read(file, SETTINGS)
 
 
+def test_the_verdict():
+    assert KillMatrix({}).verdict == KillMatrix({}, kills={FAULT: {}}).verdict == "NOTHING TRIED"
+    matrix = sample()
+    assert matrix.verdict == "PROVED"
+    matrix.witnesses["WS-02"] = {COLUMN: ""}
+    assert matrix.verdict == "NOT PROVED"  # a property kills nothing
+    del matrix.witnesses["WS-02"]
+    matrix.kills[FAULT][COLUMN] = Kill()
+    assert matrix.verdict == "NOT PROVED"  # a fault survives
+
+
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "faults.json")
     with pytest.raises(InputError, match="a named pipe, where a regular file was expected"):

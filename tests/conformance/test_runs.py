@@ -1,0 +1,98 @@
+"""Complete runs as Python callers make them."""
+
+import json
+
+import pytest
+
+from nfspec.conformance import Results, Settings, conform, runs, seed_faults
+from nfspec.conformance.running.run import Status
+from nfspec.errors import InputError
+
+from .fakes import prepare
+
+SETTINGS = Settings(subjects=("fakes:Good",), properties=("EXACT-03",), examples=0)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    return tmp_path
+
+
+def test_a_run_and_its_reports(folder):
+    told = []
+    results = conform(SETTINGS, "out", progress=lambda results, status: told.append(status))
+    assert (results.verdict, results.problems) == ("CONFORMANT", [])
+    assert Status("EXACT-03 f32: done") in told
+    assert Status("EXACT-03 f32: 1 cases", counting=True) in told
+    written = Results.from_json((folder / "out" / "results.json").read_text())
+    assert written.cells == results.cells
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "REPORT.md", "journal.jsonl", "report.html", "results.json",
+    ]  # fmt: skip
+
+
+def test_without_a_folder_nothing_is_written(folder):
+    before = sorted(folder.iterdir())
+    assert conform(SETTINGS).conformant
+    assert sorted(path for path in folder.iterdir() if path.name != "starts") == before
+
+
+def test_a_required_subject_that_is_not_there_is_a_problem_of_the_run(folder):
+    results = conform(SETTINGS, "out", required=("fakes:Good", "jax"))
+    assert results.verdict == "NOT CONFORMANT"
+    assert results.problems == ["required: jax: not among the subjects"]
+    assert "- required: jax: not among the subjects" in (folder / "out" / "REPORT.md").read_text()
+
+
+def test_an_earlier_run_is_left_as_it_is(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "results.json").write_text("kept")
+    with pytest.raises(InputError, match=r"out holds results\.json of an earlier run"):
+        conform(SETTINGS, folder / "out")
+    assert (folder / "out" / "results.json").read_text() == "kept"
+    conform(SETTINGS, folder / "out", force=True)
+    assert json.loads((folder / "out" / "results.json").read_text())["verdict"] == "CONFORMANT"
+
+
+def test_a_run_without_a_folder_cannot_go_on():
+    with pytest.raises(InputError, match="resume: expected the folder of the run; found none"):
+        conform(SETTINGS, resume=True)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"device": "moon"}, 'device: expected one of "cpu", "gpu", "tpu"'),
+        ({"modes": ("f8",)}, 'modes: expected one of "f32", '),
+        ({"modes": ()}, "modes: expected at least one; found none"),
+        ({"subjects": "torch"}, "subjects: expected a tuple of names; found 'torch'"),
+        ({"properties": ["WS-01"]}, "properties: expected a tuple of names"),
+        ({"examples": -1}, "examples: expected a whole number from 0 on"),
+        ({"examples": 10**9}, "examples: expected at most 1,000,000"),
+        ({"seed": 2**32}, "seed: expected at most 4294967295"),
+        ({"timeout": 0.0}, "timeout: expected a finite number above 0"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_used(changes, message):
+    with pytest.raises(InputError) as caught:
+        Settings(**changes)
+    assert str(caught.value).startswith(message)
+
+
+def test_faults_are_tried_on_what_runs(folder, monkeypatch):
+    """Where no column runs, nothing was proved."""
+    monkeypatch.setattr(runs, "limits", lambda settings, progress: [])
+    settings = Settings(subjects=("fakes:Stillborn",), properties=("EXACT-03",))
+    matrix = seed_faults(settings, "out")
+    assert matrix.verdict == "NOTHING TRIED"
+    assert "No column ran, so that no fault was tried." in (folder / "out/FAULTS.md").read_text()
+
+
+def test_a_name_that_there_is_not():
+    import nfspec.conformance
+
+    with pytest.raises(AttributeError, match="has no attribute 'conforms'"):
+        nfspec.conformance.conforms  # noqa: B018
