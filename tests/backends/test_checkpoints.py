@@ -1,4 +1,7 @@
-"""Checkpoints as files: damaged, forged, and under names that are not theirs."""
+"""Checkpoints as files: damaged, forged, and under names that are not theirs.
+
+Once, on PyTorch: that every framework writes and restores the same is in test_training_loop.py.
+"""
 
 import keras
 import numpy as np
@@ -6,8 +9,11 @@ import pytest
 
 import nfspec
 from nfspec.backends.training import checkpoints
+from nfspec.training.failures import OtherTraining
 from nfspec.weights.container import write
 from nfspec.weights.store import read_all
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "torch", reason="once, on PyTorch")
 
 
 class Layerless:
@@ -55,7 +61,7 @@ def test_a_byte_of_a_checkpoint_that_is_not_what_it_was_is_noticed(tiny_checkpoi
             flipped[place] ^= mask
             try:
                 assert restored(bytes(flipped)) == expected, (place, mask)
-            except checkpoints.OtherTraining as error:
+            except OtherTraining as error:
                 raise AssertionError((place, mask)) from error
             except nfspec.WeightError:
                 noticed += 1
