@@ -1,12 +1,30 @@
-"""The main job, and that it can fail."""
+"""The comparison of the frameworks with the reference, and that it can fail."""
+
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 import nfspec
 from nfspec.compilation import BACKENDS
+from nfspec.conformance import compare as module
+from nfspec.conformance.cases.weights import params_digest
 from nfspec.conformance.compare import Comparison, Run, compare, distance
+from nfspec.conformance.workers.process import WorkerProcess
 from nfspec.data.images import prepare, sample_photo
+
+
+@pytest.fixture(scope="module")
+def process():
+    """PyTorch, in one process for all tests."""
+    with WorkerProcess("torch") as process:
+        yield process
+
+
+@pytest.fixture
+def shared(process, monkeypatch):
+    """`compare` asks that process, and leaves it running."""
+    monkeypatch.setattr(module, "WorkerProcess", lambda backend: nullcontext(process))
 
 
 def images(side=32):
@@ -24,10 +42,8 @@ def test_f0_on_the_photograph():
     assert max(run.distance["logits"] for run in result.ran) <= 5e-6
 
 
-def test_weights_of_another_run_are_not_the_same_network(monkeypatch):
+def test_weights_of_another_run_are_not_the_same_network(monkeypatch, shared):
     """A worker that computes with one changed gain is found out, at the block where it is."""
-    from nfspec.conformance import compare as module
-
     spec = nfspec.load("timm/test_nfnet")
     name = "stages.2.blocks.0.conv1.gain"
 
@@ -39,37 +55,27 @@ def test_weights_of_another_run_are_not_the_same_network(monkeypatch):
     original = module.trial_params
     monkeypatch.setattr(module, "trial_params", changed)  # the parent's, not the worker's
     monkeypatch.setattr(module, "params_digest", lambda params: digest)
-    digest = module_digest(original(nfspec.resolve(spec), 0))
+    digest = params_digest(original(nfspec.resolve(spec), 0))
     result = compare(spec, images(64), ("torch",))
     assert result.beyond(result.runs[0])[0] == "stages.2.blocks.0"
-    assert not result.same
+    assert result.verdict == "NOT THE SAME" and not result.same
 
 
-def module_digest(params):
-    from nfspec.conformance.cases.weights import params_digest
-
-    return params_digest(params)
-
-
-def test_other_weights_than_asked_for_are_an_error(monkeypatch):
-    from nfspec.conformance import compare as module
-
+def test_other_weights_than_asked_for_are_an_error(monkeypatch, shared):
     monkeypatch.setattr(module, "params_digest", lambda params: "another")
     result = compare(nfspec.load("timm/test_nfnet"), images(), ("torch",))
     assert result.runs[0].problem == "torch: built other weights or another spec than asked"
-    assert not result.same
+    assert result.verdict == "NOT SHOWN" and not result.same
 
 
-def test_a_missing_framework_is_named_and_the_others_run(monkeypatch):
-    from nfspec.conformance import compare as module
-
+def test_a_missing_framework_is_named_and_the_others_run(monkeypatch, shared):
     message = "jax not installed; run: pip install jax"
     monkeypatch.setattr(module, "missing", lambda name: message if name == "jax" else None)
     result = compare(nfspec.load("timm/test_nfnet"), images(), ("jax", "torch"))
     jax, torch = result.runs
     assert (jax.installed, jax.problem) == (False, message)
     assert result.ran == (torch,)
-    assert result.same
+    assert result.verdict == "THE SAME NETWORK" and result.same
 
 
 def test_nothing_that_ran_is_not_the_same():

@@ -1,8 +1,10 @@
 """The compatibility matrix: what a row says, and a small one by running."""
 
 from datetime import date
+from importlib.metadata import version
 
 from nfspec.conformance.cases.results import Cell, Column, Results
+from nfspec.conformance.conventions import matrix as module
 from nfspec.conformance.conventions.matrix import PARTS, conventions, main, markdown, matrix, rows
 from nfspec.conformance.properties import PROPERTIES
 
@@ -55,22 +57,63 @@ def test_errors_and_what_is_not_offered():
     assert found[1].conventions == "NET-01: timm has no model for x"
 
 
-def test_a_small_one(monkeypatch, capsys):
+# In NumPy: one keeps other conventions than DeepMind's, as timm does, the other has AGC alone.
+MINE = """
+from dataclasses import replace
+
+import numpy as np
+
+from nfspec.reference import operations, training
+
+
+class Ours:
+    framework = package = "numpy"
+
+    def __init__(self, mode):
+        pass
+
+    def agc(self, clip):
+        return lambda g, p: training.clip(np.float64(g), np.float64(p), clip.rule)[0]
+
+
+class Theirs(Ours):
+    def agc(self, clip):
+        return super().agc(replace(clip, unit="timm"))
+
+    def activation(self, op):
+        other = replace(op, kind="gelu_erf") if op.kind == "gelu_tanh" else op
+        return lambda x: operations.activation(other, np.float64(x))
+"""
+
+
+def test_a_small_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.setattr(module, "IMPLEMENTATIONS", ("mine:Theirs", "mine:Ours"))
     tables = matrix(["nfnet-f0"], ("EXACT-04", "ACT-01"))
     assert "nfnet-f0" in capsys.readouterr().err
     text = markdown(tables, date(2026, 11, 24))
     assert "## nfnet-f0, of the dialect deepmind\n" in text
-    lines = [line for line in text.splitlines() if line.startswith(("| timm", "| optax"))]
+    lines = [line for line in text.splitlines() if line.startswith("| mine")]
     assert [line.split(" | ")[:3] for line in lines] == [
-        ["| timm", "activation", "deviates"],
-        ["| timm", "AGC", "deviates"],
-        ["| optax", "AGC", "conforms"],
+        ["| mine:Theirs", "activation", "deviates"],
+        ["| mine:Theirs", "AGC", "deviates"],
+        ["| mine:Ours", "AGC", "conforms"],
     ]
     assert '`activation.kind = "gelu_erf"` |' in lines[0]
     assert '`agc.unit = "timm"` |' in lines[1]
     last = text.splitlines()[-1]
-    assert last.startswith("timm 1.") and " on torch 2." in last and last.endswith("2026-11-24.")
+    numpy = version("numpy")
+    ours = f"mine:Ours {numpy} on numpy {numpy} (cpu)"
+    assert last == f"mine:Theirs {numpy} on numpy {numpy} (cpu), {ours}; 2026-11-24."
 
-    monkeypatch.setattr("nfspec.conformance.conventions.matrix.matrix", lambda: tables)
+    monkeypatch.setattr(module, "matrix", lambda: tables)
     main()
     assert capsys.readouterr().out.splitlines()[:-1] == text.splitlines()[:-1]
+
+
+def test_problems_of_a_run_stand_below_its_table():
+    results = of(cell("ACT-01", "pass"))
+    results.problems = ["deviation x: no property is called Y"]
+    text = markdown({"nfnet-f0": results}, date(2026, 11, 24))
+    assert "\n- deviation x: no property is called Y\n" in text
