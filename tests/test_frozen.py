@@ -1,4 +1,4 @@
-"""What is said to be frozen does not change, and can be hashed, copied and pickled."""
+"""Frozen objects do not change, and can be hashed, copied and pickled."""
 
 import copy
 import os

@@ -91,7 +91,7 @@ def defined_in(file: Path) -> frozenset[str]:
 
 
 def exists(name: str) -> bool:
-    """Whether a dotted name is a module, or a name in one."""
+    """Tell whether a dotted name is a module, or a name in one."""
     parts = name.split(".")
     for n in range(len(parts), 0, -1):
         file = file_of(".".join(parts[:n]))

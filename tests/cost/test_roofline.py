@@ -89,9 +89,9 @@ def table(monkeypatch):
 def test_three_passes_multiply_as_often_as_the_count_says(name):
     """Forward, both gradients; but none of the image."""
     plan, size, batch = plan_of(name), 96, 3
-    found = shapes(plan, size, size)
+    actual = shapes(plan, size, size)
     of_image = sum(
-        prod(found[op.name][:2]) * op.out_channels * op.fan_in
+        prod(actual[op.name][:2]) * op.out_channels * op.fan_in
         for op in plan.ops
         if isinstance(op, Convolution) and op.inputs[0] == INPUT
     )
@@ -102,7 +102,7 @@ def test_three_passes_multiply_as_often_as_the_count_says(name):
 
 @pytest.mark.parametrize("name", ["nfnet-f0", "nf-regnet-b0"])
 def test_products_are_those_of_the_flops(name):
-    """Where nothing is rounded up; the gradient of a strided conv's input rounds its taps up."""
+    """Nothing is rounded up here but the taps of the gradient of a strided conv's input."""
     cpu = named("cpu")
     for work in works(plan_of(name), 2, 64):
         if work.product:
@@ -191,12 +191,12 @@ def test_a_step_is_the_sum_of_its_parts_and_slower_in_float32(f0):
     ],
 )
 def test_measured_steps_come_out_as_stated(name, efficiency, typical, worst):
-    found = calibrate(name)
-    assert found.like == name
-    assert len(found.ratios) == len(named(name).timings)
-    assert found.efficiency == pytest.approx(efficiency, rel=2e-3)
-    assert found.typical == pytest.approx(typical, abs=5e-3)
-    assert found.worst == pytest.approx(worst, abs=5e-3)
+    actual = calibrate(name)
+    assert actual.like == name
+    assert len(actual.ratios) == len(named(name).timings)
+    assert actual.efficiency == pytest.approx(efficiency, rel=2e-3)
+    assert actual.typical == pytest.approx(typical, abs=5e-3)
+    assert actual.worst == pytest.approx(worst, abs=5e-3)
 
 
 def test_leaving_a_step_out_is_leaving_it_out(table):
@@ -205,10 +205,10 @@ def test_leaving_a_step_out_is_leaving_it_out(table):
     right = calibrate("tpu-v3").ratios
     wrong = replace(timings[2], seconds=2 * timings[2].seconds)
     table("tpu-v3", timings=(*timings[:2], wrong, *timings[3:]))
-    found = calibrate("tpu-v3").ratios
-    assert found[2] == pytest.approx(right[2] / 2, rel=0.01)  # all-reduce is not twice as long
+    actual = calibrate("tpu-v3").ratios
+    assert actual[2] == pytest.approx(right[2] / 2, rel=0.01)  # all-reduce is not twice as long
     others = [i for i in range(6) if i != 2]
-    assert [found[i] / right[i] for i in others] == pytest.approx([2 ** (1 / 5)] * 5, rel=0.02)
+    assert [actual[i] / right[i] for i in others] == pytest.approx([2 ** (1 / 5)] * 5, rel=0.02)
 
 
 @pytest.mark.parametrize("figure", ["narrow_flops", "bandwidth"])
@@ -221,16 +221,16 @@ def test_a_wrong_figure_shows_in_the_efficiency(table, name, figure):
 
 
 def test_what_was_not_measured_is_as_wrong_as_one_accelerator_is_of_another():
-    found = calibrate("h100")
-    assert found.like == "rtx-3090"
-    assert found.efficiency == calibrate("rtx-3090").efficiency
+    actual = calibrate("h100")
+    assert actual.like == "rtx-3090"
+    assert actual.efficiency == calibrate("rtx-3090").efficiency
     calibrated = [each for each in ACCELERATORS.values() if each.timings]
     steps = sum(len(each.timings) for each in calibrated)
-    assert len(found.ratios) == steps * (len(calibrated) - 1)
+    assert len(actual.ratios) == steps * (len(calibrated) - 1)
     # The first: steps of a TPU v3 by the V100's efficiency.
     ratio = calibrate("tpu-v3").efficiency / calibrate("v100").efficiency
-    assert found.ratios[0] == pytest.approx(ratio, rel=0.1)
-    assert found.worst > calibrate("v100").worst
+    assert actual.ratios[0] == pytest.approx(ratio, rel=0.1)
+    assert actual.worst > calibrate("v100").worst
 
 
 def test_every_accelerator_has_timings_or_is_like_one_that_has():
@@ -252,23 +252,23 @@ def test_ablations_of_the_paper(widths, convs, i):
     stages = spec.stages.model_copy(update={"width": widths})
     block = spec.block.model_copy(update={"convs": convs})
     plan = nfspec.resolve(spec.model_copy(update={"stages": stages, "block": block}))
-    found = step(plan, named("tpu-v3"), 32 * 32, 32, precision="bfloat16")
-    assert found.seconds * 1e3 == pytest.approx(ABLATIONS[widths, convs][i], rel=0.14)
+    actual = step(plan, named("tpu-v3"), 32 * 32, 32, precision="bfloat16")
+    assert actual.seconds * 1e3 == pytest.approx(ABLATIONS[widths, convs][i], rel=0.14)
 
 
 @pytest.mark.parametrize(("name", "measured"), [("nfnet-f5", 1.958), ("nfnet-f6", 2.7741)])
 def test_sam_of_the_paper(name, measured):
     """arXiv:2102.06171 table 3, with SAM's ascent on a fifth of the batch."""
-    found = step(plan_of(name), named("tpu-v3"), 32 * 32, 32, precision="bfloat16")
-    assert found.seconds == pytest.approx(measured, rel=0.14)
+    actual = step(plan_of(name), named("tpu-v3"), 32 * 32, 32, precision="bfloat16")
+    assert actual.seconds == pytest.approx(measured, rel=0.14)
 
 
 @pytest.mark.parametrize("name", TIMM)
 def test_other_networks_of_timm(name):
     batch, size, speed = TIMM[name]
     plan = plan_of(f"timm/{name}")
-    found = step(plan, named("rtx-3090"), batch, size=size, precision="float16")
-    assert 1 / 1.2 < found.seconds * speed / batch < 1.2
+    actual = step(plan, named("rtx-3090"), batch, size=size, precision="float16")
+    assert 1 / 1.2 < actual.seconds * speed / batch < 1.2
 
 
 # What cannot be used.

@@ -72,12 +72,12 @@ def test_without_a_crop_it_is_the_centre_with_the_originals_margin(size, area):
     pixels = np.full((size[1], size[0]), 255)
     middle = (size[0] - 32) // 2
     pixels[16:48, middle : middle + 32] = np.arange(32 * 32).reshape(32, 32) % 251
-    found = random_crop_flip(picture(pixels), 32, rng(), area=area, flip=False)
-    assert (np.asarray(found) == pixels[16:48, middle : middle + 32]).all()
+    actual = random_crop_flip(picture(pixels), 32, rng(), area=area, flip=False)
+    assert (np.asarray(actual) == pixels[16:48, middle : middle + 32]).all()
 
 
 def test_the_centre_is_cut_off_to_whole_pixels():
-    """Of 63 px, 63 · 32 / 64 = 31.5."""
+    """63 px make 63 · 32 / 64 = 31.5."""
     pixels = np.full((63, 63), 255)
     pixels[16:47, 16:47] = 0
     assert not np.asarray(random_crop_flip(picture(pixels), 32, rng(), area=(1.0, 1.0))).any()
@@ -87,8 +87,8 @@ def test_the_centre_is_cut_off_to_whole_pixels():
 @pytest.mark.parametrize("shape", [(1, 1), (5, 200), (70, 50)])
 def test_size_and_mode_of_a_crop(channels, shape):
     image = noise(*shape, channels)
-    found = random_crop_flip(image, 24, rng())
-    assert (found.size, found.mode) == ((24, 24), image.mode)
+    actual = random_crop_flip(image, 24, rng())
+    assert (actual.size, actual.mode) == ((24, 24), image.mode)
 
 
 def test_half_of_the_crops_are_mirrored_and_none_without_flips():
@@ -156,31 +156,31 @@ LEVELS = {  # autoaugment.py, `level_to_arg` with cutout_const=40 and translate_
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_arguments_follow_the_magnitude(name, monkeypatch):
-    found = []
+    actual = []
 
     def record(image, argument, _):
-        found.append(argument)
+        actual.append(argument)
         return image
 
     monkeypatch.setitem(OPERATIONS, name, OPERATIONS[name]._replace(apply=record))
     draws, image = rng(), noise()
     for magnitude, expected in LEVELS[name].items():
-        found.clear()
+        actual.clear()
         for _ in range(200):
             apply(image, name, magnitude, draws)
-        assert np.abs(found) == pytest.approx(expected, rel=1e-12)
+        assert np.abs(actual) == pytest.approx(expected, rel=1e-12)
         signed = name in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
         if magnitude:
-            negative = np.mean(np.array(found) < 0)
+            negative = np.mean(np.array(actual) < 0)
             assert negative == pytest.approx(0.5 if signed else 0.0, abs=off_by(200) * signed)
 
 
 def test_every_operation_is_drawn_as_often(monkeypatch):
-    found = Counter()
+    actual = Counter()
 
     def recorder(name):
         def record(image, *_):
-            found[name] += 1
+            actual[name] += 1
             return image
 
         return record
@@ -188,10 +188,10 @@ def test_every_operation_is_drawn_as_often(monkeypatch):
     for name, operation in OPERATIONS.items():
         monkeypatch.setitem(OPERATIONS, name, operation._replace(apply=recorder(name)))
     rand_augment(noise(), 4000, 5, rng())
-    assert found.total() == 4000  # each is applied, and not with a probability
+    assert actual.total() == 4000  # each is applied, and not with a probability
     for name in OPERATIONS:
-        assert found[name] / 4000 == pytest.approx(1 / 16, abs=off_by(4000))
-        assert found[name] > 0
+        assert actual[name] / 4000 == pytest.approx(1 / 16, abs=off_by(4000))
+        assert actual[name] > 0
 
 
 # RandAugment: the operations
@@ -242,16 +242,16 @@ HOLE = [[255, 255, 255], [255, 0, 255], [255, 255, 255]]
     ],
 )  # fmt: skip
 def test_an_operation_by_hand(operation, argument, before, after):
-    found = getattr(augment, operation)(picture(before), argument, rng())
-    assert np.asarray(found).tolist() == after
+    actual = getattr(augment, operation)(picture(before), argument, rng())
+    assert np.asarray(actual).tolist() == after
 
 
 def test_rotation_is_about_the_centre_of_an_oblong():
-    """Of odd sides, so that no point is midway between pixels: the middle square turns."""
+    """Sides are odd, so that no point is midway between pixels: the middle square turns."""
     five = np.arange(15).reshape(3, 5)
-    found = np.asarray(augment.rotate(picture(five), 90, rng()))
-    assert found[:, 1:4].tolist() == np.rot90(five[:, 1:4]).tolist()
-    assert (found[:, [0, 4]] == 128).all()
+    actual = np.asarray(augment.rotate(picture(five), 90, rng()))
+    assert actual[:, 1:4].tolist() == np.rot90(five[:, 1:4]).tolist()
+    assert (actual[:, [0, 4]] == 128).all()
 
 
 def test_color_blends_with_the_pixels_grey():
@@ -283,8 +283,8 @@ def test_cutout_greys_a_square_around_a_pixel():
             for column in range(9):
                 inside = -2 <= row - y < 2 and -2 <= column - x < 2
                 expected[row, column] = 128 * inside
-        found = augment.cutout(picture(np.zeros((6, 9, 3))), 2.9, draws)
-        assert np.asarray(found).tolist() == expected.tolist()
+        actual = augment.cutout(picture(np.zeros((6, 9, 3))), 2.9, draws)
+        assert np.asarray(actual).tolist() == expected.tolist()
         places[y, x] += 1
     assert {y for y, _ in places} == set(range(6)) and {x for _, x in places} == set(range(9))
 
@@ -299,8 +299,8 @@ def test_an_operation_keeps_size_and_mode_and_its_image(name, magnitude, channel
     for shape in ((20, 30), (1, 1), (2, 7)):
         image = noise(*shape, channels)
         before = np.array(image)
-        found = apply(image, name, magnitude, rng())
-        assert (found.size, found.mode) == (image.size, image.mode)
+        actual = apply(image, name, magnitude, rng())
+        assert (actual.size, actual.mode) == (image.size, image.mode)
         assert (np.asarray(image) == before).all()
 
 
@@ -315,8 +315,8 @@ def test_magnitudes_at_which_an_operation_changes_nothing(magnitude, names):
     image = noise()
     for name in names.split():
         for seed in range(4):
-            found = np.asarray(apply(image, name, magnitude, rng(seed)))
-            assert (found == np.asarray(image)).all(), name
+            actual = np.asarray(apply(image, name, magnitude, rng(seed)))
+            assert (actual == np.asarray(image)).all(), name
 
 
 @pytest.mark.parametrize("name", ["AutoContrast", "Equalize"])
@@ -331,8 +331,8 @@ def test_a_constant_image_stays(name, value):
 def test_one_channel_is_what_three_equal_ones_are(name, magnitude):
     one = noise(40, 24, channels=1)
     three = one.convert("RGB")
-    found = np.asarray(apply(three, name, magnitude, rng()))
-    assert (found == np.asarray(apply(one, name, magnitude, rng()))[..., None]).all()
+    actual = np.asarray(apply(three, name, magnitude, rng()))
+    assert (actual == np.asarray(apply(one, name, magnitude, rng()))[..., None]).all()
 
 
 def test_no_layers_is_the_image_and_two_are_two_in_turn():

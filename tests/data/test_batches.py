@@ -60,13 +60,13 @@ def examples(source, recipe=BARE, how=PLAIN, seed=0, batch=8, count=None, **rest
 
 
 def numbers_of(made, places=None):
-    """Which images of `numbered` plain examples are."""
-    found = []
+    """Numbers of the images of `numbered` that plain examples are."""
+    actual = []
     for place in range(len(made)) if places is None else places:
         image = np.unique(np.rint(made[place].image))
         assert len(image) == 1
-        found.append(int(image[0]))
-    return found
+        actual.append(int(image[0]))
+    return actual
 
 
 def joined(parts):
@@ -76,13 +76,13 @@ def joined(parts):
 
 
 def alone(made, start=0):
-    """What a loop on one thread makes."""
-    found = [made[place] for place in range(start, len(made))]
-    return b"".join(e.image.tobytes() for e in found), b"".join(e.label.tobytes() for e in found)
+    """The batches that a loop on one thread makes."""
+    actual = [made[place] for place in range(start, len(made))]
+    return b"".join(e.image.tobytes() for e in actual), b"".join(e.label.tobytes() for e in actual)
 
 
 def off_by(draws):
-    """How far a share of draws is off once in 10^9 times, at most (Hoeffding)."""
+    """Largest error of a share of draws, but for once in 10^9 times (Hoeffding)."""
     return math.sqrt(math.log(2e9) / (2 * draws))
 
 
@@ -98,10 +98,10 @@ def scans():
 @pytest.mark.parametrize("how", [PLAIN, GREY], ids=["colour", "grey"])
 def test_threads_do_not_change_a_bit(scans, workers, how):
     made = examples(scans, ALL, how, **EXAMPLES)
-    found = list(batches(Share(made, 8, 0), workers))
-    assert [(x.shape, y.shape) for x, y in found] == [((8, 16, 16, how.channels), (8, 10))] * 6
-    assert {array.dtype for pair in found for array in pair} == {np.dtype(np.float32)}
-    assert joined(found) == alone(examples(scans, ALL, how, **EXAMPLES))
+    actual = list(batches(Share(made, 8, 0), workers))
+    assert [(x.shape, y.shape) for x, y in actual] == [((8, 16, 16, how.channels), (8, 10))] * 6
+    assert {array.dtype for pair in actual for array in pair} == {np.dtype(np.float32)}
+    assert joined(actual) == alone(examples(scans, ALL, how, **EXAMPLES))
 
 
 def test_so_many_threads_read_at_once():
@@ -118,8 +118,8 @@ def test_so_many_threads_read_at_once():
 
     plain = numbered(20)
     source = Source(plain.classes, plain.labels, plain.names, opened)
-    found = list(batches(Share(examples(source, batch=4), 4, 0), 5))
-    assert joined(found) == alone(examples(plain, batch=4))
+    actual = list(batches(Share(examples(source, batch=4), 4, 0), 5))
+    assert joined(actual) == alone(examples(plain, batch=4))
     assert max(most) == 5
 
 
@@ -134,9 +134,9 @@ def test_starting_later_leaves_out_what_comes_before(scans, start):
 @pytest.mark.parametrize("micro", [2, 4, 8])
 def test_micro_batches_together_are_the_batch(scans, micro):
     made = examples(scans, ALL, **EXAMPLES)
-    found = list(batches(Share(made, micro, 0), 2))
-    assert [len(images) for images, _ in found] == [micro] * (48 // micro)
-    assert joined(found) == alone(made)
+    actual = list(batches(Share(made, micro, 0), 2))
+    assert [len(images) for images, _ in actual] == [micro] * (48 // micro)
+    assert joined(actual) == alone(made)
 
 
 @pytest.mark.parametrize(("micro", "world"), [(8, 2), (8, 4), (8, 8), (4, 2)])
@@ -205,8 +205,8 @@ def test_a_seed_means_the_same_as_ever(scans, monkeypatch):
     # Rounded, since powers and logarithms of other machines may end in another bit.
     labels = [[f"{value:.3f}" for value in made[place].label] for place in range(32)]
     assert (len(read), len(operations)) == (64, 64)
-    found = hashlib.sha256(repr((read, operations, labels)).encode()).hexdigest()
-    assert found == MEANING_OF_A_SEED, found
+    actual = hashlib.sha256(repr((read, operations, labels)).encode()).hexdigest()
+    assert actual == MEANING_OF_A_SEED, actual
 
 
 # epochs
@@ -214,8 +214,8 @@ def test_a_seed_means_the_same_as_ever(scans, monkeypatch):
 
 def test_an_epoch_is_every_image_once_and_each_in_an_order_of_its_own():
     made = examples(numbered(50), count=200)
-    found = numbers_of(made)
-    epochs = [found[start : start + 50] for start in range(0, 200, 50)]
+    actual = numbers_of(made)
+    epochs = [actual[start : start + 50] for start in range(0, 200, 50)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in [*epochs, range(50)]}) == 5
     other = examples(numbered(50), count=200, seed=1)
@@ -234,8 +234,8 @@ def test_labels_are_those_of_the_images():
 def test_orders_are_kept_for_threads_that_are_epochs_apart():
     made = examples(numbered(7), count=70)
     expected = numbers_of(made)
-    found = [numbers_of(made, [place])[0] for place in range(69, -1, -1)]
-    assert found == expected[::-1]
+    actual = [numbers_of(made, [place])[0] for place in range(69, -1, -1)]
+    assert actual == expected[::-1]
 
 
 # mixing
@@ -300,16 +300,16 @@ def test_the_first_half_of_a_batch_is_mixup_and_the_rest_cutmix(monkeypatch):
     [(0.2, 0.0, {"mixup"}), (0.0, 1.0, {"cutmix"}), (0.0, 0.0, set())],
 )
 def test_one_kind_alone_or_none(monkeypatch, mixup_alpha, cutmix_alpha, expected):
-    found = set()
+    actual = set()
     for kind in ("mixup", "cutmix"):
         monkeypatch.setattr(
-            module, kind, lambda a, b, alpha, rng, kind=kind: (found.add(kind), (a, 1.0))[1]
+            module, kind, lambda a, b, alpha, rng, kind=kind: (actual.add(kind), (a, 1.0))[1]
         )
     changes = {"mixup_alpha": mixup_alpha, "cutmix_alpha": cutmix_alpha}
     made = examples(numbered(40), ALL.model_copy(update=changes), count=16)
     for place in range(16):
         made[place]
-    assert found == expected
+    assert actual == expected
 
 
 def test_mixing_comes_before_randaugment_or_after_it(monkeypatch):
@@ -419,13 +419,13 @@ def test_pixels_are_normalised_channel_by_channel():
 
 
 def expected_order(seed, count, bad, epochs):
-    found = []
+    actual = []
     for epoch in range(epochs):
         order = module._order(seed, epoch, count).tolist()
         for start in range(count):
             rest = order[start:] + order[:start]
-            found.append(next(number for number in rest if number not in bad))
-    return found
+            actual.append(next(number for number in rest if number not in bad))
+    return actual
 
 
 BROKEN = {0, 3, 4, 5, 11, 19}
@@ -450,9 +450,9 @@ class Slow(set):
     """A set that takes its time to answer, so that others come in between."""
 
     def __contains__(self, value):
-        found = super().__contains__(value)
+        actual = super().__contains__(value)
         time.sleep(0.02)
-        return found
+        return actual
 
 
 def test_a_bad_image_is_named_once_by_threads_that_meet_at_it():
@@ -468,16 +468,16 @@ def test_a_bad_image_is_named_once_by_threads_that_meet_at_it():
     source = Source(source.classes, source.labels, source.names, opened)
     made = examples(source, count=12, on_bad=messages.append, bad=Slow())
     places = [p for p in range(12) if module._order(0, p // 2, 2)[p % 2] == 0]
-    found = []
+    actual = []
     threads = [
-        threading.Thread(target=lambda place=place: found.append(numbers_of(made, [place])))
+        threading.Thread(target=lambda place=place: actual.append(numbers_of(made, [place])))
         for place in places
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert found == [[1]] * 6
+    assert actual == [[1]] * 6
     assert messages == ["image0: cannot be read (broken)"]
 
 
@@ -520,9 +520,9 @@ def test_when_no_image_can_be_read_it_ends(workers):
 
 
 def test_all_held_out_images_are_seen_once_in_order():
-    found = list(held_out(numbered(10), PLAIN, 16, 4, pytest.fail))
-    assert [len(labels) for _, labels in found] == [4, 4, 2]
-    images, labels = (np.concatenate(part) for part in zip(*found, strict=True))
+    actual = list(held_out(numbered(10), PLAIN, 16, 4, pytest.fail))
+    assert [len(labels) for _, labels in actual] == [4, 4, 2]
+    images, labels = (np.concatenate(part) for part in zip(*actual, strict=True))
     assert np.rint(images[:, 0, 0, 0]).tolist() == list(range(10))
     assert labels.tolist() == [n % 3 for n in range(10)]
     assert (images.dtype, labels.dtype) == (np.float32, np.int64)
@@ -539,11 +539,15 @@ def test_they_are_as_the_spec_prepares_images(scans):
 
 def test_bad_ones_are_left_out_and_named():
     messages = []
-    found = list(held_out(numbered(10, bad={0, 4, 9}), GREY, 16, 3, messages.append))
-    assert [images.shape for images, _ in found] == [(3, 16, 16, 1), (3, 16, 16, 1), (1, 16, 16, 1)]
-    numbers = [int(np.rint(image[0, 0, 0])) for images, _ in found for image in images]
+    actual = list(held_out(numbered(10, bad={0, 4, 9}), GREY, 16, 3, messages.append))
+    assert [images.shape for images, _ in actual] == [
+        (3, 16, 16, 1),
+        (3, 16, 16, 1),
+        (1, 16, 16, 1),
+    ]
+    numbers = [int(np.rint(image[0, 0, 0])) for images, _ in actual for image in images]
     assert numbers == [1, 2, 3, 5, 6, 7, 8]
-    assert [int(label) for _, labels in found for label in labels] == [n % 3 for n in numbers]
+    assert [int(label) for _, labels in actual for label in labels] == [n % 3 for n in numbers]
     assert messages == [f"image{n}: cannot be read (broken)" for n in (0, 4, 9)]
 
 

@@ -36,10 +36,10 @@ def saved(tmp_path, pixels, mode="RGB"):
 
 def test_pixels_are_normalised_channel_by_channel(tmp_path):
     path = saved(tmp_path, np.full((32, 32, 3), 255))
-    found = prepare(path, PLAIN, 32)
-    assert found.shape == (1, 32, 32, 3)
-    assert found.dtype == np.float32
-    assert np.unique(found.reshape(-1, 3), axis=0).tolist() == [[1.0, 3.0, 0.5]]
+    actual = prepare(path, PLAIN, 32)
+    assert actual.shape == (1, 32, 32, 3)
+    assert actual.dtype == np.float32
+    assert np.unique(actual.reshape(-1, 3), axis=0).tolist() == [[1.0, 3.0, 0.5]]
 
 
 def test_center_keeps_the_middle_and_squash_keeps_everything(tmp_path):
@@ -65,14 +65,14 @@ def test_margin_and_crop_cut_off_the_border(tmp_path, changes):
 def test_one_channel(tmp_path):
     path = saved(tmp_path, np.full((40, 40, 3), 51))
     how = PLAIN.model_copy(update={"channels": 1, "mean": (0.0,), "std": (1.0,)})
-    found = prepare(path, how, 32)
-    assert found.shape == (1, 32, 32, 1)
-    assert found == pytest.approx(0.2)
+    actual = prepare(path, how, 32)
+    assert actual.shape == (1, 32, 32, 1)
+    assert actual == pytest.approx(0.2)
 
 
 def test_the_sample_photo_is_a_photo():
-    found = prepare(sample_photo(), nfspec.load("nfnet-f0").input, 64)
-    assert 0.5 < found.std() < 2.0
+    actual = prepare(sample_photo(), nfspec.load("nfnet-f0").input, 64)
+    assert 0.5 < actual.std() < 2.0
 
 
 def test_what_is_not_an_image_is_refused(tmp_path):

@@ -18,7 +18,7 @@ def noise(seed, shape=(16, 24, 3)):
 
 
 def off_by(draws):
-    """How far a mean of draws in [0, 1] is off once in 10^9 times, at most (Hoeffding)."""
+    """Largest error of a mean of draws in [0, 1], but for once in 10^9 times (Hoeffding)."""
     return math.sqrt(math.log(2e9) / (2 * draws))
 
 
@@ -102,7 +102,7 @@ def test_a_share_of_nothing_leaves_what_is_not_lost_outside():
 
 
 def expected_share(size):
-    """Of a square image, summed over all sides and centres; alpha 1.
+    """For a square image, summed over all sides and centres; alpha 1.
 
     sqrt(1 - share) · size is cut off to n with probability ((n + 1)² - n²) / size².
     """

@@ -1,4 +1,4 @@
-"""Where labelled images come from: which files are taken, in which order, and who is held out."""
+"""Sources of labelled images: the files that are taken, their order, and those held out."""
 
 import io
 import os
@@ -74,9 +74,9 @@ def test_digits_are_scikit_learns():
     levels = [round(255 * level / 16) for level in range(17)]  # 0 to 16 there, none a tie
     for number in (0, 1, 900, 1796):
         expected = np.asarray(levels)[theirs.images[number].astype(int)]
-        found = ours.image(number, 1)
-        assert (found.mode, found.size) == ("L", (8, 8))
-        assert (np.asarray(found) == expected).all()
+        actual = ours.image(number, 1)
+        assert (actual.mode, actual.size) == ("L", (8, 8))
+        assert (np.asarray(actual) == expected).all()
         assert (np.asarray(ours.image(number, 3)) == expected[..., None]).all()
 
 
@@ -107,22 +107,22 @@ def test_digits_without_scikit_learn(monkeypatch):
 def test_classes_and_images_are_in_the_order_of_their_names(tmp_path):
     for name in ("dog/b.png", "dog/a.png", "cat/z.png", "Emu/1.png", "cat/10.png", "cat/9.png"):
         picture(tmp_path / name)
-    found = folder(tmp_path)
-    assert found.classes == ("Emu", "cat", "dog")
-    assert found.labels.tolist() == [0, 1, 1, 1, 2, 2]
-    assert found.labels.dtype == np.int64
+    actual = folder(tmp_path)
+    assert actual.classes == ("Emu", "cat", "dog")
+    assert actual.labels.tolist() == [0, 1, 1, 1, 2, 2]
+    assert actual.labels.dtype == np.int64
     expected = ["Emu/1.png", "cat/10.png", "cat/9.png", "cat/z.png", "dog/a.png", "dog/b.png"]
-    assert found.names == tuple(str(tmp_path / name) for name in expected)
+    assert actual.names == tuple(str(tmp_path / name) for name in expected)
 
 
 def test_each_number_opens_the_image_of_its_name(tmp_path):
-    found = folder(pictures(tmp_path, a=3, b=2))
-    assert [found.image(n, 1).getpixel((0, 0)) for n in range(5)] == [0, 1, 2, 16, 17]
-    chosen = found.some(np.array([4, 1, 2])).some(np.array([2, 0]))
-    assert chosen.names == (found.names[2], found.names[4])
+    actual = folder(pictures(tmp_path, a=3, b=2))
+    assert [actual.image(n, 1).getpixel((0, 0)) for n in range(5)] == [0, 1, 2, 16, 17]
+    chosen = actual.some(np.array([4, 1, 2])).some(np.array([2, 0]))
+    assert chosen.names == (actual.names[2], actual.names[4])
     assert chosen.labels.tolist() == [0, 1]
     assert [chosen.image(n, 1).getpixel((0, 0)) for n in range(2)] == [2, 17]
-    assert chosen.classes == found.classes
+    assert chosen.classes == actual.classes
 
 
 def test_images_lie_at_any_depth_under_any_spelling_of_their_suffix(tmp_path):
@@ -157,8 +157,8 @@ def test_a_folder_that_is_called_like_an_image_is_no_image(tmp_path):
 def test_hidden_classes_and_files_are_passed_over(tmp_path):
     for name in ("x/1.png", "x/._1.png", ".cache/2.png"):
         picture(tmp_path / name)
-    found = folder(tmp_path)
-    assert (found.classes, found.names) == (("x",), (str(tmp_path / "x/1.png"),))
+    actual = folder(tmp_path)
+    assert (actual.classes, actual.names) == (("x",), (str(tmp_path / "x/1.png"),))
 
 
 def test_hidden_folders_within_a_class_are_passed_over(tmp_path):
@@ -179,10 +179,10 @@ def test_a_class_may_be_a_link_to_a_folder(tmp_path):
 
 
 def test_classes_that_are_given_keep_their_order_and_their_labels(tmp_path):
-    found = folder(pictures(tmp_path, a=1, c=2), ("d", "c", "b", "a"))
-    assert found.classes == ("d", "c", "b", "a")
-    assert found.labels.tolist() == [1, 1, 3]
-    assert [name.split("/")[-2] for name in found.names] == ["c", "c", "a"]
+    actual = folder(pictures(tmp_path, a=1, c=2), ("d", "c", "b", "a"))
+    assert actual.classes == ("d", "c", "b", "a")
+    assert actual.labels.tolist() == [1, 1, 3]
+    assert [name.split("/")[-2] for name in actual.names] == ["c", "c", "a"]
 
 
 # train and val
@@ -254,15 +254,15 @@ def test_a_share_of_each_class_is_held_out_and_one_image_at_least(share, counts,
 
 def test_each_image_is_in_one_part_with_its_label_and_in_order():
     source = made(7, 12, 3)
-    found = []
+    actual = []
     for part in split(source, 0.3, 5):
         numbers = [int(name.removeprefix("image")) for name in part.names]
         assert numbers == sorted(numbers)
         assert part.labels.tolist() == source.labels[numbers].tolist()
         assert [part.image(n, 1).getpixel((0, 0)) for n in range(len(part))] == numbers
         assert part.classes == source.classes
-        found += numbers
-    assert sorted(found) == list(range(22))
+        actual += numbers
+    assert sorted(actual) == list(range(22))
 
 
 def test_the_seed_decides_who_is_held_out():
@@ -534,7 +534,7 @@ def test_files_cut_short_and_files_with_wrong_bytes_are_images_or_errors(kind):
 
 
 def through(tmp_path, image, name="1.png", **how):
-    """What an image is as RGB and as grey, once it was a file: two arrays of its first pixel."""
+    """The first pixel of an image that was a file, as RGB and as grey."""
     (tmp_path / "x").mkdir(exist_ok=True)
     image.save(tmp_path / "x" / name, **how)
     source = folder(tmp_path)

@@ -50,7 +50,7 @@ def spoilt_safetensors(seeds: Sequence[bytes]) -> SearchStrategy[bytes]:
 
 
 def members(file: bytes) -> dict[str, bytes]:
-    """What is in a valid zip archive."""
+    """The contents of a valid zip archive."""
     with zipfile.ZipFile(io.BytesIO(file)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -59,13 +59,13 @@ def zipped(
     content: Mapping[str, bytes] | Sequence[tuple[str, bytes]], method: int = zipfile.ZIP_STORED
 ) -> bytes:
     """A zip archive; names may come twice."""
-    found = io.BytesIO()
+    buffer = io.BytesIO()
     pairs = content.items() if isinstance(content, Mapping) else content
-    with warnings.catch_warnings(), zipfile.ZipFile(found, "w", method) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as archive:
         warnings.simplefilter("ignore")  # of names that come twice
         for name, data in pairs:
             archive.writestr(name, data)
-    return found.getvalue()
+    return buffer.getvalue()
 
 
 def spoilt_zips(

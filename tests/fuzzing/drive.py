@@ -22,12 +22,12 @@ WAIT = 5.0  # seconds of sleep, not of waiting for a processor, after which a re
 
 @dataclass
 class Progress:
-    """What has been done with a target.
+    """Progress with a target.
 
     Attributes:
-        turns: How many; the next one's number.
+        turns: Number of turns; also the number of the next one.
         executions: Files read.
-        seconds: Spent.
+        seconds: Seconds that the turns took.
         findings: Names of faults found, and what they are.
         limit: Seconds of processor time for a file.
         room: Memory for a file, in bytes, not counting what is in proportion to its size.
@@ -85,7 +85,7 @@ def forked(work: Callable[[], str], counter: Counter, out: Path) -> int:
 
 
 def _sleeps(process: int) -> bool:
-    """Whether a process waits for something else than a processor or a disk."""
+    """Tell whether a process waits for something else than a processor or a disk."""
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
@@ -103,22 +103,22 @@ class Driver:
 
     def turn(self, target: Target, progress: Progress, count: int) -> list[Finding]:
         """Read `count` files, those that are hostile first if this is the first turn."""
-        found: list[Finding] = []
+        seen: list[Finding] = []
         start, hostile = time.monotonic(), 0
         while progress.turns == 0:
             status, text, counter = self._run(
                 target, progress, lambda turn, n=hostile: turn.hostile(n)
             )
             progress.executions += counter.ended
-            found += self._findings(target, status, text)
+            seen += self._findings(target, status, text)
             if status == 0 and text:
                 break
             hostile += counter.started  # beyond the file that ended the process
         status, text, counter = self._run(
             target, progress, lambda turn: turn.generated(progress.turns, count, self.shrink)
         )
-        found += self._findings(target, status, text)
-        once = {finding.name: finding for finding in found}.values()
+        seen += self._findings(target, status, text)
+        once = {finding.name: finding for finding in seen}.values()
         checked = [finding for finding in once if self._again(target, progress, finding)]
         progress.turns += 1
         progress.executions += counter.ended
@@ -157,7 +157,7 @@ class Driver:
         return status, (out if out.exists() else stack).read_text(), counter
 
     def _findings(self, target: Target, status: int, text: str) -> list[Finding]:
-        """What a process found, or the file that ended it."""
+        """The findings of a process, or the file that ended it."""
         if status == 0 and text:
             return from_json(text)
         data = (self.folder / target.name / "data").read_bytes()
@@ -176,7 +176,7 @@ class Driver:
         return f"process ended with {status}{where}"
 
     def _again(self, target: Target, progress: Progress, finding: Finding) -> bool:
-        """Whether a file shows a fault by itself, in a fresh process, twice."""
+        """Tell whether a file shows a fault by itself, in a fresh process, twice."""
         for _ in range(2):
             fresh = Progress(limit=progress.limit, room=progress.room)
             status, text, _ = self._run(target, fresh, lambda turn: turn.keep(finding.data))

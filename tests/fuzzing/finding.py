@@ -1,4 +1,4 @@
-"""What is wrong with what a reader did."""
+"""A fault of a reader."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ CALL = name("os", "system") + text("touch ran") + b"\x85R"
 
 def _frozensets(levels: int) -> bytes:
     """A frozenset of two that hold the same ones, and so on; writing it doubles at each level."""
-    found = b"(K\x01\x91"
+    pickled = b"(K\x01\x91"
     for level in range(levels):
         place = bytes([level])
-        found += (
+        pickled += (
             b"q" + place + b"0((h" + place + number(level) + b"t(h" + place + text("x") + b"t\x91"
         )
-    return found
+    return pickled
 
 
 def _chain(levels: int) -> bytes:
@@ -43,7 +43,7 @@ def pickles() -> dict[str, bytes]:
     one = array + b"(K\x01)" + dtype + b"\x89C\x04\x00\x00\x80?tb"
     shared = one + b"q\x3f0" + b"}" + text("a") + b"}("
     shared += b"".join(text(f"w{n}") + b"h\x3f" for n in range(3000)) + b"us"
-    found = {
+    cases = {
         "a call": CALL,
         "a call as a key": b"}" + CALL + b"K\x01s",
         "a call by INST": b"(" + text("touch ran") + b"ios\nsystem\n",
@@ -95,7 +95,7 @@ def pickles() -> dict[str, bytes]:
         "a long list of nothing": b"](" + b"N" * 200_000 + b"e",
         "a bytearray of 32 GiB": b"\x96" + struct.pack("<Q", 2**35),
     }  # fmt: skip
-    return {what: program(value, 5 if b"\x96" in value[:1] else 4) for what, value in found.items()}
+    return {what: program(value, 5 if b"\x96" in value[:1] else 4) for what, value in cases.items()}
 
 
 def torch_files(content: Mapping[str, bytes], root: str) -> dict[str, bytes]:
@@ -106,8 +106,8 @@ def torch_files(content: Mapping[str, bytes], root: str) -> dict[str, bytes]:
         size: int, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0
     ) -> bytes:
         numbers = (b"(" + b"".join(map(number, values)) + b"t" for values in (shape, strides))
-        found = name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage + number(size) + b"tQ"
-        return found + number(offset) + b"".join(numbers) + b"\x89" + _ordered() + b"tR"
+        pickled = name("torch._utils", "_rebuild_tensor_v2") + b"(" + storage + number(size) + b"tQ"
+        return pickled + number(offset) + b"".join(numbers) + b"\x89" + _ordered() + b"tR"
 
     def state(value: bytes) -> bytes:
         return program(b"}" + text("head.fc.bias") + value + b"s", 2)
@@ -129,14 +129,14 @@ def torch_files(content: Mapping[str, bytes], root: str) -> dict[str, bytes]:
         "tuples as a key": program(b"}" + doubled(60, b"\x86", b")") + b"K\x01s", 2),
     }
     rest = {key: value for key, value in content.items() if not key.endswith("data.pkl")}
-    found = {
+    cases = {
         what: zipped(
             {f"{root}/data.pkl": data, f"{root}/version": b"3\n", f"{root}/data/0": bytes(4)}
         )
         for what, data in pickled.items()
     }
     bomb = {**content, f"{root}/data/0": bytes(100_000_000)}
-    found |= {
+    cases |= {
         "a deflated record of zeros": zipped(bomb, zipfile.ZIP_DEFLATED),
         "all records deflated": zipped(content, zipfile.ZIP_DEFLATED),
         "no pickle": zipped(rest),
@@ -145,7 +145,7 @@ def torch_files(content: Mapping[str, bytes], root: str) -> dict[str, bytes]:
         "nothing in it": zipped({}),
         "a tar file": b"pickle\0" + bytes(505),
     }
-    return found
+    return cases
 
 
 def _ordered() -> bytes:

@@ -1,4 +1,4 @@
-"""What may stand where a file is expected, under the file's name."""
+"""Things other than a regular file that may have the name of a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 def is_same(path: Path, data: bytes) -> bool:
-    """Whether what `put` wrote is still there."""
+    """Tell whether the thing that `put` made is still there."""
     if data not in IRREGULAR:
         return path.is_file() and path.read_bytes() == data
     return os.path.lexists(path) == (data != b"\0nothing")

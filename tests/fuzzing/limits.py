@@ -1,4 +1,4 @@
-"""What a process may take, measured and limited."""
+"""Limits of a process's time and memory, and their measurement."""
 
 from __future__ import annotations
 

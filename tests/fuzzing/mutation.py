@@ -17,10 +17,10 @@ Edit = tuple[str, int, int, bytes]
 
 
 def _words() -> list[bytes]:
-    found = {
+    edited = {
         struct.pack(form, n % 2 ** (8 * struct.calcsize(form))) for form in FORMS for n in NUMBERS
     }
-    return sorted(found)
+    return sorted(edited)
 
 
 _EDITS: SearchStrategy[list[Edit]] = st.lists(
@@ -36,22 +36,22 @@ _EDITS: SearchStrategy[list[Edit]] = st.lists(
 
 
 def _edited(data: bytes, edits: Sequence[Edit]) -> bytes:
-    found = bytearray(data)
+    edited = bytearray(data)
     for kind, place, size, word in edits:
-        at = place % (len(found) + 1)
+        at = place % (len(edited) + 1)
         if kind == "set":
-            found[at : at + len(word)] = word
+            edited[at : at + len(word)] = word
         elif kind == "insert":
-            found[at:at] = word
+            edited[at:at] = word
         elif kind == "delete":
-            del found[at : at + size]
+            del edited[at : at + size]
         elif kind == "copy":
-            found[at:at] = found[at : at + size] * 2
+            edited[at:at] = edited[at : at + size] * 2
         elif kind == "cut":
-            del found[at:]
-        elif at < len(found):
-            found[at] ^= 1 << size % 8
-    return bytes(found[:LONGEST])
+            del edited[at:]
+        elif at < len(edited):
+            edited[at] ^= 1 << size % 8
+    return bytes(edited[:LONGEST])
 
 
 def by_bytes(seeds: Sequence[bytes]) -> SearchStrategy[bytes]:
@@ -82,26 +82,26 @@ def by_pieces(
     )
 
     def changed(number: int, changes: Sequence[Edit]) -> bytes:
-        found = list(seeds[number])
+        edited = list(seeds[number])
         for kind, first, second, piece in changes:
-            if not found:
-                found = [piece]
-            one, other = first % len(found), second % len(found)
+            if not edited:
+                edited = [piece]
+            one, other = first % len(edited), second % len(edited)
             if kind == "replace":
-                found[one] = piece
+                edited[one] = piece
             elif kind == "insert":
-                found.insert(one, piece)
+                edited.insert(one, piece)
             elif kind == "delete":
-                del found[one]
+                del edited[one]
             elif kind == "double":
-                found.insert(other, found[one])
+                edited.insert(other, edited[one])
             elif kind == "swap":
-                found[one], found[other] = found[other], found[one]
+                edited[one], edited[other] = edited[other], edited[one]
             elif kind == "move":
-                found[one:one] = found[other : other + 8]
+                edited[one:one] = edited[other : other + 8]
             else:
-                del found[max(1, one) :]
-        return joined(found or [b""])[: 4 * LONGEST]
+                del edited[max(1, one) :]
+        return joined(edited or [b""])[: 4 * LONGEST]
 
     edits = st.lists(change, min_size=1, max_size=6)
     return st.builds(changed, st.integers(0, len(seeds) - 1), edits)

@@ -124,8 +124,8 @@ PROGRAMS = st.builds(program, VALUES, st.integers(0, 6))
 
 def doubled(levels: int, pair: bytes, leaf: bytes) -> bytes:
     """Instructions of a value that holds another one twice, and so on, so many levels deep."""
-    found = leaf
+    values = leaf
     for level in range(levels):
         place = bytes([level])
-        found += b"q" + place + b"h" + place + pair
-    return found
+        values += b"q" + place + b"h" + place + pair
+    return values

@@ -45,21 +45,21 @@ def _seeds() -> Iterator[bytes]:
 
 def _chunks(png: bytes) -> list[bytes]:
     """A PNG's chunks, each as its kind and data, without lengths and checksums."""
-    found, at = [], 8
+    parts, at = [], 8
     while at < len(png):
         size = struct.unpack_from(">I", png, at)[0]
-        found.append(png[at + 4 : at + 8 + size])
+        parts.append(png[at + 4 : at + 8 + size])
         at += 12 + size
-    return found
+    return parts
 
 
 def _png(chunks: Sequence[bytes]) -> bytes:
     """The inverse, so that what is spoilt is not the checksum alone."""
-    found = b"\x89PNG\r\n\x1a\n"
+    parts = b"\x89PNG\r\n\x1a\n"
     for chunk in chunks:
         size = struct.pack(">I", max(0, len(chunk) - 4))
-        found += size + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return found
+        parts += size + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return parts
 
 
 _CHUNKS = st.one_of(
@@ -89,9 +89,9 @@ SIDE = SPEC.input.train
 
 
 def _picture(path: Path) -> None:
-    found = prepare(path, SPEC.input, 32)
-    asserted(found.shape == (1, 32, 32, 3) and found.dtype == np.float32, "not the shape asked for")
-    asserted(np.isfinite(found).all(), "pixels that are no numbers")
+    parts = prepare(path, SPEC.input, 32)
+    asserted(parts.shape == (1, 32, 32, 3) and parts.dtype == np.float32, "not the shape asked for")
+    asserted(np.isfinite(parts).all(), "pixels that are no numbers")
 
 
 def _photo(path: Path) -> None:

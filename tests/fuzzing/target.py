@@ -1,4 +1,4 @@
-"""What is fuzzed: a reader, files that it takes, and ways to spoil them."""
+"""A target of fuzzing: a reader, files that it takes, and ways to spoil them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Target:
 
 
 def fault_of_text(text: str) -> str | None:
-    """What is wrong with what a user would see on a terminal, if anything."""
+    """The fault of a text that a user would see on a terminal; None without one."""
     lines = text.split("\n")
     if not text.strip():
         return "a message that says nothing"

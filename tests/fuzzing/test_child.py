@@ -1,4 +1,4 @@
-"""What the fuzzer is for: a reader that does what no reader may do is found."""
+"""The fuzzer finds a reader that does something that no reader may do."""
 
 import os
 import socket
@@ -111,8 +111,8 @@ def turn(tmp_path, monkeypatch):
         )
         monkeypatch.setattr("fuzzing.limits.BACKSTOP", 2**28)
         progress = Progress()
-        found = Driver(tmp_path / "work", shrink=False).turn(target, progress, 3)
-        return found, progress
+        actual = Driver(tmp_path / "work", shrink=False).turn(target, progress, 3)
+        return actual, progress
 
     return run
 
@@ -152,8 +152,8 @@ def test_a_reader_that_waits_is_found(turn, monkeypatch):
 
 @pytest.mark.parametrize("read", [lambda path: None, said("not a file of this kind")])
 def test_a_reader_that_takes_or_refuses_is_not_found(turn, read):
-    found, progress = turn(read)
-    assert found == []
+    actual, progress = turn(read)
+    assert actual == []
     assert progress.executions >= 2
 
 

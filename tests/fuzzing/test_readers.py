@@ -16,7 +16,7 @@ FILES = 8  # spoilt ones for each reader, besides all that are hostile
 
 @pytest.fixture(scope="module")
 def turns(tmp_path_factory):
-    """What one turn of each target came to."""
+    """The result of one turn of each target."""
     state = tmp_path_factory.mktemp("fuzz")
     command = [sys.executable, "-m", "fuzzing", "--once", "--executions", str(FILES)]
     done = subprocess.run(

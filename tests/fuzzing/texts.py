@@ -59,8 +59,8 @@ def other_values(valid: dict[str, Any]) -> SearchStrategy[bytes]:
     """JSON objects of known fields, some with other values, some left out, some of other names."""
     fields = {key: st.just(value) | TREES | st.just(...) for key, value in valid.items()}
 
-    def made(found: dict[str, Any], more: dict[str, Any]) -> bytes:
-        kept = {key: value for key, value in found.items() if value is not ...}
+    def made(texts: dict[str, Any], more: dict[str, Any]) -> bytes:
+        kept = {key: value for key, value in texts.items() if value is not ...}
         return json.dumps(kept | more).encode()
 
     more = st.just({}) | st.dictionaries(st.text(max_size=8), TREES, max_size=2)

@@ -1,4 +1,4 @@
-"""What a process that reads a stranger's file does beyond that: programs, code, files, sockets.
+"""A watch on a process that reads a stranger's file: programs, code, files, sockets.
 
 An audit hook stays for the life of a process, so that each target runs in a process of its own.
 """

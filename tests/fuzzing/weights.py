@@ -22,10 +22,10 @@ from fuzzing.pickles import PIECES, PROGRAMS, instructions
 from fuzzing.target import Target, asserted
 
 
-def _check(found: dict[str, Any], network: nfspec.Plan) -> None:
-    asserted(list(found) == list(network.parameters), "other names than the plan's")
+def _check(actual: dict[str, Any], network: nfspec.Plan) -> None:
+    asserted(list(actual) == list(network.parameters), "other names than the plan's")
     for name, parameter in network.parameters.items():
-        array = found[name]
+        array = actual[name]
         asserted(type(array) is np.ndarray and array.dtype == np.float32, f"{name}: not float32")
         asserted(array.shape == parameter.shape, f"{name}: shape {array.shape}")
 

@@ -60,8 +60,8 @@ def test_lists_that_are_no_columns_are_compared_as_they_are(tmp_path):
     text = (
         'extends = "nfnet-f0"\nstages.width = [512, 512, 512, 512]\ninput.std = [0.5, 0.5, 0.5]\n'
     )
-    found = differences(read("nfnet-f0")[0], read(saved(tmp_path, text))[0])
-    assert found == [
+    actual = differences(read("nfnet-f0")[0], read(saved(tmp_path, text))[0])
+    assert actual == [
         Difference(("input", "std"), (0.229, 0.224, 0.225), (0.5, 0.5, 0.5)),
         Difference(("stages", "width"), (256, 512, 1536, 1536), (512, 512, 512, 512)),
     ]
@@ -73,8 +73,8 @@ def test_lists_of_one_value_and_of_two_lengths_are_different():
 
 
 def test_tables_stay_together_in_the_order_of_the_language():
-    found = [d.path[0] for d in differences(read("deepmind")[0], read("timm")[0])]
-    assert found == sorted(found, key=list(Spec.model_fields).index)
+    actual = [d.path[0] for d in differences(read("deepmind")[0], read("timm")[0])]
+    assert actual == sorted(actual, key=list(Spec.model_fields).index)
 
 
 def test_a_field_of_one_side_only_has_none_on_the_other(tmp_path):

@@ -327,8 +327,8 @@ def test_origins_say_which_file_wrote_what():
 
 def test_layers_are_the_files_of_a_chain_base_first():
     parent("", "b.toml", "nfnet-f1")
-    found = [layer.label for layer in layers(extending('"b.toml"'))]
-    assert found == ["deepmind.toml", "nfnet-f0.toml", "nfnet-f1.toml", "b.toml", "x.toml"]
+    actual = [layer.label for layer in layers(extending('"b.toml"'))]
+    assert actual == ["deepmind.toml", "nfnet-f0.toml", "nfnet-f1.toml", "b.toml", "x.toml"]
     assert [layer.label for layer in layers("timm-dm")] == ["deepmind.toml", "timm-dm.toml"]
     with pytest.raises(SpecError, match="no built-in spec"):
         layers(extending('"nfnet-f10"'))

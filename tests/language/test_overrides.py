@@ -55,10 +55,10 @@ def test_the_strongest_is_last():
     write(f"{NANO}[recipe]\nbatch = 1\nepochs = 1\nwarmup_epochs = 0.1\nmomentum = 0.1\n")
     over = file("[recipe]\nbatch = 2\nepochs = 2\nwarmup_epochs = 0.2\n")
     flags = [given(f"--{n}", {("recipe", "batch"): n}) for n in (3, 4)]
-    found = load("x.toml", [over, given("--epochs", {("recipe", "epochs"): 3}), *flags]).recipe
-    assert (found.batch, found.epochs, found.warmup_epochs, found.momentum) == (4, 3, 0.2, 0.1)
-    found = load("x.toml", [*flags[::-1], over]).recipe
-    assert (found.batch, found.epochs) == (2, 2)
+    actual = load("x.toml", [over, given("--epochs", {("recipe", "epochs"): 3}), *flags]).recipe
+    assert (actual.batch, actual.epochs, actual.warmup_epochs, actual.momentum) == (4, 3, 0.2, 0.1)
+    actual = load("x.toml", [*flags[::-1], over]).recipe
+    assert (actual.batch, actual.epochs) == (2, 2)
 
 
 def test_several_values_at_once_and_of_several_tables():
@@ -69,17 +69,17 @@ def test_several_values_at_once_and_of_several_tables():
         ("stages", "depth"): (1, 2, 1, 1),
         ("agc", "names", "stem.*"): 0.25,
     }
-    found = load("nfnet-nano", [given("anything", values)])
-    assert (found.agc.enabled, found.agc.clipping, found.head.classes) == (False, 0.5, 10)
-    assert found.stages.depth == (1, 2, 1, 1)
-    assert found.agc.names == {"stem.*": 0.25}
-    assert nfspec.resolve(found).parameters["head.fc.bias"].shape == (10,)
+    actual = load("nfnet-nano", [given("anything", values)])
+    assert (actual.agc.enabled, actual.agc.clipping, actual.head.classes) == (False, 0.5, 10)
+    assert actual.stages.depth == (1, 2, 1, 1)
+    assert actual.agc.names == {"stem.*": 0.25}
+    assert nfspec.resolve(actual).parameters["head.fc.bias"].shape == (10,)
 
 
 def test_tables_merge_with_those_of_the_spec():
     write(f"{NANO}[agc.names]\n'stem.*' = 1\n'head.*' = 2\n")
-    found = load("x.toml", [file("[agc.names]\n'stem.*' = 3\n'final*' = 4\n")])
-    assert found.agc.names == {"stem.*": 3.0, "head.*": 2.0, "final*": 4.0}
+    actual = load("x.toml", [file("[agc.names]\n'stem.*' = 3\n'final*' = 4\n")])
+    assert actual.agc.names == {"stem.*": 3.0, "head.*": 2.0, "final*": 4.0}
 
 
 def test_a_spec_keeps_its_name_and_source():
@@ -88,8 +88,8 @@ def test_a_spec_keeps_its_name_and_source():
         file('schema = "nfspec/1"\n[recipe]\nbatch = 2\n'),
         given("a", {("head", "classes"): 3}),
     ]
-    found = load("x.toml", over)
-    assert (found.name, found.source) == ("x", "own")
+    actual = load("x.toml", over)
+    assert (actual.name, actual.source) == ("x", "own")
     assert load("nfnet-nano", over).name == "nfnet-nano"
 
 
@@ -231,8 +231,8 @@ def test_the_tables_of_fine_tuning_merge_and_are_checked():
     assert (spec.finetune.freeze, spec.finetune.epochs, spec.finetune.batch) == (("stem.*",), 3, 64)
     assert spec.recipe.epochs == 15
     over = [file("[finetune]\nepochs = 4\n"), given("a", {("finetune", "learning_rate"): 0.3})]
-    found = load("x.toml", over).finetune
-    assert (found.epochs, found.learning_rate, found.freeze) == (4, 0.3, ("stem.*",))
+    actual = load("x.toml", over).finetune
+    assert (actual.epochs, actual.learning_rate, actual.freeze) == (4, 0.3, ("stem.*",))
     bad = file("[finetune]\nepochs = 0\nfreeze = 'stem'\nmomentum = 0.9\n")
     assert complaints("x.toml", bad) == [
         "over.toml:2:1: finetune.epochs: must be at least 1; found 0 [SPEC-VALUE]",
@@ -246,10 +246,10 @@ def test_what_fine_tuning_changes_is_a_field_of_the_recipe_of_the_same_kind():
     spec = load("nfnet-nano")
     values = spec.finetune.model_dump(exclude={"freeze"})
     over = given("[finetune]", {("recipe", name): value for name, value in values.items()})
-    found = load("nfnet-nano", [over]).recipe
-    assert {name: getattr(found, name) for name in values} == values
-    rest = set(type(found).model_fields) - set(values)
-    assert all(getattr(found, name) == getattr(spec.recipe, name) for name in rest)
+    actual = load("nfnet-nano", [over]).recipe
+    assert {name: getattr(actual, name) for name in values} == values
+    rest = set(type(actual).model_fields) - set(values)
+    assert all(getattr(actual, name) == getattr(spec.recipe, name) for name in rest)
 
 
 @pytest.mark.parametrize("name", ["nfnet-nano", "nfnet-f0", "nf-regnet-b0", "nf-resnet-50"])

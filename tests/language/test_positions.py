@@ -87,11 +87,11 @@ def test_an_empty_text_has_no_places():
 
 def paths_of(value, path=()):
     """Every path of a document and what is there, by what tomllib reads."""
-    found = {path: value} if path else {}
+    actual = {path: value} if path else {}
     items = value.items() if isinstance(value, dict) else []
     for key, item in enumerate(value) if isinstance(value, list) else items:
-        found |= paths_of(item, (*path, key))
-    return found
+        actual |= paths_of(item, (*path, key))
+    return actual
 
 
 def test_the_document_above_has_no_more_paths_than_those():
@@ -130,7 +130,7 @@ def statements(draw):
 
 
 def stands_at(text, path, value):
-    """Whether a text begins as the key or element of a path is written."""
+    """Tell whether a text begins with the key or element of a path."""
     if isinstance(path[-1], str):
         return text.startswith(("[", "k", *KEYS))
     if isinstance(value, list | dict):
@@ -148,9 +148,9 @@ def test_every_path_of_any_document_has_its_place(lines):
         except tomllib.TOMLDecodeError:
             continue
         text += line + "\n"
-    found, known = positions(text), paths_of(tomllib.loads(text))
-    assert set(found) == set(known)
+    actual, known = positions(text), paths_of(tomllib.loads(text))
+    assert set(actual) == set(known)
     rows = text.split("\n")
-    for path, (line, column) in found.items():
+    for path, (line, column) in actual.items():
         rest = "\n".join((rows[line - 1][column - 1 :], *rows[line:]))
         assert stands_at(rest, path, known[path]), (path, line, column)

@@ -151,7 +151,7 @@ HOSTILE = {
 
 
 def timed(source):
-    """What `complaints` finds, and the seconds of processor time that it took."""
+    """The complaints about a file, and the seconds of processor time that they took."""
     start = time.process_time()
     lines = complaints(source)
     return lines, time.process_time() - start

@@ -36,10 +36,10 @@ def test_values_are_toml(value, text):
 
 @pytest.mark.parametrize("path", [("agc", "names", "stages.*.gain"), ("a-b", "é"), ("a", "")])
 def test_paths_are_dotted_keys(path):
-    found = tomllib.loads(f"{path_text(path)} = 1")
+    actual = tomllib.loads(f"{path_text(path)} = 1")
     for part in path:
-        found = found[part]
-    assert found == 1
+        actual = actual[part]
+    assert actual == 1
 
 
 def test_bare_keys_are_not_quoted():

@@ -90,13 +90,13 @@ def test_parameters_are_exactly_as_published(name):
 def test_multiply_accumulates_are_as_published(name):
     spec, size = load(name), DEEPMIND[name]["size"]
     assert spec.input.test == size
-    found, published = count(resolve(spec)).macs, DEEPMIND[name]["macs"]
+    actual, published = count(resolve(spec)).macs, DEEPMIND[name]["macs"]
     if size % 32 == 0:
-        assert found == published
+        assert actual == published
     else:
         # Four or five halvings leave no whole number of pixels. The original's count takes the
         # fraction; a network has the pixel.
-        assert published < found < 1.1 * published
+        assert published < actual < 1.1 * published
 
 
 @pytest.mark.parametrize("name", NFNETS)

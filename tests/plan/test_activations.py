@@ -87,10 +87,10 @@ def test_activations_are_what_their_names_say(kind):
 
 @pytest.mark.parametrize("kind", DEEPMIND_GAMMA)
 def test_activations_take_any_number_and_keep_the_shape(kind):
-    found = apply(kind, np.array([[-1e4, -745.2], [710.0, 1e4]]))
-    assert found.shape == (2, 2)
-    assert found.dtype == np.float64
-    assert np.isfinite(found).all()
+    actual = apply(kind, np.array([[-1e4, -745.2], [710.0, 1e4]]))
+    assert actual.shape == (2, 2)
+    assert actual.dtype == np.float64
+    assert np.isfinite(actual).all()
 
 
 def test_an_unknown_activation():

@@ -189,7 +189,7 @@ def test_a_parents_pattern_is_told_at_what_took_its_parameters_away(pattern):
     write(f"{HEAD}agc.names = {{'{pattern}' = 0.1}}\n", "b.toml")
     assert complaints("b.toml") == []
     complained = complaints(write(HEAD.replace("nfnet-f0", "b.toml") + text))
-    assert [found.split(" no parameter")[0] for found in complained] == [
+    assert [actual.split(" no parameter")[0] for actual in complained] == [
         f'x.toml:{line}:1: agc.names."{pattern}":'
     ]
 

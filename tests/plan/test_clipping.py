@@ -1,4 +1,4 @@
-"""Which elements share a norm, and which lambda a parameter has."""
+"""Rules of clipping: the elements that share a norm, and the lambda of a parameter."""
 
 import math
 
@@ -79,7 +79,7 @@ def test_lambda_comes_from_exclude_then_the_longest_name_then_the_role_then_the_
         },
         roles={"gain": 0.75, "head": 9.0},
     )
-    found = {
+    actual = {
         name: clip_rule(agc, name, role, (2,)).clipping
         for name, role in {
             "head.fc.kernel": "head",  # excluded, whatever its name and role have
@@ -89,7 +89,7 @@ def test_lambda_comes_from_exclude_then_the_longest_name_then_the_role_then_the_
             "final_conv.bias": "bias",
         }.items()
     }
-    assert found == {
+    assert actual == {
         "head.fc.kernel": None,
         "stem.conv1.kernel": None,
         "stem.conv0.kernel": 0.25,

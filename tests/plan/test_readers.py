@@ -151,7 +151,7 @@ def test_names_of_weights_are_those_of_networks_that_are_not_folded(plans, names
 
 
 def kit(op):
-    """What the conformance kit reads of an operation by itself."""
+    """Read an operation as the conformance kit does."""
     narrowed(op)
     _shape(op)
     return layers._features(op)

@@ -1,4 +1,4 @@
-"""What the resolver computes, against the papers' formulas and the original's numbers."""
+"""The resolver's numbers against the papers' formulas and the original's numbers."""
 
 import dataclasses
 import math
@@ -174,11 +174,12 @@ REGNETS = {
 @pytest.mark.parametrize("name", REGNETS)
 def test_widths_of_the_regnets(name):
     plan = planned(name)
-    found = by_name(plan)
+    actual = by_name(plan)
     outs = [b.out_channels for b in plan.blocks if b.index == 0]
-    assert ([found["stem.conv0"].out_channels, *outs], found["final_conv"].out_channels) == REGNETS[
-        name
-    ]
+    assert (
+        [actual["stem.conv0"].out_channels, *outs],
+        actual["final_conv"].out_channels,
+    ) == REGNETS[name]
 
 
 def test_the_regnets_bottleneck_comes_from_the_blocks_input():
@@ -257,31 +258,31 @@ def test_a_shortcut_pools_then_projects_or_strides():
 
 
 def test_a_shortcut_is_the_input_where_nothing_changes():
-    found = by_name(planned("nfnet-f0"))
-    assert "stages.0.blocks.0.shortcut_pool" not in found  # other channels, same size
-    assert found["stages.0.blocks.0.add"].inputs[1] == "stages.0.blocks.0.conv_shortcut"
-    assert found["stages.1.blocks.1.add"].inputs == (
+    actual = by_name(planned("nfnet-f0"))
+    assert "stages.0.blocks.0.shortcut_pool" not in actual  # other channels, same size
+    assert actual["stages.0.blocks.0.add"].inputs[1] == "stages.0.blocks.0.conv_shortcut"
+    assert actual["stages.1.blocks.1.add"].inputs == (
         "stages.1.blocks.1.stochastic_depth",
         "stages.1.blocks.0.add",
     )
 
 
 def test_a_shortcut_may_read_the_raw_input(written):
-    found = by_name(written("[block]\nshortcut_input = 'raw'\n"))
-    assert found["stages.1.blocks.0.shortcut_pool"].inputs == ("stages.0.blocks.0.add",)
-    assert found["stages.0.blocks.0.conv_shortcut"].inputs == ("stem.conv3",)
+    actual = by_name(written("[block]\nshortcut_input = 'raw'\n"))
+    assert actual["stages.1.blocks.0.shortcut_pool"].inputs == ("stages.0.blocks.0.add",)
+    assert actual["stages.0.blocks.0.conv_shortcut"].inputs == ("stem.conv3",)
 
 
 def test_a_block_strides_in_its_first_grouped_conv():
-    found = by_name(planned("nfnet-f0"))
-    convs = [found[f"stages.1.blocks.0.conv{n}"] for n in ("0", "1", "1b", "2")]
+    actual = by_name(planned("nfnet-f0"))
+    convs = [actual[f"stages.1.blocks.0.conv{n}"] for n in ("0", "1", "1b", "2")]
     assert [(c.kernel, c.stride, c.groups) for c in convs] == [
         (1, 1, 1),
         (3, 2, 2),
         (3, 1, 2),
         (1, 1, 1),
     ]
-    assert found["stages.1.blocks.1.conv1"].stride == 1
+    assert actual["stages.1.blocks.1.conv1"].stride == 1
     assert "stages.1.blocks.0.conv1b" not in by_name(planned("nf-resnet-50"))
 
 
@@ -324,7 +325,7 @@ def test_parameters_have_the_role_their_name_says(name):
 
 
 def test_shapes_and_initial_values_of_parameters():
-    found = planned("nfnet-f0").parameters
+    actual = planned("nfnet-f0").parameters
     shapes = {
         "stem.conv0.kernel": (3, 3, 3, 16),
         "stem.conv0.gain": (16,),
@@ -336,22 +337,22 @@ def test_shapes_and_initial_values_of_parameters():
         "final_conv.kernel": (1, 1, 1536, 3072),
         "head.fc.kernel": (3072, 1000),
     }
-    assert {name: found[name].shape for name in shapes} == shapes
-    assert found["stages.1.blocks.0.conv1.kernel"].init.value == pytest.approx((9 * 128) ** -0.5)
-    assert found["stages.1.blocks.0.se.fc0.kernel"].init.kind == "truncated_normal"
-    assert found["stages.1.blocks.0.se.fc0.kernel"].init.value == pytest.approx(512**-0.5)
-    assert found["stages.1.blocks.0.skip_gain"].init.value == 0.0
-    assert found["stages.1.blocks.0.conv2.gain"].init.value == 1.0
-    assert found["head.fc.kernel"].init.value == 0.01
+    assert {name: actual[name].shape for name in shapes} == shapes
+    assert actual["stages.1.blocks.0.conv1.kernel"].init.value == pytest.approx((9 * 128) ** -0.5)
+    assert actual["stages.1.blocks.0.se.fc0.kernel"].init.kind == "truncated_normal"
+    assert actual["stages.1.blocks.0.se.fc0.kernel"].init.value == pytest.approx(512**-0.5)
+    assert actual["stages.1.blocks.0.skip_gain"].init.value == 0.0
+    assert actual["stages.1.blocks.0.conv2.gain"].init.value == 1.0
+    assert actual["head.fc.kernel"].init.value == 0.01
 
 
 def test_timms_residuals_start_at_zero_by_the_last_gain():
-    found = planned("timm/nfnet_f0").parameters
-    gains = {name: p.init.value for name, p in found.items() if p.role == "gain"}
+    actual = planned("timm/nfnet_f0").parameters
+    gains = {name: p.init.value for name, p in actual.items() if p.role == "gain"}
     assert {name for name, value in gains.items() if value == 0.0} == {
         name for name in gains if name.endswith(".conv2.gain") and name.startswith("stages")
     }
-    assert not any(p.role == "skip_gain" for p in found.values())
+    assert not any(p.role == "skip_gain" for p in actual.values())
 
 
 # the plan as a whole

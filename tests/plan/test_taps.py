@@ -1,4 +1,4 @@
-"""Taps: what they are, what shape they have, and that every rewrite of a plan keeps them."""
+"""Taps: their operations and shapes, and that every rewrite of a plan keeps them."""
 
 import json
 from dataclasses import asdict, replace
@@ -18,7 +18,7 @@ from nfspec.rewrites.scalars import move_scalars, without_features
 
 from representatives import REPRESENTATIVES
 
-EXACT = 1e-12  # float64 rounding of a few hundred operations, as in test_rewriting.py
+EXACT = 1e-12  # float64 rounding of a few hundred operations, as in test_scalars.py
 ROUNDED = 30 * 2.0**-24  # folded weights are float32: see test_folding.py
 CUT = ("nfnet-f0", "nf-regnet-b0", "nf-resnet-50", "timm/eca_nfnet_l0")
 SIDES = ((32, 32), (33, 47), (64, 31))
@@ -44,16 +44,16 @@ def test_features_are_what_is_pooled(name):
 def test_channels_and_strides_of_nfnet_f0():
     """Figure 2 and Table 1 of the paper: widths 256, 512, 1536, 1536; the image is 32 times as
     wide as the last stage."""
-    found = nfspec.resolve(nfspec.load("nfnet-f0")).tap_info
-    assert found["stem"] == p.Tap(128, 4)
-    assert [found[f"stages.{s}.blocks.0"] for s in range(4)] == [
+    actual = nfspec.resolve(nfspec.load("nfnet-f0")).tap_info
+    assert actual["stem"] == p.Tap(128, 4)
+    assert [actual[f"stages.{s}.blocks.0"] for s in range(4)] == [
         p.Tap(256, 4),
         p.Tap(512, 8),
         p.Tap(1536, 16),
         p.Tap(1536, 32),
     ]
-    assert found["features"] == p.Tap(3072, 32)
-    assert (found["pool"], found["logits"]) == (p.Tap(3072, None), p.Tap(1000, None))
+    assert actual["features"] == p.Tap(3072, 32)
+    assert (actual["pool"], actual["logits"]) == (p.Tap(3072, None), p.Tap(1000, None))
 
 
 @pytest.mark.parametrize("name", nfspec.variants())
@@ -73,11 +73,11 @@ def test_networks_without_taps_compute_what_they_did(name):
     plain = without_the_tap(plan)
     assert without_features(move_scalars(plan)) == move_scalars(plain)
     params = trial_params(plan, 0)
-    found, wanted = fold(plan, params), fold(plain, params)
-    assert without_features(found.plan) == wanted.plan
-    assert without_features(move_scalars(found.plan)) == move_scalars(wanted.plan)
-    assert list(found.params) == list(wanted.params)
-    assert all(np.array_equal(found.params[name], y) for name, y in wanted.params.items())
+    actual, wanted = fold(plan, params), fold(plain, params)
+    assert without_features(actual.plan) == wanted.plan
+    assert without_features(move_scalars(actual.plan)) == move_scalars(wanted.plan)
+    assert list(actual.params) == list(wanted.params)
+    assert all(np.array_equal(actual.params[name], y) for name, y in wanted.params.items())
 
 
 def drawn_taps(plan, rng):
@@ -105,18 +105,18 @@ def test_any_taps_in_any_order_are_kept(name):
             (move_scalars(folded.plan), folded.params, ROUNDED),
         )
         for rewritten, values, bound in pairs:
-            found = nfspec.reference.forward(rewritten, values, x)
-            assert list(found) == list(wanted) == list(plan.taps)
+            actual = nfspec.reference.forward(rewritten, values, x)
+            assert list(actual) == list(wanted) == list(plan.taps)
             assert list(rewritten.tap_info) == list(plan.taps)
             assert rewritten.tap_info == plan.tap_info
             for tap, y in wanted.items():
-                assert distance(found[tap], y) < bound, tap
+                assert distance(actual[tap], y) < bound, tap
                 info = plan.tap_info[tap]
                 assert y.shape[-1] == info.channels
                 assert (y.ndim == 2) == (info.stride is None)
             short = without_features(rewritten)
             left = nfspec.reference.forward(short, values, x)
-            assert set(found) - set(left) <= {"features"}
+            assert set(actual) - set(left) <= {"features"}
             for tap, y in left.items():
                 assert distance(y, wanted[tap]) < bound, tap
 

@@ -45,9 +45,9 @@ def check(op, inputs, values):
     y = evaluate(op, inputs, values)
     c = rng.standard_normal(y.shape)
     of_inputs, of_values = vjp(op, c, inputs, values)
-    found, arrays = [*of_inputs, *of_values], [*inputs, *values]
-    assert [d.shape for d in found] == [a.shape for a in arrays]
-    for i, (derivative, array) in enumerate(zip(found, arrays, strict=True)):
+    actual, arrays = [*of_inputs, *of_values], [*inputs, *values]
+    assert [d.shape for d in actual] == [a.shape for a in arrays]
+    for i, (derivative, array) in enumerate(zip(actual, arrays, strict=True)):
         size = np.sqrt(np.mean(array**2))
         exact = np.empty_like(array)
         for at in np.ndindex(array.shape):
@@ -138,9 +138,9 @@ def test_pool(kind, padding, window, stride):
 def test_of_equals_in_a_window_the_first_gets_a_maximums_derivative():
     op = Pool("p", ("x",), "max", 2, 2, "same")
     dy = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
-    (found,), _ = vjp(op, dy, [np.zeros((1, 4, 4, 1))], [])
+    (actual,), _ = vjp(op, dy, [np.zeros((1, 4, 4, 1))], [])
     exact = [[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]]
-    assert found[0, :, :, 0].tolist() == exact
+    assert actual[0, :, :, 0].tolist() == exact
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu"])

@@ -17,13 +17,13 @@ def targets(g):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_loss_and_gradients_are_the_originals(network):
     g = golden(network)
-    found = loss_and_gradients(g.plan, g.params, g["x"], targets(g))
-    assert found.loss == pytest.approx(float(g["loss"]), rel=1e-12)
-    assert relative(found.logits, g["logits"]) <= 1e-12
-    assert relative(found.of_images, g["grad_x"]) <= 1e-12
+    actual = loss_and_gradients(g.plan, g.params, g["x"], targets(g))
+    assert actual.loss == pytest.approx(float(g["loss"]), rel=1e-12)
+    assert relative(actual.logits, g["logits"]) <= 1e-12
+    assert relative(actual.of_images, g["grad_x"]) <= 1e-12
     exact = g.named("grad")  # rounded to float32, which moves each by at most 2^-24 = 6e-8
-    assert list(found.of_parameters) == list(g.plan.parameters)
-    distances = {name: relative(found.of_parameters[name], exact[name]) for name in exact}
+    assert list(actual.of_parameters) == list(g.plan.parameters)
+    distances = {name: relative(actual.of_parameters[name], exact[name]) for name in exact}
     assert max(distances.values()) <= 1e-7, distances
 
 
@@ -36,9 +36,9 @@ def test_a_batchs_gradient_is_the_mean_of_its_images():
     ]
     assert together.loss == pytest.approx((alone[0].loss + alone[1].loss) / 2, rel=1e-13)
     # A hundred operations' rounding of 1e-16; sums over the images cancel no more than tenfold.
-    for name, found in together.of_parameters.items():
+    for name, actual in together.of_parameters.items():
         exact = (alone[0].of_parameters[name] + alone[1].of_parameters[name]) / 2
-        assert relative(found, exact) <= 1e-12, name
+        assert relative(actual, exact) <= 1e-12, name
 
 
 def test_gradients_of_a_network_without_skip_gains_are_the_slope_of_its_loss():
@@ -47,9 +47,9 @@ def test_gradients_of_a_network_without_skip_gains_are_the_slope_of_its_loss():
     rng = np.random.default_rng(0)
     params = {n: v + 0.1 * rng.standard_normal(v.shape) for n, v in nfspec.init(plan).items()}
     x, wanted = rng.standard_normal((2, 33, 32, 3)), smoothed([3, 5], 1000, 0.1)
-    found = loss_and_gradients(plan, params, x, wanted)
+    actual = loss_and_gradients(plan, params, x, wanted)
     along = {name: rng.standard_normal(value.shape) for name, value in params.items()}
-    slope = sum(float((found.of_parameters[n] * v).sum()) for n, v in along.items())
+    slope = sum(float((actual.of_parameters[n] * v).sum()) for n, v in along.items())
 
     def difference(step):
         ends = []
@@ -63,7 +63,7 @@ def test_gradients_of_a_network_without_skip_gains_are_the_slope_of_its_loss():
     # times as much, so they differ by three times the error. Rounding is 1e-14, as in the logits.
     step = 1e-5
     near, far = difference(step), difference(2 * step)
-    rounding = 1e-14 * found.loss / step
+    rounding = 1e-14 * actual.loss / step
     assert abs(far - near) < 1e-6 * abs(slope)  # so the step is small enough to say this
     assert slope == pytest.approx(near, rel=0, abs=abs(far - near) + rounding)
 

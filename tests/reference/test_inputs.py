@@ -1,4 +1,4 @@
-"""What the reference does not take is a sentence: nothing is broadcast, ignored or guessed."""
+"""The reference refuses other inputs in a sentence: it broadcasts, ignores and guesses nothing."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,8 +84,8 @@ def test_images_that_are_none_are_said(x, message):
 def test_lists_of_floating_numbers_and_any_floating_dtype_are_taken():
     wanted = nfspec.reference.forward(PLAN, PARAMS, X)["logits"]
     wide = {name: value.astype(np.float64) for name, value in PARAMS.items()}
-    found = nfspec.reference.forward(PLAN, wide, X.tolist())["logits"]
-    assert np.array_equal(found, wanted)
+    actual = nfspec.reference.forward(PLAN, wide, X.tolist())["logits"]
+    assert np.array_equal(actual, wanted)
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def test_an_images_result_does_not_depend_on_its_batch():
 
 def test_taps_may_name_any_operation():
     g = golden("nf_regnet_tiny")
-    found = nfspec.reference.forward(g.plan, g.params, g["x"], taps={"se": "stages.1.blocks.0.se"})
-    assert list(found) == ["se"]
-    assert found["se"].shape == (2, 8, 8, 40)
+    actual = nfspec.reference.forward(g.plan, g.params, g["x"], taps={"se": "stages.1.blocks.0.se"})
+    assert list(actual) == ["se"]
+    assert actual["se"].shape == (2, 8, 8, 40)
 
 
 def test_images_of_another_shape_are_refused():

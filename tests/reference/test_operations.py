@@ -39,22 +39,22 @@ def test_pads(side, kernel, stride, padding, expected):
 def test_conv_is_a_grouped_cross_correlation(padding, stride, size):
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((2, *size, 6)), rng.standard_normal((3, 3, 3, 4))
-    found = ops.conv(x, kernel, stride, 2, padding)
+    actual = ops.conv(x, kernel, stride, 2, padding)
     top, bottom = ops.pads(size[0], 3, stride, padding)
     left, right = ops.pads(size[1], 3, stride, padding)
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    for n, h, w, o in itertools.product(*map(range, found.shape)):
+    for n, h, w, o in itertools.product(*map(range, actual.shape)):
         group = slice(0, 3) if o < 2 else slice(3, 6)
         window = padded[n, h * stride : h * stride + 3, w * stride : w * stride + 3, group]
-        assert found[n, h, w, o] == pytest.approx((window * kernel[..., o]).sum(), rel=1e-12)
+        assert actual[n, h, w, o] == pytest.approx((window * kernel[..., o]).sum(), rel=1e-12)
 
 
 def test_a_standardised_kernel_has_mean_zero_and_norm_gain_times_gamma():
     kernel = np.random.default_rng(1).standard_normal((3, 3, 3, 4)) + 5.0
     gain = np.array([1.0, 0.5, 2.0, -1.0])
-    found = ops.standardise(replace(CONV, gamma=1.7), kernel, gain)
-    assert np.abs(found.sum(axis=(0, 1, 2))).max() < 1e-13
-    assert np.sqrt((found**2).sum(axis=(0, 1, 2))) == pytest.approx(1.7 * np.abs(gain), rel=1e-13)
+    actual = ops.standardise(replace(CONV, gamma=1.7), kernel, gain)
+    assert np.abs(actual.sum(axis=(0, 1, 2))).max() < 1e-13
+    assert np.sqrt((actual**2).sum(axis=(0, 1, 2))) == pytest.approx(1.7 * np.abs(gain), rel=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_a_standardised_kernel_has_mean_zero_and_norm_gain_times_gamma():
 def test_rules_of_eps(rule, ddof, divisor, scale):
     kernel = scale * np.random.default_rng(2).standard_normal((3, 3, 3, 4))
     op = replace(CONV, eps_rule=rule, ddof=ddof, eps=1e-2)
-    found = ops.standardise(op, kernel, np.ones(4))
+    actual = ops.standardise(op, kernel, np.ones(4))
     for o in range(4):
         w = kernel[..., o]
         exact = (w - w.mean()) / divisor(27, w.var(), 1e-2)
-        assert found[..., o] == pytest.approx(exact, rel=1e-12)
+        assert actual[..., o] == pytest.approx(exact, rel=1e-12)
 
 
 def test_a_constant_kernel_becomes_zero():
@@ -95,18 +95,18 @@ def test_squeeze_excite_gates_channels():
     rng = np.random.default_rng(3)
     op = SqueezeExcite("se", ("x",), 4, 3, 2.0, "relu", 0.01, 1.5, "normal")
     x, w0, b0, w1, b1 = (rng.standard_normal(s) for s in ((2, 3, 5, 4), (4, 3), (3,), (3, 4), (4,)))
-    found = ops.squeeze_excite(op, x, w0, b0, w1, b1)
+    actual = ops.squeeze_excite(op, x, w0, b0, w1, b1)
     for n in range(2):
         hidden = 1.5 * np.maximum(x[n].mean(axis=(0, 1)) @ w0 + b0, 0.0)
         gate = 1.0 / (1.0 + np.exp(-(hidden @ w1 + b1)))
-        assert found[n] == pytest.approx(2.0 * x[n] * gate, rel=1e-12)
+        assert actual[n] == pytest.approx(2.0 * x[n] * gate, rel=1e-12)
 
 
 def test_eca_slides_over_zero_padded_channels():
     rng = np.random.default_rng(4)
     x, kernel = rng.standard_normal((1, 2, 2, 5)), np.array([1.0, 2.0, -3.0])
-    found = ops.eca(ECA("e", ("x",), 5, 3, 2.0), x, kernel)
+    actual = ops.eca(ECA("e", ("x",), 5, 3, 2.0), x, kernel)
     means = [0.0, *x.mean(axis=(0, 1, 2)), 0.0]
     for c in range(5):
         mixed = sum(kernel[j] * means[c + j] for j in range(3))
-        assert found[..., c] == pytest.approx(2.0 / (1.0 + np.exp(-mixed)) * x[..., c], rel=1e-12)
+        assert actual[..., c] == pytest.approx(2.0 / (1.0 + np.exp(-mixed)) * x[..., c], rel=1e-12)

@@ -8,8 +8,8 @@ import nfspec
 
 def test_expected_variance_grows_by_alpha_squared_and_starts_anew_in_each_stage():
     expected = nfspec.signal.expected_variance(nfspec.resolve(nfspec.load("nfnet-f0")))
-    found = [expected[f"stages.2.blocks.{b}"] for b in range(6)]
-    assert found == pytest.approx([1 + 0.04 * (b + 1) for b in range(6)], rel=1e-12)
+    actual = [expected[f"stages.2.blocks.{b}"] for b in range(6)]
+    assert actual == pytest.approx([1 + 0.04 * (b + 1) for b in range(6)], rel=1e-12)
     assert expected["stages.3.blocks.0"] == pytest.approx(1.04, rel=1e-12)
 
 

@@ -116,36 +116,36 @@ G = np.array([[0.6, 3.0, 0.0], [0.8, 4.0, 0.5]])  # columns of norm 1, 5 and 0.5
     ],
 )
 def test_clip_by_hand(axes, units, exact, fraction):
-    found, clipped = training.clip(G, W, ClipRule(axes, units, 0.1, 1e-3))
-    assert found == pytest.approx(np.array(exact), rel=1e-15, abs=1e-18)
+    actual, clipped = training.clip(G, W, ClipRule(axes, units, 0.1, 1e-3))
+    assert actual == pytest.approx(np.array(exact), rel=1e-15, abs=1e-18)
     assert clipped == pytest.approx(fraction, rel=1e-15)
 
 
 def test_clip_leaves_what_it_may_not_or_need_not_clip():
-    found, clipped = training.clip(G, W, ClipRule((0,), 3, None, 1e-3))
-    assert found is G and clipped == 0.0
+    actual, clipped = training.clip(G, W, ClipRule((0,), 3, None, 1e-3))
+    assert actual is G and clipped == 0.0
     # Exactly at the limit: 0.5 · 5 = 2.5.
     w, g = np.array([3.0, 4.0]), np.array([1.5, 2.0])
-    found, clipped = training.clip(g, w, ClipRule(None, 1, 0.5, 1e-3))
-    assert found.tolist() == g.tolist() and clipped == 0.0
-    found, clipped = training.clip(np.array(0.0), np.array(0.0), ClipRule(None, 1, 0.01, 1e-3))
-    assert found == 0.0 and clipped == 0.0
+    actual, clipped = training.clip(g, w, ClipRule(None, 1, 0.5, 1e-3))
+    assert actual.tolist() == g.tolist() and clipped == 0.0
+    actual, clipped = training.clip(np.array(0.0), np.array(0.0), ClipRule(None, 1, 0.01, 1e-3))
+    assert actual == 0.0 and clipped == 0.0
 
 
 def test_clip_guards_the_division_with_the_originals_1e_6():
     """A limit of 1e-4 · 1e-3 and a gradient of 5e-7: scaled by 1e-7 / 1e-6."""
-    found, _ = training.clip(np.array([5e-7]), np.zeros(1), ClipRule(None, 1, 1e-4, 1e-3))
-    assert found == pytest.approx([5e-8], rel=1e-14)
+    actual, _ = training.clip(np.array([5e-7]), np.zeros(1), ClipRule(None, 1, 1e-4, 1e-3))
+    assert actual == pytest.approx([5e-8], rel=1e-14)
 
 
 def test_clip_keeps_what_is_not_finite_within_its_unit():
     nan, inf = np.nan, np.inf
     w = np.array([[1.0, 1.0, nan, inf, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
     g = np.array([[nan, inf, 9.0, 9.0, 3.0], [9.0, 9.0, 9.0, 9.0, 4.0]])
-    found, clipped = training.clip(g, w, ClipRule((0,), 5, 0.1, 1e-3))
+    actual, clipped = training.clip(g, w, ClipRule((0,), 5, 0.1, 1e-3))
     last = 0.1 * 2**0.5 / 5
     exact = [[nan, nan, 9.0, 9.0, 3.0 * last], [9.0, 0.0, 9.0, 9.0, 4.0 * last]]
-    assert found == pytest.approx(np.array(exact), rel=1e-15, nan_ok=True)
+    assert actual == pytest.approx(np.array(exact), rel=1e-15, nan_ok=True)
     assert clipped == 2 / 5
 
 
@@ -154,8 +154,8 @@ def test_clip_keeps_what_is_not_finite_within_its_unit():
     [(0, 0.0), (5, 0.8), (12, 1.92), (12.5, 2.0), (56.25, 1.1), (100, 0.2), (120, 0.2)],
 )
 def test_learning_rate_rises_and_falls(step, exact):
-    found = training.learning_rate(step, peak=2.0, steps=100, warmup=12.5, final=0.2)
-    assert found == pytest.approx(exact, rel=1e-15)
+    actual = training.learning_rate(step, peak=2.0, steps=100, warmup=12.5, final=0.2)
+    assert actual == pytest.approx(exact, rel=1e-15)
 
 
 def test_learning_rate_without_warmup_starts_at_its_peak():
@@ -226,8 +226,8 @@ def test_decay_is_not_clipped_and_the_clipped_gradient_enters_the_momentum():
     ],
 )
 def test_ema_by_hand(decay, step, warm, exact):
-    found = training.ema(np.array(2.0), np.array(12.0), decay, step, warm)
-    assert found == pytest.approx(exact, rel=1e-14)
+    actual = training.ema(np.array(2.0), np.array(12.0), decay, step, warm)
+    assert actual == pytest.approx(exact, rel=1e-14)
 
 
 def test_averages_are_of_the_parameters_after_each_step():
@@ -245,9 +245,9 @@ def test_averages_are_of_the_parameters_after_each_step():
 
 
 def test_sam_goes_rho_along_the_gradient_of_all_parameters_together():
-    found = training.perturbation({"a": np.array([3.0]), "b": np.array([[0.0, 4.0]])}, 0.05)
-    assert found["a"] == pytest.approx([0.03], rel=1e-15)
-    assert found["b"] == pytest.approx(np.array([[0.0, 0.04]]), rel=1e-15)
+    actual = training.perturbation({"a": np.array([3.0]), "b": np.array([[0.0, 4.0]])}, 0.05)
+    assert actual["a"] == pytest.approx([0.03], rel=1e-15)
+    assert actual["b"] == pytest.approx(np.array([[0.0, 0.04]]), rel=1e-15)
     assert training.perturbation({"a": np.zeros(2)}, 0.05)["a"].tolist() == [0.0, 0.0]
 
 

@@ -26,10 +26,10 @@ def distance(a, b):
 
 def furthest(plan, folded, params):
     x = np.random.default_rng(0).standard_normal((2, 33, 32, plan.channels))
-    found = nfspec.reference.forward(folded.plan, params, x)
+    actual = nfspec.reference.forward(folded.plan, params, x)
     wanted = nfspec.reference.forward(plan, folded.original_params, x)
-    assert list(found) == list(wanted)
-    return max(distance(found[tap], wanted[tap]) for tap in wanted)
+    assert list(actual) == list(wanted)
+    return max(distance(actual[tap], wanted[tap]) for tap in wanted)
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
@@ -114,9 +114,9 @@ def test_parameters_are_the_folded_plans_and_float32():
 
 def test_digests_are_one_for_each_plan():
     plans = [reduced_plan(nfspec.load(name)) for name in ("nfnet-f0", "nfnet-f0", "nfnet-f1")]
-    found = [nfspec.fold(plan, trial_params(plan, 0)).plan.digest for plan in plans]
-    assert found[0] == found[1] and len(found[0]) == 64
-    assert len({*found, *(plan.digest for plan in plans)}) == 2 * len({q.digest for q in plans})
+    actual = [nfspec.fold(plan, trial_params(plan, 0)).plan.digest for plan in plans]
+    assert actual[0] == actual[1] and len(actual[0]) == 64
+    assert len({*actual, *(plan.digest for plan in plans)}) == 2 * len({q.digest for q in plans})
 
 
 def test_given_parameters_are_not_changed():
@@ -271,7 +271,7 @@ def test_other_parameters_are_refused():
 @pytest.mark.parametrize("other", [None, {}, "plan"])
 def test_only_what_was_folded_is_unfolded(other):
     plan = reduced_plan(nfspec.load("nfnet-f0"))
-    found = plan if other == "plan" else other
-    message = f"expected what nfspec.fold returned; found {type(found).__name__}"
+    actual = plan if other == "plan" else other
+    message = f"expected what nfspec.fold returned; found {type(actual).__name__}"
     with pytest.raises(InputError, match=message):
-        nfspec.unfold(found)
+        nfspec.unfold(actual)

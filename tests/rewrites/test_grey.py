@@ -49,17 +49,17 @@ def test_logits_are_the_same_on_grey_images(rule, ddof, eps):
     """Up to rounding of kernel and gain: 4 roundings of 2^-24 for each product, at most 2.5e-7."""
     plan, grey = plan_of(3, rule, ddof, eps), plan_of(1, rule, ddof, eps)
     params = trained(plan)
-    found = nfspec.to_grey(plan, params, grey)
+    actual = nfspec.to_grey(plan, params, grey)
     rng = np.random.default_rng(1)
     for side in ((32, 32), (33, 33), (47, 64), (50, 31)):
         image = rng.standard_normal((2, *side, 1))
         expected = nfspec.reference.forward(plan, params, np.repeat(image, 3, axis=3))["logits"]
-        logits = nfspec.reference.forward(grey, found, image)["logits"]
+        logits = nfspec.reference.forward(grey, actual, image)["logits"]
         assert np.linalg.norm(logits - expected) <= 2.5e-7 * np.linalg.norm(expected)
     kernel = params["stem.conv0.kernel"].astype(np.float64).sum(axis=2, keepdims=True)
-    np.testing.assert_array_equal(found["stem.conv0.kernel"], kernel.astype(np.float32))
-    same = [name for name in found if np.array_equal(found[name], params[name])]
-    assert [n for n in found if n not in same] == ["stem.conv0.kernel", "stem.conv0.gain"]
+    np.testing.assert_array_equal(actual["stem.conv0.kernel"], kernel.astype(np.float32))
+    same = [name for name in actual if np.array_equal(actual[name], params[name])]
+    assert [n for n in actual if n not in same] == ["stem.conv0.kernel", "stem.conv0.gain"]
 
 
 def test_a_channel_that_sums_to_nothing_stays_nothing():
@@ -67,11 +67,11 @@ def test_a_channel_that_sums_to_nothing_stays_nothing():
     params = trained(plan)
     kernel = params["stem.conv0.kernel"]
     kernel[:, :, 2, 0] = -kernel[:, :, 0, 0] - kernel[:, :, 1, 0]
-    found = nfspec.to_grey(plan, params, grey)
-    assert all(np.isfinite(value).all() for value in found.values())
+    actual = nfspec.to_grey(plan, params, grey)
+    assert all(np.isfinite(value).all() for value in actual.values())
     image = np.random.default_rng(1).standard_normal((1, 32, 32, 1))
     expected = nfspec.reference.forward(plan, params, np.repeat(image, 3, axis=3))["logits"]
-    logits = nfspec.reference.forward(grey, found, image)["logits"]
+    logits = nfspec.reference.forward(grey, actual, image)["logits"]
     assert np.linalg.norm(logits - expected) <= 2.5e-7 * np.linalg.norm(expected)
 
 
@@ -104,8 +104,8 @@ def test_convert_makes_them(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, [*arguments, "grey.toml"])
     assert (result.exit_code, result.stderr) == (0, "")
     expected = nfspec.to_grey(colour, params, grey)
-    found = weights.load("out.safetensors", grey)
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    actual = weights.load("out.safetensors", grey)
+    assert all(np.array_equal(actual[name], expected[name]) for name in expected)
     result = CliRunner().invoke(app, [*arguments, "timm/test_nfnet", "--force"])
     assert result.exit_code == 2
     assert result.stderr == "--grey: timm/test_nfnet has 3 channels, not one\n"

@@ -33,9 +33,9 @@ def images(plan, n=2):
 def test_same_taps(name):
     plan = reduced_plan(nfspec.load(name))
     params, x = trial_params(plan, 0), images(plan)
-    found = nfspec.reference.forward(move_scalars(plan), params, x)
+    actual = nfspec.reference.forward(move_scalars(plan), params, x)
     wanted = nfspec.reference.forward(plan, params, x)
-    assert max(distance(found[tap], wanted[tap]) for tap in plan.taps) < BOUND
+    assert max(distance(actual[tap], wanted[tap]) for tap in plan.taps) < BOUND
 
 
 def test_the_representatives_are_all_that_cut_networks_differ_in():
@@ -53,11 +53,11 @@ def test_same_gradients(name):
     plan = reduced_plan(nfspec.load(name))
     params, x = trial_params(plan, 0), images(plan)
     targets = np.full((2, CLASSES), 1.0 / CLASSES)
-    found = loss_and_gradients(move_scalars(plan), params, x, targets)
+    actual = loss_and_gradients(move_scalars(plan), params, x, targets)
     wanted = loss_and_gradients(plan, params, x, targets)
-    assert found.loss == pytest.approx(wanted.loss, rel=BOUND)
+    assert actual.loss == pytest.approx(wanted.loss, rel=BOUND)
     for key, value in wanted.of_parameters.items():
-        assert distance(found.of_parameters[key], value) < 10 * BOUND, key
+        assert distance(actual.of_parameters[key], value) < 10 * BOUND, key
 
 
 def test_beta_before_the_activation_stays(tmp_path, monkeypatch):

@@ -27,12 +27,12 @@ def params(plan) -> dict[str, np.ndarray]:
 def same_bits():
     """Two dicts of arrays are of the same names in order, shapes, dtypes and bits."""
 
-    def compare(found, expected):
-        assert list(found) == list(expected)
+    def compare(actual, expected):
+        assert list(actual) == list(expected)
         for name, array in expected.items():
-            assert found[name].shape == array.shape, name
-            assert found[name].dtype == array.dtype, name
-            assert found[name].tobytes() == array.tobytes(), name
+            assert actual[name].shape == array.shape, name
+            assert actual[name].dtype == array.dtype, name
+            assert actual[name].tobytes() == array.tobytes(), name
 
     return compare
 

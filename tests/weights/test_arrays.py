@@ -26,9 +26,9 @@ VALUES = [[1.0, -0.5, 2.0**-14], [float("inf"), float("nan"), 0.0]]
     ids=lambda value: f"{type(value).__module__.split('.')[0]}-{value.dtype}",
 )
 def test_values_that_float32_holds_are_kept(value):
-    found = as_float32(value)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, np.array(VALUES, np.float32))
+    actual = as_float32(value)
+    assert actual.dtype == np.float32
+    np.testing.assert_array_equal(actual, np.array(VALUES, np.float32))
 
 
 def test_float32_is_not_copied_so_that_every_bit_stays():
@@ -73,11 +73,11 @@ def test_other_dtypes_are_left_for_the_listing(value, dtype):
     "array", [np.float32(3).reshape(()), np.arange(6, dtype=np.float32).reshape(2, 3).T]
 )
 def test_owned_copies_in_c_order_and_keeps_the_shape(array):
-    found = owned(array)
-    np.testing.assert_array_equal(found, array, strict=True)
-    assert found.flags.c_contiguous
-    assert found.flags.writeable
-    assert not np.shares_memory(found, array)
+    actual = owned(array)
+    np.testing.assert_array_equal(actual, array, strict=True)
+    assert actual.flags.c_contiguous
+    assert actual.flags.writeable
+    assert not np.shares_memory(actual, array)
 
 
 class Unreadable:

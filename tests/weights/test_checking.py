@@ -89,13 +89,13 @@ def test_twenty_wrong_tensors_are_all_named(plan, params, complaint):
     ],
 )
 def test_weights_of_others_are_recognised(plan, complaint, name, whose):
-    found = {name: np.zeros(1, np.float32)}
-    assert complaint(check, plan, found, "w") == f"w: looks like {whose}"
+    actual = {name: np.zeros(1, np.float32)}
+    assert complaint(check, plan, actual, "w") == f"w: looks like {whose}"
 
 
 def test_one_stray_foreign_name_does_not_hide_what_is_wrong(plan, params, complaint):
-    found = with_("ema.weight", np.zeros(1, np.float32))(params)
-    assert complaint(check, plan, found) == (
+    actual = with_("ema.weight", np.zeros(1, np.float32))(params)
+    assert complaint(check, plan, actual) == (
         "1 tensor does not fit nfnet-tiny:\n  ema.weight: not in this network, found shape (1,)"
     )
 
@@ -106,7 +106,7 @@ def test_something_that_is_no_dict(plan, complaint):
 
 def test_right_weights_come_back_in_the_plans_order(plan, params):
     backwards = dict(reversed(params.items()))
-    found = check(plan, backwards)
-    assert list(found) == list(plan.parameters)
-    assert found is not backwards
-    assert all(found[name] is array for name, array in params.items())
+    actual = check(plan, backwards)
+    assert list(actual) == list(plan.parameters)
+    assert actual is not backwards
+    assert all(actual[name] is array for name, array in params.items())

@@ -30,10 +30,10 @@ ARRAYS = {
 METADATA = {"b": "1", "a": "é\x1b\n", "c": ""}
 
 
-def same(found, expected):
-    assert found.keys() == expected.keys()
+def same(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array, strict=True)
+        np.testing.assert_array_equal(actual[name], array, strict=True)
 
 
 def test_the_library_reads_what_is_written(tmp_path):
@@ -45,18 +45,18 @@ def test_the_library_reads_what_is_written(tmp_path):
 
 def test_what_the_library_writes_is_read(tmp_path):
     save_file(ARRAYS, tmp_path / "x", METADATA)
-    found, metadata = read_all(tmp_path / "x")
-    same(found, ARRAYS)
+    actual, metadata = read_all(tmp_path / "x")
+    same(actual, ARRAYS)
     assert metadata == METADATA
 
 
 def test_bfloat16_is_read_as_float32(tmp_path):
     values = torch.tensor([1.5, -2.0, 1e-40, float("inf"), -0.0]).bfloat16()
     safetensors.torch.save_file({"x": values, "y": values[0].clone()}, tmp_path / "x")
-    with contents(tmp_path / "x") as found:
-        assert found.tensors["x"].dtype == "bfloat16"
-        array = np.asarray(found.tensors["x"])
-        assert np.asarray(found.tensors["y"]).shape == ()
+    with contents(tmp_path / "x") as actual:
+        assert actual.tensors["x"].dtype == "bfloat16"
+        array = np.asarray(actual.tensors["x"])
+        assert np.asarray(actual.tensors["y"]).shape == ()
     assert array.tobytes() == values.float().numpy().tobytes()
 
 
@@ -83,11 +83,11 @@ def test_whatever_is_read_of_a_damaged_file_the_library_reads_too(tmp_path):
             bad[rng.randrange(length)] = rng.choice(b'0123456789[]{}",:abF \x00\xff')
         (tmp_path / "x").write_bytes(bad)
         try:
-            found, metadata = read_all(tmp_path / "x")
+            actual, metadata = read_all(tmp_path / "x")
         except nfspec.WeightError:
             continue
         taken += 1
-        same(found, load_file(tmp_path / "x"))
+        same(actual, load_file(tmp_path / "x"))
         with safe_open(tmp_path / "x", framework="numpy") as file:
             assert metadata == (file.metadata() or {})
     assert taken > 10
@@ -130,9 +130,9 @@ def test_damaged_files_are_refused(tmp_path, complaint, data):
 
 def test_a_file_that_is_cut_while_it_is_read_is_a_sentence(tmp_path, plan, params, complaint):
     def read(path):
-        with contents(path) as found:
+        with contents(path) as actual:
             os.truncate(path, path.stat().st_size - 4)
-            return [np.asarray(tensor) for tensor in found.tensors.values()]
+            return [np.asarray(tensor) for tensor in actual.tensors.values()]
 
     save(tmp_path / "x", plan, params)
     assert (
@@ -163,11 +163,11 @@ def test_a_file_is_opened_once(tmp_path, plan, params, monkeypatch, name, write,
     write(tmp_path / name, plan, params)
     whole = read(tmp_path / name, plan)
     monkeypatch.setattr("nfspec.weights.files.opened", swap)
-    found = read(tmp_path / name, plan)
+    actual = read(tmp_path / name, plan)
     if isinstance(whole, dict):
-        same(found, whole)
+        same(actual, whole)
     else:
-        assert found == whole == 10
+        assert actual == whole == 10
     monkeypatch.undo()
     if isinstance(whole, dict):
         with pytest.raises(nfspec.WeightError, match="a named pipe, where a regular file"):

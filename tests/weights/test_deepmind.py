@@ -23,12 +23,12 @@ def original(network):
     return tree
 
 
-def same_trees(found, expected):
-    assert found.keys() == expected.keys()
+def same_trees(actual, expected):
+    assert actual.keys() == expected.keys()
     for module, arrays in expected.items():
-        assert found[module].keys() == arrays.keys()
+        assert actual[module].keys() == arrays.keys()
         for name, array in arrays.items():
-            np.testing.assert_array_equal(found[module][name], array, strict=True)
+            np.testing.assert_array_equal(actual[module][name], array, strict=True)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -88,7 +88,7 @@ def test_round_trip_of_the_originals_parameters(tmp_path, network, same_bits):
 
 def test_arrays_are_in_their_places():
     tree = original("nfnet_tiny")
-    found = from_deepmind(tree, golden("nfnet_tiny").plan)
+    actual = from_deepmind(tree, golden("nfnet_tiny").plan)
     block = "NFNet/~/nf_block_1"
     pairs = {
         "stages.1.blocks.0.conv1.kernel": tree[f"{block}/~/conv1"]["w"],
@@ -97,7 +97,7 @@ def test_arrays_are_in_their_places():
         "head.fc.kernel": tree["NFNet/~/linear"]["w"],
     }
     for name, array in pairs.items():
-        np.testing.assert_array_equal(found[name], array, strict=True)
+        np.testing.assert_array_equal(actual[name], array, strict=True)
 
 
 def test_f0_has_the_modules_of_the_published_file():
@@ -114,9 +114,9 @@ def test_other_arrays_are_converted(convert, same_bits):
 
 def test_weights_share_no_memory_with_their_source():
     plan, tree = golden("nfnet_tiny").plan, original("nfnet_tiny")
-    found = from_deepmind(tree, plan)
-    assert not np.shares_memory(found["head.fc.kernel"], tree["NFNet/~/linear"]["w"])
-    assert all(array.flags.writeable for array in found.values())
+    actual = from_deepmind(tree, plan)
+    assert not np.shares_memory(actual["head.fc.kernel"], tree["NFNet/~/linear"]["w"])
+    assert all(array.flags.writeable for array in actual.values())
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_bad_trees_and_files_of_them(tmp_path, complaint, tree, message):
 
 def test_bfloat16_is_widened():
     bias = jnp.linspace(-1, 1, 10).astype(jnp.bfloat16)
-    found = from_deepmind(_tree(b=bias), golden("nfnet_tiny").plan)
-    np.testing.assert_array_equal(found["head.fc.bias"], np.asarray(bias, np.float32), strict=True)
+    actual = from_deepmind(_tree(b=bias), golden("nfnet_tiny").plan)
+    np.testing.assert_array_equal(actual["head.fc.bias"], np.asarray(bias, np.float32), strict=True)
 
 
 def test_weights_without_a_classifier_say_how_to_go_on(complaint, same_bits):

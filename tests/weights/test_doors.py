@@ -20,10 +20,10 @@ SKIP = "stages.0.blocks.0.skip_gain"  # ()
 
 def tree(plan, params):
     """Canonical weights as the original's {module: {name: array}}."""
-    found = {}
+    actual = {}
     for name, (module, leaf) in names(plan).items():
-        found.setdefault(module, {})[leaf] = params[name]
-    return found
+        actual.setdefault(module, {})[leaf] = params[name]
+    return actual
 
 
 def theirs(plan, params):
@@ -116,9 +116,9 @@ def test_arrays_that_would_lose_something_are_refused(
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 @pytest.mark.parametrize("change", TAKEN.values(), ids=TAKEN)
 def test_arrays_of_any_layout_are_taken_to_the_bit(plan, params, tmp_path, same_bits, door, change):
-    found = door(plan, change(params), tmp_path)
-    same_bits(found, params)
-    assert all(type(value) is np.ndarray and value.dtype.isnative for value in found.values())
+    actual = door(plan, change(params), tmp_path)
+    same_bits(actual, params)
+    assert all(type(value) is np.ndarray and value.dtype.isnative for value in actual.values())
 
 
 def test_a_matrix_is_refused(plan, params, complaint):

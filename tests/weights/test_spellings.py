@@ -100,10 +100,10 @@ def test_a_classifier_of_another_size_is_left_out_where_none_is_wanted(
 def test_training_starts_from_weights_without_a_classifier(plan, params, tmp_path, container):
     state = spelt(plan, params, "module.", torch.bfloat16, False)
     path = CONTAINERS[container](state, tmp_path)
-    found, drawn = start_from(path, from_timm, lambda _: plan, (10, 1000), new_head=False, seed=3)
+    actual, drawn = start_from(path, from_timm, lambda _: plan, (10, 1000), new_head=False, seed=3)
     assert drawn is True
     fresh = nfspec.init(plan, 3)
-    for name, value in found.items():
+    for name, value in actual.items():
         new = name.startswith("head.")
         expected = fresh[name] if new else torch.tensor(params[name]).bfloat16().float().numpy()
         np.testing.assert_array_equal(value, expected, strict=True)

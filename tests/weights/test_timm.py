@@ -48,13 +48,13 @@ def small():
     return plan_of("test_nfnet"), timms("test_nfnet")
 
 
-def same_tensors(found, expected):
-    assert found.keys() == expected.keys()
+def same_tensors(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
         array = tensor.numpy()
-        assert found[name].shape == array.shape, name
-        assert found[name].dtype == np.float32, name
-        assert found[name].tobytes() == array.tobytes(), name
+        assert actual[name].shape == array.shape, name
+        assert actual[name].dtype == np.float32, name
+        assert actual[name].tobytes() == array.tobytes(), name
 
 
 def test_all_of_timms_networks_are_here():

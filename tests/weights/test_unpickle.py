@@ -43,12 +43,12 @@ def read(tmp_path, data):
     return read_pickle(tmp_path / "w.npz")
 
 
-def check_tree(found, expected):
-    assert list(found) == list(expected)
+def check_tree(actual, expected):
+    assert list(actual) == list(expected)
     for module, arrays in expected.items():
-        assert list(found[module]) == list(arrays)
+        assert list(actual[module]) == list(arrays)
         for name, array in arrays.items():
-            np.testing.assert_array_equal(np.asarray(found[module][name]), array, strict=True)
+            np.testing.assert_array_equal(np.asarray(actual[module][name]), array, strict=True)
 
 
 @pytest.mark.parametrize("data", [DILL_0_3_3, DILL_0_4_1], ids=["0.3.3", "0.4.1"])
