@@ -57,9 +57,7 @@ COMMANDS = {
     "conform": Command(
         "nfspec.cli.conform:conform", "Test implementations against the float64 reference."
     ),
-    "replay": Command(
-        "nfspec.cli.replay:replay", "Run one case and print the bound term by term."
-    ),
+    "replay": Command("nfspec.cli.replay:replay", "Run one case and print the bound term by term."),
     "bench": Command("nfspec.cli.bench:bench", "Measure a network next to its peers."),
     "train": Command(
         "nfspec.cli.train:train", "Train a network by its spec's recipe, or by nfspec's own."
