@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` runs the main job, `make test` the tests. Each installs
-# what it needs into .venv; nothing is needed before but git, make and Python 3.11 or newer.
+# its requirements into .venv. They need git, make and Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
-.PHONY: help demo test test-nfspec test-slow bench bench-kernels why lint format schema docs clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test test-nfspec test-slow bench bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
   fuzz reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
@@ -46,16 +46,21 @@ test-nfspec: $(BIN)/.installed-test
 $(addprefix test-,$(BACKENDS)): test-%: $(BIN)/.installed-test
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -q tests/backends
 
-## make test-slow  what takes longer: kills, several devices, NFNet-F0 (a quarter of an hour)
+## make test-slow  longer tests: kills, several devices, NFNet-F0 (a quarter of an hour)
 test-slow: $(BIN)/.installed-test
 	$(BIN)/python -m pytest -q -m slow tests --ignore tests/backends
 	for backend in $(BACKENDS); do \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -m slow tests/backends tests/cli/test_killed.py || exit 1; \
 	done
 
-## make fuzz       an hour of spoilt files for every reader; goes on where it was stopped
+## make fuzz       an hour of damaged files for every reader; continues where it was stopped
 fuzz: $(BIN)/.installed-test
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzzing --seconds 3600 --state build/fuzz
+
+## make mutations  seeded mistakes in the code, and the test that finds each (an hour and a half)
+mutations: $(BIN)/.installed-test
+	@mkdir -p build
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m mutations --state build/mutations.json
 
 ## make bench      NFNet-F0 against timm, optax and a plain port: benchmarks/results
 bench: $(BIN)/.installed-test
@@ -67,7 +72,7 @@ bench-kernels: $(BIN)/.installed-test
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks/kernels --benchmark-only || exit 1; \
 	done
 
-## make why        what AGC is for: benchmarks/results/AGC.md (ten minutes)
+## make why        training with and without AGC: benchmarks/results/AGC.md (ten minutes)
 why: $(BIN)/.installed-test
 	$(BIN)/python -P -m nfspec.benchmarks.clipping benchmarks/results
 
