@@ -155,15 +155,16 @@ def test_a_network_compiled_by_pytorch_is_one_graph(how):
 
 
 @on_torch
-def test_a_compiled_network_trains():
-    """One block, as compiling takes a second for each operation."""
+@pytest.mark.parametrize("batches", [(8, 8), pytest.param((8, 8, 4), marks=pytest.mark.slow)])
+def test_a_compiled_network_trains(batches):
+    """One block, as compiling takes a second for each operation; another size compiles it anew."""
     import torch
 
     model = nfspec.compile(small_spec(DROPS), "torch", small_params())
     model.train()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     outputs = []
-    for batch in (8, 8, 4):
+    for batch in batches:
         x = torch.tensor(images((batch, 16, 16)))
         outputs.append(compiled(x))
         model.zero_grad()
