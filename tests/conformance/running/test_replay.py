@@ -15,19 +15,10 @@ from nfspec.conformance.running.run import run
 from nfspec.conformance.running.settings import Settings
 from nfspec.errors import InputError, NfspecError
 
-from ..fakes import prepare
-
 GENERAL = target(None)
 POOL = PROPERTIES["EXACT-03"].cases(GENERAL)[0]
 ACTIVATION = PROPERTIES["ACT-01"].cases(GENERAL)[0]
 CLIP = PROPERTIES["AGC-01"].cases(GENERAL)[0]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    prepare(tmp_path)
-    return tmp_path
 
 
 def answer(case, name="Good", fault=""):

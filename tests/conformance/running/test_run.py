@@ -1,4 +1,4 @@
-"""Whole runs: subjects that fail in every way beside one that does not, and runs cut short."""
+"""Whole runs: subjects that fail in every way beside one that does not."""
 
 import json
 from dataclasses import replace
@@ -10,37 +10,19 @@ from nfspec.conformance.cases.results import Results
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.running import answers
-from nfspec.conformance.running.journal import JOURNAL
 from nfspec.conformance.running.judging import Tally
 from nfspec.conformance.running.run import run
-from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers import worker as worker_module
 from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import InputError
 
 from ..fakes import lives, prepare, starts
+from .small_runs import IDS, SETTINGS, good, ratios, subjects
 
-IDS = ("EXACT-03", "ACT-01", "POOL-01", "AGC-01")
 NAMES = (
     "Good", "Off", "Third", "Always", "Stillborn", "NotANumber", "Raises", "Shy", "Narrow", "Hangs",
 )  # fmt: skip
-SETTINGS = Settings(properties=IDS, examples=2, timeout=60.0)
 GENERAL = target(None)
-
-
-def subjects(*names):
-    return tuple(f"fakes:{name}" for name in names)
-
-
-def good(**changes):
-    return replace(SETTINGS, **{"subjects": subjects("Good"), **changes})
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    prepare(tmp_path)
-    return tmp_path
 
 
 def impatient(subject, device, mode, timeout, fault):
@@ -210,10 +192,6 @@ def test_a_ratio_that_is_not_a_number_is_no_pass():
     assert tally.cell(asked, "x/cpu/f32", frozenset(), 0.0).verdict == "fail"
 
 
-def ratios(results):
-    return [(c.property, c.median, c.worst, c.worst_case, c.histogram) for c in results.cells]
-
-
 def test_a_seed_decides_the_cases(folder):
     one, same = run(good()), run(good())
     assert ratios(one) == ratios(same)
@@ -268,152 +246,6 @@ def test_a_failure_is_one_whether_or_not_regimes_are_met(folder, monkeypatch):
 def test_an_unknown_property():
     with pytest.raises(InputError, match="--properties: no X-01; expected some of EXACT-01, "):
         run(good(properties=("EXACT-03", "X-01")))
-
-
-def interrupt_after(*finished):
-    """A progress callback that stops the run once these are done, as Ctrl-C would."""
-    left = [f"{name} f32: done" for name in finished]
-
-    def progress(results, status):
-        if status.text in left:
-            left.remove(status.text)
-            if not left:
-                raise KeyboardInterrupt
-
-    return progress
-
-
-def interrupted(folder, *finished, resume=False, **changes):
-    with pytest.raises(KeyboardInterrupt):
-        run(good(**changes), folder, resume=resume, progress=interrupt_after(*finished))
-
-
-def journal(folder):
-    """The properties of the cells that are on the disk."""
-    lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
-    return [line["cell"]["property"] for line in lines[1:]]
-
-
-def resumed(folder, **changes):
-    """The results, and the properties that were run again."""
-    told = []
-    results = run(
-        good(**changes),
-        folder,
-        resume=True,
-        progress=lambda results, status: told.append(status.text),
-    )
-    ran = [status.split()[0] for status in told if status.endswith("done")]
-    return results, ran
-
-
-def test_an_interrupted_run_goes_on(folder, monkeypatch):
-    whole = run(good())
-    interrupted(folder, "EXACT-03", "ACT-01")
-    assert journal(folder) == ["EXACT-03", "ACT-01"]
-    assert not any(lives(pid) for _, pid in starts(folder))
-    before = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()[1:]]
-    results, ran = resumed(folder)
-    assert ran == ["POOL-01", "AGC-01"]
-    assert ratios(results) == ratios(whole)
-    assert [c.seconds for c in results.cells[:2]] == [b["cell"]["seconds"] for b in before]
-    assert len(results.columns) == 1 and results.conformant
-    assert journal(folder) == list(IDS)
-
-
-def test_a_finished_run_has_nothing_to_go_on_with(folder):
-    whole = run(good(properties=IDS[:1]), folder)
-    results, ran = resumed(folder, properties=IDS[:1])
-    assert ran == []
-    assert results.cells == whole.cells
-
-
-def test_a_half_written_line_is_left_out(folder):
-    interrupted(folder, "EXACT-03", "ACT-01")
-    path = folder / JOURNAL
-    text = path.read_text()
-    path.write_text(text[:-40])  # into the cell of ACT-01
-    results, ran = resumed(folder)
-    assert ran == ["ACT-01", "POOL-01", "AGC-01"]
-    assert [cell.property for cell in results.cells] == list(IDS)
-
-
-def test_a_column_that_was_done_is_not_run_again_for_one_that_was_not(folder):
-    names = subjects("Good", "Shy")
-    interrupted(folder, "EXACT-03", "ACT-01", subjects=names)
-    path = folder / JOURNAL
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join(lines[:-1]) + "\n")  # all but ACT-01 of the second
-    results, ran = resumed(folder, subjects=names)
-    assert ran == ["ACT-01", "POOL-01", "AGC-01"]
-    places = [(cell.property, cell.column) for cell in results.cells]
-    assert len(places) == len(set(places)) == len(IDS) * 2
-    assert json.loads(lines[-2])["cell"]["seconds"] == results.cells[2].seconds
-
-
-def test_a_run_may_go_on_twice_after_a_half_written_line(folder):
-    interrupted(folder, "EXACT-03", "ACT-01")
-    path = folder / JOURNAL
-    path.write_text(path.read_text()[:-40])
-    interrupted(folder, "ACT-01", resume=True)
-    _, ran = resumed(folder)
-    assert ran == ["POOL-01", "AGC-01"]
-
-
-def test_cells_of_each_verdict_are_kept(folder):
-    """An infinite ratio too, which JSON has not."""
-    names = subjects("Off", "Raises", "Shy")
-    interrupted(folder, "EXACT-03", "ACT-01", subjects=names)
-    results, _ = resumed(folder, subjects=names)
-    found = {(c.column.split("/")[0].removeprefix("fakes:"), c.property): c for c in results.cells}
-    assert found["Off", "EXACT-03"].worst == inf
-    assert found["Raises", "ACT-01"].verdict == "error"
-    assert found["Shy", "AGC-01"].verdict == "not offered"
-
-
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"examples": 3}, {"properties": IDS[:2]},
-                                     {"source": "timm/test_nfnet"}])  # fmt: skip
-def test_a_run_with_other_settings_does_not_go_on(folder, changes):
-    interrupted(folder, "EXACT-03")
-    kept = (folder / JOURNAL).read_text()
-    with pytest.raises(InputError, match=r"--resume: .* is of a run with other settings; "):
-        run(good(**changes), folder, resume=True)
-    assert (folder / JOURNAL).read_text() == kept
-
-
-def spoilt(folder, change):
-    """What is said of a journal whose cell of EXACT-03 is changed."""
-    interrupted(folder, "EXACT-03")
-    path = folder / JOURNAL
-    first, line = path.read_text().splitlines()
-    entry = json.loads(line)
-    change(entry["cell"])
-    path.write_text(f"{first}\n{json.dumps(entry)}\n")
-    with pytest.raises(InputError, match=r"^--resume: .*start anew with --force$") as caught:
-        run(good(), folder, resume=True)
-    return str(caught.value)
-
-
-def test_a_journal_whose_worst_case_is_too_large_does_not_go_on(folder):
-    said = spoilt(folder, lambda cell: cell["worst_case"].update(shape=[2000, 2000, 100, 16]))
-    assert "shape [2000, 2000, 100, 16] has 6,400,000,000 elements; at most 67,108,864" in said
-
-
-def test_a_journal_with_a_line_without_an_end_does_not_go_on(folder):
-    said = spoilt(folder, lambda cell: cell.update(message="x" * 5_000_000))
-    assert "a line of more than 4,194,304 bytes, which no run writes" in said
-
-
-def test_a_run_that_never_began_does_not_go_on(folder):
-    with pytest.raises(InputError, match=r"--resume: .*journal.jsonl does not exist; "):
-        run(good(), folder, resume=True)
-
-
-def test_without_resume_it_begins_anew(folder):
-    interrupted(folder, "EXACT-03")
-    results = run(good(properties=IDS[1:2]), folder)
-    assert [cell.property for cell in results.cells] == ["ACT-01"]
-    assert journal(folder) == ["ACT-01"]
 
 
 def test_what_is_drawn_counts_towards_the_examples(folder, monkeypatch):
