@@ -34,6 +34,7 @@ def loaded(model, folder):
 @pytest.fixture
 def resolved(monkeypatch):
     """An entry for each time that a spec is resolved."""
+    small_plan()  # kept from now on, with the spec, whose loading resolves it, too
     calls = []
     build = resolver._Builder.build
 
