@@ -34,7 +34,7 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def test_the_python_blocks_run(folder):
-    assert len(blocks("python")) == 7
+    assert len(blocks("python")) == 8
     run([sys.executable, "-c", "\n".join(blocks("python"))], folder)
 
 

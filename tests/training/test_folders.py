@@ -155,21 +155,21 @@ def test_a_folder_is_claimed_once(tmp_path):
 
 def test_whoever_waits_does_not_take_the_lock_of_a_file_that_is_gone(tmp_path, monkeypatch):
     """The one before deletes the file between the moment it is opened and the one it is locked."""
-    opened, times = os.open, []
+    opened, times, folder = os.open, [], tmp_path / "run"
 
     def late(path, *arguments):
         descriptor = opened(path, *arguments)
         if not times:
-            (tmp_path / LOCK).unlink()
+            (folder / LOCK).unlink()
         times.append(path)
         return descriptor
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", late)
-        claim = claimed(tmp_path, False, False)
+        claim = claimed(folder, False, False)
         claim.__enter__()
     assert len(times) == 2
-    assert "is at work there" in refused(tmp_path)
+    assert "is at work there" in refused(folder)
     claim.__exit__(None, None, None)
 
 
