@@ -157,8 +157,8 @@ def fold(model: keras.Model) -> keras.Model:
     plan = model.plan if isinstance(model, Network) else None
     if plan is None:
         raise InputError(
-            f"{model.name} does not know its plan, since it is not what nfspec.compile returned "
-            "nor a copy of that; use nfspec.compile(spec, backend, nfspec.params_of(model), "
+            f"{model.name} has no plan, since it is neither a model that nfspec.compile returned "
+            "nor a copy of one; use nfspec.compile(spec, backend, nfspec.params_of(model), "
             "folded=True)"
         )
     first = next(layer for layer in model.layers if hasattr(layer, "data_format"))
@@ -212,7 +212,7 @@ def assemble(
     tapped = {tap: values[name] for tap, name in plan.taps.items()}
     name = "".join(c if c.isalnum() else "_" for c in plan.name)
     model = Network(values[p.INPUT], tapped if taps else tapped["logits"], name=name)
-    model.plan = written
+    model.keep_plan(written)
     return model
 
 
@@ -232,7 +232,7 @@ def names_of(model: keras.Model) -> list[str]:
     strangers = [v for v in model.trainable_variables if not hasattr(v, "canonical")]
     if strangers:
         listed = ", ".join(f"{v.path} {tuple(v.shape)}" for v in strangers)
-        raise WeightError(f"{model.name}: these variables are not of nfspec's layers: {listed}")
+        raise WeightError(f"{model.name}: these variables are in no layer of nfspec: {listed}")
     return [v.canonical for v in model.trainable_variables]
 
 

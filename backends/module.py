@@ -109,8 +109,8 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             if cast != dtype:
                 name = str(cast).removeprefix("torch.")
                 raise InputError(
-                    f"{self.name}: parameters cannot be made {name} after compilation, since what "
-                    f"has to stay in float32 would not; use nfspec.compile(..., "
+                    f"{self.name}: parameters cannot be made {name} after compilation, since some "
+                    f"values have to stay in float32; use nfspec.compile(..., "
                     f'dtype="mixed_{name}" or "{name}"), or torch.autocast'
                 )
         return super()._apply(function, recurse)

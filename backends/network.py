@@ -76,8 +76,8 @@ class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
             self._plan = plan_of(spec, folded)
         return self._plan
 
-    @plan.setter
-    def plan(self, plan: Plan) -> None:
+    def keep_plan(self, plan: Plan) -> None:
+        """Set `plan`. It has no setter, as TensorFlow reads an attribute before it sets it."""
         self._plan = plan
 
     @property

@@ -1,4 +1,4 @@
-"""Which parameter of a plan a Keras variable is, and what part it plays in training."""
+"""The parameter of a plan that each Keras variable is, and its role in training."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def _on_float32(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Float32Data:
-    """A model whose `fit`, `evaluate` and `predict` take data in float32, whatever floatx is."""
+    """A model whose `fit`, `evaluate` and `predict` take data in float32 for any floatx."""
 
     fit = _on_float32(keras.Model.fit)
     evaluate = _on_float32(keras.Model.evaluate)

@@ -29,7 +29,7 @@ def _canonical(variables: Sequence[Any], treat_as: TreatAs) -> list[str]:
     if strangers:
         listed = ", ".join(f"{name} {tuple(v.shape)}" for name, v in strangers[:20])
         raise InputError(
-            f"agc: these variables do not know which parameters of the plan they are: {listed}; "
+            f"agc: these variables are no known parameters of the plan: {listed}; "
             "give the canonical name of each variable, names=..., or say which parameter those of "
             f'other layers are clipped like: treat_as={{"{strangers[0][0]}": "head.fc.kernel"}}'
         )

@@ -169,8 +169,8 @@ def agc(
     for (name, (parameter, order)), rule in zip(held.items(), rules, strict=True):
         if order is None and rule.clipping is not None:
             raise InputError(
-                f"agc: {name} {tuple(parameter.shape)}: which of its axes has the outputs is not "
-                f'known; leave it unclipped: treat_as={{"{name}": None}}'
+                f"agc: {name} {tuple(parameter.shape)}: the axis of its outputs is not known; "
+                f'leave it unclipped: treat_as={{"{name}": None}}'
             )
         if order is not None and rule.axes is not None:
             rule = replace(rule, axes=tuple(sorted(order[axis] for axis in rule.axes)))
@@ -179,7 +179,7 @@ def agc(
 
 
 def _moves(parameter: Any) -> bool:
-    """Whether an optimizer may change a parameter; frozen ones and counters have no gradient."""
+    """True if an optimizer may change a parameter; frozen ones and counters have no gradient."""
     return bool(parameter.requires_grad or parameter.grad is not None)
 
 

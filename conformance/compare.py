@@ -209,7 +209,7 @@ def _run(
     progress(f"{run.backend}: building")
     built = process.ask(request)
     if {name: built[name] for name in expected} != expected:
-        raise WorkerError(f"{run.backend}: built other weights or another spec than asked")
+        raise WorkerError(f"{run.backend}: built other weights or another spec than requested")
     run.build_seconds = built["seconds"]
     progress(f"{run.backend}: forward pass")
     ran = process.ask(ForwardRequest(images, repeats=3))

@@ -46,7 +46,7 @@ def conform(
         required: Subjects without which a run has a problem.
         resume: Go on with the run whose journal is in `folder`.
         force: Replace an earlier run in `folder`.
-        progress: Told the results so far, and what is being done.
+        progress: Called with the results so far, and a text that says what is being done.
 
     Returns:
         The results, with verdict, problems and explanations.
@@ -99,7 +99,7 @@ def seed_faults(
         folder: Folder of the two files.
         resume: Go on with the faults.json in `folder`.
         force: Replace an earlier one in `folder`.
-        progress: Told what was done.
+        progress: Called with a text that says what was done.
 
     Raises:
         InputError, SpecError: The settings cannot be used, or `folder` has files of an earlier run.

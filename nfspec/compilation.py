@@ -24,7 +24,7 @@ BACKENDS: tuple[Backend, ...] = ("jax", "torch", "tensorflow")
 
 
 def missing(backend: str) -> str | None:
-    """What has to be installed for a backend, as a message with the command; None if nothing."""
+    """The message that names packages to install for a backend; None if all are installed."""
     absent = [name for name in ("keras", backend) if importlib.util.find_spec(name) is None]
     if not absent:
         return None

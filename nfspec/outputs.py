@@ -19,7 +19,7 @@ from nfspec.wording import printable
 
 LOCK = ".nfspec.lock"  # a file in a folder that a command is writing to
 
-FORCE_HELP = "Replace what is there already."
+FORCE_HELP = "Replace existing files."
 
 
 def require_free(path: Path, force: bool) -> None:

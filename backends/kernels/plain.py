@@ -126,7 +126,7 @@ def same_pads(side: Any, kernel: int, stride: int) -> tuple[Any, Any]:
 
 
 def _pads_itself(*sides: Any) -> bool:
-    """Whether `same` padding is worked out here.
+    """True if `same` padding is computed here.
 
     On PyTorch Keras decides in Python, by the size of the image at hand, which is wrong for other
     sizes once it is traced (as of 3.15). On JAX sides may be symbols, and then what is strided in

@@ -106,7 +106,7 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 
 def is_plain(model: keras.Model) -> bool:
-    """Whether a model has layers of nfspec's that use the plain kernels."""
+    """True if a model has layers of nfspec's that use the plain kernels."""
     layers = model._flatten_layers()
     return any(layer.plain for layer in layers if isinstance(layer, NFLayer))
 

@@ -129,7 +129,7 @@ def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Posi
     except ValidationError:
         raise WeightError(f"{path}: damaged: it does not say which step it is of") from None
     if path.name != path_of(path.parent, position.step).name:
-        raise WeightError(f"{path}: damaged: it is of step {position.step}, and has another's name")
+        raise WeightError(f"{path}: damaged: it holds step {position.step}, unlike its name")
     wanted = dict(_variables(model, optimizer))
     _require_same(path, wanted, tensors)
     for name, variable in wanted.items():
@@ -142,4 +142,4 @@ def _require_same(path: Path, wanted: dict[str, Any], tensors: dict[str, NDArray
         ours = tuple(wanted[name].shape) if name in wanted else None
         theirs = tensors[name].shape if name in tensors else None
         if ours != theirs:
-            raise WeightError(f"{path}: {name}: expected {ours}, found {theirs} (None: not there)")
+            raise WeightError(f"{path}: {name}: expected {ours}, found {theirs} (None: no array)")

@@ -50,7 +50,7 @@ class Devices:
         return trainer.train_on_batch(x, y, return_dict=True)
 
     def agree(self, stop: bool) -> bool:
-        """True if any process was told to stop, so that all stop after the same step."""
+        """True if any process received a signal to stop, so that all stop after the same step."""
         return stop
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ def devices(count: int, shard: bool = False) -> Devices:
     backend = keras.backend.backend()
     if shard and backend != "jax":
         raise BackendError(
-            f"sharding parameters: on jax only, through keras.distribution; {backend} cannot"
+            f"only jax can shard parameters (by keras.distribution), {backend} cannot"
         )
     if count == 1 and not shard:
         return Devices()
@@ -205,7 +205,7 @@ class OnTorch(Devices):
 
         if "RANK" not in os.environ:
             raise BackendError(
-                "several devices on torch are a process each; start them by torchrun"
+                "torch needs one process for each device; start the processes by torchrun"
             )
         local = int(os.environ.get("LOCAL_RANK", "0"))
         cuda = torch.cuda.is_available()

@@ -69,7 +69,7 @@ class Training:
         folder: Folder of the log, the checkpoints and the weights.
         settings: The rest.
         devices: Devices that it runs on.
-        watcher: Who is told.
+        watcher: The object that receives each entry.
         params: The initial weights.
         stop: Asked after each step; True ends the training there, with a checkpoint.
     """
@@ -157,7 +157,7 @@ class Training:
         self.watcher.message(f"going on after step {self.position.step:,} of {self.run.steps:,}")
 
     def train(self) -> Position:
-        """Train to the end, or until told to stop; returns where it is then.
+        """Train to the end, or until a stop is requested; returns the position reached.
 
         Raises:
             Diverged: The loss is not finite.
@@ -286,14 +286,14 @@ def freeze(network: keras.Model, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
             raise InputError(
-                f'freeze: no parameter is called "{pattern}"; * is any run of characters, names '
+                f'freeze: no parameter is called "{pattern}"; * stands for any characters, names '
                 f"are like {names[0]} and {names[-1]}"
             )
     for variable in network.trainable_variables:
         if any(matches(variable.canonical, pattern) for pattern in patterns):
             variable.trainable = False
     if not network.trainable_variables:
-        raise InputError("freeze: the patterns are for all parameters; nothing is left to train")
+        raise InputError("freeze: the patterns match all parameters; nothing is left to train")
 
 
 def seed_drops(network: keras.Model, seed: int) -> None:

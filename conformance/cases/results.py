@@ -120,7 +120,7 @@ class Cell:
 
     @builtins.property  # the field has the name
     def judged(self) -> bool:
-        """Whether the subject answered, so that there was something to judge."""
+        """True if the subject answered, so that there was something to judge."""
         return self.cases > 0 or self.verdict in JUDGED
 
 

@@ -40,7 +40,7 @@ def _evidence(cases: Iterable[Case], worker: Worker) -> list[Answer]:
 
 
 def _explicable(asked: Property) -> bool:
-    """Whether conventions can be told from the answers to a property's cases."""
+    """True if the answers to a property's cases can distinguish conventions."""
     return asked.request in ("call", "vjp", "twice") or asked.expect is NET_01.expect
 
 
@@ -83,7 +83,7 @@ def explain(
     Args:
         settings: Settings of the run.
         results: Results of the run.
-        progress: Told what is being done.
+        progress: Called with a text that says what is being done.
 
     Returns:
         Entries of `Results.explanations`.

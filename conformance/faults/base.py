@@ -49,7 +49,7 @@ class Fault:
 
     @property
     def in_functions(self) -> bool:
-        """Whether functions compiled with the fault in are not those without it."""
+        """True if functions compiled with the fault differ from those without it."""
         changed = (self.op, self.of_plan, self.patch)
         return changed != (_same, _same, contextlib.nullcontext)
 

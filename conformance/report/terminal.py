@@ -53,7 +53,7 @@ def lines(results: Results) -> list[str]:
 
 
 def summary(results: Results) -> list[str]:
-    """What is wrong, the explanations, and the verdict in a line."""
+    """The problems, the explanations, and the verdict in a line."""
     text = []
     for cell in words.bad(results):
         text += [f"{cell.property} on {cell.column}: {cell.verdict}", cell.message, ""]

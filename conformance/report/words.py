@@ -20,7 +20,7 @@ def title(results: Results) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from a subject, any characters: lines kept, whatever a terminal acts on spelt out."""
+    """Text from a subject: line ends are kept, other control characters are escaped."""
     return "\n".join(printable(line.expandtabs()) for line in text.rstrip().split("\n"))
 
 
@@ -171,10 +171,10 @@ def run_settings(results: Results) -> list[tuple[str, str]]:
 
 
 def is_url(text: str) -> bool:
-    """Whether a link may be one that can be followed."""
+    """True if a link may be one that can be followed."""
     return re.fullmatch(r"https?://[^\s<>]+", text) is not None
 
 
 def run_line(results: Results) -> str:
-    """When the run was and how long it took: the one line that differs between equal runs."""
+    """The date and the length of the run: the one line that differs between equal runs."""
     return f"Started {results.started or 'at an unknown time'}; took {results.seconds:.0f} s."

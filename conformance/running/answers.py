@@ -98,7 +98,7 @@ class Answer:
 
     @property
     def beyond(self) -> bool:
-        """Whether some output is beyond its bound."""
+        """True if some output is beyond its bound."""
         return self.ratio > 1.0
 
     def text(self) -> str:

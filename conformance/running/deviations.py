@@ -84,7 +84,7 @@ class Deviation(Table):
         return value
 
     def covers(self, column: Column) -> bool:
-        """Whether it speaks of a column, and of the version that ran there."""
+        """True if the deviation covers a column, and the version that ran there."""
         named = (column.subject, column.device, column.mode)
         if named != (self.subject, self.device, self.mode):
             return False

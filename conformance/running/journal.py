@@ -85,7 +85,7 @@ class Journal:
 
 
 def _whole(line: str) -> bool:
-    """Whether a line was written to its end."""
+    """True if a line was written to its end."""
     try:
         json.loads(line)
     except (ValueError, RecursionError):

@@ -117,7 +117,7 @@ class KillMatrix:
             data = json.loads(content(path, MOST))
             matrix = _MATRIX.validate_python({each.name: data[each.name] for each in fields(cls)})
         except OSError as error:
-            raise InputError(f"--resume: {path}: {error.strerror}; start without it") from None
+            raise InputError(f"--resume: {path}: {error.strerror}; try without --resume") from None
         except (ValueError, LookupError, TypeError, RecursionError):
             raise InputError(
                 f"--resume: {path} is not what conform --faults writes; start anew with --force"
@@ -203,7 +203,7 @@ def kill_matrix(
     Args:
         settings: Settings of a run. Only the essential cases are used, in the first mode.
         names: Names of faults; all if empty.
-        progress: Told what is being done.
+        progress: Called with a text that says what is being done.
         known: Results so far, which are not computed again.
 
     Raises:

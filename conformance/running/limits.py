@@ -84,7 +84,7 @@ def limits(
 
     Args:
         settings: Settings of a run: subjects, device, modes and timeout.
-        progress: Told each row.
+        progress: Called with each row.
     """
     rows = []
     for mode in settings.modes:

@@ -93,7 +93,7 @@ def run(
         folder: Folder of the journal, from which a run can be resumed. Without one, no journal is
             kept.
         resume: Go on with the run whose journal is in `folder`.
-        progress: Told the results so far, and what is being done.
+        progress: Called with the results so far, and a text that says what is being done.
 
     Raises:
         InputError, SpecError: The settings cannot be used.

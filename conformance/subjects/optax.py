@@ -19,7 +19,7 @@ class Optax:
         if importlib.util.find_spec("optax") is None:
             raise BackendError("optax is not installed; run: pip install optax")
         if mode not in ("f32", "tf32"):
-            raise NotOffered(f"optax computes norms in its gradients' type, so not in mode {mode}")
+            raise NotOffered(f"optax computes norms in the gradients' type: no mode {mode}")
 
     def agc(self, clip: Clip) -> Callable[..., Any]:
         import optax

@@ -47,7 +47,7 @@ class Timm:
         if importlib.util.find_spec("timm") is None:
             raise BackendError("timm is not installed; run: pip install --no-deps timm")
         if mode not in ("f32", "tf32"):
-            raise NotOffered(f"timm's layers are not asked for mode {mode}")
+            raise NotOffered(f"timm's layers are not tested in mode {mode}")
         # Before anything else imports timm, which without torchvision would fail.
         from nfspec.conformance.subjects import torchvision_standin
 

@@ -124,7 +124,7 @@ class Server:
         if case.digest:
             whole = case_plan(Case(case.property, spec=case.spec))
             if whole.digest != case.digest:
-                raise InputError(f"{case.spec}: not the spec that the case is of; it has changed")
+                raise InputError(f"{case.spec}: this spec has changed since the case was made")
         return plan
 
     def _call(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:

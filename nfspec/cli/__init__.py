@@ -42,7 +42,7 @@ class Command:
 
 COMMANDS = {
     "list": Command("nfspec.cli.listing:list_specs", "List the built-in networks and base specs."),
-    "show": Command("nfspec.cli.show:show", "Show the numbers a spec stands for, block by block."),
+    "show": Command("nfspec.cli.show:show", "Show a spec's computed numbers, block by block."),
     "agc": Command("nfspec.cli.agc:agc", "Show what clipping and weight decay do to each tensor."),
     "check": Command("nfspec.cli.check:check", "Check that specs load and resolve."),
     "explain": Command(
@@ -66,9 +66,7 @@ COMMANDS = {
     "plot": Command(
         "nfspec.cli.plot:plot", "Draw the loss, accuracy and clip fraction of trainings."
     ),
-    "cost": Command(
-        "nfspec.cli.cost:cost", "Estimate what training takes: memory, a step, the run."
-    ),
+    "cost": Command("nfspec.cli.cost:cost", "Estimate the memory and the time of a training."),
     "convert": Command(
         "nfspec.cli.convert:convert",
         "Convert weights between the formats of nfspec, DeepMind and timm.",
@@ -146,7 +144,7 @@ def _require_present_folder() -> None:
     try:
         Path.cwd()
     except OSError:
-        raise InputError("the present folder is no longer there; change to another one") from None
+        raise InputError("the current folder was deleted; change to another one") from None
 
 
 def _reason(error: OSError) -> str:

@@ -123,7 +123,8 @@ Against = Annotated[str, typer.Option(help="Peers to measure beside it, separate
 Work = Annotated[
     str | None,
     typer.Option(
-        help="Some of forward, forward-bf16, step, agc, optimizer and build. Default: all."
+        help="Work to measure, separated by commas: forward, forward-bf16, step, agc, "
+        "optimizer, build. Default: all."
     ),
 ]
 Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")]
@@ -156,7 +157,7 @@ def bench(
     """Measure a network next to its peers.
 
     Each contestant has a process of its own, and they take turns in one run. Times are medians;
-    only ratios within a run mean anything. A package that is missing is named, and the contestants
+    compare only times of the same run. A package that is missing is named, and the contestants
     that need it are left out. NFNet-F0 takes about ten minutes on two cores.
 
     Nothing in a file is run, whoever wrote it.

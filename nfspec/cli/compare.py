@@ -108,7 +108,7 @@ def compare(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="A .safetensors file of weights; seeded ones if not given."),
+        typer.Option(help="A .safetensors file of weights. Default: random ones, from --seed."),
     ] = None,
     backends: Annotated[
         str, typer.Option(help="The frameworks to compare, a list with commas.")

@@ -96,9 +96,7 @@ Faults = Annotated[
         "each.",
     ),
 ]
-Require = Annotated[
-    str, typer.Option(help="Fail if one of these subjects cannot run, a list with commas.")
-]
+Require = Annotated[str, typer.Option(help="Subjects that have to run, a list with commas.")]
 Deviations = Annotated[
     str | None,
     typer.Option(help="A file of known deviations. Default: the deviations.toml of nfspec."),

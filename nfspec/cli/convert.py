@@ -48,10 +48,10 @@ def convert(
     ],
     source_kind: Annotated[
         Kind | None,
-        typer.Option("--from", help="Format of IN. Default: as its name and content say."),
+        typer.Option("--from", help="Format of IN. Default: recognised by its name and content."),
     ] = None,
     target_kind: Annotated[
-        Kind | None, typer.Option("--to", help="Format of OUT. Default: as its name says.")
+        Kind | None, typer.Option("--to", help="Format of OUT. Default: recognised by its name.")
     ] = None,
     grey: Annotated[
         bool,
@@ -64,8 +64,8 @@ def convert(
     """Convert weights between the formats of nfspec, DeepMind and timm.
 
     A name that ends in .npz is DeepMind's; .pth and .pt are timm's; .safetensors is nfspec's or
-    timm's. Which of the two an input is, the file itself says; an output is nfspec's unless --to
-    is timm. Nothing in a file is run, whoever wrote it: only the arrays of a pickle are read.
+    timm's. The metadata of an input shows which of the two it is; an output is nfspec's unless
+    --to is timm. Nothing in a file is run, whoever wrote it: only the arrays of a pickle are read.
     """
     to = target_kind or kind_of_name(target, "--to")
     _check_paths(source, target, to, force)

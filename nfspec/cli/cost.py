@@ -140,7 +140,7 @@ Gbs = Annotated[
 ]
 Check = Annotated[
     bool,
-    typer.Option("--check", help="Print the model beside measured steps; takes no VARIANT."),
+    typer.Option("--check", help="Print the estimates beside measured steps; takes no VARIANT."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -157,12 +157,12 @@ def cost(
     check: Check = False,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what training takes: memory, a step, the run.
+    """Estimate the memory and the time of a training.
 
     Nothing is trained. The time of an operation is the larger of two: its multiplications at the
     accelerator's peak, and its bytes at the accelerator's bandwidth, as the makers publish them. A
     device reaches only a share of both; the share is the mean over steps that were measured on it.
-    --check prints how far the model is from each measured step. A tpu-v3 is one core.
+    --check prints how far the estimate is from each measured step. A tpu-v3 is one core.
 
     Nothing in a file is run, whoever wrote it.
     """

@@ -66,7 +66,7 @@ def diff(
     a: Annotated[
         str, typer.Argument(metavar="A", help="A built-in spec, dialect, or path of a .toml file.")
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The spec to compare A with.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where two specs differ; exit status 1 if they do.

@@ -25,7 +25,7 @@ def evaluate(
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="File of weights. Default: the training's last.")
+        Path | None, typer.Option(help="File of weights. Default: the last ones of the training.")
     ] = None,
     backend: Annotated[
         str | None, typer.Option(help="jax, torch or tensorflow. Default: the training's.")

@@ -109,7 +109,7 @@ def show(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the numbers a spec stands for, block by block.
+    """Show a spec's computed numbers, block by block.
 
     The columns of a block are: channels in, in the middle and out; groups; kernel; stride; alpha;
     beta; the expected standard deviation of its input at initialisation; hidden channels of SE or
@@ -120,9 +120,7 @@ def show(
     spec = load(variant)
     if origins:
         if size is not None:
-            raise InputError(
-                "--size goes with the table of blocks; with --resolved nothing is counted"
-            )
+            raise InputError("--size and --resolved cannot be given together")
         if as_json:
             print_json(_origins(spec))
         else:

@@ -176,7 +176,7 @@ def _trained(options: Options) -> Outcome:
 def _report(outcome: Outcome, as_json: bool) -> None:
     folder, final, best = outcome.folder, outcome.final, outcome.best
     if final is None or best is None:
-        raise InputError(f"{folder}: nothing was evaluated up to this step; go on with --resume")
+        raise InputError(f"{folder}: no evaluation took place so far; go on with --resume")
     if as_json:
         print_json({"folder": str(folder), "steps": outcome.steps, "final": final, "best": best})
         return

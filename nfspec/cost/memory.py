@@ -192,7 +192,7 @@ def accumulation(
             return parts
     needed = training_bytes(plan, 1, size, precision, accumulate=batch > 1)
     raise InputError(
-        f"{plan.name}: one image of {size or plan.train_size} px takes {needed / 1e9:.1f} GB, and "
-        f"a device has {USABLE * memory / 1e9:.1f} GB to give; choose one with more, or a smaller "
-        "size"
+        f"{plan.name}: one image of {size or plan.train_size} px needs {needed / 1e9:.1f} GB, and "
+        f"a device has {USABLE * memory / 1e9:.1f} GB for it; choose a device with more memory, "
+        "or a smaller size"
     )

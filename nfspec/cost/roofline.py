@@ -355,7 +355,7 @@ def step(
             f"batch: {batch} images do not divide among {devices} devices; take {near}"
         )
     if devices > 1 and not accelerator.link:
-        raise InputError(f"devices: no links between several {accelerator.name} are known; take 1")
+        raise InputError(f"devices: the links between {accelerator.name}s are not known; take 1")
     images = batch // devices
     parts = accumulation(plan, images, accelerator.memory, size, precision)
     recipe = plan.recipe

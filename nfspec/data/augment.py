@@ -354,7 +354,7 @@ def rand_augment(image: Image.Image, layers: int, magnitude: float, rng: Generat
         rng: Draws.
 
     Returns:
-        Of the same size and mode.
+        An image of the same size and mode.
 
     Raises:
         InputError: Another mode, negative layers, or a magnitude that is no number from 0 on.

@@ -110,7 +110,7 @@ def require_channels(how: Input) -> None:
         InputError: Its input has other than 1 or 3 channels.
     """
     if how.channels not in (1, 3):
-        raise InputError(f"images have 1 or 3 channels, this network's have {how.channels}")
+        raise InputError(f"image files have 1 or 3 channels, the network takes {how.channels}")
 
 
 def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:

@@ -191,7 +191,7 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     folders = {_form(name): root / name for name in present}
     if strangers := sorted(folders.keys() - set(map(_form, classes))):
         raise InputError(
-            f"{root}: no classes of the network: {few(strangers)}; it knows {few(classes)}"
+            f"{root}: the network has no class {few(strangers)}; it has {few(classes)}"
         )
     files = [_images(folders[f]) if (f := _form(name)) in folders else [] for name in classes]
     if empty := [

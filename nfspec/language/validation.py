@@ -164,7 +164,7 @@ def findings(error: ValidationError, merged: dict[str, Any]) -> Iterator[Finding
     for details in error.errors(include_url=False):
         kind, value = details["type"], details["input"]
         if kind == "too_short" and len(value) >= details["ctx"]["min_length"]:
-            continue  # pydantic counts the good entries alone, and has told of the bad ones
+            continue  # pydantic counts the good entries alone, and has reported the bad ones
         path = _path(details, merged)
         code, message = _told(details, path)
         yield Finding(code, path, message)

@@ -60,7 +60,7 @@ def evaluate(
         size: Side of the images, px; the spec's test size if None.
         batch: Images at a time.
         folded: Standardise the kernels once, before the first image.
-        say: Told of each image that is left out.
+        say: Called with a message for each image that is left out.
 
     Raises:
         NfspecError: Something is missing, or cannot be used.

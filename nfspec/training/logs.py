@@ -19,7 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Line(BaseModel):
-    """The values of an entry that anything reads, whatever it is of."""
+    """The values that every entry has, that of a step and that of an evaluation."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -57,7 +57,7 @@ def read(path: Path, say: Callable[[str], None] = lambda message: None) -> list[
 
     Args:
         path: The file; where there is none, there are no entries.
-        say: Told of lines that are no entries, but for a last one that was not written to its end.
+        say: Called with a message for invalid lines, except for a last line that is incomplete.
 
     Raises:
         OSError: The file cannot be read.

@@ -265,7 +265,7 @@ def prepare(options: Options) -> Session:
     run = recipe(plan, accumulation=options.accumulation)
     devices, micro = devices_of(backend, options.devices), run.batch // run.accumulation
     if micro % devices:
-        raise InputError(f"--batch: {micro} images do not divide by {devices}")
+        raise InputError(f"--batch: {micro} images do not divide among {devices} devices")
     name = Path(options.data).name or "data"
     folder = Path("runs") / f"{spec.name}-{name}-{backend}".replace("/", "-")
     return Session(
@@ -294,7 +294,7 @@ def _require_installed(backend: str, options: Options) -> None:
             raise InputError(f"{name}, {purpose}, is not installed; run: pip install {name}")
     if options.shard and backend != "jax":
         raise BackendError(
-            f"--shard: jax alone spreads parameters, by keras.distribution; not {backend}"
+            f"--shard: only jax can shard parameters (by keras.distribution), {backend} cannot"
         )
 
 

@@ -22,7 +22,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Watcher(Protocol):
-    """An object that is told of a training."""
+    """An object that receives the events of a training."""
 
     def step(self, entry: Entry) -> None: ...
     def evaluation(self, entry: Entry) -> None: ...

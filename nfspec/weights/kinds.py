@@ -61,7 +61,7 @@ def kind_of_file(path: Path, option: str = "") -> Kind:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a safetensors file says that nfspec wrote it. A damaged one says nothing."""
+    """True if a safetensors file says that nfspec wrote it. A damaged one says nothing."""
     try:
         with contents(path) as file:
             return file.metadata.get("format") == FORMAT

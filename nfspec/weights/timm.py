@@ -67,7 +67,7 @@ def _attention_place(plan: Plan, op: Operation) -> str | None:
         case SqueezeExcite() | ECA():
             return "attn_last" if op.inputs[0] == f"{plan.section(op)}.conv2" else "attn"
         case Conv():
-            raise WeightError(f"{plan.name} is folded, which timm has no names for")
+            raise WeightError(f"{plan.name} is folded; timm has no names for folded networks")
         case (
             WSConv() | Activation() | Pool() | StochasticDepth() | Residual() | GlobalPool()
             | Dropout() | Dense()

@@ -89,9 +89,7 @@ def test_a_checkpoint_under_another_steps_name_is_damaged(tmp_path, tiny_checkpo
     held = Layerless()
     path = checkpoints.path_of(tmp_path, 99_999_999)
     path.write_bytes(tiny_checkpoint[0])
-    with pytest.raises(
-        nfspec.WeightError, match="damaged: it is of step 6, and has another's name"
-    ):
+    with pytest.raises(nfspec.WeightError, match="damaged: it holds step 6, unlike its name"):
         checkpoints.restore(path, held, held, "0" * 64)
     for name in ("step-000000007.safetensors", "step-99999999999999999999.safetensors"):
         (tmp_path / name).write_bytes(tiny_checkpoint[0])

@@ -133,7 +133,7 @@ def test_too_few_devices_are_counted(backend_name, monkeypatch):
     """Where a framework is set up already, with one device."""
     if backend_name == "torch":
         monkeypatch.delenv("RANK", raising=False)
-        with pytest.raises(nfspec.BackendError, match="a process each; start them by torchrun"):
+        with pytest.raises(nfspec.BackendError, match="torch needs one process for each device"):
             engines.devices(2)
         for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             monkeypatch.delenv(name, raising=False)
@@ -164,13 +164,13 @@ def test_one_device_needs_nothing():
 def test_only_jax_spreads_parameters(backend_name):
     if backend_name == "jax":
         pytest.skip("trained that way above")
-    message = f"^sharding parameters: on jax only, .*; {backend_name} cannot$"
+    message = f"^only jax can shard parameters .*, {backend_name} cannot$"
     with pytest.raises(nfspec.BackendError, match=message):
         engines.devices(2, shard=True)
 
 
 def test_memory_is_divided_among_devices():
-    """Of a machine without accelerators, which all its devices have together."""
+    """The devices of a machine without accelerators share its memory."""
     one, four = engines.memory(1), engines.memory(4)
     assert 2**20 < four < one
     assert one == pytest.approx(4 * four, rel=0.2)  # others take and give back some in between
@@ -179,8 +179,11 @@ def test_memory_is_divided_among_devices():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--devices", 2, "--batch", 7), r"^--batch: 7 images do not divide by 2$"),
-        (("--devices", 2, "--accumulation", 8), r"^--batch: 1 images do not divide by 2$"),
+        (("--devices", 2, "--batch", 7), r"^--batch: 7 images do not divide among 2 devices$"),
+        (
+            ("--devices", 2, "--accumulation", 8),
+            r"^--batch: 1 images do not divide among 2 devices$",
+        ),
     ],
 )
 def test_a_batch_that_cannot_be_divided_is_refused(place, tmp_path, options, message):
@@ -203,7 +206,7 @@ def test_sharding_is_refused_with_one_message(place, tmp_path, backend_name):
     if backend_name == "jax":
         pytest.skip("JAX can")
     status, stdout, stderr = ended(start(place, tmp_path / "run", "--devices", 2, "--shard"))
-    assert stderr.count("--shard: jax alone spreads parameters") == 1
+    assert stderr.count("--shard: only jax can shard parameters") == 1
     assert "Traceback" not in stderr
     assert (status, stdout) == (2, "")
 

@@ -213,7 +213,7 @@ def test_standardise_a_constant_channel(rule):
 
 @pytest.mark.parametrize("rule", ["max", "add", "add_to_std"])
 def test_standardise_a_nearly_constant_channel(rule):
-    """Of mean 1 and std 1e-3: what is left of the weights is exact, as they are near the mean."""
+    """Mean 1, std 1e-3: the subtraction of the mean is exact, as the weights are near it."""
     kernel = (1.0 + 1e-3 * drawn(3, 3, 4, 6, seed=3)).astype(np.float32)
     op = ws_conv(kernel.shape, rule, 0)
     gain = drawn(6, seed=1)

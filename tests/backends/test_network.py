@@ -310,7 +310,7 @@ def test_without_gradients_and_with(folded):
 
 @on_torch
 def test_gradients_are_those_of_keras_way():
-    """Of every parameter and of the images, with stochastic depth and dropout at work."""
+    """Every parameter and the images are compared, with stochastic depth and dropout active."""
     import torch
 
     found = []

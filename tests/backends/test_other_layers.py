@@ -103,7 +103,7 @@ def test_layers_that_nothing_is_said_of_are_named_by_pytorch():
         agc(small_plan(), every, module)
     assert "head.weight (10, 3)" in str(caught.value)
     assert 'treat_as={"head.weight": "head.fc.kernel"}' in str(caught.value)
-    with pytest.raises(nfspec.InputError, match=r"words.weight \(7, 2\): which of its axes"):
+    with pytest.raises(nfspec.InputError, match=r"words.weight \(7, 2\): the axis of its outputs"):
         agc(small_plan(), every, module, treat_as={"*": CLIPPED})
     agc(small_plan(), every, module, treat_as={"head.*": CLIPPED, "words.*": None})
     # What another optimizer trains is no business of this one's.

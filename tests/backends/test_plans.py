@@ -98,5 +98,5 @@ def test_a_plan_that_no_spec_says_is_kept_by_copies_and_left_out_of_files(backen
     assert copy.deepcopy(model).plan == plan
     again = loaded(model, tmp_path)
     assert again.plan is None and again.executed_plan is None
-    with pytest.raises(nfspec.InputError, match="does not know its plan"):
+    with pytest.raises(nfspec.InputError, match="has no plan"):
         nfspec.fold(again)

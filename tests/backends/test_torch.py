@@ -74,7 +74,7 @@ def test_the_handle_ends_the_clipping():
 
 
 def test_a_step_clips_each_parameter_once(monkeypatch):
-    """Of a whole model, from its root; but for the head's kernel and what is frozen."""
+    """A whole model is clipped, except for the head's kernel and frozen parameters."""
     model = nfspec.compile(GOLDEN.spec, "torch", GOLDEN.params)
     model.get_layer("stem_conv0").trainable = False
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -188,7 +188,7 @@ def test_classes_have_to_be_those_of_the_network(evaluate, trained, place, tmp_p
     (two / "green").mkdir()
     assert_refused(evaluate(trained, two), r"/two: no images in green; put some there")
     (two / "green").rename(two / "grass")
-    message = r"/two: no classes of the network: grass; it knows blue, green, red$"
+    message = r"/two: the network has no class grass; it has blue, green, red$"
     assert_refused(evaluate(trained, two), message)
     assert_refused(evaluate(trained, tmp_path / "none"), r"/none: no such folder; expected one")
     assert_refused(evaluate(trained, tmp_path / "run.json"), r"no such folder; expected one")

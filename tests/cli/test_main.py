@@ -162,7 +162,7 @@ def test_a_present_folder_that_was_deleted_is_a_sentence(command, tmp_path):
         capture_output=True, text=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "the present folder is no longer there; change to another one\n"
+    assert result.stderr == "the current folder was deleted; change to another one\n"
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"list", "explain"}))

@@ -80,5 +80,5 @@ def test_a_network_whose_input_no_image_can_be(arguments, tmp_path, monkeypatch,
         GROUP.main(list(arguments), "nfspec")
     said = capsys.readouterr()
     assert (end.value.code, said.out) == (2, "")
-    assert said.err == "images have 1 or 3 channels, this network's have 13\n"
+    assert said.err == "image files have 1 or 3 channels, the network takes 13\n"
     assert not (tmp_path / "run").exists()

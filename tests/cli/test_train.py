@@ -164,8 +164,11 @@ def test_a_folder_val_is_what_is_evaluated_on(train, place, tmp_path):
         (("--size", "8"), r"--size: input\.train: must be at least 16; found 8"),
         (("--precision", "float16"), r'^--precision: .*did you mean "bfloat16"'),
         (("--accumulation", "3"), r"^batch: 8 images do not divide into 3 micro-batches$"),
-        (("--devices", "3"), r"^--batch: 8 images do not divide by 3$"),
-        (("--accumulation", "4", "--devices", "4"), r"^--batch: 2 images do not divide by 4$"),
+        (("--devices", "3"), r"^--batch: 8 images do not divide among 3 devices$"),
+        (
+            ("--accumulation", "4", "--devices", "4"),
+            r"^--batch: 2 images do not divide among 4 devices$",
+        ),
         (("--warmup", "4"), r"^warmup_epochs: 4 of 4 epochs leave nothing of 12 steps"),
         (("--backend", "jaxx"), r'^no backend "jaxx"; .*did you mean "jax"\?$'),
         (("--init", "none.safetensors"), r"none\.safetensors: cannot be read: No such file"),

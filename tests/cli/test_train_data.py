@@ -88,11 +88,11 @@ def test_strangers_in_val_are_refused(train, place, tmp_path):
     shutil.copytree(place / "data", tmp_path / "data" / "train")
     shutil.copytree(place / "data" / "red", tmp_path / "data" / "val" / "pink")
     result = train("--out", tmp_path / "run", data=tmp_path / "data")
-    assert_refused(result, r"no classes of the network: pink; it knows blue, green, red")
+    assert_refused(result, r"the network has no class pink; it has blue, green, red")
 
 
 def test_images_that_cannot_be_read_are_named_once_and_left_out(train, place, tmp_path):
-    """Of those to train on and those held out, whatever Pillow makes of them."""
+    """Training and held-out images are damaged in each way that Pillow reports differently."""
     data = shutil.copytree(place / "data", tmp_path / "data")
     bad = []
     for number in range(0, EACH, 2):

@@ -207,7 +207,7 @@ def test_a_second_interruption_ends_it_at_once(train, tmp_path):
 
 @pytest.mark.slow  # half a minute, mostly of starting processes
 def test_ctrl_c_and_sigterm_from_outside(place, finished, tmp_path):
-    """Of a process that is somewhere in its training, whose twelve steps would take minutes."""
+    """The signal arrives during a training whose twelve steps would take minutes."""
     code = "import time, pytest\npatch = pytest.MonkeyPatch()\n"
     code += AT_STEP.replace("len(calls) == {step}", "len(calls) > 4").format(action="time.sleep(1)")
     code += "from nfspec.cli import main\nmain()"

@@ -64,7 +64,7 @@ def test_weights_of_another_run_are_not_the_same_network(monkeypatch, shared):
 def test_other_weights_than_asked_for_are_an_error(monkeypatch, shared):
     monkeypatch.setattr(module, "params_digest", lambda params: "another")
     result = compare(nfspec.load("timm/test_nfnet"), images(), ("torch",))
-    assert result.runs[0].problem == "torch: built other weights or another spec than asked"
+    assert result.runs[0].problem == "torch: built other weights or another spec than requested"
     assert result.verdict == "NOT SHOWN" and not result.same
 
 

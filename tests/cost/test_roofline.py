@@ -293,5 +293,5 @@ def test_bad_input_says_what_to_do(f0, arguments, message):
 def test_an_unknown_accelerator_and_several_cpus(f0):
     with pytest.raises(nfspec.InputError, match=r'found \'h10\'; did you mean "h100"\?'):
         named("h10")
-    with pytest.raises(nfspec.InputError, match="no links between several cpu"):
+    with pytest.raises(nfspec.InputError, match="links between cpus are not known"):
         step(f0, named("cpu"), 4, 2)

@@ -83,7 +83,7 @@ def test_what_is_not_an_image_is_refused(tmp_path):
             prepare(path, PLAIN, 32)
     how = PLAIN.model_copy(update={"channels": 4})
     with pytest.raises(
-        nfspec.InputError, match="images have 1 or 3 channels, this network's have 4"
+        nfspec.InputError, match="image files have 1 or 3 channels, the network takes 4"
     ):
         prepare(text, how, 32)
 

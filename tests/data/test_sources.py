@@ -343,7 +343,7 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path):
 def test_strangers_are_named_in_val_and_in_what_is_evaluated_on(tmp_path):
     pictures(tmp_path / "train", cat=1, emu=1)
     val = pictures(tmp_path / "val", emu=1, dog=1, cow=1)
-    message = f"{val}: no classes of the network: cow, dog; it knows cat, emu"
+    message = f"{val}: the network has no class cow, dog; it has cat, emu"
     assert complaint(open_sources, tmp_path, 0.2, 0) == message
     assert complaint(open_held_out, tmp_path, 0.2, 0, ("cat", "emu")) == message
     assert complaint(open_held_out, val, 1.0, 0, ("cat", "emu")) == message

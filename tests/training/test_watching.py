@@ -139,7 +139,7 @@ def test_before_the_first_step_it_says_what_it_waits_for(barred):
 
 @pytest.mark.parametrize("steps", [330, 9_999, 112_602])
 def test_a_bar_fits_in_80_columns_with_all_numbers(barred, steps):
-    """Of nfnet-nano on digits up to NFNet-F0 on ImageNet."""
+    """The step counts range from nfnet-nano on digits to NFNet-F0 on ImageNet."""
     line = barred(steps, STEP, {**STEP, "step": steps - 1})
     assert SHORT in line
     assert f"{steps - 1}/{steps}" in line

@@ -53,5 +53,5 @@ def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     vjp = getattr(function, "vjp", None)
     if vjp is None:
-        raise NotOffered("the function has no vjp, so no gradients")
+        raise NotOffered("the function has no vjp (vector-Jacobian product), so no gradients")
     return lambda dy, *arrays: tuple(map(array, vjp(*map(_copies, (dy, *arrays)))))

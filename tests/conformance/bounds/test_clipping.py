@@ -37,7 +37,7 @@ def over(clip):
 
 
 def norm(x, axes):
-    """Of each unit, square after square added to the sum."""
+    """The norm of each unit; squares are added to the sum one after another."""
     kept = [n for i, n in enumerate(x.shape) if i not in axes]
     rows = np.moveaxis(x, axes, range(len(axes))).reshape(-1, *kept)
     total = np.add.accumulate(rows * rows, axis=0)[-1]

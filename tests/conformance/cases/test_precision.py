@@ -7,7 +7,7 @@ from nfspec.conformance.cases.precision import truncated
 
 
 def floats(seed=0):
-    """Of all sizes, and ties among them."""
+    """Floats of all magnitudes, some of which are ties."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(100_000) * 2.0 ** rng.integers(-100, 100, 100_000)
     ties = (1.0 + np.arange(64) / 256.0) * 2.0 ** np.arange(-32, 32)

@@ -159,7 +159,7 @@ def test_its_networks_have_every_tap(source):
 
 
 def test_clipping_in_its_layout():
-    """Of a gain each element is a unit, of a dense kernel each output; the shape is kept."""
+    """Each element of a gain is a unit, and each output of a dense kernel; shapes are kept."""
     for role, shape, axes in (
         ("gain", (3,), ()),
         ("kernel", (4, 3), (0,)),
