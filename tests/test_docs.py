@@ -42,6 +42,14 @@ def test_links_lead_to_files(document):
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_named_files_and_folders_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:nfspec|backends|conformance|tests)/[a-z_/.]*)`", text)
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_what_is_no_test_is_noticed():
     assert "test_links_lead_to_files" in named_in(Path(__file__))
     assert "test_no_such_test" not in named_in(Path(__file__))

@@ -1,10 +1,12 @@
 """Gammas against quadrature done elsewhere, and every activation against its definition."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from nfspec.language.fields import Kind
 from nfspec.plan.activations import DEEPMIND_GAMMA, apply, exact_gamma
 
 # 1/sqrt(Var f(z)) by adaptive quadrature (scipy.integrate.quad), to ten decimals; that of relu is
@@ -96,3 +98,8 @@ def test_activations_take_any_number_and_keep_the_shape(kind):
 def test_an_unknown_activation():
     with pytest.raises(KeyError, match="swish"):
         apply("swish", np.zeros(1))
+
+
+def test_every_kind_of_the_language_has_a_gamma_of_the_original():
+    """The dialects ask for that table, so a kind without an entry could not be resolved."""
+    assert set(get_args(Kind)) == set(DEEPMIND_GAMMA)

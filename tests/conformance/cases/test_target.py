@@ -1,6 +1,7 @@
 """Targets: operations as they are tested, and a stop at those that no property knows."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 
@@ -8,6 +9,7 @@ from nfspec import plan as p
 from nfspec.conformance.cases.target import CONV, OUTPUTS, narrowed, target
 from nfspec.conformance.properties import layers
 from nfspec.conformance.subjects import nfspec as subject
+from nfspec.language.fields import Kind
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,8 @@ def test_a_classifier_has_fewer_classes():
 def test_every_kind_of_operation_is_tested_somewhere():
     kinds = {type(op) for op in target(None).ops}
     assert kinds == {*p.Operation.__args__} - {p.Conv}
+
+
+def test_the_general_grid_has_every_kind_of_activation():
+    kinds = {op.kind for op in target(None).ops if isinstance(op, p.Activation)}
+    assert kinds == set(get_args(Kind))
