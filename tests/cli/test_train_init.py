@@ -64,6 +64,6 @@ def test_training_starts_from_weights_and_draws_a_classifier_where_it_must(
 
 def test_a_pattern_that_is_for_no_parameter_freezes_nothing(train, tmp_path):
     result = train("--out", tmp_path / "run", "--freeze", "steam.*")
-    assert_refused(result, r'freeze: no parameter is called "steam\.\*"; \* is any run')
+    assert_refused(result, r'freeze: no parameter is called "steam\.\*"; \* stands for any')
     assert snapshot(tmp_path / "run") == {}  # so that the command works once it is mended
     assert_refused(train("--out", tmp_path / "other", "--freeze", "*"), "nothing is left to train")

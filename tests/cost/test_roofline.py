@@ -282,7 +282,7 @@ def test_other_networks_of_timm(name):
         ({"batch": 0}, r"batch: expected a whole number.* from 1 on; found 0"),
         ({"batch": 1, "devices": 0}, r"devices: expected a whole number.* from 1 on; found 0"),
         ({"batch": 1, "precision": "bf16"}, r'precision: .*; did you mean "bfloat16"\?'),
-        ({"batch": 1, "size": 4096}, r"nfnet-f0: one image of 4096 px takes .* GB, and a device"),
+        ({"batch": 1, "size": 4096}, r"nfnet-f0: one image of 4096 px needs .* GB, and a device"),
     ],
 )
 def test_bad_input_says_what_to_do(f0, arguments, message):
