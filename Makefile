@@ -35,9 +35,11 @@ demo: $(BIN)/.installed-demo
 
 ## make test       the tests
 test: $(BIN)/.installed-test
-	@# Two runs at a time, the longest first: most of it is compilation on one core.
+	@# Two runs at a time, the longest first: most of it is compilation on one core. PyTorch's threads
+	@# would wait for each other in a loop where two runs share the cores.
 	@echo "Four runs, two at a time; each prints when it is done (a quarter of an hour in all) ..."
-	$(MAKE) --no-print-directory --jobs 2 --output-sync test-jax test-nfspec test-tensorflow test-torch
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs 2 --output-sync --keep-going \
+	  test-nfspec test-jax test-tensorflow test-torch
 
 test-nfspec: $(BIN)/.installed-test
 	$(BIN)/python -m pytest -q

@@ -20,6 +20,14 @@ if BACKEND in ("jax", "torch"):
     module_utils.tensorflow._available = False
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """On JAX, compile without LLVM's optimisations, as most of this run is compilation. The slow
+    tests, and the workers of the conformance kit, compile as users do."""
+    if BACKEND == "jax" and config.option.markexpr != "slow":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs():
     """On JAX, forget the programs of each file: together they take gigabytes."""
