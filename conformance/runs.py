@@ -150,4 +150,4 @@ def _require_free(out: Path, names: tuple[str, ...], resume: bool, force: bool) 
             f"{out} holds {', '.join(there)} of an earlier run, left as it is; go on with "
             "--resume, start anew with --force, or give another --out"
         )
-    require_own(out, names[0], force)
+    require_own(out, names[0], force=False)

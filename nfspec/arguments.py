@@ -13,6 +13,8 @@ from nfspec.errors import InputError, suggest
 T = TypeVar("T")
 
 MAX_SEED = 2**32 - 1  # Keras and NumPy take no larger one
+MOST_EXAMPLES = 1_000_000  # cases that a conformance run draws for a property
+MAX_TIMEOUT = 1e6  # seconds to wait for a worker
 
 
 def shown(value: object) -> str:

@@ -50,7 +50,7 @@ def _watched(x: torch.Tensor) -> bool:
 
 
 def _eager_on_cpu(x: torch.Tensor) -> bool:
-    """Whether a tensor is where the kernels below were measured, and nothing looks on."""
+    """True if a tensor is on a CPU, as when the kernels below were measured, and not watched."""
     return x.device.type == "cpu" and not _watched(x)
 
 

@@ -113,6 +113,8 @@ class Question:
             exact: Whether to compute the band of the changed network, and not to take that of the
                 network asked for, which is about the same.
         """
+        if not fields:  # as it was judged
+            return [each.ratio for each in e.judgement.findings]
         if self.of_networks:
             outputs, expected = e.outputs, self._network(e, fields, exact)
         else:
@@ -126,12 +128,13 @@ class Question:
     def _operation(self, e: Answer, fields: Fields) -> tuple[Outputs, Expected]:
         before = e.prepared.case
         op = altered_op(before.op, fields, self.about.spec)
-        case, judged_by = replace(before, op=op), self.asked
-        if op != before.op:
-            judged_by = PROPERTIES[WITHOUT_BITS.get(self.asked.id, self.asked.id)]
-            ops, clips = ((), (op,)) if isinstance(op, Clip) else ((op,), ())
-            if not list(judged_by.cases(replace(self.about, ops=ops, clips=clips))):
-                return {}, Expected({})  # it is not stated for such operations
+        if op == before.op:
+            return e.compared, e.prepared.expected
+        case = replace(before, op=op)
+        judged_by = PROPERTIES[WITHOUT_BITS.get(self.asked.id, self.asked.id)]
+        ops, clips = ((), (op,)) if isinstance(op, Clip) else ((op,), ())
+        if not list(judged_by.cases(replace(self.about, ops=ops, clips=clips))):
+            return {}, Expected({})  # it is not stated for such operations
         calls = e.prepared.calls
         return judged_by.reduce(case, calls, e.outputs), judged_by.expect(case, calls)
 

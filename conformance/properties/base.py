@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nfspec.conformance.bounds.bounded import Terms
 from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.target import Target
 
 Array = NDArray[np.float64]
@@ -19,7 +20,7 @@ Outputs = Mapping[str, NDArray[Any]]
 Work = Literal[
     "call", "vjp", "twice", "network", "block", "drop", "ways", "folded", "train", "step", "weights"
 ]
-ALL_MODES = ("f32", "tf32", "bf16", "f16")
+ALL_MODES = tuple(MODES)
 FULL_MODES = ("f32", "tf32")
 
 

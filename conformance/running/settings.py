@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nfspec.arguments import MAX_SEED, number, one_of, whole
+from nfspec.arguments import MAX_SEED, MAX_TIMEOUT, MOST_EXAMPLES, number, one_of, whole
+from nfspec.conformance.cases import precision
 from nfspec.errors import InputError
 
-MODES = ("f32", "tf32", "bf16", "f16")
+MODES = tuple(precision.MODES)
 DEVICES = ("cpu", "gpu", "tpu")
-MOST_EXAMPLES = 1_000_000
-MAX_TIMEOUT = 1e6  # seconds
 
 
 @dataclass(frozen=True)
@@ -63,3 +62,5 @@ def _names(name: str, value: Sequence[object]) -> None:
     """Require a tuple of texts; a text alone would be taken for its letters."""
     if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
         raise InputError(f"{name}: expected a tuple of names; found {value!r}")
+    if len(set(value)) < len(value):
+        raise InputError(f"{name}: expected each name once; found {value!r}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from nfspec import weights
-from nfspec.compilation import BACKENDS, compile
+from nfspec.compilation import compile
 from nfspec.conformance import subjects
 from nfspec.conformance.cases.case import Arrays, Case, digest
 from nfspec.conformance.cases.weights import params_digest, trial_params
@@ -283,8 +283,7 @@ def _failure(subject: str, error: Exception) -> Failure:
     """A failure as the parent reports it; all but errors made for people have a traceback."""
     short = isinstance(error, InputError | BackendError | subjects.NotOffered)
     text = str(error) if short else traceback.format_exc().rstrip()
-    # nfspec's own message about a framework names it already.
-    named = isinstance(error, BackendError) and subject in BACKENDS
+    named = text.startswith(f"{subject}: ")
     return Failure(_kind(error), text if named else f"{subject}: {text}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nfspec.arguments import MAX_SEED, one_of
+from nfspec.arguments import MAX_SEED, MAX_TIMEOUT, MOST_EXAMPLES, one_of
 from nfspec.cli.options import (
     ALL_BACKENDS,
     Device,
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from nfspec.conformance.running.kill import KillVerdict
     from nfspec.conformance.running.run import Progress, Status
 
-MOST_EXAMPLES = 1_000_000
-MAX_TIMEOUT = 1e6  # seconds
 STATUS: dict[RunVerdict, int] = {"CONFORMANT": 0, "NOT CONFORMANT": 1, "NOTHING JUDGED": 2}
 FAULT_STATUS: dict[KillVerdict, int] = {"PROVED": 0, "NOT PROVED": 1, "NOTHING TRIED": 2}
 

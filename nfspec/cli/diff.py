@@ -38,7 +38,7 @@ def _table(a: str, b: str, fields: list[Difference]) -> list[str]:
 
 
 def _sum(a: Count, b: Count) -> str:
-    """Lines that say how much larger the second network is."""
+    """A text that says how much larger the second network is."""
 
     def change(old: int, new: int) -> str:
         sign = "-" if new < old else "+"

@@ -76,6 +76,10 @@ def new(
             "nfspec list"
         )
     text = starting_spec(name, _extends(base, file.parent), load(base))
-    with replacing(file, only_new=not force) as temporary:
-        temporary.write_bytes(text.encode())
+    try:
+        with replacing(file, only_new=not force) as temporary:
+            temporary.write_bytes(text.encode())
+    except FileExistsError:  # made since it was looked for
+        require_free(file, force)
+        raise
     print_lines([f"wrote {file}; edit it, then run: nfspec check {file}"])

@@ -25,7 +25,7 @@ MixKind = Literal["mixup", "cutmix"]
 
 
 def mix_kind(place: int, batch: int, recipe: Recipe) -> MixKind | None:
-    """The recipe by which an image of a batch is made of two.
+    """The kind of mixing, mixup or CutMix, that makes an image of a batch; None if neither does.
 
     Args:
         place: Place of the image in its batch, from 0.

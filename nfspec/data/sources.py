@@ -155,11 +155,11 @@ def digits() -> Source:
     except ModuleNotFoundError:
         message = "digits come with scikit-learn, which is not installed; run: "
         raise InputError(f"{message}pip install scikit-learn") from None
-    digits = load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    loaded = load_digits()
+    pixels = np.round(loaded.images * (255 / 16)).astype(np.uint8)
     return Source(
-        tuple(map(str, digits.target_names)),
-        np.asarray(digits.target, np.int64),
+        tuple(map(str, loaded.target_names)),
+        np.asarray(loaded.target, np.int64),
         tuple(f"digits/{n}" for n in range(len(pixels))),
         lambda number: Image.fromarray(pixels[number]),
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nfspec.files import write
 from nfspec.language.codes import CODES, section
 from nfspec.language.loader import dialects, layers, merge
 from nfspec.language.schema import generate
@@ -134,4 +135,4 @@ def documents() -> dict[Path, str]:
 
 if __name__ == "__main__":
     for path, text in documents().items():
-        path.write_text(text, encoding="utf-8")
+        write(path, text)

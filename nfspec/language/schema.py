@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nfspec.files import write
 from nfspec.language.spec import SCHEMA, Spec
 
 FILE = Path(__file__).parent.parent / "nfspec.schema.json"
@@ -52,4 +53,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(text(), encoding="utf-8")
+    write(FILE, text())

@@ -266,7 +266,7 @@ def train_step(
     params, momentum, fractions = {}, {}, {}
     for name, parameter in plan.parameters.items():
         gradient, fraction = clip(gradients.of_parameters[name], state.params[name], rules[name])
-        decay = 0.0 if parameter.role in recipe.weight_decay_exclude else recipe.weight_decay
+        decay = recipe.decay_of(parameter.role)
         params[name], momentum[name] = descend(
             state.params[name], gradient, state.momentum[name], learning_rate, decay, recipe
         )

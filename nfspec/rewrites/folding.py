@@ -137,9 +137,7 @@ def _join_activations(plan: Plan) -> Plan:
         if (
             isinstance(op, Activation)
             and op.gamma == op.beta == 1.0
-            and _linear(before)
-            and readers[before.name] == 1
-            and before.name not in taps
+            and _absorbs(before, readers, taps)
         ):
             ops[before.name] = replace(before, activation=op.kind, slope=op.slope)
             renamed[op.name] = before.name
@@ -165,8 +163,7 @@ def _scale_branches(plan: Plan, arrays: dict[str, Array]) -> Plan:
         if isinstance(op, Residual):
             scale = op.alpha * (float(arrays[op.parameters[0].name]) if op.skip_gain else 1.0)
             before = by_name.get(op.inputs[0])
-            alone = before is not None and readers[before.name] == 1 and before.name not in taps
-            if len(op.inputs) == 2 and alone and _linear(before):
+            if len(op.inputs) == 2 and _absorbs(before, readers, taps):
                 for p in before.parameters:
                     arrays[p.name] = scale * arrays[p.name]
                 op = replace(op, alpha=1.0, skip_gain=False)
@@ -182,9 +179,14 @@ def _reader_counts(plan: Plan) -> Counter[str]:
     return Counter(name for op in plan.ops for name in op.inputs)
 
 
-def _linear(op: Operation | None) -> TypeGuard[Conv]:
-    """Tell whether an operation is a conv that no activation belongs to yet."""
-    return isinstance(op, Conv) and op.activation == "identity"
+def _absorbs(op: Operation | None, readers: Counter[str], taps: set[str]) -> TypeGuard[Conv]:
+    """True for a conv without an activation that has one reader and is no tap."""
+    return (
+        isinstance(op, Conv)
+        and op.activation == "identity"
+        and readers[op.name] == 1
+        and op.name not in taps
+    )
 
 
 def _without_drops(plan: Plan) -> Plan:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nfspec import compilation
+from nfspec.arguments import whole
 from nfspec.data.batches import held_out as batches_of
 from nfspec.data.images import require_channels
 from nfspec.data.sources import Source, open_held_out
@@ -65,6 +66,9 @@ def evaluate(
     Raises:
         NfspecError: Something is missing, or cannot be used.
     """
+    batch = whole("batch", batch, 1, "images")
+    if size is not None:
+        whole("size", size, 1, "px")
     folder = Path(variant)
     facts = read_facts(folder) if folder.is_dir() else None
     if facts is None and (data is None or weights is None):
@@ -75,7 +79,8 @@ def evaluate(
     plan = resolve(spec)
     require_free_memory(plan, "evaluate", 2)  # the weights as they are read, and those in the model
     held = _images(facts, data)
-    _require_classes(held, spec, data)
+    where = data or (facts.data if facts else "")
+    _require_classes(held, spec, where)
     path = Path(weights or folder / "weights.safetensors")
     params = READERS[kind_of_file(path)](path, plan)
     chosen: Any = backend or (facts.backend if facts else compilation.default_backend())
@@ -94,12 +99,11 @@ def evaluate(
     images = batches_of(held, spec.input, side, batch, left_out)
     score = evaluation.evaluate(forward_function(network), images, batch)
     if not score.images:
-        where = data or (facts.data if facts else "")
         raise InputError(f"{where}: none of the images can be read")
     return Evaluation(spec.name, side, len(bad), score)
 
 
-def _require_classes(held: Source, spec: Spec, data: str | Path | None) -> None:
+def _require_classes(held: Source, spec: Spec, data: str | Path) -> None:
     """Refuse images of more or fewer classes than a network tells apart."""
     if len(held.classes) != spec.head.classes:
         raise InputError(

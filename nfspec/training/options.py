@@ -18,7 +18,7 @@ WORKERS = max(2, min(16, os.cpu_count() or 1))
 class Options:
     """A network to train, the images, and how; None leaves a choice to the spec or to nfspec.
 
-    Errors call an option by its name on the command line.
+    Errors call a value that replaces one of the spec by its option on the command line.
 
     Attributes:
         variant: Built-in spec, or path of a .toml file.

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import nfspec
-from nfspec.cli import app
+from nfspec.cli import app, new
 
 FIELD = re.compile(r"^#(?=[a-z_0-9]+ = )", re.MULTILINE)
 
@@ -82,6 +82,22 @@ def test_an_existing_file_is_left_as_it_is(folder):
     assert (result.exit_code, result.stdout) == (2, "")
     assert "mine.toml exists" in result.stderr
     assert (folder / "mine.toml").read_text() == "precious"
+
+
+def test_a_file_that_is_made_meanwhile_is_left_as_it_is(folder, monkeypatch):
+    made = new.starting_spec
+
+    def slowly(*arguments):
+        (folder / "mine.toml").write_text("precious")
+        return made(*arguments)
+
+    monkeypatch.setattr(new, "starting_spec", slowly)
+    result = run("new", "mine")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "mine.toml exists, and is left as it is; replace it with --force\n"
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [
+        ("mine.toml", "precious")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_a_run_without_a_folder_cannot_go_on():
         ({"modes": ("f8",)}, 'modes: expected one of "f32", '),
         ({"modes": ()}, "modes: expected at least one; found none"),
         ({"subjects": "torch"}, "subjects: expected a tuple of names; found 'torch'"),
+        ({"subjects": ("torch", "torch")}, "subjects: expected each name once"),
         ({"properties": ["WS-01"]}, "properties: expected a tuple of names"),
         ({"examples": -1}, "examples: expected a whole number from 0 on"),
         ({"examples": 10**9}, "examples: expected at most 1,000,000"),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nfspec.language.fields import Kind
-from nfspec.plan.activations import DEEPMIND_GAMMA, apply, exact_gamma
+from nfspec.plan.activations import DEEPMIND_GAMMA, FUNCTIONS, apply, exact_gamma
+from nfspec.reference.derivatives import SLOPES
 
 # 1/sqrt(Var f(z)) by adaptive quadrature (scipy.integrate.quad), to ten decimals; that of relu is
 # sqrt(2 / (1 - 1/pi)).
@@ -100,6 +101,5 @@ def test_an_unknown_activation():
         apply("swish", np.zeros(1))
 
 
-def test_every_kind_of_the_language_has_a_gamma_of_the_original():
-    """The dialects ask for that table, so a kind without an entry could not be resolved."""
-    assert set(get_args(Kind)) == set(DEEPMIND_GAMMA)
+def test_every_kind_of_the_language_is_in_every_table():
+    assert set(get_args(Kind)) == set(DEEPMIND_GAMMA) == set(FUNCTIONS) == set(SLOPES)
