@@ -109,3 +109,8 @@ def reference_run(run, steps):
         )
         reports.append(report)
     return state, reports
+
+
+def drawn(*shape, seed=0, mean=0.0):
+    """Standard normal numbers from a seed, float32, moved by a mean."""
+    return (np.random.default_rng(seed).standard_normal(shape) + mean).astype(np.float32)

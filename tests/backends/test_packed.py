@@ -14,7 +14,8 @@ from nfspec.backends.layers import Conv2D
 from nfspec.plan import activations
 from nfspec.reference import operations
 
-from .test_kernels import U, drawn
+from .small import drawn
+from .test_kernels import U
 
 
 def built(kind="identity", groups=1, **how):
