@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from nfspec.arguments import MAX_SEED, MAX_TIMEOUT, MOST_EXAMPLES, number, one_of, whole
 from nfspec.conformance.cases import precision
-from nfspec.errors import InputError
+from nfspec.conformance.subjects import METHODS
+from nfspec.errors import InputError, suggest
 
 MODES = tuple(precision.MODES)
 DEVICES = ("cpu", "gpu", "tpu")
@@ -28,6 +29,8 @@ class Settings:
         seed: Random seed of the cases.
         properties: Ids of the properties to test; all if empty.
         timeout: Seconds to wait for one reply.
+        must_offer: Names of the methods of a subject, such as `ws_conv`, that every subject has to
+            offer, of those that `nfspec.conformance.subjects.METHODS` has.
 
     Raises:
         InputError: A value that cannot be used.
@@ -41,6 +44,7 @@ class Settings:
     seed: int = 0
     properties: tuple[str, ...] = ()
     timeout: float = 600.0
+    must_offer: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("device", self.device, DEVICES)
@@ -49,6 +53,13 @@ class Settings:
             if not texts:
                 raise InputError(f"{name}: expected at least one; found none")
         _names("properties", self.properties)
+        _names("must_offer", self.must_offer)
+        for method in self.must_offer:
+            if method not in METHODS:
+                raise InputError(
+                    f'must_offer: expected methods of a subject, of {", ".join(METHODS)}; found '
+                    f'"{method}"{suggest(method, METHODS)}'
+                )
         for mode in self.modes:
             one_of("modes", mode, MODES)
         if whole("examples", self.examples, 0) > MOST_EXAMPLES:

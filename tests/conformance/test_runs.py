@@ -73,6 +73,12 @@ def test_a_run_without_a_folder_cannot_go_on():
         ({"examples": -1}, "examples: expected a whole number from 0 on"),
         ({"examples": 10**9}, "examples: expected at most 1,000,000"),
         ({"seed": 2**32}, "seed: expected at most 4294967295"),
+        ({"must_offer": "agc"}, "must_offer: expected a tuple of names; found 'agc'"),
+        ({"must_offer": ("agc", "agc")}, "must_offer: expected each name once"),
+        (
+            {"must_offer": ("wsconv",)},
+            "must_offer: expected methods of a subject, of ws_conv, activation, ",
+        ),
         ({"timeout": 0.0}, "timeout: expected a finite number above 0"),
     ],
     ids=str,
