@@ -15,6 +15,7 @@ SCHEMA = "nfspec-conformance/1"
 
 Verdict = Literal[
     "pass",  # every case within its bound, every regime met
+    "pass in part",  # as far as the subject offers cases; others are not offered
     "fail",  # a case beyond its bound, or not finite
     "uncovered",  # all within, but the cases did not meet a regime that they must meet
     "error",  # the subject raised
@@ -29,12 +30,15 @@ Verdict = Literal[
 BAD: frozenset[Verdict] = frozenset(
     {"fail", "uncovered", "error", "crashed", "hung", "stale deviation"}
 )
-GOOD: frozenset[Verdict] = frozenset({"pass", "deviates"})
+GOOD: frozenset[Verdict] = frozenset({"pass", "pass in part", "deviates"})
+# Verdicts of a cell some or all of whose cases the subject does not offer.
+PARTIAL: frozenset[Verdict] = frozenset({"pass in part", "not offered"})
 # Verdicts that say something about the subject's answers, and not about why there are none.
 JUDGED = GOOD | {"fail", "uncovered", "stale deviation"}
 
 RunVerdict = Literal[
-    "CONFORMANT",  # something was judged, no cell is bad, and the run has no problem
+    "CONFORMANT",  # all that the run tests was judged, no cell is bad, and the run has no problem
+    "CONFORMANT IN PART",  # the same of what is offered; some or all of a cell is not offered
     "NOT CONFORMANT",  # a cell is bad, or the run has a problem
     "NOTHING JUDGED",  # no case of any cell was answered
 ]
@@ -94,15 +98,20 @@ class Cell:
         verdict: See `Verdict`.
         cases: Number of cases that were judged.
         median, worst: Median and maximum over the cases of each case's largest |error| / bound; 0
-            where bits are compared and equal, infinite where an output is not finite or has another
-            shape.
+            where bits are compared and equal, infinite for the reasons that `infinite` has.
         histogram: Counts of those ratios in the bins of `HISTOGRAM_EDGES`.
-        worst_case: The case with the worst ratio, as its JSON fields.
+        worst_case: The case with the worst ratio, as its JSON fields; where some cases had no
+            answer and no ratio is above 1, the first of those.
         message: Description of the failure, many lines; empty if nothing failed.
         coverage: Regime to the number of cases that met it.
         seconds: Time of the whole property, all columns together.
         no_method: Whether the subject has no method for the property at all, so that none of its
             cases could be asked.
+        unoffered: Number of cases that the subject does not offer.
+        unanswered: Number of cases to which it gave no answer, as it raised, crashed or hung.
+        wide: Number of cases that it answered in float64.
+        infinite: The reason for an infinite `worst`: "the bits differ", "not finite", "another
+            shape" or "no output"; empty if it is finite.
     """
 
     property: str
@@ -117,6 +126,10 @@ class Cell:
     coverage: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     no_method: bool = False
+    unoffered: int = 0
+    unanswered: int = 0
+    wide: int = 0
+    infinite: str = ""
 
     @builtins.property  # the field has the name
     def judged(self) -> bool:
@@ -139,6 +152,10 @@ class Results:
         problems: Sentences, each of which names something wrong with the run as a whole, such as an
             entry of deviations.toml for an unknown property. A run with a problem is not
             conformant.
+        notes: Sentences that do not change the verdict, such as one about a method whose name is
+            not one that the kit asks for.
+        folder: The folder of the run, if a relative path or a module in it was named; replay
+            commands change to it first. Empty if nothing depends on it.
         started: ISO 8601, UTC.
         seconds: Time of the run.
     """
@@ -151,6 +168,8 @@ class Results:
     deviations: list[dict[str, Any]] = field(default_factory=list)
     explanations: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    folder: str = ""
     started: str = ""
     seconds: float = 0.0
 
@@ -161,11 +180,15 @@ class Results:
             return "NOTHING JUDGED"
         bad = any(cell.verdict in BAD for cell in self.cells)
         good = any(cell.verdict in GOOD for cell in self.cells)
-        return "CONFORMANT" if good and not bad and not self.problems else "NOT CONFORMANT"
+        if bad or self.problems or not good:
+            return "NOT CONFORMANT"
+        partial = any(cell.verdict in PARTIAL for cell in self.cells)
+        return "CONFORMANT IN PART" if partial else "CONFORMANT"
 
     @property
     def conformant(self) -> bool:
-        return self.verdict == "CONFORMANT"
+        """True if something was judged and nothing wrong was found, in whole or in part."""
+        return self.verdict in ("CONFORMANT", "CONFORMANT IN PART")
 
     def cell(self, property_id: str, column: str) -> Cell | None:
         """The cell of a property and a column; None where there is none."""
@@ -190,6 +213,8 @@ class Results:
             deviations=data["deviations"],
             explanations=data["explanations"],
             problems=data["problems"],
+            notes=data.get("notes", []),
+            folder=data.get("folder", ""),
             started=data["started"],
             seconds=data["seconds"],
         )

@@ -44,9 +44,11 @@ PARTS = {
 # Verdicts from the worst on; a part has the worst one of its properties.
 RANK: tuple[Verdict, ...] = (
     "error", "crashed", "hung", "fail", "deviates", "stale deviation", "uncovered", "missing",
-    "pass", "not offered",
+    "pass in part", "pass", "not offered",
 )  # fmt: skip
-WORDS: dict[Verdict, str] = {"pass": "conforms", "fail": "deviates"}
+WORDS: dict[Verdict, str] = {
+    "pass": "conforms", "pass in part": "conforms in part", "fail": "deviates",
+}  # fmt: skip
 HEAD = """\
 # Compatibility matrix
 

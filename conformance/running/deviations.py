@@ -227,13 +227,13 @@ def _covered(
 
 def _judge(cell: Cell, entry: Deviation, today: date) -> bool:
     """Change a cell as an entry says; whether the entry holds."""
-    if cell.verdict == "pass":
+    if cell.verdict in ("pass", "pass in part"):
         cell.verdict = "stale deviation"
         note = f"passes, though deviation {entry.id} says that it fails; delete the entry"
     elif cell.verdict not in ("fail", "error"):
         return False  # it did not run to its end, which no entry excuses
     elif today > entry.expires:
-        note = f"deviation {entry.id} expired on {entry.expires}; renew the entry or mend the cause"
+        note = f"deviation {entry.id} expired on {entry.expires}; renew the entry or fix the cause"
     else:
         cell.verdict = "deviates"
         note = f"deviation {entry.id}, until {entry.expires}: {entry.reason} ({entry.link})"

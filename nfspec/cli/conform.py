@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from nfspec.conformance.running.kill import KillVerdict
     from nfspec.conformance.running.run import Progress, Status
 
-STATUS: dict[RunVerdict, int] = {"CONFORMANT": 0, "NOT CONFORMANT": 1, "NOTHING JUDGED": 2}
+STATUS: dict[RunVerdict, int] = {
+    "CONFORMANT": 0,
+    "CONFORMANT IN PART": 0,
+    "NOT CONFORMANT": 1,
+    "NOTHING JUDGED": 2,
+}
 FAULT_STATUS: dict[KillVerdict, int] = {"PROVED": 0, "NOT PROVED": 1, "NOTHING TRIED": 2}
 
 
@@ -127,8 +132,11 @@ def conform(
 
     Every operation, block, network, training run and optimizer step is compared on every framework,
     within the bound of rounding; with a SPEC, in its own shapes and conventions. Writes
-    results.json, REPORT.md and report.html. Exit status 0 if conformant, 1 if not, 2 if it could
-    not run.
+    results.json, REPORT.md and report.html.
+
+    Exit status 0 if conformant, also if only in part: nothing wrong was found, and a subject does
+    not offer all that would be tested (--must-offer says what it has to). 1 if not conformant, 2 if
+    nothing was judged.
 
     A --subject is code, which is imported and run: test only what you trust. Nothing in a SPEC or
     in a file of deviations is run, whoever wrote it.

@@ -180,7 +180,7 @@ def test_an_entry_holds_to_the_day_it_expires(entry, today, verdict):
     assert apply(results, [entry()], today) == []
     assert cell.verdict == verdict
     assert (results.deviations == []) == (verdict == "fail")
-    expired = "deviation torch-gelu-tail expired on 2027-05-24; renew the entry or mend the cause"
+    expired = "deviation torch-gelu-tail expired on 2027-05-24; renew the entry or fix the cause"
     assert (cell.message == f"{expired}\nratio 3") == (verdict == "fail")
 
 
