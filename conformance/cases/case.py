@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nfspec import plan as p
 from nfspec.errors import InputError
+from nfspec.language.fields import Unit
 from nfspec.language.tables import AGC
 from nfspec.plan import Op, Role
 from nfspec.plan.clipping import ClipRule, clip_rule
@@ -41,7 +42,7 @@ class Clip:
 
     role: Role
     shape: tuple[int, ...]
-    unit: Literal["squeeze", "timm", "tensor"]
+    unit: Unit
     clipping: float
     eps: float
 

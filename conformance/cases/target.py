@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from nfspec import plan as p
 from nfspec.conformance.cases.case import NEUTRAL, Clip, neutral
 from nfspec.conformance.cases.reduction import reduced_plan
+from nfspec.language.fields import Unit
 from nfspec.language.loader import load
 from nfspec.language.spec import Spec
 from nfspec.plan import Operation, Plan, unknown_operation
@@ -173,7 +174,7 @@ def _grid() -> Iterator[Operation]:
 
 
 def _clip_grid() -> Iterator[Clip]:
-    for unit in ("squeeze", "timm", "tensor"):
+    for unit in get_args(Unit):
         yield Clip("kernel", (3, 3, 16, 8), unit, 0.01, 1e-3)
         yield Clip("kernel", (1, 1, 512, 16), unit, 0.01, 1e-3)
         yield Clip("kernel", (64, 10), unit, 0.02, 1e-3)

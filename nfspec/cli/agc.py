@@ -21,6 +21,8 @@ RULE = "a unit's norm(gradient) is cut to lambda * max(norm(weight), eps)"
 UNITS = {
     "squeeze": "a kernel's output channel; a whole gain, bias or skip gain",
     "timm": "a kernel's output channel; each number of a gain; a whole bias",
+    "output": "a kernel's output channel, even one of a single weight; a whole vector",
+    "element": "a kernel's output channel; each number of a vector",
     "tensor": "a whole tensor",
 }
 LAYOUT = "HWIO"  # the axes of a conv kernel; those of a dense kernel are the last two

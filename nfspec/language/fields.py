@@ -20,6 +20,7 @@ Kind = Literal[
 Roles = Literal["kernel", "gain", "bias", "skip_gain", "head"]
 PaddingMode = Literal["same", "symmetric"]
 Rounding = Literal["floor", "nearest"]
+Unit = Literal["squeeze", "timm", "output", "element", "tensor"]
 
 
 def _tag(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from nfspec.frozen import FrozenDict
-from nfspec.language.fields import Factor, Fraction, NotNegative, Roles, Table
+from nfspec.language.fields import Factor, Fraction, NotNegative, Roles, Table, Unit
 
 
 class AGC(Table):
@@ -31,11 +31,12 @@ class AGC(Table):
         float, Field(gt=0, le=1, description="Least norm of a parameter that the ratio uses.")
     ]
     unit: Annotated[
-        Literal["squeeze", "timm", "tensor"],
+        Unit,
         Field(
             description=(
                 "Unit that has one norm: squeeze: DeepMind's rule; timm: timm's rule; "
-                "tensor: a whole tensor."
+                "output: each output of a kernel, a vector as a whole; element: each output of a "
+                "kernel, each number of a vector; tensor: a whole tensor."
             )
         ),
     ]

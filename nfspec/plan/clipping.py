@@ -16,6 +16,7 @@ from functools import lru_cache
 
 from nfspec.arguments import instance, mapping
 from nfspec.errors import InputError, suggest
+from nfspec.language.fields import Unit
 from nfspec.language.tables import AGC
 from nfspec.plan import Plan, Role
 
@@ -46,10 +47,12 @@ class ClipRule:
     eps: float
 
 
-def _axes(unit: str, role: Role, shape: Sequence[int]) -> tuple[int, ...] | None:
+def _axes(unit: Unit, role: Role, shape: Sequence[int]) -> tuple[int, ...] | None:
     rank = len(shape)
     if unit == "tensor":
         return None
+    if unit in ("output", "element"):  # of ports that look at the rank as it is
+        return None if rank == 0 or (rank == 1 and unit == "output") else tuple(range(rank - 1))
     if unit == "timm":
         # timm stores gains as (O, 1, 1, 1), so that its rule of "all dimensions but the first"
         # takes each gain for a unit of its own.

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from nfspec.arguments import instance, whole
 from nfspec.errors import InputError
+from nfspec.language.fields import Unit
 from nfspec.language.tables import Recipe
 from nfspec.plan import Plan
 
 if TYPE_CHECKING:
     import keras
+
+UNITS: dict[Unit, str] = {
+    "squeeze": "DeepMind's",
+    "timm": "timm's",
+    "output": "each output's",
+    "element": "each output's and number's",
+    "tensor": "whole-tensor",
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ class Run:
         epochs = self.steps * self.batch / recipe.images
         per = f", {self.accumulation} micro-batches each" if self.accumulation > 1 else ""
         nesterov = "Nesterov momentum" if recipe.nesterov else "momentum"
-        unit = {"squeeze": "DeepMind's", "timm": "timm's", "tensor": "whole-tensor"}[agc.unit]
+        unit = UNITS[agc.unit]
         excluded = f", not {' '.join(agc.exclude)}" if agc.exclude else ""
         fraction = f" on {recipe.sam_fraction:.0%} of the batch" if recipe.sam_fraction < 1 else ""
         return {
