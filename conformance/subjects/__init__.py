@@ -30,23 +30,26 @@ gradient of Σ dy·y by each argument, in their order. Without `vjp` its gradien
             function.vjp = lambda dy, x, kernel, bias: (dy @ kernel.T, x.T @ dy, dy.sum(0))
             return function
 
-`nfspec conform SPEC --subject my_module:Mine` judges it. Subjects are found by the names in
-`SHIPPED`, by entry point of the group `nfspec.subjects`, or as `module:object`.
+`nfspec conform SPEC --subject my_module:Mine` judges it, and so does
+`nfspec.conformance.check(Mine, SPEC)`. `nfspec.conformance.subjects.loading` says which names a
+subject can have. docs/conformance.md shows how to write one.
+
+A subject can also be an object that has all this and has been made already. It answers in mode f32
+alone, or in those of its attribute `modes`.
 
 An adapter imports `cases`, and the implementation that it adapts when it is made.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
+import difflib
+import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
-from pathlib import Path
+from operator import attrgetter
 from typing import Any, ClassVar, Protocol
 
 from nfspec.conformance.cases.case import Arrays, Clip
-from nfspec.errors import InputError, NfspecError, suggest
+from nfspec.errors import NfspecError
 from nfspec.plan import (
     ECA,
     Activation,
@@ -62,17 +65,6 @@ from nfspec.plan import (
 )
 
 FRAMEWORKS = ("jax", "torch", "tensorflow", "numpy")
-SHIPPED = {
-    "jax": "nfspec.conformance.subjects.nfspec:JAX",
-    "torch": "nfspec.conformance.subjects.nfspec:Torch",
-    "tensorflow": "nfspec.conformance.subjects.nfspec:TensorFlow",
-    "jax-plain": "nfspec.conformance.subjects.nfspec:PlainJAX",
-    "torch-plain": "nfspec.conformance.subjects.nfspec:PlainTorch",
-    "tensorflow-plain": "nfspec.conformance.subjects.nfspec:PlainTensorFlow",
-    "timm": "nfspec.conformance.subjects.timm:Timm",
-    "optax": "nfspec.conformance.subjects.optax:Optax",
-}
-GROUP = "nfspec.subjects"
 
 Function = Callable[..., Any]
 
@@ -201,27 +193,27 @@ class Subject(Protocol):
         """
 
 
-# The method that answers for each kind of description, by the name that a property has for it.
-METHODS: dict[str, Callable[[Subject], Function]] = {
-    "ws_conv": lambda subject: subject.ws_conv,
-    "activation": lambda subject: subject.activation,
-    "pool": lambda subject: subject.pool,
-    "squeeze_excite": lambda subject: subject.squeeze_excite,
-    "eca": lambda subject: subject.eca,
-    "residual": lambda subject: subject.residual,
-    "global_pool": lambda subject: subject.global_pool,
-    "dense": lambda subject: subject.dense,
-    "agc": lambda subject: subject.agc,
-    "block": lambda subject: subject.block,
-    "forward": lambda subject: subject.forward,
-    "stochastic_depth": lambda subject: subject.stochastic_depth,
-    "dropout": lambda subject: subject.dropout,
-    "ways": lambda subject: subject.ways,
-    "folded": lambda subject: subject.folded,
-    "train": lambda subject: subject.train,
-    "step": lambda subject: subject.step,
-    "through": lambda subject: subject.through,
-}
+# The methods of `Subject`. Each answers for one kind of description, which a property names.
+METHODS = (
+    "ws_conv",
+    "activation",
+    "pool",
+    "squeeze_excite",
+    "eca",
+    "residual",
+    "global_pool",
+    "dense",
+    "agc",
+    "block",
+    "forward",
+    "stochastic_depth",
+    "dropout",
+    "ways",
+    "folded",
+    "train",
+    "step",
+    "through",
+)
 
 
 def method_of(subject: Subject, name: str) -> Function:
@@ -231,51 +223,18 @@ def method_of(subject: Subject, name: str) -> Function:
         NoMethod: The subject has no such method.
     """
     try:
-        method: Function | None = METHODS[name](subject)
+        method: Function | None = attrgetter(name)(subject)
     except AttributeError:
         method = None
     if method is None:
-        raise NoMethod(f"{type(subject).__name__} has no {name}")
+        misspelt = difflib.get_close_matches(name, unknown_methods(subject), n=1)
+        hint = f", but {misspelt[0]}, which the kit does not call" if misspelt else ""
+        raise NoMethod(f"{type(subject).__name__} has no {name}{hint}")
     return method
 
 
-def place(name: str) -> str:
-    """The place of a subject, as `module:object`.
-
-    Raises:
-        InputError: No such name.
-    """
-    if ":" in name:
-        return name
-    if name in SHIPPED:
-        return SHIPPED[name]
-    installed = {point.name: point.value for point in entry_points(group=GROUP)}
-    if name in installed:
-        return installed[name]
-    known = [*SHIPPED, *installed]
-    raise InputError(
-        f'no subject "{name}"; expected one of {", ".join(known)}, or module:object'
-        f"{suggest(name, known)}"
-    )
-
-
-def load(name: str) -> type[Subject]:
-    """The class of a subject. Imports its module, and so perhaps a framework.
-
-    Raises:
-        InputError: No such name, module or object, or the object is no subject.
-    """
-    where = place(name)
-    if ":" in name:
-        sys.path.append(str(Path.cwd()))  # last, so that nothing there stands in for a framework
-    module, _, attribute = where.partition(":")
-    try:
-        subject: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"subject {name}: {where} cannot be loaded: {error}") from None
-    if getattr(subject, "framework", None) not in FRAMEWORKS:
-        *first, last = FRAMEWORKS
-        raise InputError(
-            f"subject {name}: {where} has no attribute `framework` of {', '.join(first)} or {last}"
-        )
-    return subject
+def unknown_methods(subject: Subject) -> list[str]:
+    """Names of the public methods of a subject's class that the kit never calls, such as a misspelt
+    `wsconv`."""
+    public = (name for name, _ in inspect.getmembers(type(subject), inspect.isroutine))
+    return [name for name in public if not name.startswith("_") and name not in METHODS]

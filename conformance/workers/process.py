@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from nfspec.conformance.workers.pipes import PipeProcess, ProcessDiedError
 from nfspec.conformance.workers.requests import Failure, FailureKind, Request
-from nfspec.errors import NfspecError
+from nfspec.errors import InputError, NfspecError
 
 TIMEOUT = 1_800.0  # seconds; the largest networks take minutes to build and compile
 
@@ -19,6 +23,9 @@ DEVICES = {
     "gpu": {"JAX_PLATFORMS": "cuda"},
     "tpu": {"JAX_PLATFORMS": "tpu", "CUDA_VISIBLE_DEVICES": "-1"},
 }
+
+
+INSIDE = "NFSPEC_WORKER"  # an environment variable that a worker's process has
 
 
 class WorkerError(NfspecError):
@@ -41,20 +48,31 @@ class WorkerProcess:
             on it.
         device: cpu, gpu or tpu; empty for what the framework takes by itself.
         mode: Mode of the arithmetic.
+
+    Raises:
+        InputError: This process is itself a worker, which imports the subject.
     """
 
     def __init__(self, subject: str, device: str = "", mode: str = "f32"):
+        if INSIDE in os.environ:
+            raise InputError(
+                "the file of a subject starts a run when it is imported; put that run under "
+                '`if __name__ == "__main__":`'
+            )
         self.subject = subject
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             "NVIDIA_TF32_OVERRIDE": None,  # would overrule the switches of the mode
+            INSIDE: "1",
             **DEVICES[device],
         }
         module = "nfspec.conformance.workers.server"
         self._pipe = PipeProcess(module, subject, mode, environment=environment)
         self.process = self._pipe.process
+        with suppress(ProcessDiedError):  # the first answer says so
+            self._pipe.send([str(Path(folder).absolute()) for folder in sys.path])
 
     def __enter__(self) -> WorkerProcess:
         return self

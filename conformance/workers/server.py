@@ -29,6 +29,7 @@ from nfspec.conformance.properties.network_drops import shown
 from nfspec.conformance.properties.networks import case_plan
 from nfspec.conformance.properties.networks import weights as trial_weights
 from nfspec.conformance.properties.training import DONE, STEPS
+from nfspec.conformance.subjects import loading
 from nfspec.conformance.workers import frameworks
 from nfspec.conformance.workers.requests import (
     BuildRequest,
@@ -57,10 +58,10 @@ class Server:
     """
 
     def __init__(self, subject: str, mode: str):
-        made = subjects.load(subject)
+        made = loading.load(subject)
         self.framework = frameworks.load(made.framework)
         self.framework.set_mode(mode)
-        self.subject = made(mode)
+        self.subject = loading.in_mode(made, mode, subject)
         self.name: Any = made.framework
         self.fault = NO_FAULT
         self.forward: Callable[[Any], dict[str, Any]] | None = None
@@ -83,7 +84,12 @@ class Server:
     def _facts(self) -> dict[str, Any]:
         """Versions, device and switches of this process."""
         package = getattr(self.subject, "package", "")
-        return {**frameworks.facts(self.name, package), "switches": self.framework.switches()}
+        unknown = subjects.unknown_methods(self.subject)
+        return {
+            **frameworks.facts(self.name, package),
+            "switches": self.framework.switches(),
+            **({"unknown_methods": unknown} if unknown else {}),
+        }
 
     def _case(self, request: CaseRequest) -> dict[str, Any]:
         """The outputs of a case, and by which case, arrays and process they were computed."""
@@ -297,10 +303,15 @@ def _started(subject: str, mode: str) -> Server | Failure:
 
 
 def main(descriptor: int, subject: str, mode: str) -> None:
-    """Answer requests until the parent closes the pipe."""
+    """Answer requests until the parent closes the pipe.
+
+    The parent first sends the folders that it imports from. Those that this process lacks come
+    last, so that nothing there stands in for a framework.
+    """
     # Frameworks print to stdout, which belongs to the parent's own output.
     os.dup2(2, 1)
     pipe = Connection(descriptor)
+    sys.path.extend(folder for folder in pipe.recv() if folder not in sys.path)
     server = _started(subject, mode)
     while True:
         try:

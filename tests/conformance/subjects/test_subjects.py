@@ -1,20 +1,11 @@
-"""Subjects by name, their methods, and those that they lack."""
+"""The methods of a subject, and those that it lacks."""
 
 import inspect
 
 import pytest
 
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.subjects import (
-    METHODS,
-    SHIPPED,
-    NoMethod,
-    Subject,
-    load,
-    method_of,
-    place,
-)
-from nfspec.errors import InputError
+from nfspec.conformance.subjects import METHODS, NoMethod, Subject, method_of, unknown_methods
 
 
 class Some:
@@ -53,18 +44,15 @@ def test_a_method_that_is_not_there_or_none_is_not_offered():
             method_of(some, name)
 
 
-def test_places():
-    assert place("torch") == SHIPPED["torch"]
-    assert place("mine:Right") == "mine:Right"
-    with pytest.raises(
-        InputError, match=r'no subject "jax-plane"; expected .*did you mean "jax-plain"'
-    ):
-        place("jax-plane")
+def test_methods_that_the_kit_never_calls_are_named():
+    class Misspelt(Some):
+        wsconv = lambda self, op: op  # noqa: E731
+        helper = staticmethod(len)
+        _private = agc = wsconv
+        Config = dict
 
-
-def test_the_class_of_a_subject():
-    assert load(f"{__name__}:Some") is Some
-    with pytest.raises(InputError, match="cannot be loaded"):
-        load(f"{__name__}:Nobody")
-    with pytest.raises(InputError, match="`framework` of jax, torch, tensorflow or numpy"):
-        load(f"{__name__}:SHIPPED")
+    assert unknown_methods(Misspelt("f32")) == ["helper", "wsconv"]
+    assert unknown_methods(Some("f32")) == []
+    expected = "^Misspelt has no ws_conv, but wsconv, which the kit does not call$"
+    with pytest.raises(NoMethod, match=expected):
+        method_of(Misspelt("f32"), "ws_conv")

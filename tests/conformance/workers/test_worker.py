@@ -1,5 +1,7 @@
 """A worker: how it starts, which replies it refuses, and when it gives a subject up."""
 
+from pathlib import Path
+
 import pytest
 
 from nfspec.conformance.cases.case import Case
@@ -156,8 +158,8 @@ def test_one_that_dies_as_it_starts(worker, folder):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("Nobody", "subject fakes:Nobody: fakes:Nobody cannot be loaded: "),
-        ("NoFramework", "subject fakes:NoFramework: fakes:NoFramework has no attribute "),
+        ("Nobody", "subject fakes:Nobody: fakes has no Nobody"),
+        ("NoFramework", "subject fakes:NoFramework: expected the attribute `framework`"),
     ],
 )
 def test_one_that_cannot_be_loaded(worker, name, message):
@@ -165,6 +167,28 @@ def test_one_that_cannot_be_loaded(worker, name, message):
         worker(name)
     assert str(found.value).startswith(message)
     assert "Traceback" not in str(found.value)
+
+
+def test_the_file_of_a_subject_that_starts_a_run_itself(worker):
+    with Path("fakes.py").open("a") as file:
+        file.write("""
+from nfspec.conformance.workers.process import WorkerProcess
+WorkerProcess("fakes:Good")
+""")
+    with pytest.raises(InputError, match="starts a run when it is imported; put that run under"):
+        worker("Good")
+
+
+def test_a_module_is_found_where_its_parent_finds_it(worker, monkeypatch):
+    Path("there").mkdir()
+    Path("fakes.py").rename("there/elsewhere.py")
+    Path("fakes.py").write_text("from elsewhere import Good")
+    monkeypatch.syspath_prepend("there")
+    assert worker("Good").given_up is None
+
+
+def test_methods_that_the_kit_never_calls_are_facts(worker):
+    assert worker("Good").facts["unknown_methods"] == ["after", "before"]
 
 
 def test_a_framework_that_is_not_installed(monkeypatch):
