@@ -33,7 +33,7 @@ def layer_of(
         op: Operation of a plan.
         data_format: `channels_last` or `channels_first`.
         dtype: A Keras dtype policy.
-        plain: Whether it uses the plain kernels.
+        plain: True to use the plain kernels.
     """
     name = op.name.replace(".", "_")
     common: dict[str, Any] = {"name": name, "dtype": dtype, "canonical": op.name, "plain": plain}

@@ -82,7 +82,7 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
 
         Args:
             inputs: Images, in the model's layout.
-            training: Whether to drop at random; if None, what `train()` or `eval()` said last.
+            training: True to drop at random; None for the mode that `train()` or `eval()` set last.
             others: Arguments that Keras adds.
         """
         if torch.compiler.is_compiling():

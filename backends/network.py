@@ -58,7 +58,7 @@ class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
     On PyTorch it is a module like any other: see `nfspec.backends.module`.
 
     Attributes:
-        folded: What it was folded from, on a model that `nfspec.fold` or `nfspec.compile` returned;
+        folded: The network it was folded from, if `nfspec.fold` or `nfspec.compile` returned it;
             copies and files do not keep the original parameters.
     """
 

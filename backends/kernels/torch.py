@@ -38,7 +38,7 @@ POST_OPS = {
 
 
 def _watched(x: torch.Tensor) -> bool:
-    """Whether compilers, exporters, `torch.func` or others look on, and want standard operators."""
+    """True if a compiler, an exporter or `torch.func` traces, and needs standard operators."""
     return bool(
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
@@ -337,7 +337,7 @@ def clip_all(
 
 
 def _overlaps(x: torch.Tensor) -> bool:
-    """Whether elements share memory, so that it cannot be changed in place."""
+    """True if elements share memory, so that the tensor cannot be changed in place."""
     return any(n > 1 and step == 0 for n, step in zip(x.shape, x.stride(), strict=True))
 
 

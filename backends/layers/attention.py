@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-import keras
 from keras import ops
 
 from nfspec.backends.layers.base import (
+    ZEROS,
     NFLayer,
     Shape,
     channel_axis,
@@ -16,6 +16,7 @@ from nfspec.backends.layers.base import (
     serialisable,
     spatial_axes,
 )
+from nfspec.plan import Init
 from nfspec.plan.activations import DEEPMIND_SLOPE
 
 
@@ -43,7 +44,7 @@ class SqueezeExcite(NFLayer):
         kind: str = "relu",
         gamma: float = 1.0,
         slope: float = DEEPMIND_SLOPE,
-        init: str = "truncated_normal",
+        init: Literal["normal", "truncated_normal"] = "truncated_normal",
         gate_only: bool = False,
         data_format: str = "channels_last",
         **kwargs: Any,
@@ -60,21 +61,12 @@ class SqueezeExcite(NFLayer):
 
     def build(self, input_shape: Shape) -> None:
         channels = input_shape[channel_axis(self.data_format)]
-
-        def initializer(fan_in: int) -> keras.initializers.Initializer:
-            if self.init == "normal":
-                return keras.initializers.RandomNormal(0.0, fan_in**-0.5)
-            return keras.initializers.TruncatedNormal(0.0, fan_in**-0.5)
-
         hidden = self.hidden
-        self.w0 = self.add_parameter(
-            "fc0.kernel", "kernel", (channels, hidden), initializer(channels)
-        )
-        self.b0 = self.add_parameter("fc0.bias", "bias", (hidden,), "zeros")
-        self.w1 = self.add_parameter(
-            "fc1.kernel", "kernel", (hidden, channels), initializer(hidden)
-        )
-        self.b1 = self.add_parameter("fc1.bias", "bias", (channels,), "zeros")
+        w0, w1 = (Init(self.init, fan_in**-0.5) for fan_in in (channels, hidden))
+        self.w0 = self.add_parameter("fc0.kernel", "kernel", (channels, hidden), w0)
+        self.b0 = self.add_parameter("fc0.bias", "bias", (hidden,), ZEROS)
+        self.w1 = self.add_parameter("fc1.kernel", "kernel", (hidden, channels), w1)
+        self.b1 = self.add_parameter("fc1.bias", "bias", (channels,), ZEROS)
 
     def call(self, x: Any) -> Any:
         mean = ops.mean(x, axis=spatial_axes(self.data_format))
@@ -132,9 +124,8 @@ class EfficientChannelAttention(NFLayer):
         self.data_format = data_format
 
     def build(self, input_shape: Shape) -> None:
-        bound = self.kernel_size**-0.5
-        initializer = keras.initializers.RandomUniform(-bound, bound)
-        self.kernel = self.add_parameter("kernel", "kernel", (self.kernel_size,), initializer)
+        init = Init("uniform", self.kernel_size**-0.5)
+        self.kernel = self.add_parameter("kernel", "kernel", (self.kernel_size,), init)
 
     def call(self, x: Any) -> Any:
         mean = ops.expand_dims(ops.mean(x, axis=spatial_axes(self.data_format)), 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import keras
@@ -10,10 +11,12 @@ from keras import ops
 from numpy.typing import NDArray
 
 from nfspec.backends.kernels import Kernels, kernels
-from nfspec.plan import Padding, Role
+from nfspec.plan import Init, Padding, Role
 from nfspec.plan.counting import output_side
+from nfspec.plan.initialise import sample
 
 Shape = tuple[Any, ...]  # of int, and None for a side that is not known
+ZEROS = Init("constant", 0.0)
 
 
 def serialisable(cls: type[keras.layers.Layer]) -> Any:
@@ -54,16 +57,21 @@ class NFLayer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         local: str,
         role: Role,
         shape: tuple[int, ...],
-        initializer: Any,
+        init: Init,
         *,
         autocast: bool = True,
     ) -> keras.Variable:
-        """Add a trainable variable known as `<canonical>.<local>`, with its role in training."""
+        """Add a trainable variable known as `<canonical>.<local>`, with its role in training.
+
+        Without a given value it is drawn, by NumPy, as JAX would compile a program for each shape.
+        Like Keras's own initial values, these follow from `keras.utils.set_random_seed`.
+        """
         value = self.given.pop(local, None)
-        draw = keras.initializers.get(initializer)
+        if value is None:
+            value = sample(init, shape, np.random.default_rng(random.getrandbits(64)))
 
         def initial(shape: Shape, dtype: Any = None) -> Any:
-            return draw(shape, dtype) if value is None else ops.convert_to_tensor(value, dtype)
+            return ops.convert_to_tensor(value, dtype)
 
         name = local.replace(".", "_")
         variable = self.add_weight(shape=shape, initializer=initial, name=name, autocast=autocast)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
-from nfspec.backends.layers.base import NFLayer, Shape, serialisable
+from nfspec.backends.layers.base import ZEROS, NFLayer, Shape, serialisable
+from nfspec.plan import Init
 
 
 @serialisable
@@ -25,9 +24,9 @@ class Classifier(NFLayer):
 
     def build(self, input_shape: Shape) -> None:
         shape = (input_shape[-1], self.classes)
-        initializer = keras.initializers.RandomNormal(0.0, self.init_std)
-        self.kernel = self.add_parameter("kernel", "head", shape, initializer)
-        self.bias = self.add_parameter("bias", "bias", shape[1:], "zeros")
+        init = Init("normal", self.init_std) if self.init_std else ZEROS
+        self.kernel = self.add_parameter("kernel", "head", shape, init)
+        self.bias = self.add_parameter("bias", "bias", shape[1:], ZEROS)
 
     def call(self, x: Any) -> Any:
         return self.kernels.dense(x, self.read("kernel"), self.read("bias"))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import keras
-
-from nfspec.backends.layers.base import NFLayer, Shape, channel_axis, output_image, serialisable
-from nfspec.plan import Padding
+from nfspec.backends.layers.base import (
+    ZEROS,
+    NFLayer,
+    Shape,
+    channel_axis,
+    output_image,
+    serialisable,
+)
+from nfspec.plan import Init, Padding
 from nfspec.plan.activations import DEEPMIND_SLOPE
 
 
@@ -106,9 +112,9 @@ class Conv2D(Convolution):
 
     def build(self, input_shape: Shape) -> None:
         shape = self.kernel_shape(input_shape)
-        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
-        self.kernel = self.add_parameter("kernel", "kernel", shape, initializer)
-        self.bias = self.add_parameter("bias", "bias", shape[3:], "zeros")
+        init = Init("normal", math.prod(shape[:3]) ** -0.5)
+        self.kernel = self.add_parameter("kernel", "kernel", shape, init)
+        self.bias = self.add_parameter("bias", "bias", shape[3:], ZEROS)
 
     def call(self, x: Any) -> Any:
         return self.kernels.convolve_activated(

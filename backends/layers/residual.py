@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
 from nfspec.backends.layers.base import NFLayer, Shape, over_image, serialisable
+from nfspec.plan import Init
 
 
 @serialisable
@@ -19,7 +18,7 @@ class Residual(NFLayer):
 
     Args:
         alpha: Scale of the residual branch.
-        skip_gain: Whether to learn a scalar.
+        skip_gain: True to learn a scalar that multiplies the branch.
         skip_gain_init: Its initial value.
         data_format: `channels_last` or `channels_first`.
     """
@@ -41,8 +40,8 @@ class Residual(NFLayer):
 
     def build(self, input_shape: list[Shape]) -> None:
         if self.skip_gain:
-            initializer = keras.initializers.Constant(self.skip_gain_init)
-            self.scale = self.add_parameter("skip_gain", "skip_gain", (), initializer)
+            init = Init("constant", self.skip_gain_init)
+            self.scale = self.add_parameter("skip_gain", "skip_gain", (), init)
 
     def call(self, inputs: list[Any]) -> Any:
         branch, shortcut, *gate = inputs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import keras
 from keras import ops
 
-from nfspec.backends.layers.base import Shape, serialisable
+from nfspec.backends.layers.base import ZEROS, Shape, serialisable
 from nfspec.backends.layers.conv import Convolution
+from nfspec.plan import Init
 
 
 @serialisable
@@ -57,16 +58,11 @@ class WSConv2D(Convolution):
         shape = self.kernel_shape(input_shape)
         # Autocast would hand `call` bfloat16 copies, and the statistics with them.
         autocast = self.ws_dtype == "compute"
-        self.kernel = self.add_parameter(
-            "kernel",
-            "kernel",
-            shape,
-            keras.initializers.VarianceScaling(self.init_scale, "fan_in", "untruncated_normal"),
-            autocast=autocast,
-        )
-        gain = keras.initializers.Constant(self.gain_init)
+        init = Init("normal", (self.init_scale / math.prod(shape[:3])) ** 0.5)
+        self.kernel = self.add_parameter("kernel", "kernel", shape, init, autocast=autocast)
+        gain = Init("constant", self.gain_init)
         self.gain = self.add_parameter("gain", "gain", shape[3:], gain, autocast=autocast)
-        self.bias = self.add_parameter("bias", "bias", shape[3:], "zeros")
+        self.bias = self.add_parameter("bias", "bias", shape[3:], ZEROS)
 
     def standardised_kernel(self) -> Any:
         """The kernel that convolves, (k, k, I/groups, O)."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.arguments import instance, whole
-from nfspec.plan import Parameter, Plan
+from nfspec.plan import Init, Parameter, Plan
 from nfspec.plan.free_memory import require_free_memory
 
 Params = dict[str, NDArray[np.float32]]
@@ -33,9 +33,12 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def draw(parameter: Parameter, seed: int) -> NDArray[np.float32]:
-    """Draw one parameter: float32 array of `parameter.shape`, from float64 draws rounded once."""
-    init, shape = parameter.init, parameter.shape
-    rng = generator(seed, parameter.name)
+    """Draw one parameter: float32 array of `parameter.shape`."""
+    return sample(parameter.init, parameter.shape, generator(seed, parameter.name))
+
+
+def sample(init: Init, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw a float32 array of a distribution, from float64 draws rounded once."""
     match init.kind:
         case "constant":
             return np.full(shape, init.value, np.float32)
