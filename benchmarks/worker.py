@@ -63,7 +63,7 @@ def forget_peak() -> None:
 
 
 def _built(request: Build) -> Answer:
-    """Seconds to build a model, and, where the system tells, by how much memory grew at most."""
+    """Seconds to build a model, and the peak growth of memory where Linux reports it."""
     from nfspec import compilation
     from nfspec.language.loader import load
     from nfspec.plan.resolver import resolve
@@ -71,14 +71,14 @@ def _built(request: Build) -> Answer:
     backend: Any = request.backend
     spec = load(request.variant)
     compilation.compile(load("timm/test_nfnet"), backend)  # imports
-    told = STATUS.exists()
+    measurable = STATUS.exists()
     forget_peak()
-    before, start = memory("VmRSS") if told else 0, time.perf_counter()
+    before, start = memory("VmRSS") if measurable else 0, time.perf_counter()
     model = compilation.compile(spec, backend)
     seconds = time.perf_counter() - start
     assert len(model.trainable_variables) > 0
     weights = 4 * sum(p.size for p in resolve(spec).parameters.values())
-    growth = max(0, memory("VmHWM") - before) / weights if told else None
+    growth = max(0, memory("VmHWM") - before) / weights if measurable else None
     return Answer(seconds=[seconds], memory=growth)
 
 

@@ -66,7 +66,7 @@ def select(backend: str) -> None:
         home = os.environ.get("KERAS_HOME") or "~/.keras"
         raise BackendError(
             f"Keras cannot be imported on {backend}: {error}. Its settings are {home}/keras.json "
-            "and the environment variables KERAS_...; mend them, or delete that file"
+            "and the environment variables KERAS_...; fix them, or delete that file"
         ) from None
 
     if (running := keras.backend.backend()) != backend:

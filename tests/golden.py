@@ -25,7 +25,7 @@ class Golden:
 
     @cached_property
     def meta(self) -> dict:
-        """How the figures were made."""
+        """Facts about the run that made the figures."""
         return json.loads(str(self["meta"]))
 
     @cached_property
@@ -64,7 +64,7 @@ class Golden:
 golden = cache(Golden)
 
 
-def relative(found: object, exact: np.ndarray) -> float:
+def relative(value: object, exact: np.ndarray) -> float:
     """Relative L2 norm of a difference."""
-    gap = np.linalg.norm(np.asarray(found, np.float64) - exact)
+    gap = np.linalg.norm(np.asarray(value, np.float64) - exact)
     return float(gap / np.linalg.norm(exact))

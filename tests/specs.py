@@ -18,7 +18,7 @@ def write(text: str | bytes, file: str = "x.toml") -> str:
 
 
 def complaints(source: str | Path) -> list[str]:
-    """What loading a spec says, a line for each problem; none if it loads."""
+    """Lines of the error that loading a spec raises, one for each problem; none if it loads."""
     try:
         load(source)
     except SpecError as error:

@@ -59,8 +59,8 @@ def test_numpy_integers_are_taken_where_pythons_are(kind):
     run = nfspec.recipe(PLAN, steps=kind(100), batch=kind(32), accumulation=kind(2))
     assert run == nfspec.recipe(PLAN, steps=100, batch=32, accumulation=2)
     assert {type(n) for n in (run.steps, run.batch, run.accumulation)} == {int}
-    found, wanted = nfspec.init(PLAN, seed=kind(3)), nfspec.init(PLAN, seed=3)
-    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    params, wanted = nfspec.init(PLAN, seed=kind(3)), nfspec.init(PLAN, seed=3)
+    assert all(np.array_equal(params[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize("value", NOT_NUMBERS, ids=repr)

@@ -1,4 +1,4 @@
-"""What importing costs: no framework, and imports run one way, from floor to floor."""
+"""Imports: `nfspec` imports no framework, and rooms import one way, from floor to floor."""
 
 import ast
 import subprocess
@@ -89,14 +89,14 @@ except SystemExit as done:
 
 def imported(path: Path) -> set[str]:
     """Every module that a file imports, anywhere in it."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def modules() -> dict[str, Path]:

@@ -8,12 +8,12 @@ SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools
 
 
 def test_every_package_is_listed():
-    found = set()
+    packages = set()
     for package, folder in SETUP["package-dir"].items():
         for init in (ROOT / folder).rglob("__init__.py"):
             inner = init.parent.relative_to(ROOT / folder).parts
-            found.add(".".join((package, *inner)))
-    assert set(SETUP["packages"]) == found
+            packages.add(".".join((package, *inner)))
+    assert set(SETUP["packages"]) == packages
 
 
 def folder_of(package: str) -> Path:

@@ -49,23 +49,23 @@ def shell(line, **options):
     ],
 )
 def test_streams_that_cannot_be_written_to(arguments, status, stderr):
-    found = shell(f"{COMMAND} {arguments}")
-    assert (found.returncode, found.stderr) == (status, stderr)
+    result = shell(f"{COMMAND} {arguments}")
+    assert (result.returncode, result.stderr) == (status, stderr)
 
 
 def test_a_file_does_not_get_what_is_printed(tmp_path):
     """It would have the number of a stream that is closed."""
     spec = tmp_path / "moth.toml"
-    found = shell(f"{COMMAND} new moth --output '{spec}' >&- 2>&- <&-")
-    assert found.returncode == 2
+    result = shell(f"{COMMAND} new moth --output '{spec}' >&- 2>&- <&-")
+    assert result.returncode == 2
     assert "wrote" not in spec.read_text()
     assert shell(f"{COMMAND} check '{spec}'").returncode == 0
 
 
 def interrupted(arguments, seconds):
-    """What a command ends with that is sent SIGINT so long after its first instruction.
+    """Exit status and error stream of a command that gets SIGINT this long after it has begun.
 
-    What Python itself does before that is nothing that a program could have a say in.
+    A program has no influence on what Python itself does before that.
     """
     code = (
         "import os, sys; from nfspec.__main__ import main, streams; streams.end_at_once(); "
@@ -86,11 +86,11 @@ def test_ctrl_c_at_any_time_is_a_word(tmp_path):
     wanted += [(("check", "nfnet-f7", "nfnet-f6", "nfnet-f5"), n / 5) for n in range(4)]
     wanted += [(train, n / 5) for n in range(1, 5)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda each: interrupted(*each), wanted))
-    for how, each in zip(wanted, found, strict=True):
+        results = list(pool.map(lambda each: interrupted(*each), wanted))
+    for how, each in zip(wanted, results, strict=True):
         assert each in ((130, b".interrupted\n"), (0, b".")), (how, each)
-    assert (130, b".interrupted\n") in found[:9]
-    assert {status for status, _ in found[-4:]} == {130}
+    assert (130, b".interrupted\n") in results[:9]
+    assert {status for status, _ in results[-4:]} == {130}
     assert not list(tmp_path.rglob("run.json"))
 
 
@@ -111,8 +111,10 @@ try:
 except KeyboardInterrupt:
     print("raised")
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
-    assert (found.returncode, found.stdout, found.stderr) == (0, "raised\n", "")
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "raised\n", "")
 
 
 def test_other_errors_in_a_destructor_are_told():
@@ -124,8 +126,10 @@ class Held:
         raise ZeroDivisionError
 Held()
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
-    assert "ZeroDivisionError" in found.stderr
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20
+    )
+    assert "ZeroDivisionError" in result.stderr
 
 
 def test_what_ignores_ctrl_c_goes_on_doing_so():

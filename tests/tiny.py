@@ -67,11 +67,11 @@ EACH = 10  # images of a class, of which training holds out a fifth
 def pictures():
     """For each class so many noisy images in its colour, (20, 24, 3)."""
     rng = np.random.default_rng(0)
-    found = {}
+    images = {}
     for channel, name in zip((2, 1, 0), CLASSES, strict=True):
-        found[name] = rng.integers(0, 120, (EACH, 20, 24, 3), dtype=np.uint8)
-        found[name][..., channel] += 120
-    return found
+        images[name] = rng.integers(0, 120, (EACH, 20, 24, 3), dtype=np.uint8)
+        images[name][..., channel] += 120
+    return images
 
 
 def write_images(root):
@@ -115,11 +115,11 @@ def log_of(folder):
 def assert_same_bits(folder, whole, step):
     """Two trainings ended in the same weights, best weights, checkpoint of a step, and log."""
     for file in ("weights", "best", f"checkpoints/step-{step:08d}"):
-        (found, facts), (expected, others) = (
+        (arrays, facts), (expected, others) = (
             read_all(each / f"{file}.safetensors") for each in (folder, whole)
         )
         assert facts == others, file
-        assert found.keys() == expected.keys()
+        assert arrays.keys() == expected.keys()
         for name, array in expected.items():
-            assert found[name].tobytes() == array.tobytes(), f"{file}: {name}"
+            assert arrays[name].tobytes() == array.tobytes(), f"{file}: {name}"
     assert log_of(folder) == log_of(whole)

@@ -242,9 +242,9 @@ class OnTorch(Devices):
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        told = torch.tensor(int(stop), device=device)
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        return bool(told)
+        asked = torch.tensor(int(stop), device=device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return bool(asked)
 
     def close(self) -> None:
         import torch

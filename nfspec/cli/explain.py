@@ -1,4 +1,4 @@
-"""`nfspec explain`: when an error of a spec comes, an example, and how to mend it."""
+"""`nfspec explain`: when an error of a spec comes, an example, and how to fix it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def explain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Explain an error of a spec by its code: when it comes, and how to mend it."""
+    """Explain an error of a spec by its code: when it comes, and how to fix it."""
     codes = list(CODES.values()) if name is None else [_code(name)]
     if as_json:
         facts = [asdict(code) for code in codes]

@@ -49,10 +49,10 @@ class Accelerator:
         timings: Steps that were measured on it.
         precision: Precision of these steps.
         devices: Number of devices that ran them, with gradients summed over all.
-        splits: Whether a batch that did not fit was accumulated from micro-batches, rather than
-            parts of it recomputed.
+        splits: True if a batch that did not fit was accumulated from micro-batches; False if parts
+            of it were recomputed.
         timings_source: Source of the timed steps.
-        like: If there are no timings, the accelerator whose share of the roofline is assumed.
+        like: The accelerator whose share of the roofline is assumed if there are no timings.
     """
 
     name: str

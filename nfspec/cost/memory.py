@@ -129,7 +129,7 @@ def training_memory(
         batch: Images on the device at a time; with accumulation, of one micro-batch.
         size: Their side in px; the plan's training size if not given.
         precision: Dtype of activations: float32, bfloat16 or float16.
-        accumulate: Whether gradients of several micro-batches are added up.
+        accumulate: True if gradients of several micro-batches are added up.
 
     Raises:
         InputError: The image is too small, or there is no such precision.

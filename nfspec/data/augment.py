@@ -104,7 +104,8 @@ def random_crop_flip(
         rng: Draws.
         area: Least and largest share of the image's area, the largest at most 1; crops of less than
             a tenth are never taken.
-        flip: Whether to mirror at all; not for what has a left and a right, such as digits.
+        flip: True to mirror half of the images; False for classes that have a left and a right,
+            such as digits.
 
     Returns:
         (size, size), of the same mode.
@@ -291,7 +292,7 @@ class Operation(NamedTuple):
         apply: Image, argument and generator to image.
         slope: Number that magnitude 10 adds to the argument.
         base: The argument at magnitude 0.
-        signed: Whether the argument is negative half of the time.
+        signed: True if the argument is negative half of the time.
     """
 
     apply: Callable[[Image.Image, float, Generator], Image.Image]

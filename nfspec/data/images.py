@@ -159,11 +159,11 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _deep(image: Image.Image) -> bool:
-    """Tell whether Pillow decodes more than 8 bits a channel, from its decoder's arguments."""
-    told = [tile[3] for tile in getattr(image, "tile", ())]
+    """True if Pillow decodes more than 8 bits a channel, by its decoder's arguments."""
+    arguments = [tile[3] for tile in getattr(image, "tile", ())]
     if image.format == "PPM":  # the mode, and the largest number where that is not 255
-        return any(isinstance(how, tuple) and int(how[1]) > 255 for how in told)
-    return any(";16" in str(how) for how in told)
+        return any(isinstance(how, tuple) and int(how[1]) > 255 for how in arguments)
+    return any(";16" in str(how) for how in arguments)
 
 
 def fit(image: Image.Image, how: Input, size: int) -> Image.Image:

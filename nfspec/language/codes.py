@@ -1,4 +1,4 @@
-"""The codes of a spec's errors: when each comes, an example, and how to mend it.
+"""The codes of a spec's errors: when each comes, an example, and how to fix it.
 
 `docs/errors.md` and `nfspec explain CODE` show this table, and a test runs every example.
 """
@@ -18,7 +18,7 @@ class Code:
     Attributes:
         name: The code, as messages and `nfspec check --json` have it.
         when: The condition under which it comes.
-        mend: The way to mend it.
+        fix: The way to fix it.
         example: Text of a spec that has the error; empty if the command alone makes it.
         message: The message that the command prints.
         command: Command that has the error.
@@ -26,7 +26,7 @@ class Code:
 
     name: str
     when: str
-    mend: str
+    fix: str
     example: str
     message: str
     command: str = f"nfspec check {FILE}"
@@ -57,7 +57,7 @@ CODES = {
             "SPEC-TOML",
             "The text is not TOML. The place is where the reader stopped, which may be behind the "
             "mistake.",
-            "Mend the syntax: strings need quotes, and each key or table is written once.",
+            "Fix the syntax: strings need quotes, and each key or table is written once.",
             HEAD + "[activation]\nkind = silu\n",
             "x.toml:5:8: not TOML: invalid value; a string needs quotes [SPEC-TOML]",
         ),
@@ -208,5 +208,5 @@ def section(code: Code) -> str:
     example = f"In `{FILE}`:\n\n```toml\n{code.example}```\n\n" if code.example else ""
     return (
         f"## {code.name}\n\n**When it comes.** {code.when}\n\n{example}"
-        f"`{code.command}` says:\n\n```text\n{code.message}\n```\n\n**To mend it.** {code.mend}\n"
+        f"`{code.command}` says:\n\n```text\n{code.message}\n```\n\n**How to fix it.** {code.fix}\n"
     )

@@ -92,9 +92,9 @@ def _number(path: Path) -> int | None:
 
 
 def _of_machine() -> int:
-    told = _table("/proc/meminfo")  # in units of 1,024 bytes
-    if "MemAvailable" in told:
-        return 1024 * (told["MemAvailable"] + told.get("SwapFree", 0))
+    table = _table("/proc/meminfo")  # in units of 1,024 bytes
+    if "MemAvailable" in table:
+        return 1024 * (table["MemAvailable"] + table.get("SwapFree", 0))
     try:
         import psutil  # on macOS and Windows; nfspec[train] installs it there
     except ImportError:
@@ -126,8 +126,8 @@ def _of_groups(
         for group in (below, *below.parents):
             most, used = _number(group / limit), _number(group / usage)
             if most is not None and used is not None and most < UNLIMITED:
-                told = _table(group / "memory.stat")
-                left.append(most - used + max(told.get(name, 0) for name in CACHES))
+                table = _table(group / "memory.stat")
+                left.append(most - used + max(table.get(name, 0) for name in CACHES))
             if group == base:
                 break
     return left
@@ -139,9 +139,9 @@ def _of_limits() -> list[int]:
         import resource
     except ImportError:  # Windows
         return []
-    told, left = _table("/proc/self/status"), []  # in units of 1,024 bytes
+    table, left = _table("/proc/self/status"), []  # in units of 1,024 bytes
     for kind, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
         most = resource.getrlimit(kind)[0]
         if most != resource.RLIM_INFINITY:
-            left.append(most - 1024 * told.get(name, 0))
+            left.append(most - 1024 * table.get(name, 0))
     return left

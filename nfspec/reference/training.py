@@ -202,7 +202,7 @@ def ema(average: Array, value: Array, decay: float, step: int, warm: bool) -> Ar
         value: The parameter after this step.
         decay: d; if warm, `min(decay, (1 + step) / (10 + step))`.
         step: Steps taken before this one, 0 at the first.
-        warm: Whether the decay warms up.
+        warm: True if the decay warms up.
     """
     d = min(decay, (1.0 + step) / (10.0 + step)) if warm else decay
     return d * average + (1.0 - d) * value

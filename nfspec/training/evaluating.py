@@ -31,7 +31,7 @@ class Evaluation:
         name: The spec's name.
         size: Side of the images, px.
         left_out: Images that could not be read.
-        score: How often the network was right on the others.
+        score: Counts of right answers, and the loss, on the images that were read.
     """
 
     name: str

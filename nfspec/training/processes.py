@@ -128,7 +128,7 @@ class Asked:
 
     Attributes:
         caught: Number of requests so far.
-        training: Whether its first step may have begun, so that stopping leaves a checkpoint.
+        training: True once the first step may have begun, so that stopping leaves a checkpoint.
     """
 
     caught: int = 0

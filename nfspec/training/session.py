@@ -57,7 +57,7 @@ class Outcome:
         folder: Folder of the weights, checkpoints, log and picture.
         steps: Steps of the whole run.
         step: Steps done so far; None if it was stopped before it began.
-        stopped: Whether somebody asked it to stop.
+        stopped: True if somebody asked it to stop.
         entries: Its log: a dict for each step, and one for each evaluation. Only the first of
             several processes has it.
     """
@@ -93,8 +93,8 @@ class Session:
         source, held: Images to train on, and to evaluate on.
         devices: Devices in all.
         folder: Its folder.
-        first: Whether this is the first process, which writes the files.
-        own_recipe: Whether the spec has a recipe of its own.
+        first: True in the first process, which writes the files.
+        own_recipe: True if the spec has a recipe of its own.
         classes: Classes of the spec as it was written.
     """
 

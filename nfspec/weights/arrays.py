@@ -82,7 +82,7 @@ def converted(
         network: The network's name, for messages.
         source: The file's name, put before messages.
         head: Names of the classifier's tensors.
-        classifier: Whether the classifier is wanted; it is left out otherwise.
+        classifier: True to return the classifier too, False to leave it out.
         widen: Dtypes that are converted to float32, which has to hold all their values.
 
     Returns:

@@ -116,7 +116,7 @@ def _kinds(names: Iterable[str]) -> set[str]:
 
 def require(
     expected: Mapping[str, Shape],
-    found: Mapping[str, Found],
+    headers: Mapping[str, Found],
     network: str,
     source: str = "",
     classifier: Collection[str] = (),
@@ -125,7 +125,7 @@ def require(
 
     Args:
         expected: Name to shape.
-        found: Name to header, or to a text that says why there is no tensor.
+        headers: Name to header, or to a text that says why there is no tensor.
         network: The network's name, for the message.
         source: The file's name, put before the message.
         classifier: Names of the expected tensors that belong to the classifier.
@@ -134,27 +134,34 @@ def require(
         NoClassifier: Only those are missing, and nothing else is wrong.
         WeightError: Names each missing, misshapen, mistyped and extra tensor, the first 20 of them.
     """
-    wrong = [name for name, shape in expected.items() if _fault(shape, found.get(name))]
-    extra = [name for name in found if name not in expected]
+    wrong = [name for name, shape in expected.items() if _fault(shape, headers.get(name))]
+    extra = [name for name in headers if name not in expected]
     if not wrong and not extra:
         return
     where = f"{source}: " if source else ""
-    if not extra and set(wrong) == set(classifier) and classifier and not set(wrong) & found.keys():
+    if (
+        not extra
+        and set(wrong) == set(classifier)
+        and classifier
+        and not set(wrong) & headers.keys()
+    ):
         raise NoClassifier(
             f"{where}has no classifier, which {network} has ({', '.join(classifier)}); to draw a "
             "new one, start `nfspec train` with --init, or read the rest with classifier=False and "
             "put it over nfspec.init(plan)"
         )
-    kinds = _kinds(found)
+    kinds = _kinds(headers)
     if kinds and kinds.isdisjoint(_kinds(expected)):
         whose, function = KINDS[min(kinds)]
         raise WeightError(f"{where}looks like {whose}; use nfspec.weights.{function}")
-    missing = [name for name in wrong if name not in found]
+    missing = [name for name in wrong if name not in headers]
     lines = []
     for name in (wrong + extra)[:MAX_LINES]:
         known = name in expected
         text = (
-            _fault(expected[name], found.get(name)) if known else _extra(name, found[name], missing)
+            _fault(expected[name], headers.get(name))
+            if known
+            else _extra(name, headers[name], missing)
         )
         lines.append(f"  {_short(name)}: {text}")
     total = len(wrong) + len(extra)

@@ -13,11 +13,11 @@ from golden import golden
 
 def variables(model):
     """Canonical name to Keras variable."""
-    found = {}
+    named = {}
     for layer in model.layers:
         if isinstance(layer, NFLayer):
-            found.update(layer.canonical_variables)
-    return found
+            named.update(layer.canonical_variables)
+    return named
 
 
 @cache
@@ -55,8 +55,8 @@ def gradient_function(model):
             images = torch.tensor(x, requires_grad=True)
             scores = torch.log_softmax(model(images), -1)
             loss = -(torch.tensor(targets) * scores).sum(-1).mean()
-            found = torch.autograd.grad(loss, [images, *(v.value for v in weights)])
-            return loss.detach(), found[0], list(found[1:])
+            grads = torch.autograd.grad(loss, [images, *(v.value for v in weights)])
+            return loss.detach(), grads[0], list(grads[1:])
 
         return gradients
     if backend == "tensorflow":

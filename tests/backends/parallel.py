@@ -84,13 +84,13 @@ def trained():
     save(model, clip=clip, average=nfspec.params_of(model, average=True))
 
 
-def save(model, **found):
-    found = {"param": nfspec.params_of(model), **found}
+def save(model, **groups):
+    groups = {"param": nfspec.params_of(model), **groups}
     np.savez(
         sys.argv[1],
         **{
             f"{kind}/{name}": value
-            for kind, named in found.items()
+            for kind, named in groups.items()
             for name, value in named.items()
         },
     )

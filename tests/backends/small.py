@@ -50,8 +50,8 @@ def outputs(model, x, training=False):
     but on JAX, which would compile each operation by itself."""
     if keras.backend.backend() == "jax":
         return forward_function(model, training)(x)
-    found = model(keras.ops.convert_to_tensor(x), training=training)
-    return keras.tree.map_structure(keras.ops.convert_to_numpy, found)
+    result = model(keras.ops.convert_to_tensor(x), training=training)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, result)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What is no model, optimizer or plan is a sentence at every function that takes one."""
+"""Every function refuses what is no model, optimizer or plan, in one sentence."""
 
 import keras
 import pytest

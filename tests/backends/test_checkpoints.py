@@ -41,8 +41,8 @@ def tiny_checkpoint(tmp_path):
         path.write_bytes(content)
         for variable in held.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
-        found = checkpoints.restore(path, held, held, "0" * 64)
-        return found, [keras.ops.convert_to_numpy(v).tolist() for v in held.variables]
+        progress = checkpoints.restore(path, held, held, "0" * 64)
+        return progress, [keras.ops.convert_to_numpy(v).tolist() for v in held.variables]
 
     return path.read_bytes(), restored
 

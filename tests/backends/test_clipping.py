@@ -86,7 +86,7 @@ def exact(g, p, role, unit="squeeze", clipping=LAMBDA, eps=EPS):
 
 
 def bound(out, role, unit):
-    """What float32 may be off by.
+    """Largest rounding error of a clipped gradient in float32.
 
     A sum of n squares in any order is within n·u of itself (Higham 2002, §4.2, and u for each
     square), so its root within n·u/2 + u. Two norms, lambda and the two constants, a product, a
@@ -111,9 +111,9 @@ def test_against_float64(role, shape, unit):
     rule, happened = rule_of(role, shape, unit), set()
     for seed, sizes in enumerate(product(SIZES, repeat=2)):
         g, p = draw(shape, seed, sizes)
-        found, fraction = run(g, p, rule)
+        output, fraction = run(g, p, rule)
         out, clipped = exact(g, p, role, unit)
-        assert (np.abs(found - out) <= bound(out, role, unit)).all()
+        assert (np.abs(output - out) <= bound(out, role, unit)).all()
         # Each unit has as many elements as any other, so units and elements have one mean.
         assert fraction == pytest.approx(clipped.mean(), abs=1e-6)
         happened |= {("clipped", bool(c)) for c in clipped.flat}
@@ -162,28 +162,28 @@ def test_against_a_peer(role, shape, backend):
     unit, theirs = peer(backend)
     for seed, sizes in enumerate(product(SIZES, repeat=2)):
         g, p = draw(shape, seed, sizes)
-        found, _ = run(g, p, rule_of(role, shape, unit))
+        clipped, _ = run(g, p, rule_of(role, shape, unit))
         # Both may be off by the bound.
-        assert (np.abs(found - theirs(g, p, role)) <= 2 * bound(found, role, unit)).all()
+        assert (np.abs(clipped - theirs(g, p, role)) <= 2 * bound(clipped, role, unit)).all()
 
 
 def test_a_unit_at_its_bound_is_left_and_one_beyond_is_not():
     rule = rule_of("kernel", (2, 3), clipping=0.5)
     p = np.array([[6, 6, 3], [8, 8, 4]])  # norms 10, 10, 5
     g = np.array([[3, 6, 3], [4, 8, 4.001]])  # norms 5, 10, 5.0008; bounds 5, 5, 2.5
-    found, fraction = run(g, p, rule)
-    np.testing.assert_array_equal(found[:, :2], [[3, 3], [4, 4]])
-    assert found[0, 2] == pytest.approx(3 * 2.5 / np.hypot(3, 4.001), rel=16 * U)
+    clipped, fraction = run(g, p, rule)
+    np.testing.assert_array_equal(clipped[:, :2], [[3, 3], [4, 4]])
+    assert clipped[0, 2] == pytest.approx(3 * 2.5 / np.hypot(3, 4.001), rel=16 * U)
     assert fraction == pytest.approx(2 / 3)
 
 
 def test_the_least_gradient_norm_guards_the_division_and_nothing_else(backend):
-    """Where lambda · eps is below 1e-6, as optim.py has it. 1e-6 is above the norm in both."""
+    """The guard is 1e-6, as in optim.py. Both norms, and lambda · eps, are below it."""
     kept, scaled = 2.0**-23, 2.0**-22
     rule = rule_of("skip_gain", (), clipping=2.0**-13, eps=2.0**-10)  # bound 2^-23
     assert run(kept, 0.0, rule) == (np.float32(kept), 0.0)
-    found, fraction = run(scaled, 0.0, rule)
-    assert (found, fraction) == (pytest.approx(scaled * kept / 1e-6, rel=6 * U), 1.0)
+    clipped, fraction = run(scaled, 0.0, rule)
+    assert (clipped, fraction) == (pytest.approx(scaled * kept / 1e-6, rel=6 * U), 1.0)
     if backend != "tensorflow":  # the peers clip what is at its bound, and so make it smaller here
         _, theirs = peer(backend)
         shrunk = theirs(np.float32([kept]), np.float32([0.0]), "bias", 2.0**-13, 2.0**-10)
@@ -194,18 +194,18 @@ def test_the_least_gradient_norm_guards_the_division_and_nothing_else(backend):
 def test_gradients_of_zero_stay(role, shape):
     zeros = np.zeros(shape)
     for p in (zeros, zeros + 1):
-        found, fraction = run(zeros, p, rule_of(role, shape))
-        assert not found.any() and fraction == 0
+        clipped, fraction = run(zeros, p, rule_of(role, shape))
+        assert not clipped.any() and fraction == 0
 
 
 @pytest.mark.parametrize(("role", "shape"), TENSORS, ids=str)
 def test_tensors_of_zeros_are_not_frozen(role, shape):
     """Skip gains and biases start at zero; without eps their bound would be zero for ever."""
     g, zeros = draw(shape, 0)[0], np.zeros(shape)
-    found, fraction = run(g, zeros, rule_of(role, shape))
+    clipped, fraction = run(g, zeros, rule_of(role, shape))
     assert fraction == 1
     limit = np.full(shape, LAMBDA * EPS)
-    assert norms(found, role, "squeeze") == pytest.approx(limit, rel=64 * U)
+    assert norms(clipped, role, "squeeze") == pytest.approx(limit, rel=64 * U)
 
 
 def test_gains_are_one_unit_by_squeeze_and_clipped_one_by_one_by_timm():
@@ -221,9 +221,9 @@ def test_gains_are_one_unit_by_squeeze_and_clipped_one_by_one_by_timm():
 def test_dense_kernels_have_a_norm_for_each_output_not_for_each_input(unit):
     p, g = np.ones((4, 3)), np.zeros((4, 3))
     g[:, 1] = 8.0  # of one output: its norm is 16, its bound 0.5 · 2
-    found, fraction = run(g, p, rule_of("kernel", (4, 3), unit, 0.5))
-    np.testing.assert_array_equal(found[:, 1], np.full(4, 0.5))
-    assert not found[:, [0, 2]].any()
+    clipped, fraction = run(g, p, rule_of("kernel", (4, 3), unit, 0.5))
+    np.testing.assert_array_equal(clipped[:, 1], np.full(4, 0.5))
+    assert not clipped[:, [0, 2]].any()
     assert fraction == pytest.approx(1 / 3)
 
 
@@ -233,20 +233,20 @@ def test_norms_are_in_float32_whatever_the_gradients_dtype(of_parameter):
         return dtype, "float32" if of_parameter == "float32" else dtype
 
     # 300² is beyond float16. In float32: norms 500 and 5, scale 0.5 · 5 / 500.
-    found, _ = run([300, 400], [3, 4], rule_of("bias", (2,), clipping=0.5), half("float16"))
-    np.testing.assert_array_equal(found, [1.5, 2.0])
+    clipped, _ = run([300, 400], [3, 4], rule_of("bias", (2,), clipping=0.5), half("float16"))
+    np.testing.assert_array_equal(clipped, [1.5, 2.0])
     # bfloat16 has 8 bits, so that a sum of ones in it would stay at 256.
     ones = np.ones(4096)
-    found, _ = run(ones, ones / 64, rule_of("bias", (4096,), clipping=0.5), half("bfloat16"))
-    np.testing.assert_array_equal(found, ones / 128)
+    clipped, _ = run(ones, ones / 64, rule_of("bias", (4096,), clipping=0.5), half("bfloat16"))
+    np.testing.assert_array_equal(clipped, ones / 128)
 
 
 def test_norms_are_in_float64_where_the_parameter_is(backend):
     if backend == "jax":
         pytest.skip("JAX has no float64 unless it is switched on for the whole process")
     # Norms 5e20, whose square is beyond float32, and 5.
-    found, _ = run([3e20, 4e20], [3, 4], rule_of("bias", (2,), clipping=0.5), ["float64"] * 2)
-    np.testing.assert_allclose(found, [1.5, 2.0], rtol=U)
+    clipped, _ = run([3e20, 4e20], [3, 4], rule_of("bias", (2,), clipping=0.5), ["float64"] * 2)
+    np.testing.assert_allclose(clipped, [1.5, 2.0], rtol=U)
 
 
 NAN, INF = np.nan, np.inf
@@ -274,9 +274,9 @@ PEERS = {
 
 def test_what_is_not_finite_stays_in_its_unit(backend):
     g, p, expected = (np.float32(columns).T for columns in zip(*ODD.values(), strict=True))
-    found, fraction = run(g, p, rule_of("kernel", g.shape, clipping=0.5))
+    clipped, fraction = run(g, p, rule_of("kernel", g.shape, clipping=0.5))
     for i, what in enumerate(ODD):
-        np.testing.assert_array_equal(found[:, i], expected[:, i], what)
+        np.testing.assert_array_equal(clipped[:, i], expected[:, i], what)
     assert fraction == pytest.approx(3 / len(ODD))
     if backend != "tensorflow":
         theirs = peer(backend)[1](g, p, "kernel", 0.5)
@@ -287,8 +287,8 @@ def test_what_is_not_finite_stays_in_its_unit(backend):
 def test_what_is_left_out_comes_back_as_it_is():
     rule = replace(rule_of("head", (2,)), clipping=None)
     g = ops.convert_to_tensor(np.float32([NAN, 1e9]))
-    found, fraction = clip(g, ops.zeros(2), rule)
-    assert found is g and float(fraction) == 0
+    clipped, fraction = clip(g, ops.zeros(2), rule)
+    assert clipped is g and float(fraction) == 0
 
 
 def test_a_list_of_gradients_may_have_gaps():
@@ -326,13 +326,13 @@ def test_clipping_twice_is_clipping_once(tensor, unit, seed, sizes):
 def test_never_longer_than_the_bound_and_never_turned(tensor, unit, seed, sizes):
     role, shape = tensor
     g, p = draw(shape, seed, sizes)
-    found, _ = run(g, p, rule_of(role, shape, unit))
+    clipped, _ = run(g, p, rule_of(role, shape, unit))
     limit = LAMBDA * np.maximum(norms(p, role, unit), EPS)
     slack = 1 + bound(np.ones(shape), role, unit)
-    assert (norms(found, role, unit) <= limit * slack).all()
+    assert (norms(clipped, role, unit) <= limit * slack).all()
     # One factor to a unit, but for the rounding of its product with each element.
-    factor = norms(found, role, unit) / norms(g, role, unit)
-    assert (np.abs(found - g * factor) <= 2 * U * np.abs(found)).all()
+    factor = norms(clipped, role, unit) / norms(g, role, unit)
+    assert (np.abs(clipped - g * factor) <= 2 * U * np.abs(clipped)).all()
     assert (factor <= 1 + U).all()
 
 
@@ -343,10 +343,10 @@ def test_gradient_and_parameter_scale_together(tensor, unit, seed, sizes):
     role, shape = tensor
     rule = rule_of(role, shape, unit)
     g, p = (np.where(np.abs(x) < 1, np.float32(1), x) for x in draw(shape, seed, sizes))
-    found, fraction = run(g, p, rule)
+    clipped, fraction = run(g, p, rule)
     for factor in (2.0**-4, 2.0**9):
         scaled, same = run(g * factor, p * factor, rule)
-        np.testing.assert_array_equal(scaled, found * factor)
+        np.testing.assert_array_equal(scaled, clipped * factor)
         assert same == fraction
 
 
@@ -356,9 +356,9 @@ def test_units_do_not_see_each_other(tensor, unit, seed, sizes):
     role, shape = tensor
     rule = rule_of(role, shape, unit)
     g, p = draw(shape, seed, sizes)
-    found, _ = run(g, p, rule)
+    clipped, _ = run(g, p, rule)
     if rule.units > 1:  # the last place of the last axis is in no unit with the others
         g[..., -1], p[..., -1] = 1e3, 1e-6
         changed, _ = run(g, p, rule)
-        np.testing.assert_array_equal(changed[..., :-1], found[..., :-1])
+        np.testing.assert_array_equal(changed[..., :-1], clipped[..., :-1])
         assert (changed[..., -1] != g[..., -1]).all()

@@ -25,23 +25,23 @@ def numpy(tensor):
 def test_taps_are_the_plans_and_close_to_the_oracles(backend):
     g = golden("nfnet_tiny_odd")
     exact = nfspec.reference.forward(g.plan, g.params, g["x"])
-    found = outputs(nfspec.compile(g.spec, backend, g.params, taps=True), g["x"])
-    assert set(found) == set(exact) == set(g.plan.taps)
-    assert {tap for tap in exact if relative(found[tap], exact[tap]) > 3e-6} == set()
+    taps = outputs(nfspec.compile(g.spec, backend, g.params, taps=True), g["x"])
+    assert set(taps) == set(exact) == set(g.plan.taps)
+    assert {tap for tap in exact if relative(taps[tap], exact[tap]) > 3e-6} == set()
 
 
 def test_parameters_go_in_and_come_out_unchanged(backend):
     g = golden("nf_regnet_tiny")
-    found = nfspec.params_of(nfspec.compile(g.spec, backend, g.params))
-    assert set(found) == set(g.params)
-    assert all(np.array_equal(found[name], value) for name, value in g.params.items())
+    params = nfspec.params_of(nfspec.compile(g.spec, backend, g.params))
+    assert set(params) == set(g.params)
+    assert all(np.array_equal(params[name], value) for name, value in g.params.items())
 
 
 def test_without_parameters_a_model_starts_as_init_draws(backend):
     g = golden("nfnet_tiny")
-    found = nfspec.params_of(nfspec.compile(g.spec, backend))
+    params = nfspec.params_of(nfspec.compile(g.spec, backend))
     exact = nfspec.init(g.plan)
-    assert all(found[name].tobytes() == value.tobytes() for name, value in exact.items())
+    assert all(params[name].tobytes() == value.tobytes() for name, value in exact.items())
 
 
 def test_parameters_that_do_not_fit_are_refused(backend):
@@ -119,8 +119,8 @@ def test_a_saved_model_comes_back_the_same(backend, tmp_path):
     before, after = outputs(model, g["x"]), outputs(again, g["x"])
     assert set(after) == set(before)
     assert all(np.array_equal(after[tap], before[tap]) for tap in before)
-    found = nfspec.params_of(again)
-    assert all(np.array_equal(found[name], value) for name, value in g.params.items())
+    params = nfspec.params_of(again)
+    assert all(np.array_equal(params[name], value) for name, value in g.params.items())
 
 
 def test_a_model_with_every_kind_of_layer_can_be_saved(backend, tmp_path):
@@ -146,11 +146,11 @@ def test_stochastic_depth_drops_whole_images(rescale, kept):
     layer = StochasticDepth(0.25, rescale=rescale, seed=1)
     x = np.ones((4000, 2, 2, 3), np.float32)
     assert np.array_equal(numpy(layer(x, training=False)), x)
-    found = numpy(layer(x, training=True)).reshape(4000, -1)
-    assert (found == found[:, :1]).all()
-    assert set(np.unique(found)) == {np.float32(0.0), np.float32(kept)}
+    images = numpy(layer(x, training=True)).reshape(4000, -1)
+    assert (images == images[:, :1]).all()
+    assert set(np.unique(images)) == {np.float32(0.0), np.float32(kept)}
     # A binomial's standard deviation: sqrt(0.25 * 0.75 / 4000) = 0.0068; six of them.
-    assert abs((found[:, 0] == 0).mean() - 0.25) < 0.041
+    assert abs((images[:, 0] == 0).mean() - 0.25) < 0.041
 
 
 def test_training_mode_is_random_and_evaluation_is_not(backend):

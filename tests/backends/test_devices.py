@@ -95,10 +95,10 @@ def test_losses_on_two_devices_are_those_on_one(trained):
     assert len(expected) == STEPS
     assert expected[-1]["rate"] > 0
     for name in kinds(trained):
-        found = steps_of(trained[name])
+        steps = steps_of(trained[name])
         losses = [entry["loss"] for entry in expected]
-        assert [entry["loss"] for entry in found] == pytest.approx(losses, rel=1e-5), name
-        for ours, theirs in zip(found, expected, strict=True):
+        assert [entry["loss"] for entry in steps] == pytest.approx(losses, rel=1e-5), name
+        for ours, theirs in zip(steps, expected, strict=True):
             assert (ours["step"], ours["epoch"]) == (theirs["step"], theirs["epoch"])
             assert ours["rate"] == theirs["rate"]
             assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=1e-6)
@@ -110,10 +110,10 @@ def test_checkpoints_and_evaluations_are_written_once_and_whole(trained):
     for name in kinds(trained):
         for step in (3, 4):
             file = f"checkpoints/step-{step:08d}.safetensors"
-            found, facts = read_all(trained[name] / file)
+            arrays, facts = read_all(trained[name] / file)
             expected, others = read_all(trained["one"] / file)
             assert facts["digest"] == others["digest"]
-            assert {n: a.shape for n, a in found.items()} == {
+            assert {n: a.shape for n, a in arrays.items()} == {
                 n: a.shape for n, a in expected.items()
             }
         evaluations = [entry["step"] for entry in log_of(trained[name]) if "top1" in entry]
@@ -130,7 +130,7 @@ def test_two_devices_go_on_where_one_stopped(trained, place):
 
 
 def test_too_few_devices_are_counted(backend_name, monkeypatch):
-    """Where a framework is set up already, with one device."""
+    """A framework that is set up already has one device."""
     if backend_name == "torch":
         monkeypatch.delenv("RANK", raising=False)
         with pytest.raises(nfspec.BackendError, match="torch needs one process for each device"):

@@ -27,10 +27,10 @@ def test_the_first_step_is_the_originals(backend):
     steps = {"jax": jax_step, "torch": torch_step, "tensorflow": tensorflow_step}
     model = golden_model("nfnet_tiny")
     _, _, gradients = gradient_function(model)(GOLDEN["x"], smoothed("nfnet_tiny"))
-    found = steps[backend](model, gradients)
+    params = steps[backend](model, gradients)
     exact = GOLDEN.named("agc/step1")
-    assert set(found) == set(exact)
-    distance = {name: relative(found[name], exact[name]) for name in exact}
+    assert set(params) == set(exact)
+    distance = {name: relative(params[name], exact[name]) for name in exact}
     assert not {name: d for name, d in distance.items() if not d <= 1e-6}
 
 
@@ -99,10 +99,10 @@ def tensorflow_step(model, gradients):
     return {variable.canonical: variable.numpy() for variable in held}
 
 
-def assert_fractions(found):
+def assert_fractions(fractions):
     rules = clip_rules(PLAN)
-    assert set(found) == set(rules) - {"head.fc.kernel"}
-    clipped = sum(float(fraction) * rules[name].units for name, fraction in found.items())
+    assert set(fractions) == set(rules) - {"head.fc.kernel"}
+    clipped = sum(float(fraction) * rules[name].units for name, fraction in fractions.items())
     # The figure counts the head's kernel, all of whose 10 units are beyond the bound.
     units = sum(rule.units for rule in rules.values())
     assert clipped + 10 == pytest.approx(GOLDEN.meta["clip_fraction_step1"] * units, abs=1e-3)

@@ -22,5 +22,5 @@ def test_logits_and_gradients_are_the_originals(network):
     exact = g.named("grad")
     assert set(of_parameters) == set(exact)
     bounds = {name: 1e-4 if name.endswith("skip_gain") else 1e-5 for name in exact}
-    found = {name: relative(of_parameters[name], exact[name]) for name in exact}
-    assert not {name: found[name] for name in exact if not found[name] <= bounds[name]}
+    distances = {name: relative(of_parameters[name], exact[name]) for name in exact}
+    assert not {name: distances[name] for name in exact if not distances[name] <= bounds[name]}

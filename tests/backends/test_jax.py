@@ -26,9 +26,9 @@ def test_any_tree_of_parameters_can_be_named():
     for tree in (list, tuple, lambda leaves: {"a": list(leaves)[:2], "b": list(leaves)[2:]}):
         held = tree(params.values())
         update = jax.jit(clipping.update)  # as `door` has it, whose bits are compared
-        found, state = update(tree(gradients.values()), clipping.init(held), held)
-        assert jax.tree.structure(found) == jax.tree.structure(held)
-        for name, leaf in zip(SOME, jax.tree.leaves(found), strict=True):
+        clipped_tree, state = update(tree(gradients.values()), clipping.init(held), held)
+        assert jax.tree.structure(clipped_tree) == jax.tree.structure(held)
+        for name, leaf in zip(SOME, jax.tree.leaves(clipped_tree), strict=True):
             np.testing.assert_array_equal(leaf, whole[name])
         assert {n: float(f) for n, f in state.clip_fraction.items()} == dict.fromkeys(SOME[:5], 1.0)
 
@@ -37,9 +37,9 @@ def test_a_dict_within_a_tree_needs_no_names():
     gradients, params = some()
     whole, clipping = door(gradients, params), agc(PLAN)
     held = {"params": params}
-    found, _ = jax.jit(clipping.update)({"params": gradients}, clipping.init(held), held)
+    clipped_tree, _ = jax.jit(clipping.update)({"params": gradients}, clipping.init(held), held)
     for name, clipped in whole.items():
-        np.testing.assert_array_equal(found["params"][name], clipped)
+        np.testing.assert_array_equal(clipped_tree["params"][name], clipped)
 
 
 def test_gradients_are_clipped_once_accumulated():
@@ -48,9 +48,9 @@ def test_gradients_are_clipped_once_accumulated():
     state = clipping.init(params)
     parts = {name: 3 * g for name, g in gradients.items()}, {n: -g for n, g in gradients.items()}
     for part in parts:
-        found, state = clipping.update(part, state, params)
+        updates, state = clipping.update(part, state, params)
     for name, clipped in door(gradients, params).items():  # (3 g - g) / 2 is g
-        np.testing.assert_allclose(found[name], clipped, rtol=1e-5)
+        np.testing.assert_allclose(updates[name], clipped, rtol=1e-5)
 
 
 def test_mistakes_in_optax():

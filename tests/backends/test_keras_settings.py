@@ -1,4 +1,4 @@
-"""What the user told Keras changes nothing that a spec, a recipe or an argument says."""
+"""Settings of Keras change nothing that a spec, a recipe or an argument states."""
 
 import warnings
 from functools import cache
@@ -77,8 +77,8 @@ def test_mixed_precision_is_the_same_bits_whatever_keras_is_told(backend, settin
 def test_training_is_the_same_bits_whatever_keras_is_told(backend, settings):
     wanted = by_default(trained, backend)
     settings("float16", 0.1, "channels_first")
-    found = bits(trained(backend, dtype="float32"))
-    assert [name for name in wanted if found[name] != wanted[name]] == []
+    arrays = bits(trained(backend, dtype="float32"))
+    assert [name for name in wanted if arrays[name] != wanted[name]] == []
 
 
 def test_a_floatx_that_is_not_followed_is_said(backend, settings):

@@ -44,7 +44,7 @@ def with_gradients(function, arrays):
         import jax
 
         y, back = jax.vjp(function, *map(ops.convert_to_tensor, arrays))
-        found = back(ops.convert_to_tensor(drawn(*y.shape, seed=9)))
+        gradients = back(ops.convert_to_tensor(drawn(*y.shape, seed=9)))
     elif BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -52,18 +52,18 @@ def with_gradients(function, arrays):
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             y = function(*tensors)
-        found = tape.gradient(y, tensors, tf.constant(drawn(*y.shape, seed=9)))
+        gradients = tape.gradient(y, tensors, tf.constant(drawn(*y.shape, seed=9)))
     else:
         import torch
 
         tensors = [torch.tensor(a).requires_grad_() for a in arrays]
         y = function(*tensors)
-        found = torch.autograd.grad(y, tensors, torch.tensor(drawn(*y.shape, seed=9)))
-    return [ops.convert_to_numpy(value) for value in (y, *found)]
+        gradients = torch.autograd.grad(y, tensors, torch.tensor(drawn(*y.shape, seed=9)))
+    return [ops.convert_to_numpy(value) for value in (y, *gradients)]
 
 
-def assert_within(found, wanted, terms):
-    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+def assert_within(results, wanted, terms):
+    for i, (a, b) in enumerate(zip(results, wanted, strict=True)):
         assert a.shape == b.shape
         distance = np.linalg.norm(a.astype(float) - b)
         # dy is random, so that its sums are as large as the root of their terms.
@@ -78,16 +78,16 @@ def assert_equal(name, call, *arrays, terms, exact=None):
     a framework takes the twin itself there is nothing to compare it with but that.
     """
     fast, plain = getattr(FAST, name), getattr(PLAIN, name)
-    found = [
+    results = [
         with_gradients(lambda *a, k=kernel: call(k, *a), arrays)
         for kernel in ([plain] if fast is plain else [plain, fast])
     ]
-    assert_within(found[-1], found[0], terms)
+    assert_within(results[-1], results[0], terms)
     if exact is None:
         return
-    dy = drawn(*found[0][0].shape, seed=9).astype(np.float64)
+    dy = drawn(*results[0][0].shape, seed=9).astype(np.float64)
     wanted = [np.asarray(value) for value in exact(dy, *(a.astype(np.float64) for a in arrays))]
-    for values in found:
+    for values in results:
         assert_within(values, wanted, terms)
 
 
@@ -174,12 +174,12 @@ def test_standardise_a_channel_below_eps(rule, size):
     wanted = (operations.standardise(op, k, g), *derivatives.standardise(op, dy, k, g))
     how = {"eps": op.eps, "eps_rule": rule, "ddof": 0, "gamma": op.gamma}
     for module in (FAST, PLAIN):
-        found = with_gradients(
+        results = with_gradients(
             lambda k, g, m=module: m.standardise(k, g, **how),
             (kernel, gain),
         )
         for channel in range(6):
-            for a, b in zip(found, wanted, strict=True):
+            for a, b in zip(results, wanted, strict=True):
                 near = np.linalg.norm(b[..., channel]) + 1e-2
                 # The mean of dy cancels, and 1 - std / (std + eps) does where eps is added to it.
                 error = np.linalg.norm(a[..., channel] - b[..., channel])
@@ -188,7 +188,7 @@ def test_standardise_a_channel_below_eps(rule, size):
 
 @pytest.mark.parametrize("rule", ["max", "add", "add_to_std"])
 def test_standardise_a_constant_channel(rule):
-    """What is left is 0, exactly, for a number whose sums are exact, and its gradient is dy's."""
+    """The result is exactly 0 for a number whose sums are exact; its gradient follows from dy."""
     kernel, gain = drawn(3, 3, 4, 6, seed=3), drawn(6, seed=1)
     kernel[..., 1] = 0.5
     op = ws_conv(kernel.shape, rule, 0)
@@ -213,7 +213,7 @@ def test_standardise_a_nearly_constant_channel(rule):
     gain = drawn(6, seed=1)
     exact = operations.standardise(op, kernel.astype(float), gain.astype(float))
     for module in (FAST, PLAIN):
-        found = without_gradients(
+        result = without_gradients(
             lambda m=module: m.standardise(
                 ops.convert_to_tensor(kernel),
                 ops.convert_to_tensor(gain),
@@ -224,7 +224,7 @@ def test_standardise_a_nearly_constant_channel(rule):
             )
         )
         # The first mean is off by a rounding of 1, a thousandth of which the second one has.
-        assert np.linalg.norm(found - exact) <= 16 * 6 * U * np.linalg.norm(exact)
+        assert np.linalg.norm(result - exact) <= 16 * 6 * U * np.linalg.norm(exact)
 
 
 def convolved(strides, groups, padding, fmt):
@@ -281,7 +281,7 @@ def test_convolve_activated(kind):
         kind, operations.conv(x.astype(float), kernel.astype(float), 2, 2, "same") + bias, 0.02
     )
     for module in (FAST, PLAIN):
-        found = without_gradients(
+        result = without_gradients(
             lambda m=module: m.convolve_activated(
                 ops.convert_to_tensor(x),
                 ops.convert_to_tensor(kernel),
@@ -294,7 +294,7 @@ def test_convolve_activated(kind):
             )
         )
         # An activation's argument is off by a rounding of what its conv sums, which is 6 in size.
-        assert np.linalg.norm(found - exact) <= 16 * 6 * U * math.hypot(
+        assert np.linalg.norm(result - exact) <= 16 * 6 * U * math.hypot(
             np.linalg.norm(exact), math.sqrt(exact.size)
         )
 
@@ -357,8 +357,8 @@ def test_dense():
         exact=lambda dy, x, k, b: (x @ k + b, dy @ k.T, x.T @ dy, dy.sum(axis=0)),
     )
     exact = arrays[0].astype(float) @ arrays[1] + arrays[2]
-    found = without_gradients(lambda: FAST.dense(*map(ops.convert_to_tensor, arrays)))
-    assert np.linalg.norm(found - exact) <= 64 * U * np.linalg.norm(exact)
+    result = without_gradients(lambda: FAST.dense(*map(ops.convert_to_tensor, arrays)))
+    assert np.linalg.norm(result - exact) <= 64 * U * np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("fmt", ["channels_last", "channels_first"])

@@ -64,13 +64,13 @@ def test_ws_conv(changes, data_format):
     shapes = {p.name.removeprefix("c."): p.shape for p in op.parameters}
     params = {n: (rng.standard_normal(s) + 0.5).astype(np.float32) for n, s in shapes.items()}
     x = rng.standard_normal((2, 9, 12, 8)).astype(np.float32)
-    found = run(op, x, params, data_format)
+    output = run(op, x, params, data_format)
     kernel, gain, bias = (params[n].astype(np.float64) for n in ("kernel", "gain", "bias"))
     x64 = x.astype(np.float64)
     standard = ops.standardise(op, kernel, gain)
     exact = ops.conv(x64, standard, op.stride, op.groups, op.padding) + bias
-    assert found.shape == exact.shape
-    assert (np.abs(found - exact) <= conv_bound(op, x64, kernel, gain, bias)).all()
+    assert output.shape == exact.shape
+    assert (np.abs(output - exact) <= conv_bound(op, x64, kernel, gain, bias)).all()
 
 
 @pytest.mark.parametrize("beta_at", ["after", "before"])
@@ -86,13 +86,13 @@ def test_activation(kind, beta_at):
 
 def test_the_two_gelus_are_told_apart():
     x = np.full((1, 1, 1, 1), -2.7, np.float32)
-    found = [
+    values = [
         float(run(Activation("a", ("x",), kind, 0.01, 1.0, 1.0, "after"), x, {}).item())
         for kind in ("gelu_tanh", "gelu_erf")
     ]
     exact = [float(apply(kind, x.astype(np.float64)).item()) for kind in ("gelu_tanh", "gelu_erf")]
     assert abs(exact[0] - exact[1]) > 4e-4
-    assert found == pytest.approx(exact, abs=16 * U)
+    assert values == pytest.approx(exact, abs=16 * U)
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -133,7 +133,7 @@ def test_pool(kind, window, padding, size, data_format):
     op = Pool("p", ("x",), kind, window, 2, padding)
     x = np.random.default_rng(4).standard_normal((2, *size, 3)).astype(np.float32) - 3.0
     exact = ops.pool(op, x.astype(np.float64))
-    found = run(op, x, {}, data_format)
-    assert found.shape == exact.shape
+    output = run(op, x, {}, data_format)
+    assert output.shape == exact.shape
     bound = 4 * U * np.abs(exact) if kind == "avg" else 0.0
-    assert (np.abs(found - exact) <= bound).all()
+    assert (np.abs(output - exact) <= bound).all()

@@ -34,7 +34,7 @@ def test_a_loop_with_a_gradient_tape(graph):
 
 @pytest.mark.skipif(BACKEND != "jax", reason="of JAX")
 def test_a_loop_with_stateless_calls():
-    """What drops is a function of the seeds among the non-trainable variables."""
+    """The seeds among the non-trainable variables decide what is dropped."""
     import jax
 
     model = nfspec.compile(small_spec(DROPS), "jax", small_params())

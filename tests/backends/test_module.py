@@ -29,7 +29,7 @@ def images(torch):
 
 
 def drops(model, x):
-    """Whether two calls differ, as they do with dropout."""
+    """True if two calls differ, as they do with dropout."""
     return bool((model(x) != model(x)).any())
 
 
@@ -89,13 +89,13 @@ def test_a_loop_of_ones_own_is_seeded_by_pytorch(torch):
 def test_gradients_of_checkpointed_activations_are_those_of_the_draws(torch):
     from torch.utils.checkpoint import checkpoint
 
-    model, x, found = compiled(DROPS).train(), images(torch), []
+    model, x, gradients = compiled(DROPS).train(), images(torch), []
     for call in (model, lambda x: checkpoint(model, x, use_reentrant=False)):
         torch.manual_seed(0)
         model.zero_grad()
         call(x).square().sum().backward()
-        found.append([p.grad.clone() for p in model.parameters()])
-    for a, b in zip(*found, strict=True):
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
         assert torch.equal(a, b)
 
 
@@ -141,14 +141,14 @@ def test_gradients_of_each_image_by_vmap(torch):
     def loss(params, image):
         return torch.func.functional_call(model, params, (image[None],)).square().sum()
 
-    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(params, x)
+    gradients = torch.func.vmap(torch.func.grad(loss), (None, 0))(params, x)
     for i, image in enumerate(x):
         model.zero_grad()
         model(image[None]).square().sum().backward()
         for name, p in model.named_parameters():
             # Sums over some hundred pixels, in another order.
             near = 1e-4 * p.grad.norm() + 1e-6
-            assert (found[name][i] - p.grad).norm() <= near, name
+            assert (gradients[name][i] - p.grad).norm() <= near, name
 
 
 @pytest.mark.parametrize("change", ["half", "bfloat16", "double"])
@@ -167,21 +167,21 @@ def test_another_dtype_is_refused_in_a_sentence(torch, change):
 )
 def test_copies_keep_their_plan(torch, copied):
     model = compiled(DROPS)
-    found = copied(model)
-    assert found.plan == model.plan
-    found.set_weights(model.get_weights())
+    duplicate = copied(model)
+    assert duplicate.plan == model.plan
+    duplicate.set_weights(model.get_weights())
     x = images(torch)
-    assert torch.equal(found(x), model(x))
-    assert torch.allclose(nfspec.fold(found)(x), model(x), atol=1e-5)
+    assert torch.equal(duplicate(x), model(x))
+    assert torch.allclose(nfspec.fold(duplicate)(x), model(x), atol=1e-5)
 
 
 def test_deep_copies_keep_the_mode_and_what_is_frozen(torch):
     model = compiled(DROPS).train()
     model.get_parameter("stem.conv0.kernel").requires_grad_(False)
-    found = copy.deepcopy(model)
-    assert found.training
-    assert not found.get_parameter("stem.conv0.kernel").requires_grad
-    assert found.get_parameter("head.fc.kernel").requires_grad
+    duplicate = copy.deepcopy(model)
+    assert duplicate.training
+    assert not duplicate.get_parameter("stem.conv0.kernel").requires_grad
+    assert duplicate.get_parameter("head.fc.kernel").requires_grad
 
 
 def test_state_dicts_are_contiguous_and_safetensors_takes_them(torch, tmp_path):
@@ -201,8 +201,8 @@ def test_state_dicts_are_contiguous_and_safetensors_takes_them(torch, tmp_path):
     for name, value in load_file(tmp_path / "model.safetensors").items():
         assert torch.equal(value, model.state_dict()[name])
     # nfspec reads the file as its own.
-    found = nfspec.weights.load(tmp_path / "model.safetensors", model.plan)
-    assert list(found) == list(model.plan.parameters)
+    params = nfspec.weights.load(tmp_path / "model.safetensors", model.plan)
+    assert list(params) == list(model.plan.parameters)
 
 
 @pytest.fixture

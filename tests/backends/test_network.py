@@ -37,21 +37,21 @@ def numpy(outputs):
     return {tap: ops.convert_to_numpy(y) for tap, y in outputs.items()}
 
 
-def assert_near(found, wanted):
+def assert_near(taps, wanted):
     """Within 32 roundings, in the L2 norm."""
-    assert list(found) == list(wanted)
+    assert list(taps) == list(wanted)
     for tap, y in wanted.items():
-        assert np.linalg.norm(found[tap] - y) <= 32 * 2.0**-24 * np.linalg.norm(y), tap
+        assert np.linalg.norm(taps[tap] - y) <= 32 * 2.0**-24 * np.linalg.norm(y), tap
 
 
 @pytest.mark.parametrize("how", ["fast", "plain", "folded"])
 def test_taps_are_the_oracles(how):
     model = compiled(taps=True, plain=how == "plain", folded=how == "folded")
     exact = nfspec.reference.forward(small_plan(), small_params(), batches(1)[0])
-    found = numpy(model(images()))
-    assert set(found) == set(exact)
+    taps = numpy(model(images()))
+    assert set(taps) == set(exact)
     for tap, y in exact.items():  # as near as test_compiler.py wants taps of such networks
-        assert np.linalg.norm(found[tap] - y) <= 3e-6 * np.linalg.norm(y), tap
+        assert np.linalg.norm(taps[tap] - y) <= 3e-6 * np.linalg.norm(y), tap
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -91,16 +91,16 @@ def test_a_folded_model_is_that_of_compile():
 def test_folding_a_model_keeps_taps_layout_and_dtype(taps, data_format, dtype):
     how = {"taps": taps, "data_format": data_format, "dtype": dtype}
     model = compiled(**how)
-    found, wanted = nfspec.fold(model), compiled(folded=True, **how)
-    assert isinstance(found.output, dict) == isinstance(model.output, dict) == taps
-    assert found.input_shape == model.input_shape
+    folded, wanted = nfspec.fold(model), compiled(folded=True, **how)
+    assert isinstance(folded.output, dict) == isinstance(model.output, dict) == taps
+    assert folded.input_shape == model.input_shape
     if taps:
-        assert list(found.output) == list(model.output)
-    layers = zip(found.layers, wanted.layers, strict=True)
+        assert list(folded.output) == list(model.output)
+    layers = zip(folded.layers, wanted.layers, strict=True)
     for a, b in layers:
         assert a.get_config() == b.get_config()
     before = {layer.name: layer for layer in model.layers}
-    for layer in found.layers:
+    for layer in folded.layers:
         assert layer.dtype_policy.name == before[layer.name].dtype_policy.name
         assert getattr(layer, "data_format", "") == getattr(before[layer.name], "data_format", "")
 
@@ -111,23 +111,23 @@ def test_a_model_is_folded_as_it_is_now():
     kernel.assign(2.0 * ops.convert_to_numpy(kernel))
     params = {**small_params(), "head.fc.kernel": 2.0 * small_params()["head.fc.kernel"]}
     wanted = fold(small_plan(), params).params
-    found = nfspec.params_of(nfspec.fold(model))
-    assert set(found) == set(wanted)
+    folded = nfspec.params_of(nfspec.fold(model))
+    assert set(folded) == set(wanted)
     for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, name)
+        np.testing.assert_array_equal(folded[name], value, name)
     assert_near(nfspec.unfold(nfspec.fold(model))[1], params)
 
 
 def test_no_gradient_is_lost_between_plain_kernels_and_fast():
     x, _, targets = batches(1)
-    found, wanted = (loss_gradients(compiled(plain=plain), x, targets) for plain in (False, True))
+    fast, wanted = (loss_gradients(compiled(plain=plain), x, targets) for plain in (False, True))
     # Of a gradient, sums over 8 images of 64 pixels: 16 times the root of that many roundings.
     near = 16 * 512**0.5 * 2.0**-24
-    assert np.linalg.norm(found[0] - wanted[0]) <= near * np.linalg.norm(wanted[0])
-    assert set(found[1]) == set(wanted[1])
+    assert np.linalg.norm(fast[0] - wanted[0]) <= near * np.linalg.norm(wanted[0])
+    assert set(fast[1]) == set(wanted[1])
     for name, gradient in wanted[1].items():
         assert np.linalg.norm(gradient) > 0.0
-        assert np.linalg.norm(found[1][name] - gradient) <= near * np.linalg.norm(gradient), name
+        assert np.linalg.norm(fast[1][name] - gradient) <= near * np.linalg.norm(gradient), name
 
 
 @pytest.mark.parametrize("folded", [False, True])
@@ -138,10 +138,10 @@ def test_a_saved_model_is_loaded(folded, tmp_path):
     for name, value in nfspec.params_of(model).items():
         np.testing.assert_array_equal(nfspec.params_of(loaded)[name], value, name)
     x = images()
-    found, wanted = numpy(loaded(x)), numpy(model(x))
-    assert set(found) == set(wanted)
+    taps, wanted = numpy(loaded(x)), numpy(model(x))
+    assert set(taps) == set(wanted)
     for tap, y in wanted.items():
-        np.testing.assert_array_equal(found[tap], y, tap)
+        np.testing.assert_array_equal(taps[tap], y, tap)
     assert loaded.plan == model.plan
     if not folded:
         assert_near(numpy(nfspec.fold(loaded)(x)), wanted)
@@ -222,9 +222,9 @@ def test_the_short_way_is_keras_way(training):
         with torch.no_grad():
             outputs.append([numpy(model(images(), training=training)) for _ in range(2)])
         assert bool(seen) == hooked
-    for found, wanted in zip(*outputs, strict=True):
+    for taps, wanted in zip(*outputs, strict=True):
         for tap in wanted:
-            np.testing.assert_array_equal(found[tap], wanted[tap])
+            np.testing.assert_array_equal(taps[tap], wanted[tap])
     assert training != np.array_equal(outputs[0][0]["logits"], outputs[0][1]["logits"])
 
 
@@ -236,7 +236,7 @@ def hooked(model):
 
 
 def counted(model, monkeypatch):
-    """How often each layer is called Keras's way, by its name."""
+    """Names of the layers in the order in which they are called Keras's way."""
     calls: list[str] = []
     original = keras.layers.Layer.__call__
 
@@ -258,8 +258,8 @@ def test_layers_are_called_keras_way_where_they_have_hooks(kind, monkeypatch, tm
         model.save(tmp_path / "model.keras")
         model = keras.saving.load_model(tmp_path / "model.keras")
     names = [layer.name for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    found = counted(hooked(model) if kind == "hook" else model, monkeypatch)
-    assert sorted(found) == (sorted(names) if kind == "hook" else [])
+    called = counted(hooked(model) if kind == "hook" else model, monkeypatch)
+    assert sorted(called) == (sorted(names) if kind == "hook" else [])
 
 
 @on_torch
@@ -276,11 +276,11 @@ def test_the_short_way_gives_the_same_bits(how):
     if how == "channels_first":
         x = x.permute(0, 3, 1, 2)
     short, keras_way = compiled(taps=True, **options), hooked(compiled(taps=True, **options))
-    found, wanted = short(x), keras_way(x)
-    assert set(found) == set(wanted) == set(small_plan().taps)
+    taps, wanted = short(x), keras_way(x)
+    assert set(taps) == set(wanted) == set(small_plan().taps)
     for tap, y in wanted.items():
-        assert found[tap].dtype == y.dtype
-        assert bool((found[tap] == y).all()), tap
+        assert taps[tap].dtype == y.dtype
+        assert bool((taps[tap] == y).all()), tap
 
 
 @on_torch
@@ -291,9 +291,9 @@ def test_images_of_other_dtypes(dtype):
     x = (20.0 * images() + 100.0).clamp(0.0, 255.0).to(getattr(torch, dtype))
     short, keras_way = compiled(), hooked(compiled())
     for given in (x, x.numpy()):
-        found, wanted = short(given), keras_way(given)
-        assert found.dtype == wanted.dtype == torch.float32
-        assert torch.equal(found, wanted)
+        logits, wanted = short(given), keras_way(given)
+        assert logits.dtype == wanted.dtype == torch.float32
+        assert torch.equal(logits, wanted)
 
 
 @on_torch
@@ -313,7 +313,7 @@ def test_gradients_are_those_of_keras_way():
     """Every parameter and the images are compared, with stochastic depth and dropout active."""
     import torch
 
-    found = []
+    results = []
     for model in (compiled(small_spec(DROPS)), hooked(compiled(small_spec(DROPS)))):
         for layer in model.layers:
             if hasattr(layer, "seed_generator"):
@@ -321,8 +321,8 @@ def test_gradients_are_those_of_keras_way():
         x = images().clone().requires_grad_()
         weights = [v.value for v in model.trainable_variables]
         y = model(x, training=True)
-        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *weights])])
-    for a, b in zip(*found, strict=True):
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *weights])])
+    for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
 
 

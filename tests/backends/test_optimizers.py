@@ -62,8 +62,8 @@ def train(network, optimizer, steps):
     model = golden_model(network)
     step, gradients = stepper(model.trainable_variables, optimizer), gradient_function(model)
     for _ in range(steps):
-        loss, _, found = gradients(golden(network)["x"], smoothed(network))
-        step(found)
+        loss, _, grads = gradients(golden(network)["x"], smoothed(network))
+        step(grads)
         yield float(loss), nfspec.params_of(model)
 
 
@@ -108,13 +108,13 @@ def test_clip_fractions_are_those_of_the_reference():
     _, report = nfspec.reference.train_step(
         g.training_plan, state, g["x"], smoothed("nfnet_tiny"), 0.05
     )
-    found = optimizer.clip_fractions()
-    assert {name: fraction for name, (fraction, _) in found.items()} == pytest.approx(
-        {name: report.clip_fractions[name] for name in found}, abs=1e-6
+    fractions = optimizer.clip_fractions()
+    assert {name: fraction for name, (fraction, _) in fractions.items()} == pytest.approx(
+        {name: report.clip_fractions[name] for name in fractions}, abs=1e-6
     )
-    assert "head.fc.kernel" not in found
+    assert "head.fc.kernel" not in fractions
     rules = nfspec.plan.clipping.clip_rules(g.training_plan)
-    assert {name: units for name, (_, units) in found.items()} == {
+    assert {name: units for name, (_, units) in fractions.items()} == {
         name: rule.units for name, rule in rules.items() if rule.clipping is not None
     }
 
@@ -145,7 +145,7 @@ def test_any_keras_optimizer_can_be_wrapped(kind, backend):
     """As if it had been given clipped gradients; a few roundings of a step for fused arithmetic."""
     weights, gradients = some_weights(backend)
     make = getattr(keras.optimizers, kind)
-    found = stepped(weights, nfspec.agc(small_plan(), make(0.01)), gradients[:1])
+    params = stepped(weights, nfspec.agc(small_plan(), make(0.01)), gradients[:1])
     rules = [nfspec.plan.clipping.clip_rules(small_plan())[v.canonical] for v in weights]
     start = [small_params()[v.canonical].astype(np.float64) for v in weights]
     clipped = [
@@ -153,7 +153,7 @@ def test_any_keras_optimizer_can_be_wrapped(kind, backend):
         for g, p, rule in zip(gradients[0], start, rules, strict=True)
     ]
     exact = stepped(weights, make(0.01), [clipped])
-    assert all(relative(found[name], exact[name].astype(np.float64)) <= 1e-6 for name in exact)
+    assert all(relative(params[name], exact[name].astype(np.float64)) <= 1e-6 for name in exact)
     plain = stepped(weights, make(0.01), gradients[:1])
     if kind == "SGD":  # to which the length of a gradient matters in the first step
         assert relative(plain["stem.conv0.kernel"], exact["stem.conv0.kernel"]) > 1e-3
@@ -168,8 +168,8 @@ def test_gradients_are_unscaled_before_they_are_clipped(backend):
     scaled = [[scale * g for g in gradients[0]]]
     loss_scale = keras.optimizers.LossScaleOptimizer(nfspec.agc(plan, sgd(plan)), scale)
     for optimizer in (loss_scale, nfspec.agc(plan, sgd(plan, loss_scale_factor=scale))):
-        found = stepped(weights, optimizer, scaled)
-        assert {n: relative(found[n], plain[n].astype(float)) for n in plain} == pytest.approx(
+        params = stepped(weights, optimizer, scaled)
+        assert {n: relative(params[n], plain[n].astype(float)) for n in plain} == pytest.approx(
             dict.fromkeys(plain, 0.0), abs=1e-7
         )
         assert float(keras.ops.convert_to_numpy(optimizer.scale_loss(1.0))) == scale
@@ -180,8 +180,8 @@ def test_weight_decay_spares_gains_and_biases(backend):
     weights, gradients = some_weights(backend)
     none = [[0.0 * g for g in gradients[0]]]
     optimizer = SGD(1.0, momentum=0.0, nesterov=False, coupled_weight_decay=0.25)
-    found = stepped(weights, optimizer, none)
-    for name, value in found.items():
+    params = stepped(weights, optimizer, none)
+    for name, value in params.items():
         kept = 0.75 if name.endswith("kernel") else 1.0
         assert np.array_equal(value, np.float32(kept) * small_params()[name]), name
 
@@ -194,20 +194,20 @@ def test_the_learning_rate_is_outside_the_momentum_buffer(backend):
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.125])
     optimizer = SGD(rate, momentum=0.5, nesterov=True)
     g = gradients[0]
-    found = stepped(weights, optimizer, [g, [0.0 * x for x in g]])
+    params = stepped(weights, optimizer, [g, [0.0 * x for x in g]])
     for variable, gradient in zip(weights, g, strict=True):
         start = small_params()[variable.canonical].astype(np.float64)
         exact = start - (1.5 + 0.125 * 0.25) * gradient
         # Three roundings of a few operands of at most the gradient's and the start's size.
         bound = 2.0**-22 * (np.abs(start) + 2 * np.abs(gradient))
-        assert (np.abs(found[variable.canonical] - exact) <= bound).all()
+        assert (np.abs(params[variable.canonical] - exact) <= bound).all()
 
 
 def test_decay_is_coupled_and_comes_after_clipping(backend):
     """Two steps against the reference's; decay before clipping, or outside the buffer, differs."""
     weights, gradients = some_weights(backend)
     plan = with_recipe(small_plan(), weight_decay=0.5, learning_rate=0.01)
-    found = stepped(weights, nfspec.agc(plan, sgd(plan)), gradients)
+    params = stepped(weights, nfspec.agc(plan, sgd(plan)), gradients)
     rules = nfspec.plan.clipping.clip_rules(plan)
     for i, variable in enumerate(weights):
         value = start = small_params()[variable.canonical].astype(np.float64)
@@ -222,7 +222,7 @@ def test_decay_is_coupled_and_comes_after_clipping(backend):
             )
         # An update is off by some 8 roundings of its parts, a parameter by its own.
         bound = 2.0**-24 * (16 * np.linalg.norm(value - start) + 2 * np.linalg.norm(value))
-        assert np.linalg.norm(found[variable.canonical] - value) <= bound
+        assert np.linalg.norm(params[variable.canonical] - value) <= bound
 
 
 def test_the_learning_rate_can_be_set_from_outside(backend):

@@ -15,12 +15,12 @@ CLIPPED = "stages.0.blocks.0.se.fc0.kernel"
 U = 2.0**-24
 
 
-def assert_clipped(found, gradient, parameter, like):
+def assert_clipped(clipped, gradient, parameter, like):
     """As the reference clips a kernel whose outputs are its last axis, within rounding of norms of
     a few dozen elements; and more than one unit is."""
     rule = rule_like(small_plan(), like, parameter.shape)
     exact, fraction = training.clip(gradient.astype(float), parameter.astype(float), rule)
-    np.testing.assert_allclose(found, exact, rtol=64 * U)
+    np.testing.assert_allclose(clipped, exact, rtol=64 * U)
     assert fraction == (0.0 if like is None or like == LIKE else 1.0)
 
 
@@ -74,12 +74,12 @@ def test_heads_and_decoders_of_pytorchs_layers():
         else:
             like = likes.get(name, CLIPPED)
             order = axes.get(name, (0,))
-        found, gradient, value = (
+        clipped, gradient, value = (
             np.transpose(a, order)
             for a in (parameter.grad.numpy(), before[name], parameter.detach().numpy())
         )
         if not name.startswith("backbone."):
-            assert_clipped(found, gradient, value, like)
+            assert_clipped(clipped, gradient, value, like)
     assert clipping.clip_fraction["decoder.0.weight"] == 1.0
     assert "decoder.2.bias" not in clipping.clip_fraction
     assert clipping.clip_fraction["stem.conv0.kernel"] == 1.0
@@ -128,17 +128,17 @@ def test_a_decoder_beside_the_backbone_in_a_tree():
         },
     }
     clipping = agc(small_plan(), treat_as={"decoder/*": CLIPPED, "decoder/free": None})
-    found, state = jax.jit(clipping.update)(gradients, clipping.init(params), params)
+    clipped, state = jax.jit(clipping.update)(gradients, clipping.init(params), params)
     for name in ("kernel", "bias"):
         pair = (tree["decoder"]["conv"][name] for tree in (gradients, params))
-        assert_clipped(found["decoder"]["conv"][name], *pair, CLIPPED)
-    np.testing.assert_array_equal(found["decoder"]["free"], gradients["decoder"]["free"])
+        assert_clipped(clipped["decoder"]["conv"][name], *pair, CLIPPED)
+    np.testing.assert_array_equal(clipped["decoder"]["free"], gradients["decoder"]["free"])
     assert state.clip_fraction["decoder/conv/kernel"] == 1.0
     whole = agc(small_plan())
     start = whole.init(small_params())
     alone, _ = jax.jit(whole.update)(gradients["backbone"], start, small_params())
     for name, gradient in alone.items():
-        np.testing.assert_array_equal(found["backbone"][name], gradient)
+        np.testing.assert_array_equal(clipped["backbone"][name], gradient)
     with pytest.raises(nfspec.InputError, match=r"decoder/conv/bias \(6,\)"):
         agc(small_plan()).init(params)
     listed = {"backbone": small_params(), "decoder": [drawn(4, 3), drawn(3)]}
@@ -161,12 +161,12 @@ def test_a_decoder_beside_the_backbone_in_a_list():
     with pytest.raises(nfspec.InputError, match=r"decoder/kernel \(3, 3, 4, 6\)"):
         agc(small_plan(), gradients, variables)
     parts = {"decoder/*": CLIPPED, "decoder/bias": None}
-    found = agc(small_plan(), gradients, variables, treat_as=parts)
+    clipped = agc(small_plan(), gradients, variables, treat_as=parts)
     kernel = decoder.kernel.numpy()
-    assert_clipped(found[-2].numpy(), gradients[-2].numpy(), kernel, CLIPPED)
-    np.testing.assert_array_equal(found[-1], gradients[-1])
+    assert_clipped(clipped[-2].numpy(), gradients[-2].numpy(), kernel, CLIPPED)
+    np.testing.assert_array_equal(clipped[-1], gradients[-1])
     alone = agc(small_plan(), gradients[:-2], model.trainable_variables)
-    for one, other in zip(alone, found[:-2], strict=True):
+    for one, other in zip(alone, clipped[:-2], strict=True):
         np.testing.assert_array_equal(one, other)
 
 

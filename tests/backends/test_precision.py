@@ -135,5 +135,5 @@ def test_a_small_loss_moves_every_parameter_in_float16():
     x, labels, _ = batches(1)
     for _ in range(3):  # the first scales may overflow
         model.train_on_batch(x, labels)
-    found = nfspec.params_of(model)
-    assert [n for n, v in small_params().items() if np.array_equal(found[n], v)] == []
+    params = nfspec.params_of(model)
+    assert [n for n, v in small_params().items() if np.array_equal(params[n], v)] == []

@@ -45,8 +45,8 @@ def test_clip_all():
         tensors = [[ops.convert_to_tensor(a) for a in b] for b in (gradients, weights)]
         clipped, fractions = module.clip_all(*tensors, rules)
         results.append(([ops.convert_to_numpy(c) for c in clipped], [float(f) for f in fractions]))
-    for (shape, rule), found, wanted in zip(RULES, results[0][0], results[1][0], strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=16 * 6 * U, err_msg=f"{shape} {rule}")
+    for (shape, rule), fast, wanted in zip(RULES, results[0][0], results[1][0], strict=True):
+        np.testing.assert_allclose(fast, wanted, rtol=16 * 6 * U, err_msg=f"{shape} {rule}")
     assert results[0][1] == results[1][1]
 
 
@@ -88,7 +88,7 @@ def test_clip_all_at_once_is_one_by_one(unit):
         sizes = 10.0 ** np.linspace(-2, 0, shape[-1] if shape else 1)
         gradients.append(np.float32(drawn(*shape, seed=i) * (sizes if shape else 0.3)))
         weights.append(drawn(*shape, seed=10 + i))
-    found, fractions = FAST.clip_all(
+    clipped, fractions = FAST.clip_all(
         *([ops.convert_to_tensor(a) for a in b] for b in (gradients, weights)), rules
     )
     seen = set()
@@ -96,7 +96,7 @@ def test_clip_all_at_once_is_one_by_one(unit):
         exact, over = clipped_by_hand(gradients[i], weights[i], rule)
         # Norms of 36 elements at most.
         np.testing.assert_allclose(
-            ops.convert_to_numpy(found[i]), exact, rtol=16 * 6 * U, err_msg=TENSORS[i]
+            ops.convert_to_numpy(clipped[i]), exact, rtol=16 * 6 * U, err_msg=TENSORS[i]
         )
         assert float(fractions[i]) == pytest.approx(over.mean(), abs=1e-6)
         seen |= set(over.flat)
@@ -115,16 +115,16 @@ def test_a_gradient_that_shares_memory_is_not_changed_in_place():
     for wide in (torch.tensor(2.0), torch.tensor(drawn(6)), torch.tensor(drawn(3, 1, 1, 1))):
         gradient = wide.clone().expand(weight.shape)
         assert 0 in gradient.stride()
-        (found,), (fraction,) = FAST.clip_all([gradient], [weight], [rule])
+        (clipped,), (fraction,) = FAST.clip_all([gradient], [weight], [rule])
         (wanted,), (share,) = PLAIN.clip_all([wide.expand(weight.shape).clone()], [weight], [rule])
-        torch.testing.assert_close(found, wanted, rtol=16 * 6 * U, atol=0.0)
+        torch.testing.assert_close(clipped, wanted, rtol=16 * 6 * U, atol=0.0)
         assert torch.equal(fraction, share)
         assert torch.equal(gradient, wide.expand(weight.shape))
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_momentum_steps(nesterov):
-    found = []
+    weights = []
     for plain in (False, True):
         layer = WSConv2D(6, 3, name="conv", plain=plain)
         layer.build((None, 8, 8, 4))
@@ -139,8 +139,8 @@ def test_momentum_steps(nesterov):
                 for i, v in enumerate(layer.trainable_variables)
             ]
             _apply(optimizer, gradients, layer.trainable_variables)
-        found.append([ops.convert_to_numpy(v) for v in layer.trainable_variables])
-    for a, b in zip(*found, strict=True):
+        weights.append([ops.convert_to_numpy(v) for v in layer.trainable_variables])
+    for a, b in zip(*weights, strict=True):
         assert np.linalg.norm(a - b) <= 16 * U * np.linalg.norm(b)
 
 
@@ -182,8 +182,8 @@ def test_momentum_steps_against_float64(layouts, nesterov):
             b = 0.9 * b + gradients[i]
             exact[i] = p - 0.1 * (gradients[i] + 0.9 * b if nesterov else b), b
     for v, b, wanted in zip(variables, buffers, exact, strict=True):
-        for found, w in zip((v, b), wanted, strict=True):
-            error = np.linalg.norm(ops.convert_to_numpy(found) - w)
+        for stepped, w in zip((v, b), wanted, strict=True):
+            error = np.linalg.norm(ops.convert_to_numpy(stepped) - w)
             # Three sums of terms of size 1 to 3 each.
             assert error <= 16 * U * (np.linalg.norm(w) + math.sqrt(w.size))
 

@@ -59,25 +59,25 @@ def test_features_are_those_of_the_network_as_written(name, way, data_format):
         exact = nfspec.reference.forward(plan, params, x)
         allowed = bounds(plan, params, x, exact)
         given = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if first else x
-        for tap, found in outputs(model, given).items():
-            found = found.transpose(0, 2, 3, 1) if first and found.ndim == 4 else found
-            assert np.linalg.norm(found - exact[tap]) <= allowed[tap], (tap, sides)
+        for tap, output in outputs(model, given).items():
+            output = output.transpose(0, 2, 3, 1) if first and output.ndim == 4 else output
+            assert np.linalg.norm(output - exact[tap]) <= allowed[tap], (tap, sides)
             info = plan.tap_info[tap]
             image = () if info.stride is None else tuple(-(-n // info.stride) for n in sides)
-            assert found.shape == (len(x), *image, info.channels)
+            assert output.shape == (len(x), *image, info.channels)
         logits = outputs(alone, given)
         assert np.linalg.norm(logits - exact["logits"]) <= allowed["logits"]
 
 
 def test_networks_without_taps_have_no_operation_for_features():
     names = {way: {layer.name for layer in compiled(**how).layers} for way, how in WAYS.items()}
-    assert not any("features" in found for found in names.values())
+    assert not any("features" in layers for layers in names.values())
     assert "final_act" in names["fast"] and "final_act" not in names["folded"]
 
 
 @slow_on_jax
 def test_plain_networks_have_the_output_of_every_operation():
-    """What the README sends those to who want the outputs of single layers."""
+    """The README recommends such networks to readers who want the outputs of single layers."""
     plan, x = nfspec.resolve(small_spec()), images(ODD)
     params, model = trial_params(plan, 0), compiled(plain=True)
     every = {op.name: op.name for op in plan.ops}
@@ -141,10 +141,10 @@ def test_gradients_by_a_tap_are_the_references(tap, way):
     plan, k = nfspec.resolve(small_spec()), 3
     x = images(ODD)
     y, slope = exact_gradient(plan, trial_params(plan, 0), x, tap, k)
-    found = map(ops.convert_to_numpy, gradient(model, ops.convert_to_tensor(x), tap, k))
+    results = map(ops.convert_to_numpy, gradient(model, ops.convert_to_tensor(x), tap, k))
     # Sums of up to 96 terms, and half a dozen roundings one after another: 16 · √96 of them.
     near = 16 * 96**0.5 * 2.0**-24
-    for a, b in zip(found, (y, slope), strict=True):
+    for a, b in zip(results, (y, slope), strict=True):
         assert np.linalg.norm(b) > 0.0
         assert np.linalg.norm(a - b) <= near * np.linalg.norm(b)
 
@@ -176,8 +176,8 @@ def test_a_network_has_the_taps_it_is_asked_for(seed):
     x = images(EVEN)
     exact = nfspec.reference.forward(plan, params, x)
     allowed = bounds(plan, params, x, exact)
-    found = outputs(model, x)
+    tapped = outputs(model, x)
     assert list(exact) == list(plan.tap_info) == [tap for tap, _ in kept]
-    assert set(found) == set(model.output) == set(exact)  # Keras sorts them
-    for tap, y in found.items():
+    assert set(tapped) == set(model.output) == set(exact)  # Keras sorts them
+    for tap, y in tapped.items():
         assert np.linalg.norm(y - exact[tap]) <= allowed[tap], tap

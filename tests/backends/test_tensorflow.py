@@ -33,13 +33,15 @@ def test_gradients_may_be_missing_or_slices(compiled_by):
         slices = tf.IndexedSlices(parts, order)
         wanted = [None if n == "head.fc.bias" else given[n] for n in params]
         wanted[SOME.index(kernel)] = slices
-        found = agc(PLAN, wanted, [tf.constant(p) for p in params.values()], names=list(params))
-        assert found[SOME.index("head.fc.bias")] is None
-        return {n: g for n, g in zip(params, found, strict=True) if g is not None}
+        clipped_list = agc(
+            PLAN, wanted, [tf.constant(p) for p in params.values()], names=list(params)
+        )
+        assert clipped_list[SOME.index("head.fc.bias")] is None
+        return {n: g for n, g in zip(params, clipped_list, strict=True) if g is not None}
 
-    found = clip({name: tf.constant(g) for name, g in gradients.items()})
-    assert set(found) == set(SOME) - {"head.fc.bias"}
-    for name, clipped in found.items():
+    clipped_list = clip({name: tf.constant(g) for name, g in gradients.items()})
+    assert set(clipped_list) == set(SOME) - {"head.fc.bias"}
+    for name, clipped in clipped_list.items():
         # (g + r) - r is off by a rounding of r, which may be much larger than an element of g.
         np.testing.assert_allclose(clipped, whole[name], atol=1e-5 * np.abs(whole[name]).max())
 

@@ -28,9 +28,9 @@ def as_arrays(held):
     return {name: parameter.grad.numpy() for name, parameter in held.items()}
 
 
-def assert_same(found, expected):
+def assert_same(clipped, expected):
     for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name], name)
+        np.testing.assert_array_equal(clipped[name], expected[name], name)
 
 
 def test_parameters_without_gradient_or_of_no_optimizer_are_left_alone():

@@ -1,4 +1,4 @@
-"""What is traced, exported or compiled at one size is run at others, and is right there.
+"""Networks that are traced, exported or compiled at one image size are right at other sizes.
 
 Sides are odd and even, images not square, batches of one and more. Operations are compared with
 themselves called eagerly, as other tests compare with the reference; networks with the reference.

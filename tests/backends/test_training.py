@@ -38,9 +38,11 @@ STEPS = 3
 BOUND = 4e-6
 
 
-def furthest(found, exact):
+def furthest(params, exact):
     """The largest distance of a parameter, relative to its norm, and which it is."""
-    return max((relative(found[name], np.asarray(exact[name], np.float64)), name) for name in exact)
+    return max(
+        (relative(params[name], np.asarray(exact[name], np.float64)), name) for name in exact
+    )
 
 
 def compiled(backend, run, **options):
@@ -145,8 +147,8 @@ def test_training_goes_on_after_saving_as_if_it_had_not_stopped(backend, tmp_pat
     fit(resumed)
     for average in (False, True):
         expected = nfspec.params_of(straight, average=average)
-        found = nfspec.params_of(resumed, average=average)
-        differ = [name for name in expected if not np.array_equal(found[name], expected[name])]
+        params = nfspec.params_of(resumed, average=average)
+        differ = [name for name in expected if not np.array_equal(params[name], expected[name])]
         assert not differ
     assert first_of_kind(resumed.optimizer, AGC).agc == plan.agc
 
@@ -203,9 +205,9 @@ def test_swap_ema_weights_evaluates_the_averages(backend):
     other.compile(loss=small_run().loss())
     expected = other.evaluate(x, labels, verbose=0)
     raw = trained.evaluate(x, labels, verbose=0)
-    found = trained.evaluate(x, labels, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights()])
-    assert found == pytest.approx(expected, rel=1e-6)
-    assert abs(found - raw) > 1e-4
+    loss = trained.evaluate(x, labels, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights()])
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert abs(loss - raw) > 1e-4
     assert trained.evaluate(x, labels, verbose=0) == pytest.approx(raw, rel=1e-6)
 
 
@@ -231,12 +233,12 @@ def test_two_devices_take_the_whole_batchs_step(backend, tmp_path):
         capture_output=True,
     )
     state, reports = reference_run(small_run(), STEPS)
-    with np.load(tmp_path / "found.npz") as found:
+    with np.load(tmp_path / "found.npz") as arrays:
         exact = {f"param/{name}": value for name, value in state.params.items()}
         if backend != "torch":  # where torch.optim trains, which keeps no averages
             exact |= {f"average/{name}": value for name, value in state.averages.items()}
-        assert furthest(found, exact) <= (BOUND, "")
+        assert furthest(arrays, exact) <= (BOUND, "")
         fractions = reports[-1].clip_fractions
-        assert {name: found[f"clip/{name}"] for name in fractions} == pytest.approx(
+        assert {name: arrays[f"clip/{name}"] for name in fractions} == pytest.approx(
             fractions, abs=1e-6
         )

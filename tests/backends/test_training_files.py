@@ -1,4 +1,4 @@
-"""What a training keeps, refuses and goes back from: files, which are the same on any framework.
+"""Files that a training keeps, refuses or goes back to; they are the same on any framework.
 
 Once, on PyTorch: nothing here is computed by a framework in a way of its own. That each goes on to
 the bit is in test_training_loop.py.
@@ -304,11 +304,11 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_not_a_result(cut, l
     train = training.devices.train
 
     def overflows(trainer, x, y):
-        found = train(trainer, x, y)
+        ending = train(trainer, x, y)
         for variable, average in training.optimizer.averages:
             variable.assign(np.full(variable.shape, np.nan, np.float32))
             average.assign(np.full(variable.shape, np.nan, np.float32))
-        return found
+        return ending
 
     training.devices.train = overflows
     with pytest.raises(Diverged):

@@ -117,13 +117,15 @@ def test_a_second_training_of_a_process_goes_on_too(cut):
 
 def still_batches(training, count):
     """Images and smoothed targets of the first batches, whatever reads them."""
-    found = []
+    batches = []
     for step in range(count):
         examples = [training.examples[step * 8 + place] for place in range(8)]
         labels = np.stack([example.label for example in examples])
         images = np.stack([example.image for example in examples])
-        found.append((images, smoothed(labels, len(CLASSES), training.run.recipe.label_smoothing)))
-    return found
+        batches.append(
+            (images, smoothed(labels, len(CLASSES), training.run.recipe.label_smoothing))
+        )
+    return batches
 
 
 def reference_run(training, params, data):
@@ -140,8 +142,10 @@ def reference_run(training, params, data):
     return state, reports
 
 
-def furthest(found, exact):
-    return max((relative(found[name], np.asarray(exact[name], np.float64)), name) for name in exact)
+def furthest(params, exact):
+    return max(
+        (relative(params[name], np.asarray(exact[name], np.float64)), name) for name in exact
+    )
 
 
 def test_two_micro_batches_are_the_whole_batchs_step(tmp_path):
@@ -159,8 +163,8 @@ def test_two_micro_batches_are_the_whole_batchs_step(tmp_path):
     training.train()
     state, reports = reference_run(training, params, data)
     tensors, _ = read_all(checkpoints.path_of(training.checkpoints, count))
-    found = {name: tensors[f"parameter/{name}"] for name in params}
-    assert furthest(found, state.params) <= (BOUND, "")
+    stepped = {name: tensors[f"parameter/{name}"] for name in params}
+    assert furthest(stepped, state.params) <= (BOUND, "")
     averages = nfspec.params_of(training.trainer, average=True)
     assert furthest(averages, state.averages) <= (BOUND, "")
     losses = [entry["loss"] for entry in training.watcher.steps]
@@ -210,9 +214,9 @@ def test_the_score_is_the_references(whole):
     """float32's outputs are off by under 1e-5 of their norm (see test_golden.py), and a
     cross-entropy by at most twice what its outputs are; no two outputs are as near as that."""
     exact, norm = by_hand(whole, nfspec.params_of(whole.network))
-    found = whole.score()
-    assert (found.images, found.top1, found.top5) == (6, exact.top1, exact.top5)
-    assert found.loss == pytest.approx(exact.loss, abs=6 * 2e-5 * norm)
+    score = whole.score()
+    assert (score.images, score.top1, score.top5) == (6, exact.top1, exact.top5)
+    assert score.loss == pytest.approx(exact.loss, abs=6 * 2e-5 * norm)
     averages, _ = read_all(whole.folder / "weights.safetensors")
     of_averages, norm = by_hand(whole, averages)
     assert abs(of_averages.loss - exact.loss) > 1e-3
@@ -226,9 +230,9 @@ def test_a_last_batch_that_is_filled_up_counts_its_images_alone(whole):
     images = [normalise(fit(held.image(n, 3), how, 16), how) for n in range(6)]
     parts = [(np.stack(images[i : i + 4]), held.labels[i : i + 4]) for i in (0, 4)]
     exact, norm = by_hand(whole, nfspec.params_of(whole.network))
-    found = evaluation.evaluate(whole.logits, parts, 4)
-    assert (found.images, found.top1, found.top5) == (6, exact.top1, exact.top5)
-    assert found.loss == pytest.approx(exact.loss, abs=6 * 2e-5 * norm)
+    score = evaluation.evaluate(whole.logits, parts, 4)
+    assert (score.images, score.top1, score.top5) == (6, exact.top1, exact.top5)
+    assert score.loss == pytest.approx(exact.loss, abs=6 * 2e-5 * norm)
 
 
 def test_clip_fractions_of_stages_add_up_to_the_whole(whole):

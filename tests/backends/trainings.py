@@ -114,13 +114,13 @@ def stop_after(training, step):
     return training.folder
 
 
-def same(found, expected):
+def same(arrays, expected):
     """Names in which two dicts of arrays are not the same to the bit."""
-    assert set(found) == set(expected)
+    assert set(arrays) == set(expected)
     return [
         name
         for name, array in expected.items()
-        if (found[name].shape, found[name].dtype, found[name].tobytes())
+        if (arrays[name].shape, arrays[name].dtype, arrays[name].tobytes())
         != (array.shape, array.dtype, array.tobytes())
     ]
 
@@ -129,8 +129,8 @@ def assert_same_training(folder, whole):
     """All that is written down is the same: parameters, averages, momentum, seeds, log."""
     files = ("weights.safetensors", "best.safetensors", f"checkpoints/step-{STEPS:08d}.safetensors")
     for file in files:
-        (found, facts), (expected, others) = read_all(folder / file), read_all(whole / file)
-        assert same(found, expected) == [], file
+        (arrays, facts), (expected, others) = read_all(folder / file), read_all(whole / file)
+        assert same(arrays, expected) == [], file
         assert facts == others
     assert log_of(folder) == log_of(whole)
 
@@ -141,7 +141,7 @@ def bits(folder):
 
 
 def assert_frozen(training, start):
-    """What ("stem.*", "*.gain") names is as it was at the start, to the bit; nothing else is."""
+    """Parameters that match "stem.*" or "*.gain" have the bits of the start; all others changed."""
     names = [n for n in start if n.startswith("stem.") or n.endswith(".gain")]
     assert 3 < len(names) < len(start)
     for average in (False, True):

@@ -143,20 +143,20 @@ def test_a_decay_of_zero_is_no_decay(tmp_path):
 def test_every_parameter_has_a_row_under_its_heading_within_80_columns(name):
     lines = lines_of(name)
     assert max(map(len, lines)) <= 80
-    heading, found = "", []
+    heading, names = "", []
     for line in lines[lines.index("stem") :]:
         first, *cells = line.split()
         heading = heading if cells else first
-        found += [heading + first if first.startswith(".") else first] if cells else []
-    assert found == list(nfspec.resolve(nfspec.load(name)).parameters)
+        names += [heading + first if first.startswith(".") else first] if cells else []
+    assert names == list(nfspec.resolve(nfspec.load(name)).parameters)
 
 
 @pytest.mark.parametrize("name", ["nfnet-f1", "nf-regnet-b0", "timm/eca_nfnet_l0"])
 def test_json_holds_every_rule(name):
     plan = nfspec.resolve(nfspec.load(name))
-    found = json.loads(run(name, "--json").stdout)
+    data = json.loads(run(name, "--json").stdout)
     recipe = plan.recipe
-    assert list(found) == [
+    assert list(data) == [
         "name",
         "digest",
         "agc",
@@ -165,18 +165,18 @@ def test_json_holds_every_rule(name):
         "totals",
         "parameters",
     ]
-    assert (found["name"], found["digest"]) == (plan.name, plan.digest)
-    assert found["agc"] == json.loads(plan.agc.model_dump_json())
-    assert found["weight_decay"] == (recipe.weight_decay if recipe else None)
+    assert (data["name"], data["digest"]) == (plan.name, plan.digest)
+    assert data["agc"] == json.loads(plan.agc.model_dump_json())
+    assert data["weight_decay"] == (recipe.weight_decay if recipe else None)
     rules = clip_rules(plan)
-    for each, parameter in zip(found["parameters"], plan.parameters.values(), strict=True):
+    for each, parameter in zip(data["parameters"], plan.parameters.values(), strict=True):
         rule = json.loads(json.dumps(asdict(rules[parameter.name])))
         assert {key: each[key] for key in rule} == rule
         assert (each["name"], each["role"]) == (parameter.name, parameter.role)
         assert tuple(each["shape"]) == parameter.shape
         decays = recipe and parameter.role not in recipe.weight_decay_exclude
         assert each["decay"] == (recipe.weight_decay if decays else 0.0 if recipe else None)
-    kernel = found["parameters"][0]
+    kernel = data["parameters"][0]
     assert (kernel["section"], kernel["axes"], kernel["units"]) == (
         "stem",
         [0, 1, 2],
@@ -185,10 +185,10 @@ def test_json_holds_every_rule(name):
 
 
 def test_totals_are_sums_of_the_rows(tmp_path):
-    found = json.loads(run(written(tmp_path, SMALL), "--json").stdout)
-    rows = found["parameters"]
+    data = json.loads(run(written(tmp_path, SMALL), "--json").stdout)
+    rows = data["parameters"]
     clipped = [each for each in rows if each["clipping"] is not None]
-    assert found["totals"] == {
+    assert data["totals"] == {
         "tensors": len(rows),
         "clipped_tensors": len(clipped),
         "decayed_tensors": sum(each["decay"] > 0 for each in rows),

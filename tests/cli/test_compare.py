@@ -68,10 +68,10 @@ def test_a_framework_beyond_its_bound_fails_with_1(run):
 
 def test_json(run):
     done = run(result(jax=1e-6), "--json")
-    found = json.loads(done.stdout)
-    assert found["same"] is True
-    assert found["bound"]["logits"] == 3e-6
-    assert found["runs"][0]["distance"] == {"stem": 1e-7, "logits": 1e-6}
+    data = json.loads(done.stdout)
+    assert data["same"] is True
+    assert data["bound"]["logits"] == 3e-6
+    assert data["runs"][0]["distance"] == {"stem": 1e-7, "logits": 1e-6}
 
 
 def test_a_missing_framework_is_named_and_does_not_fail(run):

@@ -49,11 +49,11 @@ def facts(*arguments):
     """The lines of the headline by their first word, each with its continuation."""
     result = run(*arguments)
     assert (result.exit_code, result.stderr) == (0, "")
-    found, name = {}, ""
+    texts, name = {}, ""
     for line in result.stdout.partition("\n\n")[0].splitlines()[1:]:
         name = line[:9].strip() or name
-        found[name] = f"{found.get(name, '')} {line[9:]}".strip()
-    return found
+        texts[name] = f"{texts.get(name, '')} {line[9:]}".strip()
+    return texts
 
 
 def test_the_whole_text():
@@ -71,24 +71,24 @@ def test_lines_have_80_columns(name, device):
 
 
 def test_what_does_not_fit_is_said_and_accumulated():
-    found = facts("nfnet-f5", "--accelerator", "v100", "--batch", 32)
-    assert found["fits"] == (
+    printed = facts("nfnet-f5", "--accelerator", "v100", "--batch", 32)
+    assert printed["fits"] == (
         "no, 6 at most of the 32 images on a device; counted as 8 micro-batches of 4 images, "
         "accumulated"
     )
-    assert "accumulated gradients 1.51, SAM's weights 1.51" in found["memory"]
+    assert "accumulated gradients 1.51, SAM's weights 1.51" in printed["memory"]
     assert "accumulation" in run("nfnet-f5", "--accelerator", "v100", "--batch", 32).stdout
 
 
 def test_an_accelerator_that_was_not_measured_says_so():
-    found = facts("nfnet-f1", "--accelerator", "h100", "--devices", 8)
-    assert found["model"] == (
+    printed = facts("nfnet-f1", "--accelerator", "h100", "--devices", 8)
+    assert printed["model"] == (
         "0.47 of the roofline, as measured on rtx-3090 (timm's results, PyTorch 1.12, channels "
         "first); nothing is calibrated on h100"
     )
     worst = calibrate("h100").worst
     assert worst > 2
-    assert found["error"] == (
+    assert printed["error"] == (
         "measured steps by the means of other accelerators: off by a factor of "
         f"{calibrate('h100').typical:.2f} typically, {worst:.2f} at worst"
     )
@@ -101,31 +101,31 @@ def test_a_network_without_a_recipe_needs_batch_and_precision():
         "timm/test_nfnet has no [recipe] to take the batch and precision from; give --batch and "
         "--precision, or add the table to its spec\n"
     )
-    found = facts("timm/test_nfnet", "--batch", 32, "--precision", "float32")
-    assert found["run"] == "no recipe"
-    assert found["step"] == "32 images of 160 px, float32"
+    printed = facts("timm/test_nfnet", "--batch", 32, "--precision", "float32")
+    assert printed["run"] == "no recipe"
+    assert printed["step"] == "32 images of 160 px, float32"
 
 
 def test_json_holds_what_the_functions_return():
     arguments = ("--accelerator", "a100-80gb", "--batch", 512, "--devices", 2)
     result = run("nfnet-f1", *arguments, "--size", 160, "--precision", "float32", "--json")
-    found = json.loads(result.stdout)
+    data = json.loads(result.stdout)
     plan, device = nfspec.resolve(nfspec.load("nfnet-f1")), named("a100-80gb")
     expected = step(plan, device, 512, 2, 160, "float32")
-    assert found["digest"] == plan.digest
-    assert found["step"]["seconds"] == expected.seconds
-    assert found["step"]["parts"] == expected.parts
-    assert found["step"]["images_per_second"] == 512 / expected.seconds
+    assert data["digest"] == plan.digest
+    assert data["step"]["seconds"] == expected.seconds
+    assert data["step"]["parts"] == expected.parts
+    assert data["step"]["images_per_second"] == 512 / expected.seconds
     steps = nfspec.recipe(plan, batch=512).steps
     hours = steps * expected.seconds / 3600
-    assert found["run"] == {"steps": steps, "hours": hours, "device_hours": 2 * hours}
-    memory = found["memory"]
+    assert data["run"] == {"steps": steps, "hours": hours, "device_hours": 2 * hours}
+    memory = data["memory"]
     parts = expected.accumulation
     assert memory["parts"] == vars(training_memory(plan, 256 // parts, 160, "float32", parts > 1))
     assert memory["needed"] == sum(memory["parts"].values())
     assert memory["largest_batch_per_device"] == largest_batch(plan, device.memory, 160, "float32")
     assert memory["fits"] == (memory["largest_batch_per_device"] >= 256)
-    assert found["model"] == {
+    assert data["model"] == {
         "efficiency": calibrate("a100-80gb").efficiency,
         "calibrated_on": "rtx-3090",
         "typical_error": calibrate("a100-80gb").typical,
@@ -151,7 +151,9 @@ def test_check_prints_every_measured_step():
     assert [row[5] for row in rows] == [f"{ratio:.2f}" for ratio in ratios]
     assert rows[0] == ["nfnet-f0", "192", "32", "0.0733", "0.0700", "0.95"]
     data = json.loads(run("--check", "--json").stdout)
-    assert [each["ratio"] for found in data.values() for each in found["steps"]] == ratios
+    assert [
+        each["ratio"] for accelerator in data.values() for each in accelerator["steps"]
+    ] == ratios
 
 
 def test_the_cpu_takes_its_figures_from_the_command_or_the_machine(monkeypatch):
@@ -169,12 +171,12 @@ def test_the_cpu_takes_its_figures_from_the_command_or_the_machine(monkeypatch):
 
 def test_a_cpu_with_both_figures_given_is_not_measured(monkeypatch):
     monkeypatch.setitem(sys.modules, "nfspec.benchmarks", None)
-    found = facts(
+    printed = facts(
         *("nfnet-f0", "--accelerator", "cpu", "--batch", 4, "--precision", "float32"),
         *("--tflops", 0.202, "--gbs", 28),
     )
     # The machine of BENCH.md, where the model is fitted: 1.27, 1.29 and 1.76 s.
-    assert found["time"].startswith("1.4")
+    assert printed["time"].startswith("1.4")
 
 
 @pytest.mark.parametrize(

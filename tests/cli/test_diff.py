@@ -63,8 +63,8 @@ def test_json_of_networks_and_of_dialects():
     result = run("nfnet-f0", "nfnet-f1", "--json")
     counts = [nfspec.count(nfspec.resolve(nfspec.load(n))) for n in ("nfnet-f0", "nfnet-f1")]
     assert result.exit_code == 1
-    found = json.loads(result.stdout)
-    assert found | {"fields": []} == {
+    data = json.loads(result.stdout)
+    assert data | {"fields": []} == {
         "a": "nfnet-f0",
         "b": "nfnet-f1",
         "equal": False,
@@ -73,7 +73,7 @@ def test_json_of_networks_and_of_dialects():
         "macs": [count.macs for count in counts],
         "size": [256, 320],
     }
-    assert found["fields"][2] == {"path": "stages.depth", "a": [1, 2, 6, 3], "b": [2, 4, 12, 6]}
+    assert data["fields"][2] == {"path": "stages.depth", "a": [1, 2, 6, 3], "b": [2, 4, 12, 6]}
     dialects = json.loads(run("timm", "timm", "--json").stdout)
     assert (dialects["equal"], dialects["fields"], dialects["parameters"]) == (True, [], [])
 

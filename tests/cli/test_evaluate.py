@@ -56,12 +56,12 @@ def test_a_training_is_evaluated_on_what_it_held_out(evaluate, trained):
     facts = json.loads((trained / "run.json").read_text())
     assert (facts["seed"], facts["held_out"]) == (3, 0.3)
     last = [entry for entry in log_of(trained) if "top1" in entry][-1]
-    found = found_by(evaluate(trained, "--json", "--unfolded"))
-    assert (found["images"], found["left_out"], found["size"]) == (HELD, 0, 16)
-    assert (found["top1"], found["top5"]) == (last["top1"], last["top5"])
-    assert found["loss"] == last["held_out_loss"]
-    assert found["top1_interval"] == list(interval(round(last["top1"] * HELD), HELD))
-    assert found["top5_interval"] == list(interval(HELD, HELD))
+    data = found_by(evaluate(trained, "--json", "--unfolded"))
+    assert (data["images"], data["left_out"], data["size"]) == (HELD, 0, 16)
+    assert (data["top1"], data["top5"]) == (last["top1"], last["top5"])
+    assert data["loss"] == last["held_out_loss"]
+    assert data["top1_interval"] == list(interval(round(last["top1"] * HELD), HELD))
+    assert data["top5_interval"] == list(interval(HELD, HELD))
 
 
 def test_a_folded_network_scores_as_an_unfolded_one(evaluate, trained, place):
@@ -73,10 +73,10 @@ def test_a_folded_network_scores_as_an_unfolded_one(evaluate, trained, place):
     labels = [CLASSES.index(path.parent.name) for path in images]
     exact, norm = by_hand(spec, weights, images, labels)
     for options in ((), ("--unfolded",), ("--batch", 7)):
-        found = found_by(evaluate(trained, place / "data", "--json", *options))
-        assert found["images"] == 3 * EACH
-        assert found["loss"] == pytest.approx(exact.loss / 30, abs=2e-5 * norm)
-        assert found["top1"] == exact.top1 / 30
+        data = found_by(evaluate(trained, place / "data", "--json", *options))
+        assert data["images"] == 3 * EACH
+        assert data["loss"] == pytest.approx(exact.loss / 30, abs=2e-5 * norm)
+        assert data["top1"] == exact.top1 / 30
 
 
 def test_the_best_weights_and_another_size_on_request(evaluate, trained, place, tmp_path):
@@ -86,9 +86,9 @@ def test_the_best_weights_and_another_size_on_request(evaluate, trained, place, 
     images = [place / "data" / "red" / f"{n}.png" for n in range(EACH)]
     shutil.copytree(place / "data" / "red", tmp_path / "val" / "red")
     exact, norm = by_hand(spec, weights, images, [2] * EACH, 24)
-    found = found_by(evaluate(trained, tmp_path, "--weights", best, "--size", 24, "--json"))
-    assert (found["images"], found["size"]) == (EACH, 24)
-    assert found["loss"] == pytest.approx(exact.loss / EACH, abs=2e-5 * norm)
+    data = found_by(evaluate(trained, tmp_path, "--weights", best, "--size", 24, "--json"))
+    assert (data["images"], data["size"]) == (EACH, 24)
+    assert data["loss"] == pytest.approx(exact.loss / EACH, abs=2e-5 * norm)
 
 
 @pytest.mark.parametrize("kind", ["nfspec", "timm"])
@@ -102,26 +102,26 @@ def test_a_spec_is_evaluated_with_weights_of_either_kind(evaluate, place, tmp_pa
     else:
         nfspec.weights.to_timm_file(file, plan, params)
     options = ("--weights", file, "--backend", "torch", "--json")
-    found = found_by(evaluate(place / "tiny.toml", place / "data", *options))
+    data = found_by(evaluate(place / "tiny.toml", place / "data", *options))
     images = sorted((place / "data").glob("*/*.png"))
     labels = [CLASSES.index(path.parent.name) for path in images]
     exact, norm = by_hand(spec, params, images, labels)
-    assert found["images"] == 3 * EACH
-    assert found["loss"] == pytest.approx(exact.loss / 30, abs=2e-5 * norm)
+    assert data["images"] == 3 * EACH
+    assert data["loss"] == pytest.approx(exact.loss / 30, abs=2e-5 * norm)
 
 
 def test_text_says_what_json_does(evaluate, trained):
-    found = found_by(evaluate(trained, "--json"))
+    data = found_by(evaluate(trained, "--json"))
     result = evaluate(trained)
     assert (result.exit_code, result.stderr) == (0, "")
-    right = round(found["top1"] * HELD)
+    right = round(data["top1"] * HELD)
     low, high = interval(right, HELD)
-    share = f"{found['top1']:7.2%}"
+    share = f"{data['top1']:7.2%}"
     assert result.stdout.splitlines() == [
         "tiny, 9 images at 16 px",
         f"top-1  {share}  (95 % interval {low:.2%} to {high:.2%}, {right} of 9)",
         "top-5  100.00%  (95 % interval 70.09% to 100.00%, 9 of 9)",
-        f"loss   {found['loss']:.4f}",
+        f"loss   {data['loss']:.4f}",
     ]
 
 
@@ -140,8 +140,8 @@ def test_bad_images_are_named_and_left_out(evaluate, trained, place, tmp_path):
     for path in bad:
         path.write_text("not an image")
     result = evaluate(trained, data, "--json")
-    found = found_by(result)
-    assert (found["images"], found["left_out"]) == (3 * EACH - 2, 2)
+    score = found_by(result)
+    assert (score["images"], score["left_out"]) == (3 * EACH - 2, 2)
     for path in bad:
         assert result.stderr.count(f"{path}: cannot be read (") == 1
     assert result.stderr.count("; left out\n") == 2

@@ -18,7 +18,7 @@ def test_a_code_is_explained_as_the_page_does(code):
     result = run(code.name.lower())
     assert result.exit_code == 0
     plain = " ".join(result.stdout.split())
-    for text in (code.name, code.when, code.mend, code.example, code.message, code.command):
+    for text in (code.name, code.when, code.fix, code.example, code.message, code.command):
         assert " ".join(text.split()) in plain
 
 
@@ -31,7 +31,7 @@ def test_without_a_code_all_are_listed():
 def test_json_has_every_part():
     assert json.loads(run("--json").stdout)[0]["name"] == next(iter(CODES))
     one = json.loads(run("SPEC-TOML", "--json").stdout)
-    assert one.keys() == {"name", "when", "mend", "example", "message", "command"}
+    assert one.keys() == {"name", "when", "fix", "example", "message", "command"}
 
 
 def test_an_unknown_code_is_refused_with_the_nearest():

@@ -32,11 +32,11 @@ def trained(folder, *entries):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is drawn, without drawing it."""
-    found = []
+    """The arguments of each call that would draw a picture; nothing is drawn."""
+    calls = []
     module = sys.modules["nfspec.cli.plot"]  # not the command, which has its name
-    monkeypatch.setattr(module, "draw", lambda runs, out: found.append((runs, out)))
-    return found
+    monkeypatch.setattr(module, "draw", lambda runs, out: calls.append((runs, out)))
+    return calls
 
 
 def test_it_writes_a_picture_of_one_run(tmp_path):

@@ -122,8 +122,8 @@ def test_a_source_cannot_steer_the_terminal(tmp_path):
 
 def test_json_holds_all_that_is_derived():
     plan = nfspec.resolve(nfspec.load("nfnet-f0+"))
-    found = json.loads(run("nfnet-f0+", "--json", "--size", 224).stdout)
-    assert list(found) == [
+    data = json.loads(run("nfnet-f0+", "--json", "--size", 224).stdout)
+    assert list(data) == [
         "name",
         "source",
         "family",
@@ -138,17 +138,17 @@ def test_json_holds_all_that_is_derived():
         "ops",
         "parameters",
     ]
-    assert found["blocks"] == [asdict(block) for block in plan.blocks]
-    assert found["blocks"][0]["requested_mid_channels"] == 192
+    assert data["blocks"] == [asdict(block) for block in plan.blocks]
+    assert data["blocks"][0]["requested_mid_channels"] == 192
     counted = nfspec.count(plan, 224)
-    assert found["counts"]["macs"] == counted.macs
-    assert found["counts"]["parameters"] == counted.parameters
-    assert len(found["counts"]["blocks"]) == len(plan.blocks) + 2
-    assert [p["name"] for p in found["parameters"]] == list(plan.parameters)
+    assert data["counts"]["macs"] == counted.macs
+    assert data["counts"]["parameters"] == counted.parameters
+    assert len(data["counts"]["blocks"]) == len(plan.blocks) + 2
+    assert [p["name"] for p in data["parameters"]] == list(plan.parameters)
     kernel = {"name": "stem.conv0.kernel", "shape": [3, 3, 3, 16], "role": "kernel"}
-    assert found["parameters"][0] | kernel == found["parameters"][0]
-    assert [op["name"] for op in found["ops"]] == [op.name for op in plan.ops]
-    assert {op["op"] for op in found["ops"]} == {type(op).__name__ for op in plan.ops}
+    assert data["parameters"][0] | kernel == data["parameters"][0]
+    assert [op["name"] for op in data["ops"]] == [op.name for op in plan.ops]
+    assert {op["op"] for op in data["ops"]} == {type(op).__name__ for op in plan.ops}
 
 
 @pytest.mark.parametrize("name", ["nfnet-f1", "nf-regnet-b0", "nf-resnet-50", "timm/eca_nfnet_l1"])
@@ -181,13 +181,13 @@ def test_resolved_says_where_each_value_was_written():
 
 
 def test_resolved_as_json_has_each_value_and_its_place():
-    found = json.loads(run("nfnet-f1", "--resolved", "--json").stdout)
+    data = json.loads(run("nfnet-f1", "--resolved", "--json").stdout)
     spec = nfspec.load("nfnet-f1")
-    assert (found["name"], found["digest"]) == ("nfnet-f1", spec.digest)
-    field = found["fields"]["stages.depth"]
+    assert (data["name"], data["digest"]) == ("nfnet-f1", spec.digest)
+    field = data["fields"]["stages.depth"]
     assert list(field) == ["value", "file", "line", "column"]
     assert (field["value"], field["file"]) == ([2, 4, 12, 6], "nfnet-f1.toml")
-    assert all(place["line"] > 0 for place in found["fields"].values())
+    assert all(place["line"] > 0 for place in data["fields"].values())
 
 
 def test_a_size_has_no_meaning_where_nothing_is_counted():

@@ -120,8 +120,8 @@ def test_tensorboard_gets_what_the_log_gets(train, tmp_path):
     result = train("--out", out, "--stop-at", 3, "--tensorboard", before=WRITER)
     assert result.exit_code == 0, result.stderr
     lines = (out / "tensorboard" / "scalars").read_text().splitlines()
-    found = {(name, step): value for name, value, step in map(json.loads, lines)}
-    assert len(found) == len(lines)
+    scalars = {(name, step): value for name, value, step in map(json.loads, lines)}
+    assert len(scalars) == len(lines)
     expected = {}
     for entry in log_of(out):
         step, group = entry.pop("step"), "train" if "loss" in entry else "held_out"
@@ -129,7 +129,7 @@ def test_tensorboard_gets_what_the_log_gets(train, tmp_path):
         expected |= {(f"{group}/{name}", step): value for name, value in entry.items()}
         expected |= {(f"clip_fraction_of/{n}", step): value for n, value in stages.items()}
     speeds = {("train/images_per_second", step) for step in (1, 2, 3)}
-    assert {key: value for key, value in found.items() if key not in speeds} == expected
+    assert {key: value for key, value in scalars.items() if key not in speeds} == expected
     assert train("--out", tmp_path / "real", "--stop-at", 1, "--tensorboard").exit_code == 0
     assert len(list((tmp_path / "real" / "tensorboard").iterdir())) == 1
 

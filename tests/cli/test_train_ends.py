@@ -37,7 +37,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, most))
     ("full", "newest"), [("a checkpoint", 5), ("the weights", 5), ("the log", 6)]
 )
 def test_a_disk_that_is_full_while_it_trains(train, finished, stopped, full, newest):
-    """What is there stays whole, and with room it goes on to the bits it would have had."""
+    """Existing files stay whole; with room, the training goes on and ends in the same bits."""
     log, spec = stopped / "log.jsonl", stopped / "spec.toml"
     if full == "the log":  # in the middle of the line of step 8
         limit = LIMIT.format(limit=f"__import__('os').stat({str(log)!r}).st_size + 50")
@@ -97,7 +97,7 @@ patch.setattr(session, "init", init)
 
 
 def test_memory_that_does_not_suffice_for_an_image(train, tmp_path):
-    """Which is found out before any weight is drawn: of 25 G parameters that takes 98 GB."""
+    """The refusal comes before any weight is drawn: 25 G parameters would take 98 GB."""
     spec = tmp_path / "huge.toml"
     widths = "[stages]\nwidth = [8192, 16384, 32768, 32768]\n"
     spec.write_text(f'schema = "nfspec/1"\nname = "huge"\nextends = "nfnet-f0"\n{widths}')

@@ -129,7 +129,7 @@ def test_resuming_with_other_settings_is_refused_and_changes_nothing(train, stop
 
 
 def test_what_starts_from_the_start_again_is_written_down_as_it_is(train, stopped):
-    """Where all checkpoints are damaged, nothing of the training that was there is gone on with."""
+    """If all checkpoints are damaged, the training starts again with the new options."""
     for path in (stopped / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     options = ("--lr", 0.1, "--held-out", 0.4, "--stop-at", 1)
@@ -151,7 +151,7 @@ def test_resuming_what_is_finished_reports_it_again(train, finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     result = train("--out", folder, "--resume", "--json")
     assert (result.exit_code, result.unexpected) == (0, "")
-    found = json.loads(result.stdout)
+    report = json.loads(result.stdout)
     expected = json.loads(finished[1].stdout)
-    assert (found["final"], found["best"]) == (expected["final"], expected["best"])
+    assert (report["final"], report["best"]) == (expected["final"], expected["best"])
     assert_same_bits(folder, finished[0], STEPS)

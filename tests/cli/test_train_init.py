@@ -55,15 +55,15 @@ def test_training_starts_from_weights_and_draws_a_classifier_where_it_must(
         result = train("--out", out, *start, *options, data=images)
         assert result.exit_code == 0, result.stderr
         assert ("with a new classifier" in result.stderr) == drawn
-        found, _ = read_all(out / "weights.safetensors")
+        arrays, _ = read_all(out / "weights.safetensors")
         for name, array in weights.items():
-            fits = found[name].shape == array.shape
-            same = fits and np.allclose(found[name], array, rtol=2**-22, atol=0)
+            fits = arrays[name].shape == array.shape
+            same = fits and np.allclose(arrays[name], array, rtol=2**-22, atol=0)
             assert same == (not (drawn and name.startswith("head."))), name
 
 
 def test_a_pattern_that_is_for_no_parameter_freezes_nothing(train, tmp_path):
     result = train("--out", tmp_path / "run", "--freeze", "steam.*")
     assert_refused(result, r'freeze: no parameter is called "steam\.\*"; \* stands for any')
-    assert snapshot(tmp_path / "run") == {}  # so that the command works once it is mended
+    assert snapshot(tmp_path / "run") == {}  # so that the command works once it is fixed
     assert_refused(train("--out", tmp_path / "other", "--freeze", "*"), "nothing is left to train")

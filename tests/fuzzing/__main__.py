@@ -14,7 +14,7 @@ from fuzzing.targets import TARGETS
 
 
 def main() -> int:
-    """Exit status 1 where a finding is not mended, or 0."""
+    """Exit status 1 where a finding is not fixed, or 0."""
     asked = arguments()
     state = asked.state / "progress.json"
     chosen = [TARGETS[name]() for name in asked.only or TARGETS]

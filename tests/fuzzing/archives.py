@@ -74,9 +74,9 @@ def spoilt_zips(
     """Archives in which one member is another one, and in which members are missing or moved.
 
     Args:
-        valid: What is in a valid archive.
+        valid: Content of a valid archive, by name.
         name: The member that is exchanged.
-        others: For what.
+        others: Draws the content that takes its place.
     """
     methods = st.sampled_from((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
 

@@ -53,8 +53,8 @@ class Turn:
     """A process that reads many files of a target.
 
     Attributes:
-        target: What is fuzzed.
-        folder: Where the file is written that is read; nothing else is in it.
+        target: The reader that is fuzzed.
+        folder: Folder of the file that is read; nothing else is in it.
         counter: Counts the files that were begun and ended, for the process that waits.
         known: Faults that are counted and not reported again.
         limit, room: Seconds of processor time and bytes of memory for a file; 0 if they are still

@@ -46,7 +46,7 @@ def forked(work: Callable[[], str], counter: Counter, out: Path) -> int:
 
     Args:
         work: Returns the text that is written to `out`.
-        counter: What the process counts up while it does something.
+        counter: A number that the process counts up while it works.
         out: A file.
     """
     sys.stdout.flush()
@@ -94,8 +94,8 @@ class Driver:
     """Gives targets their turns.
 
     Attributes:
-        folder: Where work is done; what is in it is deleted.
-        shrink: Whether the files of findings are made small.
+        folder: Folder to work in; its content is deleted.
+        shrink: True to make the files of findings small.
     """
 
     folder: Path

@@ -18,7 +18,7 @@ class Target:
     """A reader of files.
 
     Attributes:
-        name: What it is called in reports.
+        name: Its name in reports.
         file: Name of the file that it is given, below a folder; it may decide how it is read.
         read: Reads a file and asserts that what comes out is valid.
         seeds: Files that it takes, small.
@@ -27,7 +27,7 @@ class Target:
         inputs: Files that are spoilt in every way.
         spare: Memory that a file may take beyond what the largest valid one takes, in bytes, not
             counting what is in proportion to its own size.
-        writes: Whether the reader may write the file again, without what is wrong with it.
+        writes: True if the reader may write the file again, without the damaged part.
     """
 
     name: str

@@ -37,7 +37,7 @@ class Watch:
     Args:
         folder: The folder of the file that is read.
         readable: Other folders in which files may be read.
-        writes: Whether files may be written in `folder`.
+        writes: True if files may be written in `folder`.
     """
 
     def __init__(self, folder: Path, readable: tuple[Path, ...], writes: bool = False) -> None:

@@ -140,7 +140,7 @@ def result_of(root: Path, mutation: Mutation) -> dict[str, Any]:
 
 
 def killer(mutation: Mutation, status: int | None, output: str) -> str:
-    """What noticed a fault: the first test that failed; empty if nothing did.
+    """Name of the first test that failed, and so found a fault; empty if none failed.
 
     Raises:
         MutationError: pytest ended otherwise than by a test that failed.
@@ -175,7 +175,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def earlier(file: Path) -> dict[str, Any]:
-    """What a state file holds; nothing if it is not there.
+    """Content of a state file; an empty dict if there is no file.
 
     Raises:
         MutationError: It is another file than a state file.

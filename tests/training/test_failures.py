@@ -1,4 +1,4 @@
-"""What ends a training early, and what it says there is to go on with."""
+"""Failures that end a training early, and messages that say what is left to go on with."""
 
 import pytest
 

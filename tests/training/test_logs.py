@@ -178,7 +178,7 @@ def test_a_log_is_cut_whole_or_not_at_all(log, monkeypatch, method):
 
 
 def test_a_line_longer_than_any_entry_takes_no_memory(log):
-    """What comes after it is a log, and a tail without an end is left out."""
+    """The lines after it are read, and a last line without an end is left out."""
     first, rest = log.read_bytes().split(b"\n", 1)
     log.write_bytes(first + b"\n" + bytes(3 * LONGEST) + b"\n" + rest + bytes(5 * LONGEST))
     said = []

@@ -13,28 +13,28 @@ from nfspec.training.plots import _smooth, plot
 
 def log(steps=12, stages=("stem", "head"), evaluations=2, start=2.5):
     """Entries as a training writes them."""
-    found = []
+    entries = []
     for step in range(1, steps + 1):
         entry = {"step": step, "epoch": step / 4, "loss": start / step, "accuracy": step / 100}
         entry |= {"rate": 0.1 * step, "images_per_second": 50.0}
         if stages:
             parts = {stage: step / (50 * (n + 1)) for n, stage in enumerate(stages)}
             entry |= {"clip_fraction": step / 80, "clip_fraction_of": parts}
-        found.append(entry)
+        entries.append(entry)
         if evaluations and step % max(1, steps // evaluations) == 0:
             held = {"top1": step / 120, "top5": step / 60, "held_out_loss": 3.0 / step}
-            found.append({"step": step, "epoch": step / 4, **held, "held_out_images": 9})
-    return found
+            entries.append({"step": step, "epoch": step / 4, **held, "held_out_images": 9})
+    return entries
 
 
 @pytest.fixture
 def figures(monkeypatch):
-    """What would be drawn, without drawing it, which takes half a second."""
+    """Figures that would be saved; saving one takes half a second and is left out."""
     from matplotlib.figure import Figure
 
-    found = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *arguments, **how: found.append(self))
-    return found
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *arguments, **how: saved.append(self))
+    return saved
 
 
 def drawn(runs, path, figures):

@@ -1,4 +1,4 @@
-"""What a recipe comes to for one run, against the numbers of the original's experiments."""
+"""A recipe's numbers for one run, against those of the original's experiments."""
 
 from dataclasses import replace
 

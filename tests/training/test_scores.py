@@ -32,7 +32,7 @@ def drawn(images, classes, seed, scale=3.0):
 
 
 def off_by(logits):
-    """How far a sum of losses is off at most.
+    """Largest error of a sum of losses.
 
     A row's sum of exponentials is off by a part of (classes + 1) eps, each exponential by one of
     the size of its argument besides; the logarithm makes that an absolute error, and the sum over
@@ -47,19 +47,19 @@ def off_by(logits):
 def test_scores_are_those_of_a_slow_loop(classes):
     logits, labels = drawn(200, classes, classes)
     images, top1, top5, losses = slow(logits, labels)
-    found = score(logits, labels)
-    assert (found.images, found.top1, found.top5) == (images, top1, top5)
-    assert found.loss == pytest.approx(math.fsum(losses), rel=0, abs=off_by(logits))
-    assert all(type(value) is int for value in (found.images, found.top1, found.top5))
-    assert type(found.loss) is float
+    result = score(logits, labels)
+    assert (result.images, result.top1, result.top5) == (images, top1, top5)
+    assert result.loss == pytest.approx(math.fsum(losses), rel=0, abs=off_by(logits))
+    assert all(type(value) is int for value in (result.images, result.top1, result.top5))
+    assert type(result.loss) is float
 
 
 @pytest.mark.parametrize("classes", [2, 5, 8])
 def test_among_ties_the_label_comes_last(classes):
     logits, labels = drawn(300, classes, 0, scale=0.7)
     logits = np.round(logits)  # mostly -1, 0 and 1
-    found = score(logits, labels)
-    assert (found.images, found.top1, found.top5) == slow(logits, labels)[:3]
+    result = score(logits, labels)
+    assert (result.images, result.top1, result.top5) == slow(logits, labels)[:3]
     flat = score(np.zeros((6, classes), np.float32), np.arange(6) % classes)
     assert flat.top1 == 0
     assert flat.top5 == (6 if classes <= 5 else 0)
@@ -78,9 +78,9 @@ def test_one_class_is_always_right_and_costs_nothing():
 
 def test_large_outputs_do_not_overflow():
     logits = np.array([[3e38, 0.0], [-3e38, 0.0], [800.0, -800.0]], np.float32)
-    found = score(logits, np.array([0, 0, 1]))
-    assert (found.top1, found.top5) == (1, 3)
-    assert found.loss == float(np.float32(3e38))  # 0, 3e38 and 1600
+    result = score(logits, np.array([0, 0, 1]))
+    assert (result.top1, result.top5) == (1, 3)
+    assert result.loss == float(np.float32(3e38))  # 0, 3e38 and 1600
 
 
 def test_losses_are_in_float64():
@@ -97,9 +97,9 @@ def test_what_is_not_a_number_is_no_answer():
     logits[:, 1] = 1.0
     logits[0, 0] = logits[1, 1] = np.nan
     logits[2] = np.nan
-    found = score(logits, np.array([1, 1, 1, 1]))
-    assert (found.images, found.top1, found.top5) == (4, 1, 1)
-    assert math.isnan(found.loss)
+    result = score(logits, np.array([1, 1, 1, 1]))
+    assert (result.images, result.top1, result.top5) == (4, 1, 1)
+    assert math.isnan(result.loss)
 
 
 def test_an_output_of_minus_infinity_is_no_answer_either():
@@ -110,9 +110,9 @@ def test_an_output_of_minus_infinity_is_no_answer_either():
 
 def test_an_output_of_infinity_is_no_answer_and_no_warning():
     logits = np.array([[0.0, np.inf], [np.inf, np.inf], [0.0, 1.0]], np.float32)
-    found = score(logits, np.array([1, 0, 1]))
-    assert (found.images, found.top1, found.top5) == (3, 1, 1)
-    assert not math.isfinite(found.loss)
+    result = score(logits, np.array([1, 0, 1]))
+    assert (result.images, result.top1, result.top5) == (3, 1, 1)
+    assert not math.isfinite(result.loss)
 
 
 def test_scores_of_parts_add_up():

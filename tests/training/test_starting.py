@@ -76,19 +76,19 @@ def same(a, b):
 @pytest.mark.parametrize("classes", [7, 10])
 def test_a_new_head_is_drawn_as_init_draws_it_and_the_rest_kept_to_the_bit(classes):
     old, plan = trained(10), plan_of(classes)
-    found = with_new_head(old, plan, 3)
-    assert list(found) == list(plan.parameters)
+    params = with_new_head(old, plan, 3)
+    assert list(params) == list(plan.parameters)
     fresh = nfspec.init(plan, 3)
-    for name in found:
-        assert same(found[name], fresh[name] if name in HEAD else old[name])
-    assert found["head.fc.kernel"].shape == (48, classes)
+    for name in params:
+        assert same(params[name], fresh[name] if name in HEAD else old[name])
+    assert params["head.fc.kernel"].shape == (48, classes)
 
 
 def test_a_new_head_is_drawn_as_the_spec_says():
     plan = resolve(spec_of(500, init_std=0.125))
-    found = with_new_head(trained(10), plan, 3)
-    assert not found["head.fc.bias"].any()
-    kernel = found["head.fc.kernel"].astype(np.float64)
+    params = with_new_head(trained(10), plan, 3)
+    assert not params["head.fc.bias"].any()
+    kernel = params["head.fc.kernel"].astype(np.float64)
     assert abs(kernel.std() / 0.125 - 1) < 6 / (2 * kernel.size) ** 0.5  # six standard errors
     assert not with_new_head(trained(10), resolve(spec_of(5, init_std=0.0)), 3)[HEAD[0]].any()
 
@@ -102,12 +102,12 @@ def test_only_the_classifier_is_the_head():
     """A final conv is of the network's body."""
     old = nfspec.init(resolve(load("nfnet-nano")), 1)
     plan = resolve(load("nfnet-nano", [given("a", {("head", "classes"): 4})]))
-    found = with_new_head(old, plan, 2)
-    assert "final_conv.kernel" in found
+    params = with_new_head(old, plan, 2)
+    assert "final_conv.kernel" in params
     fresh = nfspec.init(plan, 2)
-    drawn = [name for name in found if same(found[name], fresh[name]) and name in HEAD]
+    drawn = [name for name in params if same(params[name], fresh[name]) and name in HEAD]
     assert drawn == HEAD
-    assert all(same(found[name], old[name]) for name in found if name not in HEAD)
+    assert all(same(params[name], old[name]) for name in params if name not in HEAD)
 
 
 # files
@@ -115,31 +115,31 @@ def test_only_the_classifier_is_the_head():
 
 def test_weights_of_as_many_classes_are_taken_as_they_are(tmp_path, kind):
     path, old = written(tmp_path, kind, 10)
-    found, drawn = start(path, kind, 10)
+    params, drawn = start(path, kind, 10)
     assert drawn is False
-    assert list(found) == list(old)
-    assert all(same(found[name], old[name]) for name in old)
+    assert list(params) == list(old)
+    assert all(same(params[name], old[name]) for name in old)
 
 
 @pytest.mark.parametrize("usual", [1000, 10, 7])
 def test_weights_of_other_classes_are_taken_but_for_the_head(tmp_path, kind, usual):
-    """How many the file has is found in it, whatever is usual."""
+    """The number of classes is read from the file, whatever the usual number is."""
     path, old = written(tmp_path, kind, 10)
-    found, drawn = start(path, kind, 7, usual)
+    params, drawn = start(path, kind, 7, usual)
     assert drawn is True
     fresh = nfspec.init(plan_of(7), 3)
-    assert list(found) == list(fresh)
-    for name in found:
-        assert same(found[name], fresh[name] if name in HEAD else old[name])
+    assert list(params) == list(fresh)
+    for name in params:
+        assert same(params[name], fresh[name] if name in HEAD else old[name])
 
 
 def test_a_new_head_may_be_asked_for_though_the_old_one_fits(tmp_path, kind):
     path, old = written(tmp_path, kind, 10)
-    found, drawn = start(path, kind, 10, new_head=True)
+    params, drawn = start(path, kind, 10, new_head=True)
     assert drawn is True
     fresh = nfspec.init(plan_of(10), 3)
-    assert [name for name in found if not same(found[name], old[name])] == HEAD
-    assert all(same(found[name], fresh[name]) for name in HEAD)
+    assert [name for name in params if not same(params[name], old[name])] == HEAD
+    assert all(same(params[name], fresh[name]) for name in HEAD)
 
 
 @pytest.mark.parametrize("classes", [1, 7, 10])
@@ -185,10 +185,10 @@ def test_a_file_that_does_not_say_is_tried_with_the_usual_classes_and_then_those
             with pytest.raises(nfspec.WeightError, match="does not fit 10"):
                 begin()
             continue
-        found, drawn = begin()
+        params, drawn = begin()
         assert tried == ([10] if fits == 10 else [10, 7])
         assert drawn is (fits != wanted)
-        assert found["head.fc.bias"].shape == (wanted,)
+        assert params["head.fc.bias"].shape == (wanted,)
 
 
 # what is wrong with a file
@@ -237,10 +237,10 @@ def test_a_file_without_a_classifier_gets_a_new_one(tmp_path, kind):
     path, old = written(tmp_path, kind, 10)
     tensors = {name: value for name, value in load_file(path).items() if "head.fc" not in name}
     save_file(tensors, path)
-    found, drawn = start(path, kind, 7)
+    params, drawn = start(path, kind, 7)
     assert drawn is True
     fresh = nfspec.init(plan_of(7), 3)
-    assert all(same(found[name], (fresh if name in HEAD else old)[name]) for name in fresh)
+    assert all(same(params[name], (fresh if name in HEAD else old)[name]) for name in fresh)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])

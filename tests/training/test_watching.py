@@ -1,4 +1,4 @@
-"""What a training shows while it runs, in a terminal, in a file, and for TensorBoard."""
+"""Progress of a training: in a terminal, in a file, and for TensorBoard."""
 
 import errno
 import re
@@ -118,7 +118,7 @@ def terminal(monkeypatch):
 
 @pytest.fixture
 def barred(terminal, capsys):
-    """What a bar shows at last, on a terminal of 80 columns."""
+    """The last line that a bar shows on a terminal of 80 columns."""
 
     def last_line(steps, *entries):
         with watching(steps) as bar:
@@ -260,32 +260,32 @@ SCALARS = {
 
 
 class Kept:
-    """A watcher that keeps what it is told."""
+    """A watcher that keeps its entries and messages."""
 
     def __init__(self):
-        self.told = []
+        self.kept = []
 
     def step(self, entry):
-        self.told.append(("step", entry))
+        self.kept.append(("step", entry))
 
     def evaluation(self, entry):
-        self.told.append(("evaluation", entry))
+        self.kept.append(("evaluation", entry))
 
     def message(self, text):
-        self.told.append(("message", text))
+        self.kept.append(("message", text))
 
 
 @pytest.fixture
 def written(tmp_path):
-    """A folder with a step and an evaluation, and what the other watcher was told."""
+    """A folder with a step and an evaluation, and the entries and messages of the other watcher."""
     pytest.importorskip("tensorboardX")
-    kept = Kept()
-    watcher = WithTensorBoard(kept, tmp_path / "tensorboard")
+    other = Kept()
+    watcher = WithTensorBoard(other, tmp_path / "tensorboard")
     watcher.step(STEP)
     watcher.evaluation(HELD)
     watcher.message("hello")
     watcher.writer.close()
-    return tmp_path / "tensorboard", kept.told
+    return tmp_path / "tensorboard", other.kept
 
 
 def records(path):
@@ -313,24 +313,24 @@ def as_float32(values):
 
 def test_tensorboards_files_hold_every_number(written):
     (file,) = written[0].glob("events.out.tfevents.*")
-    found = {}
+    scalars = {}
     for event in records(file):
         for value in event.summary.value:
-            assert (value.tag, event.step) not in found
-            found[value.tag, event.step] = value.simple_value
-    assert as_float32(found) == as_float32(SCALARS)
+            assert (value.tag, event.step) not in scalars
+            scalars[value.tag, event.step] = value.simple_value
+    assert as_float32(scalars) == as_float32(SCALARS)
 
 
 def test_tensorboards_own_reader_reads_them(written):
     name = "tensorboard.backend.event_processing.event_accumulator"
     reader = pytest.importorskip(name).EventAccumulator(str(written[0]))
     reader.Reload()
-    found = {
+    scalars = {
         (tag, scalar.step): scalar.value
         for tag in reader.Tags()["scalars"]
         for scalar in reader.Scalars(tag)
     }
-    assert as_float32(found) == as_float32(SCALARS)
+    assert as_float32(scalars) == as_float32(SCALARS)
 
 
 def test_the_other_watcher_is_told_the_same(written):
