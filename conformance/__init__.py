@@ -2,10 +2,12 @@
 
     results = conform(Settings("nfnet-f0", subjects=("torch",)), "reports")
     print(results.verdict)
+    check(MyPort, "nfnet-f0")  # raises an AssertionError if MyPort is not conformant
 
 The kit imports the core and, in a worker's process, `backends`. Its rooms import each other in this
 order: `cases`, `subjects`, `bounds`, `properties`, `faults`, `workers`, `running`, `report`,
-`conventions`. `runs` makes complete runs of them, `compare` runs one network on a photograph.
+`conventions`. `runs` makes complete runs of them, `checking` is such a run in a call, `compare` runs
+one network on a photograph.
 
 A name of this module is imported when it is first used (PEP 562), as a worker's process needs none.
 """
@@ -20,18 +22,21 @@ from nfspec.errors import BackendError
 
 if TYPE_CHECKING:
     from nfspec.conformance.cases.results import Results
+    from nfspec.conformance.checking import check
     from nfspec.conformance.running.settings import Settings
     from nfspec.conformance.runs import conform, seed_faults
 
-__all__ = ["Results", "Settings", "conform", "seed_faults"]
+__all__ = ["Results", "Settings", "check", "conform", "seed_faults"]
 
 _HOMES = {
     "Results": "cases.results",
     "Settings": "running.settings",
+    "check": "checking",
     "conform": "runs",
     "seed_faults": "runs",
 }
-PACKAGES = ("hypothesis", "jinja2", "packaging", "threadpoolctl")  # an extra, as frameworks are
+# An extra, as frameworks are.
+PACKAGES = ("cloudpickle", "hypothesis", "jinja2", "packaging", "threadpoolctl")
 
 
 def __getattr__(name: str) -> Any:

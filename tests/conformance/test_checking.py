@@ -1,0 +1,119 @@
+"""`check`: a run in a call, of a class, an object or a name, which raises if it is not right."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nfspec.conformance import check
+from nfspec.errors import BackendError, InputError
+from nfspec.reference import operations as ops
+
+ONE = {"properties": ("EXACT-03",), "examples": 0}
+SCALE = 1.0
+
+
+class Pools:
+    framework = "numpy"
+
+    def __init__(self, mode):
+        self.scale = SCALE
+
+    def pool(self, op):
+        return lambda x: self.scale * ops.pool(op, x).astype("float32")
+
+
+class Off(Pools):
+    def __init__(self, mode):
+        self.scale = 1.5
+
+
+def replayed(text, folder):
+    """What the first line to replay a case prints, run as it stands in an empty folder."""
+    line = re.search(r"nfspec replay .*", text).group()
+    words = [str(Path(sys.executable).with_name("nfspec")), *shlex.split(line)[1:]]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True)
+
+
+def test_a_class_that_is_right():
+    assert check(Pools, **ONE).verdict == "CONFORMANT"
+
+
+def test_a_class_that_is_wrong_and_its_case_again(tmp_path):
+    with pytest.raises(AssertionError) as caught:
+        check(Off, **ONE)
+    text = str(caught.value)
+    assert "NOT CONFORMANT" in text and "EXACT-03" in text
+    assert f"{Path(__file__)}:Off" in text
+    assert 'give check(..., folder="reports")' in text
+    done = replayed(text, tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "BEYOND ITS BOUND" in done.stdout
+
+
+def test_a_class_made_in_a_function_and_what_it_names(tmp_path):
+    class Local(Pools):
+        def __init__(self, mode):
+            super().__init__(mode)
+            self.scale *= factor
+
+    factor = 1.0
+    assert check(Local, **ONE).conformant
+    factor = 2.0
+    with pytest.raises(AssertionError) as caught:
+        check(Local, **ONE)
+    assert replayed(str(caught.value), tmp_path).returncode == 1
+
+
+def test_an_object_is_used_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    made = Pools("f32")
+    assert check(made, **ONE).conformant
+    assert list(tmp_path.iterdir()) == []
+    made.scale = 2.0
+    with pytest.raises(AssertionError, match="NOT CONFORMANT"):
+        check(made, **ONE)
+    assert [path.name for path in tmp_path.glob("*/*")] == ["Pools.pkl"]  # for the lines to replay
+    with pytest.raises(AssertionError, match="attribute `modes`; it does not have bf16"):
+        check(made, modes=("bf16",), **ONE)
+
+
+def test_a_method_that_must_be_offered():
+    assert check(Pools, must_offer=("pool",), **ONE).conformant
+    both = {**ONE, "properties": ("EXACT-03", "EXACT-04")}
+    assert check(Pools, **both).verdict == "CONFORMANT IN PART"
+    with pytest.raises(AssertionError, match="Pools has no agc"):
+        check(Pools, must_offer=("agc",), **both)
+
+
+def test_reports_replace_those_of_an_earlier_check_and_nothing_else(tmp_path):
+    out = tmp_path / "reports"
+    check(Pools, folder=out, **ONE)
+    with pytest.raises(AssertionError, match=f"wrote {out / 'REPORT.md'}"):
+        check(Off, folder=out, **ONE)
+    assert "NOT CONFORMANT" in (out / "REPORT.md").read_text()
+    (tmp_path / "REPORT.md").write_text("mine")
+    with pytest.raises(InputError, match="left as it is"):
+        check(Pools, folder=tmp_path, **ONE)
+    assert (tmp_path / "REPORT.md").read_text() == "mine"
+
+
+def test_what_is_no_subject():
+    with pytest.raises(InputError, match="expected the attribute `framework`, one of jax, "):
+        check(object())
+    with pytest.raises(InputError, match="found a function"):
+        check(replayed)
+    made = Pools("f32")
+    made.file = (lambda: (yield))()
+    with pytest.raises(InputError, match="cannot be sent to the process that tests it: "):
+        check(made, **ONE)
+
+
+def test_a_package_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "cloudpickle" or None)
+    with pytest.raises(BackendError, match="run: pip install cloudpickle"):
+        from nfspec.conformance import conform  # noqa: F401
