@@ -135,7 +135,7 @@ def _bad(results: Results) -> list[str]:
         if cell.verdict == "uncovered" and cell.coverage:
             lines += [f"Cases by regime: {escaped(words.covered(cell))}.", ""]
         if cell.worst_case is not None:
-            lines += [*block(words.replay(cell.worst_case), "sh"), ""]
+            lines += [*block(words.replay(results, cell), "sh"), ""]
     return lines
 
 
@@ -145,7 +145,7 @@ def _worst_passing(results: Results) -> list[str]:
         return []
     lines = [
         f"- {escaped(cell.property)}, {words.ratio(cell.worst)} on {escaped(cell.column)}: "
-        f"{code(words.replay(cell.worst_case or {}))}"
+        f"{code(words.replay(results, cell))}"
         for cell in cells
     ]
     summary = "<details><summary>The worst case of each property that passes</summary>"

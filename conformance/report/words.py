@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import shlex
 from collections.abc import Iterable
 from typing import Any
 
 from nfspec.conformance.cases.results import BAD, Cell, PropertyInfo, Results
+from nfspec.conformance.running.command import TIMEOUT, placed, replay_command
 from nfspec.wording import found_text, printable
 
 ABSENT = "no result"
@@ -115,9 +115,18 @@ def worst_passing(results: Results) -> list[Cell]:
     return [cell for cell in by_property if cell is not None and cell.worst_case is not None]
 
 
-def replay(case: dict[str, Any]) -> str:
-    """The shell command that runs a case again."""
-    return f"nfspec replay {shlex.quote(json.dumps(case, separators=(',', ':')))}"
+def replay(results: Results, cell: Cell) -> str:
+    """The shell command that runs a cell's worst case again; empty if it has none."""
+    if cell.worst_case is None:
+        return ""
+    subject, device, _ = cell.column.rsplit("/", 2)
+    return replay_command(
+        json.dumps(cell.worst_case, separators=(",", ":")),
+        subject,
+        device,
+        timeout=results.settings.get("timeout", TIMEOUT),
+        folder=results.folder if placed(subject, cell.worst_case.get("spec", "")) else "",
+    )
 
 
 def case(fields: dict[str, Any]) -> str:

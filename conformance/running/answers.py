@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from nfspec.conformance.cases.case import Arrays, Case
 from nfspec.conformance.cases.results import Verdict
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import Expected, Judgement, Outputs, judge
-from nfspec.conformance.running.describe import describe
+from nfspec.conformance.running.command import command_of
+from nfspec.conformance.running.describe import describe, infinite
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers.process import WorkerError
 from nfspec.conformance.workers.requests import FailureKind
@@ -70,6 +73,11 @@ class PreparedCase:
     def calls(self) -> list[Arrays]:
         return self.asked.calls(self.case)
 
+    @property
+    def sent(self) -> list[Arrays] | None:
+        """The arrays, where a worker cannot make them itself."""
+        return self.calls if self.asked.sent else None
+
     @cached_property
     def expected(self) -> Expected:
         return self.asked.expect(self.case, self.calls)
@@ -80,12 +88,14 @@ class Answer:
     """A worker's outputs of a case, judged.
 
     Attributes:
+        worker: The worker that was asked.
         prepared: The case.
         outputs: The outputs as the worker sent them.
         compared: The outputs as they are compared, after the property's `reduce`.
         judgement: How far they are from what is expected.
     """
 
+    worker: Worker
     prepared: PreparedCase
     outputs: Outputs
     compared: Outputs
@@ -101,10 +111,22 @@ class Answer:
         """True if some output is beyond its bound."""
         return self.ratio > 1.0
 
+    @property
+    def infinite(self) -> str:
+        """The reason for an infinite ratio; empty for a finite one."""
+        return infinite(self.judgement.worst, self.compared, self.prepared.expected)
+
+    @property
+    def wide(self) -> bool:
+        """True if a function of tensors answered in float64."""
+        of_tensors = self.prepared.asked.request in ("call", "vjp", "twice", "network", "block")
+        return of_tensors and any(y.dtype == np.float64 for y in self.outputs.values())
+
     def text(self) -> str:
         """The judgement in words."""
         prepared = self.prepared
-        return describe(prepared.case, self.judgement, self.compared, prepared.expected)
+        command = command_of(prepared.case, self.worker)
+        return describe(prepared.case, self.judgement, self.compared, prepared.expected, command)
 
 
 def ask(prepared: PreparedCase, workers: Iterable[Worker]) -> dict[Worker, Answer | WorkerError]:
@@ -117,7 +139,7 @@ def ask(prepared: PreparedCase, workers: Iterable[Worker]) -> dict[Worker, Answe
     sent = []
     for worker in workers:
         try:
-            worker.send(prepared.case, prepared.calls if prepared.asked.sent else None)
+            worker.send(prepared.case, prepared.sent)
             sent.append(worker)
         except WorkerError as error:
             replies[worker] = error
@@ -125,12 +147,24 @@ def ask(prepared: PreparedCase, workers: Iterable[Worker]) -> dict[Worker, Answe
         prepared.expected  # noqa: B018  (computed while the workers compute)
     for worker in sent:
         try:
-            replies[worker] = _judged(prepared, worker.receive(prepared.case, prepared.calls))
+            outputs = worker.receive(prepared.case, prepared.calls)
+            replies[worker] = _judged(worker, prepared, outputs)
         except WorkerError as error:
             replies[worker] = error
     return replies
 
 
-def _judged(prepared: PreparedCase, outputs: Outputs) -> Answer:
-    compared = prepared.asked.reduce(prepared.case, prepared.calls, outputs)
-    return Answer(prepared, outputs, compared, judge(compared, prepared.expected))
+def _judged(worker: Worker, prepared: PreparedCase, outputs: Outputs) -> Answer:
+    """The answer that outputs are.
+
+    Raises:
+        WorkerError: They are nothing that can be compared, such as text, or of a shape that the
+            property cannot put into relation.
+    """
+    try:
+        compared = prepared.asked.reduce(prepared.case, prepared.calls, outputs)
+        return Answer(worker, prepared, outputs, compared, judge(compared, prepared.expected))
+    except Exception as error:  # whatever such outputs lead to
+        shapes = ", ".join(f"{name} {np.shape(y)}" for name, y in list(outputs.items())[:20])
+        message = f"{worker.subject}: the outputs cannot be compared ({shapes}): {error}"
+        raise WorkerError(message) from None

@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
-import shlex
-
 import numpy as np
+from numpy.typing import NDArray
 
 from nfspec.conformance.cases.case import Case
 from nfspec.conformance.cases.results import HISTOGRAM_EDGES, histogram
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.properties.base import Array, Expected, Finding, Judgement, Outputs
+from nfspec.conformance.properties.base import (
+    Array,
+    Expectation,
+    Expected,
+    Finding,
+    Judgement,
+    Outputs,
+)
 
 
-def replay_command(case: Case) -> str:
-    """The shell command that runs a case again."""
-    return f"nfspec replay {shlex.quote(case.line())}"
+def describe(
+    case: Case, judgement: Judgement, outputs: Outputs, expected: Expected, command: str
+) -> str:
+    """The worst finding of a case, and every other output that is beyond its bound.
 
-
-def describe(case: Case, judgement: Judgement, outputs: Outputs, expected: Expected) -> str:
-    """The worst finding of a case, and every other output that is beyond its bound."""
+    Args:
+        case: The case.
+        judgement, outputs, expected: The outputs as they were compared, and the comparison.
+        command: The shell command that runs the case again.
+    """
     worst = judgement.worst
     lines = [
         f"{case.property}: {PROPERTIES[case.property].title}",
-        replay_command(case),
+        command,
         *_finding(worst, outputs, expected),
     ]
     others = [f for f in judgement.findings if f is not worst and f.ratio > 1.0]
     if others:
-        lines.append("also beyond their bounds: " + ", ".join(_short(f) for f in others[:20]))
+        named = (_short(f, outputs, expected) for f in others[:20])
+        lines.append("also beyond their bounds: " + ", ".join(named))
     return "\n".join(lines)
 
 
-def _short(finding: Finding) -> str:
-    return f"{finding.name} ({finding.ratio:.3g})"
+def infinite(finding: Finding, outputs: Outputs, expected: Expected) -> str:
+    """The reason for an infinite ratio, as `Cell.infinite` has it; empty for a finite one."""
+    if np.isfinite(finding.ratio):
+        return ""
+    output, wanted = outputs.get(finding.name), expected.outputs.get(finding.name)
+    if output is None or wanted is None:
+        return "no output"
+    if output.shape != wanted.value.shape:
+        return "another shape"
+    return "the bits differ" if np.isfinite(output.astype(np.float64)).all() else "not finite"
+
+
+def _short(finding: Finding, outputs: Outputs, expected: Expected) -> str:
+    return f"{finding.name} ({infinite(finding, outputs, expected) or f'{finding.ratio:.3g}'})"
 
 
 def _finding(finding: Finding, outputs: Outputs, expected: Expected) -> list[str]:
@@ -50,29 +72,44 @@ def _finding(finding: Finding, outputs: Outputs, expected: Expected) -> list[str
         return [*head, *_terms(terms, finding)]
     place = finding.at
     got, exact = float(value[place]), float(wanted.value[place])
-    ulp = float(np.spacing(np.float32(abs(exact))))
     terms = {
         label: float(np.broadcast_to(term, value.shape)[place])
         for label, term in wanted.terms.items()
     }
     return [
         f"{name}{list(place)}: found {got:.9g}, expected {exact:.12g}",
-        f"error {error[place]:.4g} ({error[place] / ulp:.3g} units in the last place)",
+        _error(float(error[place]), exact),
         *_terms(terms, finding),
-        *_spread(error, wanted.bound, finding),
+        *_spread(error, wanted, finding),
     ]
 
 
+def _error(error: float, exact: float) -> str:
+    """An error in the unit that says most: units in the last place, the value, or by itself."""
+    if exact == 0.0:
+        return f"error {error:.4g}, where 0 is expected"
+    if error > abs(exact):
+        return f"error {error:.4g} ({error / abs(exact):.3g} times the value)"
+    ulp = float(np.spacing(np.float32(abs(exact))))
+    return f"error {error:.4g} ({error / ulp:.3g} units in the last place)"
+
+
 def _terms(terms: dict[str, float], finding: Finding) -> list[str]:
-    bits = "" if terms else ": the same bits are expected"
+    bound = sum(terms.values())
+    if bound == 0.0:
+        differ = "the bits differ" if finding.ratio > 0.0 else "the bits are the same"
+        return [f"bound 0: the same bits were expected; {differ}"]
     return [
-        f"bound {sum(terms.values()):.4g}{bits}, error / bound {finding.ratio:.4g}",
+        f"bound {bound:.4g}, error / bound {finding.ratio:.4g}",
         *(f"  {label:<24} {term:.4g}" for label, term in terms.items()),
     ]
 
 
-def _spread(error: Array, bound: Array, finding: Finding) -> list[str]:
+def _spread(error: Array, wanted: Expectation, finding: Finding) -> list[str]:
     """The spread of the ratios of all elements, by powers of two."""
+    bound: NDArray[np.float64] = wanted.bound
+    if not bound.any():
+        return [f"{finding.over} of {error.size} elements differ"]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(error == 0.0, 0.0, error / bound).ravel()
     counts = histogram(ratios.tolist())

@@ -11,8 +11,9 @@ from nfspec.conformance.cases.results import Verdict
 from nfspec.conformance.faults import fault_named
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.running.answers import VERDICTS, Answer, PreparedCase, ask, started
+from nfspec.conformance.running.command import TIMEOUT
 from nfspec.conformance.running.settings import Settings
-from nfspec.conformance.workers.process import TIMEOUT, WorkerError
+from nfspec.conformance.workers.process import WorkerError
 from nfspec.errors import InputError, NfspecError, suggest
 
 ReplayVerdict = Literal["within its bound", "BEYOND ITS BOUND"] | Verdict
@@ -35,7 +36,13 @@ class Replayed:
     text: str
 
 
-def replay(line: str, subjects: tuple[str, ...], device: str, fault: str = "") -> list[Replayed]:
+def replay(
+    line: str,
+    subjects: tuple[str, ...],
+    device: str,
+    fault: str = "",
+    timeout: float = TIMEOUT,
+) -> list[Replayed]:
     """Run a case on one subject after another.
 
     Args:
@@ -43,6 +50,7 @@ def replay(line: str, subjects: tuple[str, ...], device: str, fault: str = "") -
         subjects: Names that `nfspec.conformance.subjects` knows.
         device: cpu, gpu or tpu.
         fault: Name of a fault to inject; empty for none.
+        timeout: Seconds to wait for an answer.
 
     Raises:
         InputError: No such case, property, subject or fault.
@@ -55,7 +63,7 @@ def replay(line: str, subjects: tuple[str, ...], device: str, fault: str = "") -
     prepared = _prepared(case)
     replayed = []
     for subject in subjects:
-        settings = Settings(subjects=(subject,), device=device, timeout=TIMEOUT)
+        settings = Settings(subjects=(subject,), device=device, timeout=timeout)
         with started(settings, case.mode, fault) as workers:
             for worker, answer in ask(prepared, workers).items():
                 replayed.append(_replayed(worker.column.name, answer))

@@ -21,8 +21,10 @@ from nfspec.conformance.cases.results import Column, PropertyInfo, Results, fini
 from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.running.answers import started
+from nfspec.conformance.running.command import needed_folder
 from nfspec.conformance.running.journal import Journal
 from nfspec.conformance.running.judging import Trial
+from nfspec.conformance.running.offers import lacking, notes
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import InputError
@@ -110,6 +112,7 @@ def run(
         columns=[],
         properties=[PropertyInfo(p.id, p.tier, p.title) for p in asked],
         cells=journal.cells,
+        folder=needed_folder(settings.subjects, settings.source or ""),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     begun = time.perf_counter()
@@ -118,6 +121,8 @@ def run(
     with threadpool_limits(1), _no_traces():
         for mode in settings.modes:
             under_way.mode(mode, [p for p in asked if mode in p.modes])
+    results.problems += lacking(results, settings.must_offer)
+    results.notes += notes(results, settings.must_offer)
     results.seconds = time.perf_counter() - begun
     return results
 
@@ -164,8 +169,8 @@ class _Run:
             status = Status(f"{asked.id} {mode}: {count} cases", counting=True)
             self.progress(self.results, status)
 
-        lacking = [w for w in workers if self.results.cell(asked.id, w.column.name) is None]
-        trial = Trial(asked, lacking, counted)
+        left = [w for w in workers if self.results.cell(asked.id, w.column.name) is None]
+        trial = Trial(asked, left, counted)
         essential = essential_cases(asked, self.about, mode, self.settings.seed)
         for case in essential:
             trial.case(case, trial.live)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nfspec.arguments import MAX_SEED, MAX_TIMEOUT, MOST_EXAMPLES, one_of
+from nfspec.arguments import MAX_SEED, MOST_EXAMPLES, one_of
 from nfspec.cli.options import (
     ALL_BACKENDS,
     Device,
     Subjects,
     TestedBackends,
+    Timeout,
     names,
     parse_subjects,
     some_of,
@@ -100,12 +101,16 @@ Faults = Annotated[
     ),
 ]
 Require = Annotated[str, typer.Option(help="Subjects that have to run, a list with commas.")]
+MustOffer = Annotated[
+    str,
+    typer.Option(
+        help="Methods that every subject has to offer, such as ws_conv, a list with commas. One "
+        "that it lacks, in part or whole, makes the run not conformant.",
+    ),
+]
 Deviations = Annotated[
     str | None,
     typer.Option(help="A file of known deviations. Default: the deviations.toml of nfspec."),
-]
-Timeout = Annotated[
-    float, typer.Option(min=1.0, max=MAX_TIMEOUT, help="Seconds to wait for one answer.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -124,6 +129,7 @@ def conform(
     force: Force = False,
     faults: Faults = False,
     require: Require = "",
+    must_offer: MustOffer = "",
     deviations: Deviations = None,
     timeout: Timeout = 600.0,
     as_json: AsJson = False,
@@ -153,6 +159,7 @@ def conform(
         seed=seed,
         properties=names(properties),
         timeout=timeout,
+        must_offer=names(must_offer),
     )
     try:
         if faults:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nfspec.arguments import MAX_TIMEOUT
 from nfspec.compilation import BACKENDS
 from nfspec.errors import BackendError, InputError
 
@@ -28,6 +29,9 @@ Subjects = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Device: cpu, gpu or tpu.")]
+Timeout = Annotated[
+    float, typer.Option(min=1.0, max=MAX_TIMEOUT, help="Seconds to wait for one answer.")
+]
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from nfspec.arguments import one_of
-from nfspec.cli.options import ALL_BACKENDS, Device, Subjects, TestedBackends, parse_subjects
+from nfspec.cli.options import (
+    ALL_BACKENDS,
+    Device,
+    Subjects,
+    TestedBackends,
+    Timeout,
+    parse_subjects,
+)
 from nfspec.console import print_lines
 
 Case = Annotated[
@@ -22,6 +29,7 @@ def replay(
     subject: Subjects = None,
     device: Device = "cpu",
     fault: Fault = "",
+    timeout: Timeout = 600.0,
 ) -> None:
     """Run one case and print the bound term by term.
 
@@ -35,7 +43,7 @@ def replay(
     from nfspec.conformance.running.settings import DEVICES
 
     one_of("--device", device, DEVICES)
-    replayed = run_case(case, parse_subjects(subject, backends), device, fault)
+    replayed = run_case(case, parse_subjects(subject, backends), device, fault, timeout)
     texts = (f"{each.column}: {each.verdict}\n{each.text}" for each in replayed)
     print_lines(["\n\n".join(texts)])
     raise typer.Exit(status(replayed))

@@ -95,6 +95,40 @@ class Raises(Good):
             raise ValueError("no such thing")
 
 
+class Torn(Off):
+    """Raises for one activation, and is off for the others."""
+
+    def activation(self, op):
+        if op.kind == "selu":
+            raise ValueError(op.kind)
+        return super().activation(op)
+
+
+class Patchy(Good):
+    """Raises for two activations."""
+
+    def activation(self, op):
+        if op.kind in ("elu", "selu"):
+            raise ValueError(op.kind)
+        return super().activation(op)
+
+
+class Flat(Good):
+    """Clips vectors alone."""
+
+    def agc(self, clip):
+        if len(clip.shape) > 1:
+            raise NotOffered("kernels are not clipped")
+        return super().agc(clip)
+
+
+class Wide(Good):
+    """Answers in float64."""
+
+    def _function(self, method, function):
+        return lambda *arrays: function(*(np.asarray(a, np.float64) for a in arrays))
+
+
 class SaysNaN(Good):
     def before(self, method):
         raise ValueError("cannot convert float NaN to integer, nor Infinity")

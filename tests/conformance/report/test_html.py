@@ -76,7 +76,7 @@ def test_it_says_what_the_text_report_says():
         words.run_line(results),
         *(words.explanation(entry) for entry in results.explanations),
         *(words.plain(cell.message) for cell in words.bad(results)),
-        *(words.replay(cell.worst_case) for cell in results.cells if cell.worst_case),
+        *(words.replay(results, cell) for cell in results.cells if cell.worst_case),
         *(words.figures(cell) for cell in results.cells),
         *(text for setting in words.run_settings(results) for text in setting),
         "eps active 31, odd size 88",

@@ -31,7 +31,8 @@ def commands(text: str) -> list[dict]:
     """The cases of the replay commands, read as a shell and `nfspec replay` would."""
     found = re.findall(r"^(?:- .*?`)?(nfspec replay .*?)`?$", text, re.MULTILINE)
     split = [shlex.split(line) for line in found]
-    assert all(words[:2] == ["nfspec", "replay"] and len(words) == 3 for words in split)
+    assert all(words[:2] == ["nfspec", "replay"] and len(words) == 5 for words in split)
+    assert {words[3] for words in split} <= {"--backends"}
     return [json.loads(words[2]) for words in split]
 
 

@@ -20,14 +20,16 @@ from ..fakes import lives, prepare, starts
 from .small_runs import IDS, SETTINGS, good, ratios, subjects
 
 NAMES = (
-    "Good", "Off", "Third", "Always", "Stillborn", "NotANumber", "Raises", "Shy", "Narrow", "Hangs",
+    "Good", "Off", "Third", "Always", "Stillborn", "NotANumber", "Raises", "Torn", "Patchy", "Shy",
+    "Narrow", "Hangs",
 )  # fmt: skip
+PATIENCE = 2.5  # seconds for the one that hangs
 GENERAL = target(None)
 
 
 def impatient(subject, device, mode, timeout, fault):
     """A worker that waits for less long only where there is nothing to wait for."""
-    return Worker(subject, device, mode, 5.0 if subject == "fakes:Hangs" else timeout, fault)
+    return Worker(subject, device, mode, PATIENCE if subject == "fakes:Hangs" else timeout, fault)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,10 @@ def essential(name):
     return len(list(PROPERTIES[name].cases(GENERAL)))
 
 
+def of_kind(kind):
+    return sum(case.op.kind == kind for case in PROPERTIES["ACT-01"].cases(GENERAL))
+
+
 def test_every_cell_is_there(everything):
     results, _, _ = everything
     assert [info.id for info in results.properties] == list(IDS)
@@ -91,24 +97,31 @@ def test_one_that_is_off(row):
     assert verdicts(cells) == ["fail"] * 4
     # Judged on every essential case, none drawn: there is nothing left to find.
     assert [cells[name].cases for name in IDS] == [essential(name) for name in IDS]
-    assert cells["EXACT-03"].worst == inf
+    assert (cells["EXACT-03"].worst, cells["EXACT-03"].infinite) == (inf, "the bits differ")
+    assert cells["ACT-01"].infinite == ""
     assert 1.0 < cells["ACT-01"].worst < inf
     message = cells["ACT-01"].message.splitlines()
     assert message[0] == "ACT-01: activation"
-    assert message[1].startswith("nfspec replay '{")
+    assert message[1].startswith("cd /") and "&& nfspec replay '{" in message[1]
+    assert message[1].endswith("' --subject fakes:Off --timeout 60")
     assert json.dumps(cells["ACT-01"].worst_case, separators=(",", ":")) in message[1]
 
 
 def test_one_that_dies_now_and_then(row, everything):
+    """It is asked on after its first death in a property, and left after the second."""
     cells = row("Third")
     assert verdicts(cells) == ["crashed"] * 4
-    for cell in cells.values():
-        assert cell.cases == 2
-        assert cell.message.splitlines()[0] == "fakes:Third: the worker died with status -9"
-        assert cell.message.splitlines()[-1].startswith('at {"property":')
+    for name, cell in cells.items():
+        assert (cell.cases, cell.unanswered) == (2, 1) if essential(name) < 6 else (4, 2)
+        message = cell.message.splitlines()
+        if cell.unanswered > 1:
+            assert message.pop(0) == "2 cases had no answer; the first:"
+        assert message[0] == "fakes:Third: the worker died with status -9"
+        assert "nfspec replay " in message[-1]
         assert cell.worst_case["property"] == cell.property
     _, started, _ = everything
-    assert [name for name, _ in started].count("Third") == 4
+    deaths = sum(cell.unanswered for cell in cells.values())
+    assert [name for name, _ in started].count("Third") == deaths
 
 
 def test_one_that_always_dies_is_given_up_after_three(row, everything):
@@ -129,22 +142,53 @@ def test_one_that_dies_as_it_starts(row, everything):
 def test_one_that_hangs(row):
     cells = row("Hangs")
     assert verdicts(cells) == ["pass", "hung", "pass", "pass"]
-    assert cells["ACT-01"].message.startswith("fakes:Hangs: no answer after 5 s\nat {")
+    message = cells["ACT-01"].message.splitlines()
+    assert message[:2] == [
+        "2 cases had no answer; the first:",
+        f"fakes:Hangs: no answer after {PATIENCE:g} s",
+    ]
+    assert message[2].endswith(f" --subject fakes:Hangs --timeout {PATIENCE:g}")
 
 
 def test_one_that_answers_nan(row):
     cells = row("NotANumber")
     assert verdicts(cells) == ["fail"] * 4
     for cell in cells.values():
-        assert cell.worst == inf and "values are not finite" in cell.message
+        assert (cell.worst, cell.infinite) == (inf, "not finite")
+        assert "values are not finite" in cell.message
 
 
 def test_one_that_raises(row):
     cells = row("Raises")
     assert verdicts(cells) == ["pass", "error", "pass", "pass"]
-    message = cells["ACT-01"].message
+    cell = cells["ACT-01"]
+    assert (cell.cases, cell.unanswered) == (0, essential("ACT-01"))
+    first, message = cell.message.split("\n", 1)
+    assert first == f"{cell.unanswered} cases had no answer; the first:"
     assert message.startswith("fakes:Raises: Traceback")
     assert "ValueError: no such thing" in message
+    assert "another one" not in message
+
+
+def test_an_error_hides_no_failure(row):
+    """The cases after one that raises are asked, and both are told."""
+    cell = row("Torn")["ACT-01"]
+    assert cell.verdict == "fail" and cell.worst > 1.0
+    assert cell.unanswered == of_kind("selu")
+    assert cell.cases == essential("ACT-01") - cell.unanswered
+    assert cell.message.startswith("ACT-01: activation\n")
+    assert "ValueError: selu" in cell.message
+    assert cell.message.count("nfspec replay ") == 2
+
+
+def test_an_error_leaves_the_ratios_of_the_other_cases(row):
+    cell = row("Patchy")["ACT-01"]
+    assert (cell.verdict, cell.unanswered) == ("error", of_kind("elu") + of_kind("selu"))
+    assert cell.cases == essential("ACT-01") - cell.unanswered == sum(cell.histogram)
+    assert 0.0 < cell.worst <= 1.0
+    assert "ValueError: elu" in cell.message
+    assert cell.message.splitlines()[-1] == "another one: ValueError: selu"
+    assert cell.worst_case["op"]["kind"] == "elu"
 
 
 def test_one_that_does_not_offer_everything(row):
@@ -152,9 +196,18 @@ def test_one_that_does_not_offer_everything(row):
     assert verdicts(shy) == ["pass", "pass", "pass", "not offered"]
     assert shy["AGC-01"].message == "fakes:Shy: Shy has no agc"
     assert narrow["EXACT-03"].verdict == "pass"
-    assert narrow["ACT-01"].verdict == "pass"
-    assert 0 < narrow["ACT-01"].cases < row("Good")["ACT-01"].cases
-    assert narrow["ACT-01"].message == "not offered for every case: fakes:Narrow: no selu"
+    cell = narrow["ACT-01"]
+    assert cell.verdict == "pass in part"
+    assert cell.cases + cell.unoffered == row("Good")["ACT-01"].cases
+    total = cell.cases + cell.unoffered
+    assert cell.message == f"{cell.unoffered} of {total} cases not offered: fakes:Narrow: no selu"
+
+
+def test_a_regime_that_only_cases_meet_that_are_not_offered(folder):
+    """It says nothing against the rest. Where an offered case had to meet it, it does."""
+    (cell,) = run(good(subjects=subjects("Flat"), properties=("AGC-01",), examples=0)).cells
+    assert cell.verdict == "pass in part"
+    assert cell.message.startswith("met by cases alone that are not offered: ")
 
 
 def test_a_framework_that_is_not_installed(row, everything):
