@@ -16,7 +16,8 @@ help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/## //'
 
 # timm pins nothing but pulls torchvision, whose builds do not match every build of torch; the tests
-# need its models only.
+# need its models only, and a stand-in for torchvision is enough for those.
+TIMM = PYTHONPATH=$(CURDIR)/tests/standins
 $(BIN)/.installed-demo: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked versions of the three frameworks (a few minutes, once) ..."
@@ -66,7 +67,7 @@ mutations: $(BIN)/.installed-test
 
 ## make bench      NFNet-F0 against timm, optax and a plain port: benchmarks/results
 bench: $(BIN)/.installed-test
-	$(BIN)/nfspec bench --growth --force --out benchmarks/results
+	$(TIMM) $(BIN)/nfspec bench --growth --force --out benchmarks/results
 
 ## make bench-kernels  each kernel against its plain twin, in each framework
 bench-kernels: $(BIN)/.installed-test
@@ -105,7 +106,7 @@ reports-clean: $(BIN)/.installed-test
 
 reports-matrix: $(BIN)/.installed-test
 	@mkdir -p build
-	$(BIN)/python -P -m nfspec.conformance.conventions.matrix > build/MATRIX.md
+	$(TIMM) $(BIN)/python -P -m nfspec.conformance.conventions.matrix > build/MATRIX.md
 	cp build/MATRIX.md $(REPORTS)/MATRIX.md
 
 reports-small: $(BIN)/.installed-test

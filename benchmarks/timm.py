@@ -10,8 +10,10 @@ import torch
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.ours import RATE
 from nfspec.benchmarks.works import Setup, Work
-from nfspec.conformance.subjects.torchvision_standin import timm
+from nfspec.conformance.subjects.timm import imported
 from nfspec.errors import InputError
+
+timm = imported()
 
 
 def name_of(variant: str) -> str:

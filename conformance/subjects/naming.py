@@ -1,4 +1,4 @@
-"""Names for subjects that are given as classes or objects, from which a worker's process loads them.
+"""Names for subjects that are given as classes or objects, as a worker's process gets a name.
 
 A class at the top level of a file is named by the file. Anything else is written to a pickle.
 """

@@ -8,6 +8,7 @@ table, an attention gain of 2, a symmetric padding of max pools, units of clippi
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
@@ -39,19 +40,31 @@ FAMILIES = {
 }
 
 
+def imported() -> Any:
+    """The module timm.
+
+    Raises:
+        BackendError: It is not installed, or torchvision, which it imports, is not.
+    """
+    if importlib.util.find_spec("timm") is None:
+        raise BackendError("timm is not installed; run: pip install timm")
+    try:
+        return importlib.import_module("timm")
+    except (ImportError, RuntimeError) as error:  # no torchvision, or one built for another torch
+        raise BackendError(
+            f"timm cannot be imported: {error}; it needs a torchvision that was built for the "
+            "installed torch; run: pip install torchvision"
+        ) from None
+
+
 class Timm:
     framework = "torch"
     package = "timm"
 
     def __init__(self, mode: str):
-        if importlib.util.find_spec("timm") is None:
-            raise BackendError("timm is not installed; run: pip install --no-deps timm")
+        self.timm = imported()
         if mode not in ("f32", "tf32"):
             raise NotOffered(f"timm's layers are not tested in mode {mode}")
-        # Before anything else imports timm, which without torchvision would fail.
-        from nfspec.conformance.subjects import torchvision_standin
-
-        self.timm = torchvision_standin.timm
 
     def ws_conv(self, op: WSConv) -> Function:
         from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame

@@ -129,7 +129,7 @@ def other_layout(x, role):
 def timms(g, p, role, clipping=LAMBDA, eps=EPS):
     import torch
 
-    from nfspec.conformance.subjects.torchvision_standin import timm
+    from standin import timm
 
     parameter = torch.nn.Parameter(torch.tensor(other_layout(p, role)))
     parameter.grad = torch.tensor(other_layout(g, role))

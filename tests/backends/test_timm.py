@@ -37,7 +37,7 @@ def timms(plan, params, name, x):
     """The logits of timm's own model."""
     import torch
 
-    from nfspec.conformance.subjects.torchvision_standin import timm
+    from standin import timm
 
     theirs = timm.create_model(name).eval()
     state = nfspec.weights.to_timm(plan, params)

@@ -15,6 +15,8 @@ from nfspec.benchmarks.worker import MAKERS, forget_peak, memory
 from nfspec.benchmarks.works import CONTESTANTS, WORKS, Contestant, Setup, contestants
 from nfspec.cli import app
 
+import standin
+
 SETUP = Setup("nfnet-f0", 4, 192)
 MACHINE = {"processor": "p", "cores": 2, "sgemm_gflops": 200.0, "copy_gbs": 20.0, "torch": "2"}
 
@@ -211,7 +213,8 @@ def test_without_matplotlib_the_tables_are_there(tmp_path, monkeypatch, machine)
 
 
 @pytest.mark.slow  # half a minute
-def test_a_small_run(tmp_path):
+def test_a_small_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", standin.FOLDER)
     arguments = ["bench", "timm/test_nfnet", "--backends", "torch", "--work", "forward,build"]
     options = ["--batch", "1", "--size", "32", "--rounds", "1", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, [*arguments, *options])

@@ -9,10 +9,11 @@ import safetensors.torch
 import torch
 
 import nfspec
-from nfspec.conformance.subjects.torchvision_standin import timm
 from nfspec.language.loader import given
 from nfspec.weights import from_timm, load, save, to_timm, to_timm_file
 from nfspec.weights.timm import names, timm_shapes
+
+from standin import timm
 
 VARIANTS = [name for name in nfspec.variants() if name.startswith("timm/")]
 SMALL = ["test_nfnet", "nf_regnet_b1", "nf_ecaresnet26"]
