@@ -167,7 +167,7 @@ class BlockTable(Table):
         ),
     ]
     skip_gain: Annotated[
-        bool, Field(description="Whether a learned scalar multiplies the residual branch.")
+        bool, Field(description="True if a learned scalar multiplies the residual branch.")
     ]
     skip_gain_init: Annotated[Finite, Field(description="Initial value of the skip gain.")]
     conv2_gain_init: Annotated[Finite, Field(description="Initial gain of the last conv, conv2.")]
@@ -356,7 +356,7 @@ class Drop(Table):
             )
         ),
     ]
-    rescale: Annotated[bool, Field(description="Whether kept residuals are divided by 1 - rate.")]
+    rescale: Annotated[bool, Field(description="True if kept residuals are divided by 1 - rate.")]
 
 
 class Head(Table):

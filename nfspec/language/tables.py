@@ -17,7 +17,7 @@ from nfspec.language.fields import Factor, Fraction, NotNegative, Roles, Table, 
 class AGC(Table):
     """Adaptive gradient clipping, which does not change the graph."""
 
-    enabled: Annotated[bool, Field(description="Whether training clips gradients.")]
+    enabled: Annotated[bool, Field(description="True if training clips gradients.")]
     clipping: Annotated[
         Factor,
         Field(
@@ -67,59 +67,79 @@ class AGC(Table):
     ]
 
 
+# The fields that [recipe] and [finetune] share.
+Batch = Annotated[int, Field(ge=1, le=1_000_000, description="Images in a step.")]
+Epochs = Annotated[
+    int, Field(ge=1, le=100_000, description="Epochs of training, warm-up included.")
+]
+WarmupEpochs = Annotated[
+    NotNegative,
+    Field(description="Epochs of the warm-up, a linear rise of the learning rate from zero."),
+]
+LearningRate = Annotated[
+    Factor, Field(description="Peak learning rate, reached at the end of the warm-up.")
+]
+LearningRateImages = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=1_000_000,
+        description=(
+            "Batch that learning_rate is for; it scales linearly with the batch. 0: "
+            "it does not scale."
+        ),
+    ),
+]
+WeightDecay = Annotated[
+    NotNegative,
+    Field(description="Weight decay: this times the parameter is added to its gradient."),
+]
+EmaDecay = Annotated[
+    float,
+    Field(ge=0, lt=1, description="Decay of the moving average of the parameters; 0: no average."),
+]
+MixupAlpha = Annotated[
+    NotNegative,
+    Field(description="alpha of the Beta distribution that mixup draws from; 0: off."),
+]
+CutMixAlpha = Annotated[
+    NotNegative,
+    Field(description="alpha of the Beta distribution that CutMix draws from; 0: off."),
+]
+RandAugmentLayers = Annotated[
+    int,
+    Field(ge=0, le=100, description="Number of RandAugment operations for each image; 0: off."),
+]
+
+
 class Recipe(Table):
     """The published training recipe, which does not change the graph."""
 
     optimizer: Annotated[Literal["sgd"], Field(description="The optimizer: SGD with momentum.")]
     momentum: Annotated[Fraction, Field(description="Momentum of the optimizer.")]
-    nesterov: Annotated[bool, Field(description="Whether the optimizer uses Nesterov's momentum.")]
-    weight_decay: Annotated[
-        NotNegative,
-        Field(description="Weight decay: this times the parameter is added to its gradient."),
-    ]
+    nesterov: Annotated[bool, Field(description="True if the optimizer uses Nesterov's momentum.")]
+    weight_decay: WeightDecay
     weight_decay_exclude: Annotated[
         tuple[Roles, ...], Field(description="Roles of the parameters that do not decay.")
     ]
-    learning_rate: Annotated[
-        Factor, Field(description="Peak learning rate, reached at the end of the warm-up.")
-    ]
-    learning_rate_images: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=1_000_000,
-            description=(
-                "Batch that learning_rate is for; it scales linearly with the batch. 0: "
-                "it does not scale."
-            ),
-        ),
-    ]
-    batch: Annotated[int, Field(ge=1, le=1_000_000, description="Images in a step.")]
-    epochs: Annotated[
-        int, Field(ge=1, le=100_000, description="Epochs of training, warm-up included.")
-    ]
+    learning_rate: LearningRate
+    learning_rate_images: LearningRateImages
+    batch: Batch
+    epochs: Epochs
     images: Annotated[int, Field(ge=1, description="Images in an epoch.")]
     schedule: Annotated[
         Literal["cosine"], Field(description="Schedule of the learning rate after the warm-up.")
     ]
-    warmup_epochs: Annotated[
-        NotNegative,
-        Field(description="Epochs of the warm-up, a linear rise of the learning rate from zero."),
-    ]
+    warmup_epochs: WarmupEpochs
     final_learning_rate: Annotated[
         NotNegative, Field(description="Learning rate at the end of the schedule.")
     ]
-    ema_decay: Annotated[
-        float,
-        Field(
-            ge=0, lt=1, description="Decay of the moving average of the parameters; 0: no average."
-        ),
-    ]
+    ema_decay: EmaDecay
     ema_warm: Annotated[
         bool,
         Field(
             description=(
-                "Whether the decay of the average warms up: min(decay, (1+t)/(10+t)) at step t."
+                "True if the decay of the average warms up: min(decay, (1+t)/(10+t)) at step t."
             )
         ),
     ]
@@ -146,26 +166,17 @@ class Recipe(Table):
         ),
     ]
     flip: Annotated[
-        bool, Field(description="Whether half of the images are mirrored, left to right.")
+        bool, Field(description="True if half of the images are mirrored, left to right.")
     ]
-    mixup_alpha: Annotated[
-        NotNegative,
-        Field(description="alpha of the Beta distribution that mixup draws from; 0: off."),
-    ]
-    cutmix_alpha: Annotated[
-        NotNegative,
-        Field(description="alpha of the Beta distribution that CutMix draws from; 0: off."),
-    ]
-    randaugment_layers: Annotated[
-        int,
-        Field(ge=0, le=100, description="Number of RandAugment operations for each image; 0: off."),
-    ]
+    mixup_alpha: MixupAlpha
+    cutmix_alpha: CutMixAlpha
+    randaugment_layers: RandAugmentLayers
     randaugment_magnitude: Annotated[
         NotNegative,
         Field(description="Strength of RandAugment's operations; 10 is the nominal maximum."),
     ]
     mix_before_augment: Annotated[
-        bool, Field(description="Whether mixup and CutMix come before RandAugment.")
+        bool, Field(description="True if mixup and CutMix come before RandAugment.")
     ]
 
     def decay_of(self, role: str) -> float:
@@ -176,50 +187,16 @@ class Recipe(Table):
 class Finetune(Table):
     """The values that replace those of `[recipe]` when training starts from weights."""
 
-    batch: Annotated[int, Field(ge=1, le=1_000_000, description="Images in a step.")]
-    epochs: Annotated[
-        int, Field(ge=1, le=100_000, description="Epochs of training, warm-up included.")
-    ]
-    warmup_epochs: Annotated[
-        NotNegative,
-        Field(description="Epochs of the warm-up, a linear rise of the learning rate from zero."),
-    ]
-    learning_rate: Annotated[
-        Factor, Field(description="Peak learning rate, reached at the end of the warm-up.")
-    ]
-    learning_rate_images: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=1_000_000,
-            description=(
-                "Batch that learning_rate is for; it scales linearly with the batch. 0: "
-                "it does not scale."
-            ),
-        ),
-    ]
-    weight_decay: Annotated[
-        NotNegative,
-        Field(description="Weight decay: this times the parameter is added to its gradient."),
-    ]
-    ema_decay: Annotated[
-        float,
-        Field(
-            ge=0, lt=1, description="Decay of the moving average of the parameters; 0: no average."
-        ),
-    ]
-    mixup_alpha: Annotated[
-        NotNegative,
-        Field(description="alpha of the Beta distribution that mixup draws from; 0: off."),
-    ]
-    cutmix_alpha: Annotated[
-        NotNegative,
-        Field(description="alpha of the Beta distribution that CutMix draws from; 0: off."),
-    ]
-    randaugment_layers: Annotated[
-        int,
-        Field(ge=0, le=100, description="Number of RandAugment operations for each image; 0: off."),
-    ]
+    batch: Batch
+    epochs: Epochs
+    warmup_epochs: WarmupEpochs
+    learning_rate: LearningRate
+    learning_rate_images: LearningRateImages
+    weight_decay: WeightDecay
+    ema_decay: EmaDecay
+    mixup_alpha: MixupAlpha
+    cutmix_alpha: CutMixAlpha
+    randaugment_layers: RandAugmentLayers
     freeze: Annotated[
         tuple[str, ...],
         Field(
