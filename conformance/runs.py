@@ -64,10 +64,23 @@ def conform(
         today = datetime.now(UTC).date()
         results.problems += known_deviations.apply(results, entries, today, left_out)
         results.problems += [f"required: {reason}" for reason in absent(results, required)]
-        results.explanations += explain(settings, results, progress)
+        if out is not None:
+            report.write(results, out)  # an explanation takes long, and may end in an error
+        _explain(settings, results, progress)
         if out is not None:
             report.write(results, out)
     return results
+
+
+def _explain(settings: Settings, results: Results, progress: Progress) -> None:
+    """Add the explanations to results. Whatever goes wrong there loses no result."""
+    try:
+        results.explanations += explain(settings, results, progress)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        results.notes.append(
+            f"the search for explanations ended in an error, {type(error).__name__}: {reason}"
+        )
 
 
 def absent(results: Results, required: tuple[str, ...]) -> list[str]:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nfspec.conformance.cases.results import BAD, HISTOGRAM_EDGES, Cell, Results
-from nfspec.conformance.report import words
+from nfspec.conformance.report import causes, words
 
 FOLDER = Path(__file__).parent
 
@@ -63,9 +63,9 @@ def html(results: Results) -> str:
     return environment.get_template("report.html.j2").render(
         results=results,
         words=words,
+        causes=causes,
         style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         titles={info.id: info.title for info in results.properties},
-        bad=bad,
         wrong={(cell.property, cell.column): n for n, cell in enumerate(bad, 1)},
         rows=list(_rows(results)),
         shade=shade,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 
-from nfspec.conformance.cases.results import BAD, Cell, Results
-from nfspec.conformance.report import words
+from nfspec.conformance.cases.results import BAD, PARTIAL, Cell, Results
+from nfspec.conformance.report import causes, words
 from nfspec.markdown import table
 
 
@@ -23,10 +24,11 @@ def markdown(results: Results) -> str:
     """A report in GitHub's Markdown. Equal runs differ in the line with the time alone."""
     parts = (
         _head(results),
+        _bad(results),
         _verdicts(results),
+        _unoffered(results),
         _deviations(results),
         _explanations(results),
-        _bad(results),
         _figures(results),
         _worst_passing(results),
         _environment(results),
@@ -57,11 +59,14 @@ def block(text: str, language: str = "text") -> list[str]:
 
 def _head(results: Results) -> list[str]:
     tally = ", ".join(f"{n} {verdict}" for verdict, n in words.tally(results).items())
+    told = [*causes.answers(results), *words.beside(results)]
     return [
         f"# {escaped(words.title(results))}",
         "",
         f"**{results.verdict}**",
         "",
+        *(line for text in told for line in (escaped(text), "")),
+        *([*(f"- Note: {escaped(note)}" for note in results.notes), ""] if results.notes else []),
         escaped(words.summary(results)),
         "",
         *([f"Cells: {tally}.", ""] if tally else []),
@@ -80,7 +85,9 @@ def _verdicts(results: Results) -> list[str]:
             + [_verdict(results.cell(info.id, name)) for name in names]
             for info in infos
         )
-        lines += [f"### Tier {tier}", "", *table(["Property", *map(escaped, names)], rows), ""]
+        lines += [f"### Tier {tier}", ""]
+        lines += [words.TIERS[tier], ""] if tier in words.TIERS else []
+        lines += [*table(["Property", *map(escaped, names)], rows), ""]
     return lines
 
 
@@ -97,6 +104,22 @@ def _figures(results: Results) -> list[str]:
     )
     lines = ["## Ratios", "", "Cases / median / worst.", ""]
     return [*lines, *table(["Property", *map(escaped, names)], rows), ""]
+
+
+def _unoffered(results: Results) -> list[str]:
+    """What is not offered, and why, each reason once."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for cell in results.cells:
+        if cell.verdict in PARTIAL:
+            why = cell.message.split("\n")[-1] or "no reason is known"
+            reasons.setdefault((cell.column, why), []).append(cell.property)
+    if not reasons:
+        return []
+    lines = [
+        f"- {escaped(column)}: {escaped(', '.join(ids))}: {escaped(why)}"
+        for (column, why), ids in reasons.items()
+    ]
+    return ["## Not offered", "", *lines, ""]
 
 
 def _deviations(results: Results) -> list[str]:
@@ -117,26 +140,44 @@ def _deviations(results: Results) -> list[str]:
 def _explanations(results: Results) -> list[str]:
     if not results.explanations:
         return []
-    lines = [f"- {escaped(words.explanation(entry))}" for entry in results.explanations]
+    lines = [f"- {escaped(causes.explanation(entry))}" for entry in results.explanations]
     return ["## Other conventions", "", *lines, ""]
 
 
 def _bad(results: Results) -> list[str]:
-    titles = {info.id: info.title for info in results.properties}
-    bad = words.bad(results)
-    lines = ["## What is wrong", ""] if bad or results.problems else []
+    several = causes.causes(results)
+    lines = ["## What is wrong", ""] if several or results.problems else []
     if results.problems:
         lines += [*(f"- {escaped(problem)}" for problem in results.problems), ""]
-    for cell in bad:
-        name = f"{cell.property} {titles.get(cell.property, '')}".rstrip()
-        lines += [f"### {escaped(name)} on {escaped(cell.column)}: {words.verdict(cell)}", ""]
-        if cell.message:
-            lines += [*block(cell.message), ""]
-        if cell.verdict == "uncovered" and cell.coverage:
-            lines += [f"Cases by regime: {escaped(words.covered(cell))}.", ""]
-        if cell.worst_case is not None:
-            lines += [*block(words.replay(results, cell), "sh"), ""]
+    for cause in several:
+        lines += [f"### {escaped(cause.heading)}", ""]
+        told = cause.cells[:1] if cause.reason else cause.cells
+        others = cause.cells[len(told) :]
+        for cell in told:
+            lines += _cell(results, cell)
+        if others:
+            named = ", ".join(dict.fromkeys(cell.property for cell in others))
+            lines += [f"<details><summary>For the same reason: {named}</summary>", ""]
+            lines += [line for cell in others for line in _cell(results, cell)]
+            lines += ["</details>", ""]
     return lines
+
+
+def _cell(results: Results, cell: Cell) -> list[str]:
+    """What is wrong with a cell, and the command that shows it."""
+    titles = {info.id: info.title for info in results.properties}
+    name = f"{cell.property} {titles.get(cell.property, '')}".rstrip()
+    lines = [f"#### {escaped(name)} on {escaped(cell.column)}: {words.verdict(cell)}", ""]
+    for part in causes.parts(cell.message) if cell.message else []:
+        if part.summary:
+            summary = html.escape(words.plain(part.summary))
+            lines += [f"<details><summary><code>{summary}</code></summary>", ""]
+        lines += [*block(part.text), ""]
+        lines += ["</details>", ""] if part.summary else []
+    if cell.verdict == "uncovered" and cell.coverage:
+        lines += [f"Cases by regime: {escaped(words.covered(cell))}.", ""]
+    command = words.replay(results, cell)
+    return [*lines, *block(command, "sh"), ""] if command not in cell.message else lines
 
 
 def _worst_passing(results: Results) -> list[str]:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from nfspec.conformance.cases.results import Cell, Results
-from nfspec.conformance.report import words
+from nfspec.conformance.report import causes, words
 from nfspec.console import WIDTH, table
+
+# Reasons for an infinite ratio, in a word.
+SHORT = {
+    "the bits differ": "bits",
+    "not finite": "nan",
+    "another shape": "shape",
+    "no output": "none",
+}
 
 
 def short(cell: Cell | None) -> str:
@@ -13,17 +21,23 @@ def short(cell: Cell | None) -> str:
         return "."
     match cell.verdict:
         case "pass":
-            return f"{cell.worst:.2g}"
+            return _size(cell)
+        case "pass in part":
+            return f"{_size(cell)} -"
         case "fail":
-            return f"{cell.worst:.2g} !"
+            return f"{_size(cell)} !"
         case "deviates":
-            return f"{cell.worst:.2g} d"
+            return f"{_size(cell)} d"
         case "not offered":
             return "-"
         case "missing":
             return "missing"
         case _:
-            return f"{cell.verdict}!"
+            return f"{cell.verdict} {_size(cell)} !" if cell.cases else f"{cell.verdict}!"
+
+
+def _size(cell: Cell) -> str:
+    return SHORT.get(cell.infinite, f"{cell.worst:.2g}")
 
 
 def _rows(results: Results) -> list[list[str]]:
@@ -53,22 +67,54 @@ def lines(results: Results) -> list[str]:
 
 
 def summary(results: Results) -> list[str]:
-    """The problems, the explanations, and the verdict in a line."""
+    """The verdict and the answers, the failures by cause, and the verdict again in a line."""
     text = []
-    for cell in words.bad(results):
-        text += [f"{cell.property} on {cell.column}: {cell.verdict}", cell.message, ""]
+    for cause in causes.causes(results):
+        text += [cause.heading, ""]
+        told = cause.cells[:1] if cause.reason else cause.cells
+        for cell in told:
+            text += [_line(cell)]
+            text += [*_folded(cell.message), ""]
+        if others := cause.cells[len(told) :]:
+            text += ["for the same reason:", *(f"  {_line(cell)}" for cell in others), ""]
     for column in results.columns:
         if column.problem:
             text += [f"{column.name}: {column.problem}", ""]
-    for entry in results.explanations:
-        text += [words.explanation(entry), ""]
     text += results.problems
-    worst = words.worst(results.cells)
-    if worst is None:
-        return [*text, results.verdict]
-    cases = words.counted(sum(cell.cases for cell in results.cells), "case")
     return [
         *text,
-        f"{results.verdict}: {cases}, worst error / bound {worst.worst:.3g} "
-        f"({worst.property} on {worst.column}), {results.seconds:.0f} s",
+        verdict(results),
+        *causes.answers(results),
+        *words.beside(results),
+        *notes(results),
+    ]
+
+
+def _line(cell: Cell) -> str:
+    return f"{cell.property} on {cell.column}: {words.verdict(cell)}"
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader should know and what changes no verdict, a line each."""
+    return [f"note: {note}" for note in results.notes]
+
+
+def verdict(results: Results) -> str:
+    """The verdict, how much was judged, and how far off it is, in a line."""
+    worst = words.worst(results.cells)
+    if worst is None:
+        return results.verdict
+    cases = words.counted(sum(cell.cases for cell in results.cells), "case")
+    size = worst.infinite or f"worst error / bound {worst.worst:.3g}"
+    return (
+        f"{results.verdict}: {cases}, {size} "
+        f"({worst.property} on {worst.column}), {results.seconds:.0f} s"
+    )
+
+
+def _folded(message: str) -> list[str]:
+    """A message with the last line alone of each traceback."""
+    return [
+        f"{part.summary} (REPORT.md has the traceback)" if part.summary else part.text
+        for part in causes.parts(message)
     ]

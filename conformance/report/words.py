@@ -8,11 +8,40 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from nfspec.conformance.cases.results import BAD, Cell, PropertyInfo, Results
+from nfspec.conformance.cases.results import BAD, Cell, Column, PropertyInfo, Results
+from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.running.command import TIMEOUT, placed, replay_command
-from nfspec.wording import found_text, printable
+from nfspec.wording import printable
 
 ABSENT = "no result"
+
+
+TIERS = {
+    0: "Probes of small integers: each has one right answer, in whatever order it is summed, so "
+    "that the same bits are expected.",
+    1: "Operations and their gradients, element by element, each within a bound of rounding that "
+    "follows from its operands; and what must not change at all.",
+    2: "Blocks, each fed with the reference's input, within eight standard deviations of what "
+    "rounding every operation does to the reference.",
+    3: "Whole networks and their training, within bounds like those of blocks.",
+    4: "One step of the optimizer from the reference's state; weights through models and files.",
+}
+REGIMES = {
+    "normal": "numbers about standard normal",
+    "positive": "activations that are all positive",
+    "outlier": "one channel a hundred times as large as the others",
+    "offset": "kernels whose mean is a hundred standard deviations",
+    "eps": "kernels so flat that eps matters",
+    "eps decides": "channels in which eps is the larger",
+    "eps does not decide": "channels in which the variance is the larger",
+    "range": "numbers of every size that the mode stores",
+    "integer": "small integers",
+    "some": "gradient norms on both sides of their limits",
+    "boundary": "gradient norms within rounding of their limits",
+    "tiny": "parameters smaller than eps",
+    "large": "gradients a thousand times their limits",
+    "zero": "units of which half are 0",
+}
 
 
 def title(results: Results) -> str:
@@ -53,10 +82,22 @@ def worst(cells: Iterable[Cell]) -> Cell | None:
     return max((cell for cell in cells if cell.cases), key=rank, default=None)
 
 
+def subject(cell: Cell) -> str:
+    """The name of a cell's subject."""
+    return cell.column.rsplit("/", 2)[0]
+
+
+def extent(cell: Cell) -> str:
+    """A cell's worst ratio, or the reason why it is infinite."""
+    return cell.infinite or ratio(cell.worst)
+
+
 def verdict(cell: Cell | None) -> str:
-    """A cell as a table shows it, such as `pass 0.12`."""
+    """A cell as a table shows it: `pass 0.12`, or `fail: the bits differ`."""
     if cell is None:
         return ABSENT
+    if cell.infinite:
+        return f"{cell.verdict}: {cell.infinite}"
     return f"{cell.verdict} {ratio(cell.worst)}" if cell.cases else cell.verdict
 
 
@@ -64,7 +105,7 @@ def figures(cell: Cell | None) -> str:
     """Cases, median and worst ratio."""
     if cell is None or not cell.cases:
         return "-"
-    return f"{count(cell.cases)} / {ratio(cell.median)} / {ratio(cell.worst)}"
+    return f"{count(cell.cases)} / {ratio(cell.median)} / {extent(cell)}"
 
 
 def summary(results: Results) -> str:
@@ -78,7 +119,44 @@ def summary(results: Results) -> str:
     cell = worst(results.cells)
     if cell is None:
         return f"{text}."
-    return f"{text}; worst ratio {ratio(cell.worst)}, at {cell.property} on {cell.column}."
+    size = (
+        f"the worst case: {cell.infinite}" if cell.infinite else f"worst ratio {ratio(cell.worst)}"
+    )
+    return f"{text}; {size}, at {cell.property} on {cell.column}."
+
+
+def beside(results: Results) -> list[str]:
+    """The sentences beside the verdict: what is not offered, or why nothing was judged."""
+    partial = [sentence for column in results.columns for sentence in _unoffered(results, column)]
+    match results.verdict:
+        case "CONFORMANT IN PART":
+            return [f"Nothing wrong was found in what is offered. {' '.join(partial)}"]
+        case "NOTHING JUDGED":
+            problems = [f"{column.name}: {column.problem}" for column in results.columns]
+            told = [text for text in problems if not text.endswith(": ")]
+            return ["No case was answered.", *dict.fromkeys(text.split("\n")[0] for text in told)]
+        case _:
+            return partial
+
+
+def _unoffered(results: Results, column: Column) -> list[str]:
+    """How much of a run a column does not offer, in a sentence; empty if it offers all."""
+    cells = [cell for cell in results.cells if cell.column == column.name]
+    whole = [cell for cell in cells if cell.verdict == "not offered"]
+    part = [cell.property for cell in cells if cell.unoffered and cell not in whole]
+    if not whole and not part:
+        return []
+    methods = dict.fromkeys(PROPERTIES[c.property].method for c in whole if c.no_method)
+    others = [cell.property for cell in whole if not cell.no_method]
+    named = [f"it has no {', '.join(methods)}"] if methods else []
+    named += [", ".join(others)] if others else []
+    told = []
+    if whole:
+        told = [f"{len(whole)} of {counted(len(cells), 'property', 'properties')} not offered"]
+        told[0] += f" ({'; '.join(named)})" if named else ""
+    if part:
+        told.append(f"{len(part)} offered in part ({', '.join(part)})")
+    return [f"{column.name}: {', '.join(told)}."]
 
 
 def tally(results: Results) -> dict[str, int]:
@@ -119,13 +197,13 @@ def replay(results: Results, cell: Cell) -> str:
     """The shell command that runs a cell's worst case again; empty if it has none."""
     if cell.worst_case is None:
         return ""
-    subject, device, _ = cell.column.rsplit("/", 2)
+    name, device, _ = cell.column.rsplit("/", 2)
     return replay_command(
         json.dumps(cell.worst_case, separators=(",", ":")),
-        subject,
+        name,
         device,
         timeout=results.settings.get("timeout", TIMEOUT),
-        folder=results.folder if placed(subject, cell.worst_case.get("spec", "")) else "",
+        folder=results.folder if placed(name, cell.worst_case.get("spec", "")) else "",
     )
 
 
@@ -135,19 +213,11 @@ def case(fields: dict[str, Any]) -> str:
 
 
 def covered(cell: Cell) -> str:
-    """The regimes of a cell and how many cases met each."""
-    return ", ".join(f"{plain(name)} {count(n)}" for name, n in cell.coverage.items())
-
-
-def explanation(entry: dict[str, Any]) -> str:
-    """A line on an entry of `Results.explanations`: the conventions a subject conforms with."""
-    asked = f"{entry['subject']} asked for {entry['asked']}"
-    before = f"{entry['property']}: ratio {ratio(entry['ratio_before'])}"
-    if not entry["fields"]:
-        return f"{asked}: no other conventions were found with which it conforms ({before})"
-    fields = ", ".join(f"{name} = {found_text(value)}" for name, value in entry["fields"].items())
-    after = ratio(entry["ratio_after"])
-    return f"{asked}: conformant with {fields} ({before} before, {after} after)"
+    """The regimes of a cell, each with its meaning and the number of cases that met it."""
+    meanings = {name: f" ({REGIMES[name]})" if name in REGIMES else "" for name in cell.coverage}
+    return ", ".join(
+        f"{plain(name)} {count(n)}{meanings[name]}" for name, n in cell.coverage.items()
+    )
 
 
 def setting(value: Any) -> str:

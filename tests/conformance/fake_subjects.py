@@ -24,17 +24,17 @@ class Good:
         with Path("starts").open("a") as file:
             file.write(f"{type(self).__name__} {os.getpid()}\n")
 
-    def before(self, method):
+    def _before(self, method):
         """What goes wrong, if anything does."""
 
-    def after(self, method, y):
+    def _after(self, method, y):
         return y
 
     def _function(self, method, function):
         def call(*arrays):
-            self.before(method)
+            self._before(method)
             y = function(*(np.asarray(a, np.float64) for a in arrays))
-            return self.after(method, np.asarray(y, np.float32))
+            return self._after(method, np.asarray(y, np.float32))
 
         return call
 
@@ -49,7 +49,7 @@ class Good:
 
 
 class Off(Good):
-    def after(self, method, y):
+    def _after(self, method, y):
         return 1.001 * y
 
 
@@ -58,14 +58,14 @@ class Third(Good):
 
     count = 0
 
-    def before(self, method):
+    def _before(self, method):
         self.count += 1
         if self.count == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Always(Good):
-    def before(self, method):
+    def _before(self, method):
         print("before the end", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -77,20 +77,20 @@ class Stillborn(Good):
 
 
 class Hangs(Good):
-    def before(self, method):
+    def _before(self, method):
         if method == "activation":
             time.sleep(3600.0)
 
 
 class NotANumber(Good):
-    def after(self, method, y):
+    def _after(self, method, y):
         y = np.array(y)
         y.flat[-1] = np.nan
         return y
 
 
 class Raises(Good):
-    def before(self, method):
+    def _before(self, method):
         if method == "activation":
             raise ValueError("no such thing")
 
@@ -122,6 +122,11 @@ class Flat(Good):
         return super().agc(clip)
 
 
+class Misspelt(Good):
+    def wsconv(self, op):
+        raise NotImplementedError
+
+
 class Wide(Good):
     """Answers in float64."""
 
@@ -130,7 +135,7 @@ class Wide(Good):
 
 
 class SaysNaN(Good):
-    def before(self, method):
+    def _before(self, method):
         raise ValueError("cannot convert float NaN to integer, nor Infinity")
 
 

@@ -1,6 +1,7 @@
 """Complete runs as Python callers make them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,79 @@ def test_a_run_and_its_reports(folder):
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
         "REPORT.md", "journal.jsonl", "report.html", "results.json",
     ]  # fmt: skip
+
+
+def test_reports_are_there_before_anything_is_explained(folder, monkeypatch):
+    """And an explanation that ends in an error loses nothing of the run."""
+    seen = []
+
+    def broken(settings, results, progress):
+        written = Results.from_json((folder / "out" / "results.json").read_text())
+        seen.append((written.verdict, (folder / "out" / "REPORT.md").exists()))
+        raise ValueError("matmul: size 12 is different from 24\nat length")
+
+    monkeypatch.setattr(runs, "explain", broken)
+    results = conform(replace(SETTINGS, subjects=("fakes:Off",)), "out")
+    assert seen == [("NOT CONFORMANT", True)]
+    assert (results.verdict, results.problems) == ("NOT CONFORMANT", [])
+    (note,) = results.notes
+    assert note == (
+        "the search for explanations ended in an error, ValueError: matmul: size 12 is different "
+        "from 24"
+    )
+    for name in ("REPORT.md", "report.html", "results.json"):
+        assert note in (folder / "out" / name).read_text()
+
+
+def test_a_subject_that_offers_a_part_is_conformant_in_part(folder):
+    settings = replace(SETTINGS, subjects=("fakes:Shy",), properties=("EXACT-03", "AGC-01"))
+    results = conform(settings, "out")
+    assert (results.verdict, results.conformant) == ("CONFORMANT IN PART", True)
+    sentence = (
+        "Nothing wrong was found in what is offered. fakes:Shy/cpu/f32: 1 of 2 properties not "
+        "offered (it has no agc)."
+    )
+    report = (folder / "out" / "REPORT.md").read_text()
+    assert "**CONFORMANT IN PART**" in report and sentence in report
+    assert "- fakes:Shy/cpu/f32: AGC-01: fakes:Shy: Shy has no agc" in report
+    assert sentence in (folder / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name, reason", [("Shy", "Shy has no agc"), ("Flat", "kernels are not ")])
+def test_what_must_be_offered_and_is_not_is_a_problem(folder, name, reason):
+    """In whole or in part."""
+    settings = replace(SETTINGS, subjects=(f"fakes:{name}",), must_offer=("agc", "pool"))
+    results = conform(replace(settings, properties=("EXACT-03", "AGC-01")))
+    assert results.verdict == "NOT CONFORMANT"
+    (problem,) = results.problems
+    assert problem.startswith(f"must-offer agc: fakes:{name}/cpu/f32: AGC-01: ")
+    assert reason in problem
+    results = conform(replace(settings, properties=("EXACT-03",)))
+    assert (results.verdict, results.problems) == ("CONFORMANT", [])
+    assert results.notes == ["must-offer agc: no property of this run asks for it"]
+
+
+def test_gradients_that_a_subject_of_numpy_does_not_have_are_no_lack(folder):
+    settings = replace(SETTINGS, must_offer=("activation",), properties=("ACT-01", "ACT-02"))
+    results = conform(settings)
+    assert [cell.verdict for cell in results.cells] == ["pass", "not offered"]
+    assert (results.verdict, results.problems) == ("CONFORMANT IN PART", [])
+
+
+def test_answers_in_float64_are_noted(folder):
+    results = conform(replace(SETTINGS, subjects=("fakes:Wide", "fakes:Good")))
+    assert results.verdict == "CONFORMANT"
+    assert results.notes == [
+        "fakes:Wide/cpu/f32: answers in float64 where float32 was asked for (EXACT-03)"
+    ]
+
+
+def test_a_method_whose_name_is_not_asked_for_is_noted(folder):
+    results = conform(replace(SETTINGS, subjects=("fakes:Misspelt",)))
+    assert results.notes == [
+        "fakes:Misspelt: the public method wsconv is not one that the kit asks for; did you mean "
+        '"ws_conv"?'
+    ]
 
 
 def test_without_a_folder_nothing_is_written(folder):

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from nfspec.conformance.cases.results import HISTOGRAM_EDGES, Cell, histogram
-from nfspec.conformance.report import words, write
+from nfspec.conformance.report import causes, words, write
 from nfspec.conformance.report.html import BAR, HEIGHT, LEFT, TOP, histogram_of, html, shade
 from nfspec.errors import NfspecError
 
@@ -72,14 +72,19 @@ def test_it_says_what_the_text_report_says():
     text = Page(html(results)).text
     said = [
         results.verdict,
+        *words.beside(results),
+        *causes.answers(results),
+        *results.notes,
+        *(cause.heading for cause in causes.causes(results)),
+        *words.TIERS.values(),
         words.summary(results),
         words.run_line(results),
-        *(words.explanation(entry) for entry in results.explanations),
+        *(causes.explanation(entry) for entry in results.explanations),
         *(words.plain(cell.message) for cell in words.bad(results)),
         *(words.replay(results, cell) for cell in results.cells if cell.worst_case),
         *(words.figures(cell) for cell in results.cells),
         *(text for setting in words.run_settings(results) for text in setting),
-        "eps active 31, odd size 88",
+        "eps 31 (kernels so flat that eps matters), odd size 88",
         "rounds where <erf> cancels",
         "torch has no bf16 optimizer state here",
         "switches.precision",

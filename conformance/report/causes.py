@@ -1,0 +1,222 @@
+"""Failures by cause: the answer in a sentence, and the cells that fail for the same reason.
+
+The cause of a cell is its explanation, or the error that was raised. Cells without one are a group
+of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nfspec.conformance.cases.results import BAD, Cell, Results
+from nfspec.conformance.report import words
+from nfspec.wording import found_text
+
+TRACEBACK = "Traceback (most recent call last)"
+COMMAND = "nfspec replay "
+# The last line of a traceback, such as `ValueError: no such thing`.
+RAISED = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt|Warning)\b")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Cells of one subject that fail for one reason.
+
+    Attributes:
+        subject: Name of the subject.
+        reason: The reason in words; empty if none is known.
+        cells: The cells, in the order of the table, but that whose explanation others inherit is
+            the first.
+    """
+
+    subject: str
+    reason: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def heading(self) -> str:
+        """The subject, the reason, and how many properties fail for it."""
+        ids = dict.fromkeys(cell.property for cell in self.cells)
+        count = words.counted(len(ids), "property", "properties")
+        return f"{self.subject}: {self.reason or 'no cause is known'} ({count})"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a cell's message.
+
+    Attributes:
+        text: The lines.
+        summary: The line that stands for them where they are folded away; empty if they are not.
+    """
+
+    text: str
+    summary: str = ""
+
+
+def causes(results: Results) -> list[Cause]:
+    """The bad cells, by subject and reason: explained ones first, then errors, then the rest."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in words.bad(results):
+        subject = words.subject(cell)
+        groups.setdefault((subject, _reason(results, cell)), []).append(cell)
+    listed = [
+        Cause(*key, tuple(sorted(cells, key=lambda cell: _inherits(results, cell))))
+        for key, cells in groups.items()
+    ]
+    return sorted(listed, key=_order)
+
+
+def _inherits(results: Results, cell: Cell) -> bool:
+    entry = entry_of(results, cell)
+    return entry is not None and "inherits" in entry
+
+
+def _order(cause: Cause) -> int:
+    if not cause.reason:
+        return 2
+    return int(cause.cells[0].verdict not in ("fail", "stale deviation"))
+
+
+def _reason(results: Results, cell: Cell) -> str:
+    if cell.verdict == "fail":
+        entry = entry_of(results, cell)
+        return reason(entry) if entry else ""
+    if cell.verdict in ("error", "crashed", "hung"):
+        return f"{cell.verdict}: {ending(cell).removeprefix(f'{words.subject(cell)}: ')}"
+    return {
+        "uncovered": "no case met a regime that cases have to meet",
+        "stale deviation": "passes, though a deviation says that it fails",
+    }[cell.verdict]
+
+
+def entry_of(results: Results, cell: Cell) -> dict[str, Any] | None:
+    """The explanation of a cell; None if there is none."""
+    place = (words.subject(cell), cell.property)
+    entries = (e for e in results.explanations if (e["subject"], e["property"]) == place)
+    return next(entries, None)
+
+
+def reason(entry: dict[str, Any]) -> str:
+    """An explanation as a phrase: conventions, a mistake, a factor; empty if it has none."""
+    with_fields = f"with {conventions(entry['fields'])}" if entry["fields"] else ""
+    if defect := entry.get("defect", ""):
+        return _joined(f"consistent with: {defect}", with_fields)
+    if factor := entry.get("factor", ""):
+        return _joined(f"off by the factor {factor}", with_fields)
+    return f"conformant {with_fields}" if with_fields else ""
+
+
+def _joined(first: str, more: str) -> str:
+    return f"{first}; {more}" if more else first
+
+
+def conventions(fields: dict[str, Any]) -> str:
+    """Fields and their values as text."""
+    return ", ".join(f"{name} = {found_text(value)}" for name, value in fields.items())
+
+
+def explanation(entry: dict[str, Any]) -> str:
+    """A line on an entry of `Results.explanations`."""
+    asked = f"{entry['subject']} asked for {entry['asked']}"
+    before, after = words.ratio(entry["ratio_before"]), words.ratio(entry["ratio_after"])
+    if "error" in entry:
+        return f"{asked}: {entry['error']} ({entry['property']}: ratio {before})"
+    if not reason(entry):
+        none = "no other conventions were found with which it conforms"
+        return f"{asked}: {none} ({entry['property']}: ratio {before})"
+    same = f", as {entry['inherits']}" if "inherits" in entry else ""
+    ratios = f"{entry['property']}{same}: ratio {before} before, {after} after"
+    return f"{asked}: {reason(entry)} ({ratios})"
+
+
+def answers(results: Results) -> list[str]:
+    """A sentence for each subject that fails somewhere and is explained, joined over its
+    properties."""
+    failed = [cell for cell in results.cells if cell.verdict in BAD | {"deviates"}]
+    subjects = dict.fromkeys(map(words.subject, failed))
+    several = (
+        _answer(results, name, [cell for cell in failed if words.subject(cell) == name])
+        for name in subjects
+    )
+    return [sentence for sentence in several if sentence]
+
+
+def _answer(results: Results, subject: str, cells: list[Cell]) -> str:
+    entries = {cell.property: entry_of(results, cell) for cell in cells}
+    explained = [entry for entry in entries.values() if entry and reason(entry)]
+    if not explained:
+        return ""
+    fields = _values(explained)
+    defects = _once(entry.get("defect", "") for entry in explained)
+    factors = _once(entry.get("factor", "") for entry in explained)
+    left = [cell.property for cell in cells if not _explained(entries[cell.property], cell)]
+    parts = [f"with {fields}"] if fields else []
+    parts += [f"consistent with {defect}" for defect in defects]
+    parts += [f"off by the factor {factor}" for factor in factors]
+    verdict = "" if defects or factors else ": conformant"
+    ids = ", ".join(dict.fromkeys(left))
+    rest = f"{', but for' if verdict else '; not explained:'} {ids}" if left else ""
+    return f"{subject}: {', '.join(parts)}{verdict}{rest}."
+
+
+def _explained(entry: dict[str, Any] | None, cell: Cell) -> bool:
+    return cell.verdict in ("fail", "deviates") and entry is not None and bool(reason(entry))
+
+
+def _values(entries: Iterable[dict[str, Any]]) -> str:
+    """All fields that entries name; a field with several values has each with its properties."""
+    values: dict[str, dict[str, list[str]]] = {}
+    for entry in entries:
+        for name, value in entry["fields"].items():
+            of_value = values.setdefault(name, {}).setdefault(found_text(value), [])
+            of_value.append(entry["property"])
+    texts = []
+    for name, of_field in values.items():
+        for value, ids in of_field.items():
+            where = f" (in {', '.join(ids)})" if len(of_field) > 1 else ""
+            texts.append(f"{name} = {value}{where}")
+    return ", ".join(texts)
+
+
+def _once(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def parts(message: str) -> list[Part]:
+    """A message in parts, of which the tracebacks can be folded away."""
+    return list(_parts(message.split("\n")))
+
+
+def _parts(lines: list[str]) -> Iterator[Part]:
+    plain: list[str] = []
+    while lines:
+        if TRACEBACK not in lines[0]:
+            plain.append(lines.pop(0))
+            continue
+        if plain:
+            yield Part("\n".join(plain))
+            plain = []
+        end = next((n for n, line in enumerate(lines) if COMMAND in line), len(lines))
+        trace, lines = lines[:end], lines[end:]
+        yield Part("\n".join(trace), _raised(trace))
+    if plain:
+        yield Part("\n".join(plain))
+
+
+def _raised(trace: list[str]) -> str:
+    """The line that says what was raised last."""
+    told = [line for line in trace if line.strip()]
+    raised = (line for line in reversed(told) if RAISED.match(line))
+    return next(raised, told[-1] if told else "no message")
+
+
+def ending(cell: Cell) -> str:
+    """The line that says what went wrong at the first case without an answer."""
+    text = cell.message.split("; the first:\n", 1)[-1]
+    before = text.split("\n")
+    end = next((n for n, line in enumerate(before) if COMMAND in line), len(before))
+    return _raised(before[:end] or before)
