@@ -21,8 +21,10 @@ from nfspec.conformance.properties.base import (
 )
 from nfspec.conformance.running.run import essential_cases
 from nfspec.conformance.workers.server import WORK
+from nfspec.plan import WSConv
 
 from .exact_replies import expected_of, judged, reply
+from .exact_subject import layer
 
 GENERAL = target(None)
 OWN = target("timm/test_nfnet")
@@ -283,8 +285,45 @@ def test_the_mode_canary_tells_the_modes_apart():
     (case,) = essential_cases(asked, GENERAL, "f32", 0)
     calls = asked.calls(case)
     full, *others = (
-        asked.expect(replace(case, mode=mode), calls).outputs["y"].value for mode in MODES
+        asked.expect(replace(case, mode=mode), calls).outputs["sign"].value for mode in MODES
     )
+    assert set(np.unique(full)) == {-1.0, 1.0}
     for other in others:
-        np.testing.assert_array_equal(other, others[0])
-        assert (np.float32(other) != np.float32(full)).any()
+        assert not other.any()
+
+
+@pytest.mark.parametrize("rule", ["max", "add", "add_to_std"])
+def test_probes_of_integers_do_not_depend_on_an_eps_that_is_fixed(rule):
+    """They ask for the target's own eps, and have the same bits with any other."""
+    convs = [replace(op, eps_rule=rule, eps=1e-3) for op in GENERAL.of(WSConv)]
+    asked = PROPERTIES["EXACT-01"]
+    cases = list(asked.cases(replace(GENERAL, ops=tuple(convs))))
+    assert cases and {case.op.eps for case in cases} == {1e-3}
+    for case in cases:
+        calls = asked.calls(case)
+        for eps in (1e-12, 1.0):
+            op = replace(case.op, eps=eps)
+            other = {"y": layer(op, *map(np.float64, calls[0].values()))}
+            assert judge(other, asked.expect(case, calls)).ratio == 0.0
+
+
+def test_probes_of_integers_ask_for_no_other_gamma_and_variance():
+    ops = [op for op in GENERAL.of(WSConv) if op.gamma != 1.0 or op.ddof]
+    assert ops and not list(PROPERTIES["EXACT-01"].cases(replace(GENERAL, ops=tuple(ops))))
+    agc = [case.op for case in PROPERTIES["EXACT-04"].cases(GENERAL)]
+    assert {clip.eps for clip in agc} == {clip.eps for clip in GENERAL.clips}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"eps_rule": "add", "eps": 1e-2}, {"ddof": 1}, {"gamma": 1.7}, {"gamma": 0.25}]
+)
+def test_the_mode_canary_is_about_nothing_else(changes):
+    asked = PROPERTIES["MODE-01"]
+    (case,) = asked.cases(GENERAL)
+    calls = asked.calls(case)
+    for mode in MODES:
+        of_mode = replace(case, mode=mode)
+        (x, *values) = map(np.float64, calls[0].values())
+        y = layer(replace(case.op, **changes), np.round(x) if mode != "f32" else x, *values)
+        seen = asked.reduce(of_mode, calls, {"y": y})
+        assert judge(seen, asked.expect(of_mode, calls)).ratio == 0.0
