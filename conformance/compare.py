@@ -44,7 +44,7 @@ class Run:
     Attributes:
         backend: Name of the framework.
         problem: The reason why it did not run; empty if it ran.
-        installed: Whether it is installed.
+        installed: True if it is installed.
         distance: Tap to its distance from the reference.
         build_seconds, first_seconds: Time to build the model, and of the first forward pass.
         forward_seconds: Time of a forward pass, the best of three.
@@ -94,7 +94,7 @@ class Comparison:
         return tuple(run for run in self.runs if run.problem and run.installed)
 
     def within(self, run: Run, tap: str) -> bool:
-        """Whether a framework's tap is within its bound."""
+        """True if a framework's tap is within its bound."""
         return run.distance[tap] <= self.bound[tap]
 
     def beyond(self, run: Run) -> tuple[str, ...]:
@@ -138,7 +138,7 @@ def compare(
         backends: Frameworks; those not installed are reported and left out.
         seed: Random seed of the weights, where no file is given.
         weights_path: A safetensors file of canonical names.
-        progress: Told what is being done.
+        progress: A function that is called with a line for each step.
     """
     plan = resolve(spec)
     require_free_memory(plan, "compare the frameworks with", 1 + len(backends))
@@ -200,7 +200,7 @@ def _run(
         expected: Digests of the weights and of the spec that are to be built.
         images: (N, H, W, channels).
         exact: Taps of the reference.
-        progress: Told what is being done.
+        progress: A function that is called with a line for each step.
 
     Raises:
         WorkerError: It failed, or built another network.

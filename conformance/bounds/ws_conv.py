@@ -42,7 +42,7 @@ class Standard:
         relative: Relative bound of the error of a.
         of_squares: Relative bound of the error of S.
         spread: |w| + |m|, whose rounding enters a fused w·a - m·a.
-        active: Whether eps decides the divisor (rule `max`) or moves it by over 10 %.
+        active: True where eps decides the divisor (rule `max`) or moves it by over 10 %.
     """
 
     kernel: Array

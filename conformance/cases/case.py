@@ -105,7 +105,7 @@ class Case:
         spec: Name or path of the spec, where it is about a network.
         digest: Digest of that spec, as a file may change.
         block: Name of the block, where it is about one.
-        reduced: Whether it is about the spec's network cut to a few narrow blocks; these drop
+        reduced: True if it is about the spec's network cut to a few narrow blocks; these drop
             nothing at random unless the regime says so.
     """
 

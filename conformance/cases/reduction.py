@@ -26,7 +26,7 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
 
     Args:
         spec: Spec of the network.
-        drops: Whether training drops at the spec's rates; otherwise it drops nothing.
+        drops: True if training drops at the spec's rates, False if it drops nothing.
 
     Raises:
         SpecError: No such network can be made of the spec.

@@ -105,7 +105,7 @@ class Cell:
         message: Description of the failure, many lines; empty if nothing failed.
         coverage: Regime to the number of cases that met it.
         seconds: Time of the whole property, all columns together.
-        no_method: Whether the subject has no method for the property at all, so that none of its
+        no_method: True if the subject has no method for the property at all, so that none of its
             cases could be asked.
         unoffered: Number of cases that the subject does not offer.
         unanswered: Number of cases to which it gave no answer, as it raised, crashed or hung.

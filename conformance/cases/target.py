@@ -37,7 +37,7 @@ class Target:
     Attributes:
         source: Name or path of the spec that networks and blocks are of.
         spec: That spec.
-        general: Whether operations are those of the general grid, not of the spec.
+        general: True if operations are those of the general grid, not of the spec.
         ops: Distinct operations.
         clips: Actions of AGC on parameters of distinct shapes and roles.
     """

@@ -149,8 +149,8 @@ class Property:
         expect: Function that gives the right outputs.
         modes: Modes in which it holds.
         must: Regimes that a run has to meet, given the essential cases.
-        sent: Whether the parent sends the arrays, because making them takes the reference.
-        draws: Whether a run draws more cases, of other seeds and regimes.
+        sent: True if the parent sends the arrays, because making them takes the reference.
+        draws: True if a run draws more cases, of other seeds and regimes.
         reduce: Function of the outputs, applied before they are compared.
     """
 

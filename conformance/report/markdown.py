@@ -107,7 +107,7 @@ def _figures(results: Results) -> list[str]:
 
 
 def _unoffered(results: Results) -> list[str]:
-    """What is not offered, and why, each reason once."""
+    """The methods that are not offered, and why, each reason once."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for cell in results.cells:
         if cell.verdict in PARTIAL:
@@ -164,7 +164,7 @@ def _bad(results: Results) -> list[str]:
 
 
 def _cell(results: Results, cell: Cell) -> list[str]:
-    """What is wrong with a cell, and the command that shows it."""
+    """The failure of a cell, and the command that shows it."""
     titles = {info.id: info.title for info in results.properties}
     name = f"{cell.property} {titles.get(cell.property, '')}".rstrip()
     lines = [f"#### {escaped(name)} on {escaped(cell.column)}: {words.verdict(cell)}", ""]

@@ -95,7 +95,7 @@ def _line(cell: Cell) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """What a reader should know and what changes no verdict, a line each."""
+    """Notes for the reader that change no verdict, a line each."""
     return [f"note: {note}" for note in results.notes]
 
 

@@ -140,7 +140,7 @@ def beside(results: Results) -> list[str]:
 
 
 def _unoffered(results: Results, column: Column) -> list[str]:
-    """How much of a run a column does not offer, in a sentence; empty if it offers all."""
+    """The part of a run that a column does not offer, in a sentence; empty if it offers all."""
     cells = [cell for cell in results.cells if cell.column == column.name]
     whole = [cell for cell in cells if cell.verdict == "not offered"]
     part = [cell.property for cell in cells if cell.unoffered and cell not in whole]

@@ -92,7 +92,7 @@ class Answer:
         prepared: The case.
         outputs: The outputs as the worker sent them.
         compared: The outputs as they are compared, after the property's `reduce`.
-        judgement: How far they are from what is expected.
+        judgement: Their distance to the expected values, relative to the bound.
     """
 
     worker: Worker

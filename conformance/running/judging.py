@@ -58,7 +58,7 @@ class Unanswered:
             self.endings.append(ending)
 
     def words(self) -> str:
-        """How many cases had no answer, and why; empty if there are none."""
+        """The number of cases without an answer, and the reason; empty if there are none."""
         if self.count < 2 or self.verdict == "missing":
             return self.text
         others = [ending for ending in self.endings if ending not in self.text][:MOST_ENDINGS]

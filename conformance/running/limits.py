@@ -56,7 +56,7 @@ def probes() -> list[Probe]:
 
 
 def _seen(worker: Worker, probe: Probe, mode: str, size: float) -> bool:
-    """Whether some case sees the parameter off by +size, and some case -size."""
+    """True if some case finds an error of +size in the parameter, and some case one of -size."""
     for sign in (1.0, -1.0):
         worker.fault = f"{probe.parameter}{sign * size:+.0e}"
         cases = (

@@ -50,7 +50,7 @@ def _gradient(column: Column, cell: Cell) -> bool:
 
 
 def notes(results: Results, must_offer: Iterable[str]) -> list[str]:
-    """What a reader should know of a run, and what does not change its verdict."""
+    """Notes on a run for the reader, which do not change its verdict."""
     return [*_misspelt(results), *_wide(results), *_untested(results, must_offer)]
 
 

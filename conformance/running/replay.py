@@ -25,7 +25,7 @@ class Replayed:
 
     Attributes:
         column: Name of the column.
-        verdict: Whether the answer is within its bound; or why there is no answer.
+        verdict: The place of the answer within or beyond its bound, or the reason for no answer.
         ratio: The largest |error| / bound; None if there is no answer.
         text: The judgement in words, or the error.
     """

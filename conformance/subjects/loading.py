@@ -82,7 +82,7 @@ def checked(subject: Any, name: str) -> Subject | type[Subject]:
 
     Args:
         subject: A class or an object.
-        name: What an error calls it.
+        name: Its name in an error.
 
     Raises:
         InputError: It is no subject.

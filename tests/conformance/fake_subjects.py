@@ -25,7 +25,7 @@ class Good:
             file.write(f"{type(self).__name__} {os.getpid()}\n")
 
     def _before(self, method):
-        """What goes wrong, if anything does."""
+        """Do nothing; subclasses fail here."""
 
     def _after(self, method, y):
         return y

@@ -1,4 +1,4 @@
-"""Where the workers of `fake_subjects` run."""
+"""A folder in which the workers of `fake_subjects` run, and the processes that ran there."""
 
 import os
 import shutil

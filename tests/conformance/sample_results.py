@@ -41,13 +41,13 @@ VERSIONS = {"jax": "0.10.2", "torch": "2.13.0+cpu", "tensorflow": "2.21.0"}
 
 
 def columns() -> list[Column]:
-    found = []
+    listed = []
     for framework, version in VERSIONS.items():
         for mode in ("f32", "bf16"):
             facts = {"version": version, "keras": "3.15.1", "device": "cpu", "flushes": False}
             facts["switches"] = {"allow_tf32": False, "precision": "highest"}
-            found.append(Column(framework, framework, "cpu", mode, facts))
-    return found
+            listed.append(Column(framework, framework, "cpu", mode, facts))
+    return listed
 
 
 def case(info: PropertyInfo, column: Column) -> dict[str, object]:
@@ -101,9 +101,9 @@ def sample() -> Results:
     results = all_pass()
 
     def cell(property_id: str, column: str) -> Cell:
-        found = results.cell(property_id, column)
-        assert found
-        return found
+        judged = results.cell(property_id, column)
+        assert judged
+        return judged
 
     long = "\n".join(
         f"worst index (0, {n}, 4, 7): got -1.4901161e-06, expected -1.4332822e-06, bound 2.1e-09"
@@ -129,9 +129,9 @@ def sample() -> Results:
     unjudged(cell("NET-03", "tensorflow/cpu/bf16"), "hung", "no answer in 1800 s")
     for column in ("jax/cpu/f32", "jax/cpu/bf16", "torch/cpu/bf16"):
         unjudged(cell("ECA-01", column), "not offered")
-    for found in results.cells:
-        if found.column == "torch/cpu/bf16" and found.property.startswith("STEP"):
-            unjudged(found, "missing", "torch has no bf16 optimizer state here")
+    for judged in results.cells:
+        if judged.column == "torch/cpu/bf16" and judged.property.startswith("STEP"):
+            unjudged(judged, "missing", "torch has no bf16 optimizer state here")
     results.cells.remove(cell("BLOCK-03", "tensorflow/cpu/bf16"))
     cell("WS-05", "jax/cpu/f32").verdict = "pass in part"
     cell("WS-05", "jax/cpu/f32").unoffered = 3
@@ -154,9 +154,9 @@ def deviation() -> dict[str, str]:
 
 def explanations() -> list[dict[str, object]]:
     fields = {"ws.eps_rule": "add", "ws.eps": 1e-05, "activation.kind": "gelu_erf"}
-    found = {
+    explained = {
         "subject": "timm/dm_nfnet_f0", "property": "NET-01", "asked": "nfnet-f0",
         "fields": fields, "ratio_before": 12_345.6, "ratio_after": 0.31,
     }  # fmt: skip
-    none = {**found, "fields": {}, "ratio_before": "inf", "ratio_after": "inf"}
-    return [found, {**none, "subject": "timm/nf_resnet50"}]
+    none = {**explained, "fields": {}, "ratio_before": "inf", "ratio_after": "inf"}
+    return [explained, {**none, "subject": "timm/nf_resnet50"}]

@@ -32,7 +32,7 @@ class Off(Pools):
 
 
 def replayed(text, folder):
-    """What the first line to replay a case prints, run as it stands in an empty folder."""
+    """Output of the first replay line of a text, run as it stands in an empty folder."""
     line = re.search(r"nfspec replay .*", text).group()
     words = [str(Path(sys.executable).with_name("nfspec")), *shlex.split(line)[1:]]
     return subprocess.run(words, cwd=folder, capture_output=True, text=True)

@@ -206,7 +206,7 @@ def test_a_call_has_the_parameters_of_its_operation(asked):
 
 
 def test_a_gradient_clipped_twice_may_move_by_a_bit():
-    """What was clipped may be over its limit by rounding, and is then clipped again."""
+    """A clipped gradient may be over its limit by rounding, and is then clipped again."""
     asked = PROPERTIES["AGC-02"]
     for case in essential_cases(asked, GENERAL, "f32", 0):
         calls, _ = expected_of(case)

@@ -164,7 +164,7 @@ def test_settings_that_cannot_be_used(changes, message):
 
 
 def test_faults_are_tried_on_what_runs(folder, monkeypatch):
-    """Where no column runs, nothing was proved."""
+    """If no column runs, nothing was proved."""
     monkeypatch.setattr(runs, "limits", lambda settings, progress: [])
     settings = Settings(subjects=("fakes:Stillborn",), properties=("EXACT-03",))
     matrix = seed_faults(settings, "out")

@@ -116,7 +116,7 @@ def test_streams_differ():
 
 
 def test_the_arrays_of_today_are_those_of_tomorrow():
-    """What a report of an older version says can be replayed."""
+    """Cases in reports of older versions can be replayed."""
     line = f'{{"property":"X-01","seed":1,"op":{json.dumps(POOL, separators=(",", ":"))}}}'
     case = Case.parse(line)
     assert case.line() == line

@@ -11,7 +11,7 @@ from specs import HEAD, write
 
 
 def conventions(plan):
-    """What two networks of one kind have in common, whatever their width."""
+    """The conventions that two networks of one kind share, whatever their width."""
     kinds = set()
     for op in plan.ops:
         match op:

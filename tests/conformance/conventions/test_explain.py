@@ -1,4 +1,4 @@
-"""Which conventions explain a failure: subjects of one's own in a module."""
+"""Conventions that explain a failure, with subjects from a module of one's own."""
 
 import pytest
 

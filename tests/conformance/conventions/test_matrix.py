@@ -41,7 +41,7 @@ def test_what_nothing_explains():
 
 def test_errors_and_what_is_not_offered():
     error = "Traceback ...\nRuntimeError: in place | of\nat {'property': 'ACT-02'}"
-    found = rows(
+    listed = rows(
         of(
             cell("ACT-01", "fail", 3.0),
             cell("ACT-02", "error", message=error),
@@ -49,12 +49,12 @@ def test_errors_and_what_is_not_offered():
             cell("ECA-01", "not offered", message="timm: Timm has no eca", no_method=True),
         )
     )
-    assert [(row.part, row.verdict) for row in found] == [
+    assert [(row.part, row.verdict) for row in listed] == [
         ("activation", "error"),
         ("network", "not offered"),
     ]
-    assert found[0].conventions == ("ACT-01: unexplained; ACT-02: RuntimeError: in place \\| of")
-    assert found[1].conventions == "NET-01: timm has no model for x"
+    assert listed[0].conventions == ("ACT-01: unexplained; ACT-02: RuntimeError: in place \\| of")
+    assert listed[1].conventions == "NET-01: timm has no model for x"
 
 
 # In NumPy: one keeps other conventions than DeepMind's, as timm does, the other has AGC alone.

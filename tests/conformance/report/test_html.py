@@ -58,8 +58,8 @@ class Page(HTMLParser):
 def test_every_cell_with_its_verdict_in_the_order_of_the_table():
     results = sample()
     page = html(results)
-    found = re.findall(r'<span class="verdict">(.*?)</span>', page)
-    assert found == [
+    verdicts = re.findall(r'<span class="verdict">(.*?)</span>', page)
+    assert verdicts == [
         words.verdict(results.cell(info.id, column.name))
         for _, infos in words.tiers(results).items()
         for info in infos
@@ -232,10 +232,10 @@ onload = () => {
 
 def browser() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
         pytest.skip(f"none of {', '.join(names)} is on PATH")
-    return found
+    return program
 
 
 def test_in_a_browser_on_a_phone_and_on_a_desk(tmp_path):
@@ -258,11 +258,11 @@ def test_in_a_browser_on_a_phone_and_on_a_desk(tmp_path):
         for info in infos
         for column in results.columns
     ]
-    for found, width in ((phone, 360), (desk, 1280)):
-        assert width - 20 <= found["width"] <= width  # less a scroll bar
-        assert found["closed"] == found["opened"] == found["width"]
-        assert found["cells"] == cells
-        assert (found["shown"], found["clipped"]) == (len(cells), 0)
-        assert found["requests"] == 0
-        assert found["panels"][0] > 0.85 * found["width"]
-        assert found["panels"][1] <= found["width"]
+    for measured, width in ((phone, 360), (desk, 1280)):
+        assert width - 20 <= measured["width"] <= width  # less a scroll bar
+        assert measured["closed"] == measured["opened"] == measured["width"]
+        assert measured["cells"] == cells
+        assert (measured["shown"], measured["clipped"]) == (len(cells), 0)
+        assert measured["requests"] == 0
+        assert measured["panels"][0] > 0.85 * measured["width"]
+        assert measured["panels"][1] <= measured["width"]

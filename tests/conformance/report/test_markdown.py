@@ -29,8 +29,8 @@ def section(text: str, title: str) -> list[str]:
 
 def commands(text: str) -> list[dict]:
     """The cases of the replay commands, read as a shell and `nfspec replay` would."""
-    found = re.findall(r"^(?:- .*?`)?(nfspec replay .*?)`?$", text, re.MULTILINE)
-    split = [shlex.split(line) for line in found]
+    lines = re.findall(r"^(?:- .*?`)?(nfspec replay .*?)`?$", text, re.MULTILINE)
+    split = [shlex.split(line) for line in lines]
     assert all(words[:2] == ["nfspec", "replay"] and len(words) == 5 for words in split)
     assert {words[3] for words in split} <= {"--backends"}
     return [json.loads(words[2]) for words in split]
@@ -88,8 +88,8 @@ def test_every_cell_in_the_tables_of_its_tier():
     for info in results.properties:
         (line,) = (t for t in section(text, f"Tier {info.tier}") if t.startswith(f"| {info.id} "))
         cells = [results.cell(info.id, column.name) for column in results.columns]
-        found = re.split(r"(?<!\\)\|", line.strip("|"))[1:]
-        assert [entry.strip(" *") for entry in found] == [words.verdict(cell) for cell in cells]
+        entries = re.split(r"(?<!\\)\|", line.strip("|"))[1:]
+        assert [entry.strip(" *") for entry in entries] == [words.verdict(cell) for cell in cells]
     assert "| fail 2.3 |" not in text and "| **fail 2.3** |" in text
 
 
@@ -119,10 +119,10 @@ def test_what_is_wrong_has_its_message_and_its_command():
 
 def test_the_worst_case_of_every_property_that_passes():
     results = all_pass()
-    found = commands("\n".join(section(markdown(results), "Worst cases")))
-    assert [case["property"] for case in found] == [info.id for info in results.properties]
+    cases = commands("\n".join(section(markdown(results), "Worst cases")))
+    assert [case["property"] for case in cases] == [info.id for info in results.properties]
     cells = (c for c in results.cells if c.property == "WS-05")
-    assert max(cells, key=lambda cell: cell.worst).worst_case in found
+    assert max(cells, key=lambda cell: cell.worst).worst_case in cases
 
 
 def test_a_case_with_quotes_can_be_pasted():
@@ -204,8 +204,8 @@ def test_one_line_of_text_and_of_code():
 
 
 def test_the_verdicts_that_two_runs_are_compared_by():
-    found = compact_verdicts(sample())
-    assert len(found) == 25 and all(len(columns) == 6 for columns in found.values())
-    assert found["ACT-03"]["jax/cpu/f32"] == "deviates"
-    assert found["BLOCK-03"]["tensorflow/cpu/bf16"] == "no result"
-    assert json.loads(json.dumps(found)) == found
+    verdicts = compact_verdicts(sample())
+    assert len(verdicts) == 25 and all(len(columns) == 6 for columns in verdicts.values())
+    assert verdicts["ACT-03"]["jax/cpu/f32"] == "deviates"
+    assert verdicts["BLOCK-03"]["tensorflow/cpu/bf16"] == "no result"
+    assert json.loads(json.dumps(verdicts)) == verdicts

@@ -60,12 +60,12 @@ def test_the_lines():
     at, wanted = judgement.worst.at, expected.outputs["y"]
     assert lines[0] == "WS-01: WS conv"
     assert lines[1] == COMMAND
-    found, exact = float(outputs["y"][at]), wanted.value[at]
-    assert lines[2] == f"y{list(at)}: found {found:.9g}, expected {exact:.12g}"
+    value, exact = float(outputs["y"][at]), wanted.value[at]
+    assert lines[2] == f"y{list(at)}: found {value:.9g}, expected {exact:.12g}"
     error, ulp = re.match(r"error (\S+) \((\S+) units in the last place\)", lines[3]).groups()
-    assert float(error) == pytest.approx(abs(found - exact), rel=1e-3)
+    assert float(error) == pytest.approx(abs(value - exact), rel=1e-3)
     assert float(ulp) == pytest.approx(
-        abs(found - exact) / np.spacing(np.float32(abs(exact))), rel=1e-2
+        abs(value - exact) / np.spacing(np.float32(abs(exact))), rel=1e-2
     )
     assert "1 of 672 elements beyond their bound" in lines
     counts = [int(n) for n in re.findall(r": (\d+)", lines[-1])]
@@ -141,7 +141,7 @@ def test_bits():
 
 
 @pytest.mark.parametrize(
-    "found, exact, words",
+    "output, exact, words",
     [
         (0.5, 0.0, "error 0.5, where 0 is expected"),
         (0.0, 0.0, "error 0, where 0 is expected"),
@@ -150,9 +150,9 @@ def test_bits():
         (-2.0, 2.0, "error 4 (2 times the value)"),
     ],
 )
-def test_an_error_has_a_unit_that_says_something(found, exact, words):
+def test_an_error_has_a_unit_that_says_something(output, exact, words):
     wanted = Expectation(np.array([exact]), {"a": np.array([1e-3])})
-    assert described([found], wanted)[3] == words
+    assert described([output], wanted)[3] == words
 
 
 def test_an_rms():

@@ -131,13 +131,13 @@ def test_two_entries_of_one_id(file):
     ],
 )
 def test_a_file_of_something_else(file, text, message):
-    (found,) = complaints(file(text))
-    assert found.startswith(message)
+    (problem,) = complaints(file(text))
+    assert problem.startswith(message)
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    (found,) = complaints(tmp_path / "no.toml")
-    assert found.endswith("no.toml: cannot be read: No such file or directory [DEVIATION-READ]")
+    (problem,) = complaints(tmp_path / "no.toml")
+    assert problem.endswith("no.toml: cannot be read: No such file or directory [DEVIATION-READ]")
 
 
 @pytest.mark.parametrize("verdict", ["fail", "error"])

@@ -108,10 +108,12 @@ def test_cells_of_each_verdict_are_kept(folder):
     names = subjects("Off", "Raises", "Shy")
     interrupted(folder, "EXACT-03", "ACT-01", subjects=names)
     results, _ = resumed(folder, subjects=names)
-    found = {(c.column.split("/")[0].removeprefix("fakes:"), c.property): c for c in results.cells}
-    assert found["Off", "EXACT-03"].worst == inf
-    assert found["Raises", "ACT-01"].verdict == "error"
-    assert found["Shy", "AGC-01"].verdict == "not offered"
+    by_subject = {
+        (c.column.split("/")[0].removeprefix("fakes:"), c.property): c for c in results.cells
+    }
+    assert by_subject["Off", "EXACT-03"].worst == inf
+    assert by_subject["Raises", "ACT-01"].verdict == "error"
+    assert by_subject["Shy", "AGC-01"].verdict == "not offered"
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"examples": 3}, {"properties": IDS[:2]},
@@ -125,7 +127,7 @@ def test_a_run_with_other_settings_does_not_go_on(folder, changes):
 
 
 def spoilt(folder, change):
-    """What is said of a journal whose cell of EXACT-03 is changed."""
+    """The error about a journal whose cell of EXACT-03 is changed."""
     interrupted(folder, "EXACT-03")
     path = folder / JOURNAL
     first, line = path.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What an interrupted run of seeded faults has found is read again, or refused in a sentence."""
+"""Results of an interrupted run of seeded faults are read again, or refused in a sentence."""
 
 import json
 import os

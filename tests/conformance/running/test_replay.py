@@ -32,18 +32,18 @@ def test_the_ratio_is_that_of_the_run(folder, mode):
         subjects=("fakes:Off",), properties=names, examples=0, modes=(mode,), timeout=60.0
     )
     for cell in run(settings).cells:
-        found = answer(json.dumps(cell.worst_case), "Off", timeout=60.0)
-        assert found.ratio == cell.worst
-        assert found.text == cell.message if cell.verdict == "fail" else cell.message == ""
+        replayed = answer(json.dumps(cell.worst_case), "Off", timeout=60.0)
+        assert replayed.ratio == cell.worst
+        assert replayed.text == cell.message if cell.verdict == "fail" else cell.message == ""
         beyond = {"fail": "BEYOND ITS BOUND", "pass": "within its bound"}[cell.verdict]
-        assert (found.column, found.verdict) == (f"fakes:Off/cpu/{mode}", beyond)
+        assert (replayed.column, replayed.verdict) == (f"fakes:Off/cpu/{mode}", beyond)
 
 
 def test_a_case_within_its_bound(folder):
-    found = answer(ACTIVATION)
-    assert 0.0 < found.ratio <= 1.0
-    assert found.verdict == "within its bound"
-    assert found.text.startswith("ACT-01: activation\n")
+    replayed = answer(ACTIVATION)
+    assert 0.0 < replayed.ratio <= 1.0
+    assert replayed.verdict == "within its bound"
+    assert replayed.text.startswith("ACT-01: activation\n")
 
 
 @pytest.mark.parametrize(

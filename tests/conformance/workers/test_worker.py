@@ -163,10 +163,10 @@ def test_one_that_dies_as_it_starts(worker, folder):
     ],
 )
 def test_one_that_cannot_be_loaded(worker, name, message):
-    with pytest.raises(InputError) as found:
+    with pytest.raises(InputError) as error:
         worker(name)
-    assert str(found.value).startswith(message)
-    assert "Traceback" not in str(found.value)
+    assert str(error.value).startswith(message)
+    assert "Traceback" not in str(error.value)
 
 
 def test_the_file_of_a_subject_that_starts_a_run_itself(worker):
