@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 
-from nfspec.conformance.cases.case import Case
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.base import Expectation, Expected, judge
