@@ -21,11 +21,12 @@ if BACKEND in ("jax", "torch"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """On JAX, compile without LLVM's optimisations, as most of this run is compilation. The slow
-    tests, and the workers of the conformance kit, compile as users do."""
+    """On JAX, compile without LLVM's optimisations and with XLA's older, quicker code generation,
+    as most of this run is compilation. The slow tests, and the workers of the conformance kit,
+    compile as users do."""
     if BACKEND == "jax" and config.option.markexpr != "slow":
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+        quick = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *quick]).strip()
 
 
 @pytest.fixture(scope="module", autouse=True)
