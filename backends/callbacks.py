@@ -35,7 +35,9 @@ class ClipFraction(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         optimizer = first_of_kind(self.model.optimizer, AGC)
         if optimizer is None:
-            raise InputError("ClipFraction: the model's optimizer does not clip; see nfspec.agc")
+            raise InputError(
+                "ClipFraction: the model's optimizer does not clip; wrap it in nfspec.agc"
+            )
         steps = int(keras.ops.convert_to_numpy(optimizer.iterations))
         if steps == self.steps:
             return  # a micro-batch, whose gradients were put aside

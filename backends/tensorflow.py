@@ -29,9 +29,9 @@ def _canonical(variables: Sequence[Any], treat_as: TreatAs) -> list[str]:
     if strangers:
         listed = ", ".join(f"{name} {tuple(v.shape)}" for name, v in strangers[:20])
         raise InputError(
-            f"agc: these variables are no known parameters of the plan: {listed}; "
-            "give the canonical name of each variable, names=..., or say which parameter those of "
-            f'other layers are clipped like: treat_as={{"{strangers[0][0]}": "head.fc.kernel"}}'
+            f"agc: the plan has no parameters for these variables: {listed}; give the canonical "
+            "name of each variable, names=..., or, for those of other layers, a parameter that is "
+            f'clipped by the same rule: treat_as={{"{strangers[0][0]}": "head.fc.kernel"}}'
         )
     return names
 

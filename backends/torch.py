@@ -59,17 +59,17 @@ class Clipping:
         strangers = [tuple(p.shape) for p in parameters if p not in self._known]
         if strangers:
             raise InputError(
-                f"agc: the optimizer has parameters that the plan does not know, of shapes "
+                f"agc: the optimizer has parameters that the plan does not have, of shapes "
                 f"{', '.join(map(str, strangers[:20]))}; call agc with a module that has them all, "
-                "and say with treat_as which parameter each is clipped like"
+                "and name in treat_as, for each, a parameter that is clipped by the same rule"
             )
         return parameters
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
         if "grad_scaler" in kwargs:
             raise InputError(
-                f"agc: {type(optimizer).__name__} unscales gradients where they cannot be clipped "
-                "after it; use an optimizer of torch.optim, or no torch.amp.GradScaler"
+                f"agc: {type(optimizer).__name__} unscales gradients inside its step, where AGC "
+                "cannot clip them; use an optimizer of torch.optim, or no torch.amp.GradScaler"
             )
         if kwargs.get("closure") is not None:
             return args, {**kwargs, "closure": self._after(kwargs["closure"], optimizer)}

@@ -19,7 +19,9 @@ class FrozenDict(dict[K, V]):
     """
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("these entries cannot be changed; make a dict of them, and change that")
+        raise TypeError(
+            "these entries cannot be changed; copy them with dict(), and change the copy"
+        )
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse

@@ -127,9 +127,11 @@ def restore(path: Path, model: keras.Model, optimizer: Any, digest: str) -> Posi
     try:
         position = POSITION.validate_json(metadata.get("position", ""), strict=True)
     except ValidationError:
-        raise WeightError(f"{path}: damaged: it does not say which step it is of") from None
+        raise WeightError(f"{path}: damaged: it does not state its step") from None
     if path.name != path_of(path.parent, position.step).name:
-        raise WeightError(f"{path}: damaged: it holds step {position.step}, unlike its name")
+        raise WeightError(
+            f"{path}: damaged: it holds step {position.step}, but its name says another"
+        )
     wanted = dict(_variables(model, optimizer))
     _require_same(path, wanted, tensors)
     for name, variable in wanted.items():

@@ -178,7 +178,7 @@ def cost(
         raise typer.BadParameter("missing VARIANT, or --check")
     plan, accelerator = resolve(load(variant)), named(on)
     if on != "cpu" and (tflops is not None or gbs is not None):
-        raise InputError(f"--tflops and --gbs are figures of the cpu; those of {on} are published")
+        raise InputError(f"--tflops and --gbs are for --accelerator cpu only, not for {on}")
     if plan.recipe is None and (batch is None or precision is None):
         raise InputError(
             f"{plan.name} has no [recipe] to take the batch and precision from; give --batch and "

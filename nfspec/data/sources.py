@@ -197,9 +197,7 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     if empty := [
         name for name, of in zip(classes, files, strict=True) if not of and _form(name) in folders
     ]:
-        raise InputError(
-            f"{root}: no images in {few(empty)}; put some there, or take the folder away"
-        )
+        raise InputError(f"{root}: no images in {few(empty)}; put some there, or remove the folder")
     paths = [path for of_class in files for path in of_class]
     labels = [label for label, of_class in enumerate(files) for _ in of_class]
     names = tuple(map(str, paths))
@@ -230,7 +228,7 @@ def _require_unlike(root: Path, names: list[str]) -> None:
         if other != name:
             raise InputError(
                 f"{root}: the classes {printable(other)} and {printable(name)} are one folder by "
-                "a link, so that each image would have two labels; take one of them away"
+                "a link, so that each image would have two labels; remove one of them"
             )
 
 
@@ -246,7 +244,7 @@ def _require_once(names: tuple[str, ...]) -> None:
         if other != name:
             raise InputError(
                 f"{printable(other)} and {printable(name)} are one file by a link; an image has "
-                "one label and is either trained on or held out, so take one of them away"
+                "one label and is either trained on or held out, so remove one of them"
             )
 
 

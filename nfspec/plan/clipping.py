@@ -156,8 +156,9 @@ def unknown_layers(strangers: Mapping[str, Sequence[int]], known: Iterable[str] 
             [
                 "agc: tensors of layers that are not nfspec's:",
                 *listed,
-                "say which parameter each is clipped like, or None for one that is not; * stands "
-                f'for any characters: treat_as={{"{next(iter(strangers))}": "head.fc.kernel"}}',
+                "name, for each, a parameter that is clipped by the same rule, or None for no "
+                "clipping; * matches any characters: "
+                f'treat_as={{"{next(iter(strangers))}": "head.fc.kernel"}}',
             ]
         )
     )

@@ -73,7 +73,7 @@ def evaluate(
     facts = read_facts(folder) if folder.is_dir() else None
     if facts is None and (data is None or weights is None):
         absent = "DATA" if data is None else "--weights"
-        raise InputError(f"{variant} is a spec, so that {absent} has to be given")
+        raise InputError(f"{variant} is a spec and not a training; give {absent}, too")
     spec = load(folder / "spec.toml" if facts else str(variant))
     require_channels(spec.input)
     plan = resolve(spec)
@@ -107,8 +107,8 @@ def _require_classes(held: Source, spec: Spec, data: str | Path) -> None:
     """Refuse images of more or fewer classes than a network tells apart."""
     if len(held.classes) != spec.head.classes:
         raise InputError(
-            f"{data}: {len(held.classes)} class folders, {spec.name} has {spec.head.classes} "
-            "classes; a folder for each is needed, whose names sort in the order of the outputs"
+            f"{data}: {len(held.classes)} class folders, and {spec.name} has {spec.head.classes} "
+            "classes; expected a folder for each class, with names in the order of the outputs"
         )
 
 

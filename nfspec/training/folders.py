@@ -157,8 +157,8 @@ def _require_usable(folder: Path, resume: bool, force: bool) -> None:
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise InputError(
-            f"{folder}: holds what no training wrote ({printable(others[0])}{more}); give another "
-            "--out, or --force to write there and replace files of the same names"
+            f"{folder}: holds files that no training wrote ({printable(others[0])}{more}); give "
+            "another --out, or --force to write there and replace files of the same names"
         )
 
 

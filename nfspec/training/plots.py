@@ -48,7 +48,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
         steps = [entry for entry in entries if "loss" in entry]
         held = [entry for entry in entries if "top1" in entry]
         if not steps:
-            raise InputError(f"{name}: no step in its log yet; train first")
+            raise InputError(f"{name}: its log has no step yet; train first")
         epochs = [entry["epoch"] for entry in steps]
         at = [entry["epoch"] for entry in held]
         # The first ones are wider, so that curves that are the same are all seen.

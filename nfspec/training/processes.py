@@ -42,7 +42,7 @@ def require_disk(folder: Path, plan: Plan, run: Run) -> None:
     if free < needed:
         raise InputError(
             f"{folder}: {compact(needed)}B are needed there for checkpoints and weights, "
-            f"{compact(free)}B are free; free some, or give another --out"
+            f"{compact(free)}B are free; delete some files, or give another --out"
         )
 
 

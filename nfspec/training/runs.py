@@ -207,7 +207,7 @@ def recipe(
     warmup = exact * table.warmup_epochs / table.epochs
     if warmup >= int(exact):
         raise InputError(
-            f"warmup_epochs: {table.warmup_epochs:g} of {table.epochs} epochs leave nothing of "
-            f"{exact:.4g} steps to train in; warm up for less"
+            f"warmup_epochs: {table.warmup_epochs:g} of {table.epochs} epochs leave none of the "
+            f"{exact:.4g} steps after the warm-up; use a shorter one"
         )
     return Run(plan, table, int(exact), batch, accumulation, warmup)

@@ -259,8 +259,8 @@ def prepare(options: Options) -> Session:
     require_free_memory(plan, "train", 1)
     if spec.recipe and spec.recipe.batch > spec.recipe.epochs * len(source):
         raise InputError(
-            f"--batch: {spec.recipe.batch} images are more than the {len(source)} to train on, in "
-            f"all of {spec.recipe.epochs} epochs"
+            f"--batch: {spec.recipe.batch} images are more than {spec.recipe.epochs} epochs of "
+            f"{len(source)} images have; use a smaller batch, or more epochs"
         )
     run = recipe(plan, accumulation=options.accumulation)
     devices, micro = devices_of(backend, options.devices), run.batch // run.accumulation

@@ -80,7 +80,7 @@ def test_a_forged_position_is_no_traceback(tmp_path, tiny_checkpoint, position):
     metadata["checksum"] = checkpoints.checksum(tensors, metadata)
     write(path, tensors, metadata)
     _, restored = tiny_checkpoint
-    with pytest.raises(nfspec.WeightError, match="damaged: it does not say which step it is of"):
+    with pytest.raises(nfspec.WeightError, match="damaged: it does not state its step"):
         restored(path.read_bytes())
 
 
@@ -89,7 +89,9 @@ def test_a_checkpoint_under_another_steps_name_is_damaged(tmp_path, tiny_checkpo
     held = Layerless()
     path = checkpoints.path_of(tmp_path, 99_999_999)
     path.write_bytes(tiny_checkpoint[0])
-    with pytest.raises(nfspec.WeightError, match="damaged: it holds step 6, unlike its name"):
+    with pytest.raises(
+        nfspec.WeightError, match="damaged: it holds step 6, but its name says another"
+    ):
         checkpoints.restore(path, held, held, "0" * 64)
     for name in ("step-000000007.safetensors", "step-99999999999999999999.safetensors"):
         (tmp_path / name).write_bytes(tiny_checkpoint[0])

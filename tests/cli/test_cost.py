@@ -188,9 +188,12 @@ def test_a_cpu_with_both_figures_given_is_not_measured(monkeypatch):
         (("nfnet-f0", "--accelerator", "tpuv3"), 'did you mean "tpu-v3"?'),
         (("nfnet-f0", "--devices", 3), "batch: 4096 images do not divide among 3 devices"),
         (("nfnet-f0", "--precision", "fp16"), 'precision: expected one of "float32", "bfloat16"'),
-        (("nfnet-f0", "--tflops", 1), "--tflops and --gbs are figures of the cpu"),
+        (
+            ("nfnet-f0", "--tflops", 1),
+            "--tflops and --gbs are for --accelerator cpu only, not for tpu-v3",
+        ),
         (("nfnet-f7", "--size", 1024), "one image of 1024 px needs"),
-        (("nfnet-nano", "--batch", 1_000_000), "leave nothing of"),
+        (("nfnet-nano", "--batch", 1_000_000), "leave none of the"),
     ],
 )
 def test_bad_input_is_a_message(arguments, message):

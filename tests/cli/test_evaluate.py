@@ -171,7 +171,7 @@ def test_where_all_images_of_the_training_are_bad_its_folder_is_named(
 
 
 def test_a_spec_needs_images_and_weights(evaluate, place):
-    message = r"tiny\.toml is a spec, so that {} has to be given$"
+    message = r"tiny\.toml is a spec and not a training; give {}, too$"
     assert_refused(evaluate(place / "tiny.toml"), message.format("DATA"))
     assert_refused(evaluate(place / "tiny.toml", place / "data"), message.format("--weights"))
     assert_refused(evaluate("nfnet-f00", "digits", "--weights", "w.npz"), r"\[SPEC-NAME\]$")
@@ -182,7 +182,7 @@ def test_classes_have_to_be_those_of_the_network(evaluate, trained, place, tmp_p
     two = shutil.copytree(place / "data", tmp_path / "two")
     shutil.rmtree(two / "green")
     weights = ("--weights", trained / "weights.safetensors", "--backend", "torch")
-    message = r"/two: 2 class folders, tiny has 3 classes; a folder for each is needed"
+    message = r"/two: 2 class folders, and tiny has 3 classes; expected a folder for each class"
     assert_refused(evaluate(place / "tiny.toml", two, *weights), message)
     assert found_by(evaluate(trained, two, "--json"))["images"] == 2 * EACH
     (two / "green").mkdir()

@@ -90,7 +90,7 @@ def test_a_training_without_a_step_is_named(tmp_path):
     (tmp_path / "a/log.jsonl").write_text("")
     result = run("a")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "a: no step in its log yet; train first\n"
+    assert result.stderr == "a: its log has no step yet; train first\n"
 
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):
@@ -149,7 +149,7 @@ def test_a_log_of_nothing_but_such_lines_has_no_step(tmp_path):
     (tmp_path / "a/log.jsonl").write_text("5\nnull\n")
     result = run("a")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.endswith("a: no step in its log yet; train first\n")
+    assert result.stderr.endswith("a: its log has no step yet; train first\n")
 
 
 @pytest.mark.parametrize("name", ["a\x1b[31mb", "a\nb", os.fsdecode(b"a\xff"), "$a^{"])

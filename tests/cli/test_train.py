@@ -169,7 +169,7 @@ def test_a_folder_val_is_what_is_evaluated_on(train, place, tmp_path):
             ("--accumulation", "4", "--devices", "4"),
             r"^--batch: 2 images do not divide among 4 devices$",
         ),
-        (("--warmup", "4"), r"^warmup_epochs: 4 of 4 epochs leave nothing of 12 steps"),
+        (("--warmup", "4"), r"^warmup_epochs: 4 of 4 epochs leave none of the 12 steps"),
         (("--backend", "jaxx"), r'^no backend "jaxx"; .*did you mean "jax"\?$'),
         (("--init", "none.safetensors"), r"none\.safetensors: cannot be read: No such file"),
         (("--resume",), r"no training there to resume; start it without --resume$"),

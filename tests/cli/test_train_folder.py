@@ -51,7 +51,9 @@ def test_a_folder_of_the_users_is_left_as_it_is_unless_forced(train, tmp_path):
         (tmp_path / "run" / name).write_text("mine")
     before = snapshot(tmp_path)
     result = train("--out", tmp_path / "run", "--stop-at", 1)
-    assert_refused(result, r"/run: holds what no training wrote \(\.notes\.tmp and 4 more\); give")
+    assert_refused(
+        result, r"/run: holds files that no training wrote \(\.notes\.tmp and 4 more\); give"
+    )
     assert snapshot(tmp_path) == before
     result = train("--out", tmp_path / "run", "--stop-at", 1, "--force")
     assert result.exit_code == 0, result.stderr

@@ -47,7 +47,7 @@ def test_empty_classes_are_named(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c/notes.txt").write_text("none")
     assert complaint(open_sources, tmp_path, 0.2, 0) == (
-        f"{tmp_path}: no images in b, c; put some there, or take the folder away"
+        f"{tmp_path}: no images in b, c; put some there, or remove the folder"
     )
 
 

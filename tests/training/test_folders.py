@@ -77,8 +77,8 @@ def test_a_folder_with_files_of_the_users_is_refused(tmp_path, name):
     path = folder_of(tmp_path / "run", name)
     first = name.partition("/")[0]
     assert refused(path) == (
-        f"{path}: holds what no training wrote ({first}); give another --out, or --force to write "
-        "there and replace files of the same names"
+        f"{path}: holds files that no training wrote ({first}); give another --out, or --force to "
+        "write there and replace files of the same names"
     )
     assert "no training there to resume" in refused(path, resume=True)
 
@@ -128,7 +128,7 @@ def test_links(tmp_path):
     with claimed(tmp_path / "to empty", False, False):
         assert (tmp_path / "empty" / LOCK).exists()
     assert (tmp_path / "empty").is_dir()
-    assert "holds what no training wrote" in refused(tmp_path / "to full")
+    assert "holds files that no training wrote" in refused(tmp_path / "to full")
     for name in ("nothing", "loop"):
         assert re.search(
             r"cannot be written to: [^;]+; give another", refused(tmp_path / f"to {name}")

@@ -126,7 +126,7 @@ def test_short_runs_and_runs_without_an_evaluation(tmp_path, figures, entries):
 def test_a_log_without_a_step_is_refused_and_nothing_written(tmp_path, entries):
     with pytest.raises(nfspec.InputError) as error:
         plot({"a": log(), "b": entries}, tmp_path / "a.png")
-    assert str(error.value) == "b: no step in its log yet; train first"
+    assert str(error.value) == "b: its log has no step yet; train first"
     assert list(tmp_path.iterdir()) == []
 
 
