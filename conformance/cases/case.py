@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,12 @@ def _op(data: dict[str, Any]) -> Any:
     if set(data) & set(fixed):
         raise ValueError(f"a case cannot state {', '.join(sorted(set(data) & set(fixed)))}")
     _known(kind, data)
-    return TypeAdapter(kind).validate_python({**fixed, **data})
+    return _adapter(kind).validate_python({**fixed, **data})
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _small(case: Case) -> None:
