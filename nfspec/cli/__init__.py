@@ -47,7 +47,7 @@ COMMANDS = {
     "check": Command("nfspec.cli.check:check", "Check that specs load and resolve."),
     "explain": Command(
         "nfspec.cli.explain:explain",
-        "Explain an error of a spec by its code: when it comes, and how to fix it.",
+        "Explain an error of a spec by its code: when it occurs, and how to fix it.",
     ),
     "diff": Command(
         "nfspec.cli.diff:diff", "Show where two specs differ; exit status 1 if they do."

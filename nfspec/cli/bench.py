@@ -134,7 +134,9 @@ Rounds = Annotated[
 ]
 Growth = Annotated[
     bool,
-    typer.Option("--growth", help="Measure forward passes of F0 to F3 and of other batches, too."),
+    typer.Option(
+        "--growth", help="Also measure forward passes of F0 to F3 and with other batch sizes."
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for BENCH.md, results.json and bench.png.")]
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]

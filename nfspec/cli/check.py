@@ -45,8 +45,8 @@ def check(
 ) -> None:
     """Check that specs load and resolve.
 
-    If one does not, everything that is wrong with it is printed to stderr, and the exit status is
-    2. Nothing in a file is run, whoever wrote it.
+    If a spec does not, all its mistakes are printed to stderr, and the exit status is 2. Nothing in
+    a file is run, whoever wrote it.
     """
     reports = [_report(file) for file in files]
     if as_json:

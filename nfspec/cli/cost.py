@@ -159,10 +159,11 @@ def cost(
 ) -> None:
     """Estimate the memory and the time of a training.
 
-    Nothing is trained. The time of an operation is the larger of two: its multiplications at the
-    accelerator's peak, and its bytes at the accelerator's bandwidth, as the makers publish them. A
-    device reaches only a share of both; the share is the mean over steps that were measured on it.
-    --check prints how far the estimate is from each measured step. A tpu-v3 is one core.
+    Nothing is trained. The time of an operation is the larger of two times: that of its
+    multiplications at the accelerator's peak, and that of its bytes at the accelerator's bandwidth,
+    as the makers publish both. A device reaches only a share of them; the share is the mean over
+    steps that were measured on it. --check prints how far the estimate is from each measured step.
+    The accelerator tpu-v3 is one core of a TPU v3.
 
     Nothing in a file is run, whoever wrote it.
     """

@@ -1,4 +1,4 @@
-"""`nfspec explain`: when an error of a spec comes, an example, and how to fix it."""
+"""`nfspec explain`: when an error of a spec occurs, an example, and how to fix it."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def _list() -> Iterator[str]:
 def explain(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[CODE]", help="Code of an error; all are listed if not given."),
+        typer.Argument(metavar="CODE", help="Code of an error; all are listed if not given."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Explain an error of a spec by its code: when it comes, and how to fix it."""
+    """Explain an error of a spec by its code: when it occurs, and how to fix it."""
     codes = list(CODES.values()) if name is None else [_code(name)]
     if as_json:
         facts = [asdict(code) for code in codes]

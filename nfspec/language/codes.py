@@ -1,4 +1,4 @@
-"""The codes of a spec's errors: when each comes, an example, and how to fix it.
+"""The codes of a spec's errors: when each occurs, an example, and how to fix it.
 
 `docs/errors.md` and `nfspec explain CODE` show this table, and a test runs every example.
 """
@@ -17,7 +17,7 @@ class Code:
 
     Attributes:
         name: The code, as messages and `nfspec check --json` have it.
-        when: The condition under which it comes.
+        when: The condition under which it occurs.
         fix: The way to fix it.
         example: Text of a spec that has the error; empty if the command alone makes it.
         message: The message that the command prints.
@@ -207,6 +207,6 @@ def section(code: Code) -> str:
     """The section of a code in docs/errors.md."""
     example = f"In `{FILE}`:\n\n```toml\n{code.example}```\n\n" if code.example else ""
     return (
-        f"## {code.name}\n\n**When it comes.** {code.when}\n\n{example}"
+        f"## {code.name}\n\n**When it occurs.** {code.when}\n\n{example}"
         f"`{code.command}` says:\n\n```text\n{code.message}\n```\n\n**How to fix it.** {code.fix}\n"
     )
