@@ -199,9 +199,9 @@ def test_one_verdict_and_its_reason_wherever_a_run_is_shown(folder):
 def test_json(folder):
     done = conform("--json", subjects=("Good", "Off"))
     assert done.exit_code == 1
-    found = json.loads(done.stdout)
-    assert found["conformant"] is False
-    cells = {(cell["property"], cell["column"]): cell for cell in found["cells"]}
+    data = json.loads(done.stdout)
+    assert data["conformant"] is False
+    cells = {(cell["property"], cell["column"]): cell for cell in data["cells"]}
     assert cells["EXACT-03", "fakes:Off/cpu/f32"]["worst"] == "inf"
     assert cells["EXACT-03", "fakes:Good/cpu/f32"]["verdict"] == "pass"
     assert done.stdout.strip() == Path("out/results.json").read_text().strip()
@@ -224,9 +224,9 @@ def test_a_spec_of_ones_own(folder):
     done = command(
         "conform", "timm/test_nfnet", "--subject", "fakes:Good", *CHEAP, "--json", "--out", "out"
     )
-    found = json.loads(done.stdout)
-    assert found["spec"]["name"] == "timm/test_nfnet"
-    assert [cell["property"] for cell in found["cells"]] == ["EXACT-03", "AGC-01"]
+    data = json.loads(done.stdout)
+    assert data["spec"]["name"] == "timm/test_nfnet"
+    assert [cell["property"] for cell in data["cells"]] == ["EXACT-03", "AGC-01"]
 
 
 def test_a_run_goes_on(folder):
