@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +45,7 @@ class Status:
 
 
 Progress = Callable[[Results, Status], None]
+WorkersOf = Callable[[Settings, str], AbstractContextManager[list[Worker]]]
 
 
 def essential_cases(asked: Property, about: Target, mode: str, seed: int) -> list[Case]:
@@ -74,6 +75,12 @@ def chosen(settings: Settings) -> list[Property]:
     ]
 
 
+def asked_of(settings: Settings, about: Target) -> list[Property]:
+    """The chosen properties that have cases, in a mode of the run."""
+    modes = {*settings.modes}
+    return [p for p in chosen(settings) if modes & {*p.modes} and list(p.cases(about))]
+
+
 def fingerprint(settings: Settings, about: Target) -> dict[str, Any]:
     """The settings that must be the same for a run to be resumed."""
     fields = {**asdict(settings), "digest": about.spec.digest}
@@ -87,6 +94,7 @@ def run(
     *,
     resume: bool = False,
     progress: Progress = lambda results, status: None,
+    workers_of: WorkersOf = started,
 ) -> Results:
     """Run the properties. `nfspec.conformance.conform` also judges deviations and writes reports.
 
@@ -96,12 +104,14 @@ def run(
             kept.
         resume: Go on with the run whose journal is in `folder`.
         progress: Called with the results so far, and a text that says what is being done.
+        workers_of: Function of the settings and a mode that gives the started workers, one for each
+            subject, as a context.
 
     Raises:
         InputError, SpecError: The settings cannot be used.
     """
     about = target(settings.source)
-    asked = [p for p in chosen(settings) if {*p.modes} & {*settings.modes} and list(p.cases(about))]
+    asked = asked_of(settings, about)
     if any(case.spec and not case.reduced for p in asked for case in p.cases(about)):
         require_free_memory(about.plan, "test", 1 + len(settings.subjects))
     journal = Journal(folder, fingerprint(settings, about), resume)
@@ -116,7 +126,7 @@ def run(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     begun = time.perf_counter()
-    under_way = _Run(settings, about, results, journal, progress)
+    under_way = _Run(settings, about, results, journal, progress, workers_of)
     # The frameworks have the other core; two spinning threads here would slow everything down.
     with threadpool_limits(1), _no_traces():
         for mode in settings.modes:
@@ -147,6 +157,7 @@ class _Run:
     results: Results
     journal: Journal
     progress: Progress
+    workers_of: WorkersOf
 
     def mode(self, mode: str, properties: list[Property]) -> None:
         """Run properties in a mode, but for the cells that an earlier run has finished."""
@@ -154,7 +165,7 @@ class _Run:
         names = [Column(subject, "", self.settings.device, mode).name for subject in subjects]
         left = [p for p in properties if any(results.cell(p.id, name) is None for name in names)]
         self.progress(results, Status(f"{mode}: starting {', '.join(subjects)}"))
-        with started(self.settings, mode) as workers:
+        with self.workers_of(self.settings, mode) as workers:
             at = len(results.columns)
             results.columns += [worker.column for worker in workers]
             for asked in left:
