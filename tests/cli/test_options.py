@@ -6,11 +6,16 @@ import typer
 from nfspec.cli import app
 
 GROUP = typer.main.get_command(app)
-# What else each command with such options is given; it would run with it.
+CASE = (
+    '{"property":"ACT-01","op":{"type":"Activation","kind":"gelu_tanh","slope":0.02,"gamma":1.5,'
+    '"beta":0.9,"beta_at":"after"},"shape":[4,8,8,8]}'
+)
+# The other arguments of each command with such options; with them the command would run.
 WITH = {
     "show": ("nfnet-nano",),
     "compare": ("nfnet-nano", "--backends", "torch"),
     "conform": ("--backends", "torch", "--properties", "WS-01"),
+    "replay": (CASE, "--backends", "torch"),
     "bench": ("nfnet-nano", "--backends", "torch", "--work", "forward"),
     "train": ("nfnet-nano", "digits", "--backend", "torch"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "nowhere.safetensors"),
@@ -34,10 +39,10 @@ def numeric(parameter):
 
 
 OPTIONS = [
-    (command, parameter.opts[0])
-    for command, found in GROUP.commands.items()
-    for parameter in found.params
-    if numeric(parameter) or f"{command} {parameter.opts[0]}" in NUMBERS_IN_TEXT
+    (name, parameter.opts[0])
+    for name, command in GROUP.commands.items()
+    for parameter in command.params
+    if numeric(parameter) or f"{name} {parameter.opts[0]}" in NUMBERS_IN_TEXT
 ]
 
 
