@@ -6,19 +6,14 @@ of their own.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from nfspec.conformance.cases.results import BAD, Cell, Results
 from nfspec.conformance.report import words
+from nfspec.conformance.report.messages import last_line
 from nfspec.wording import found_text
-
-TRACEBACK = "Traceback (most recent call last)"
-COMMAND = "nfspec replay "
-# The last line of a traceback, such as `ValueError: no such thing`.
-RAISED = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt|Warning)\b")
 
 
 @dataclass(frozen=True)
@@ -42,19 +37,6 @@ class Cause:
         ids = dict.fromkeys(cell.property for cell in self.cells)
         count = words.counted(len(ids), "property", "properties")
         return f"{self.subject}: {self.reason or 'no cause is known'} ({count})"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a cell's message.
-
-    Attributes:
-        text: The lines.
-        summary: The line that stands for them where they are folded away; empty if they are not.
-    """
-
-    text: str
-    summary: str = ""
 
 
 def causes(results: Results) -> list[Cause]:
@@ -86,7 +68,7 @@ def _reason(results: Results, cell: Cell) -> str:
         entry = entry_of(results, cell)
         return reason(entry) if entry else ""
     if cell.verdict in ("error", "crashed", "hung"):
-        return f"{cell.verdict}: {ending(cell).removeprefix(f'{words.subject(cell)}: ')}"
+        return f"{cell.verdict}: {last_line(cell.message).removeprefix(f'{words.subject(cell)}: ')}"
     return {
         "uncovered": "no case met a regime that cases have to meet",
         "stale deviation": "passes, though a deviation says that it fails",
@@ -184,39 +166,3 @@ def _values(entries: Iterable[dict[str, Any]]) -> str:
 
 def _once(texts: Iterable[str]) -> list[str]:
     return [text for text in dict.fromkeys(texts) if text]
-
-
-def parts(message: str) -> list[Part]:
-    """A message in parts, of which the tracebacks can be folded away."""
-    return list(_parts(message.split("\n")))
-
-
-def _parts(lines: list[str]) -> Iterator[Part]:
-    plain: list[str] = []
-    while lines:
-        if TRACEBACK not in lines[0]:
-            plain.append(lines.pop(0))
-            continue
-        if plain:
-            yield Part("\n".join(plain))
-            plain = []
-        end = next((n for n, line in enumerate(lines) if COMMAND in line), len(lines))
-        trace, lines = lines[:end], lines[end:]
-        yield Part("\n".join(trace), _raised(trace))
-    if plain:
-        yield Part("\n".join(plain))
-
-
-def _raised(trace: list[str]) -> str:
-    """The line that says what was raised last."""
-    told = [line for line in trace if line.strip()]
-    raised = (line for line in reversed(told) if RAISED.match(line))
-    return next(raised, told[-1] if told else "no message")
-
-
-def ending(cell: Cell) -> str:
-    """The line that says what went wrong at the first case without an answer."""
-    text = cell.message.split("; the first:\n", 1)[-1]
-    before = text.split("\n")
-    end = next((n for n, line in enumerate(before) if COMMAND in line), len(before))
-    return _raised(before[:end] or before)

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nfspec.conformance.cases.results import BAD, HISTOGRAM_EDGES, Cell, Results
-from nfspec.conformance.report import causes, words
+from nfspec.conformance.report import causes, messages, words
 
 FOLDER = Path(__file__).parent
 
@@ -64,6 +64,7 @@ def html(results: Results) -> str:
         results=results,
         words=words,
         causes=causes,
+        messages=messages,
         style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         titles={info.id: info.title for info in results.properties},
         wrong={(cell.property, cell.column): n for n, cell in enumerate(bad, 1)},

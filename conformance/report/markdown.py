@@ -6,7 +6,7 @@ import html
 import re
 
 from nfspec.conformance.cases.results import BAD, PARTIAL, Cell, Results
-from nfspec.conformance.report import causes, words
+from nfspec.conformance.report import causes, messages, words
 from nfspec.markdown import table
 
 
@@ -168,7 +168,7 @@ def _cell(results: Results, cell: Cell) -> list[str]:
     titles = {info.id: info.title for info in results.properties}
     name = f"{cell.property} {titles.get(cell.property, '')}".rstrip()
     lines = [f"#### {escaped(name)} on {escaped(cell.column)}: {words.verdict(cell)}", ""]
-    for part in causes.parts(cell.message) if cell.message else []:
+    for part in messages.parts(cell.message) if cell.message else []:
         if part.summary:
             summary = html.escape(words.plain(part.summary))
             lines += [f"<details><summary><code>{summary}</code></summary>", ""]
@@ -198,7 +198,7 @@ def _environment(results: Results) -> list[str]:
     rows = [["framework", *(escaped(column.framework) for column in results.columns)]]
     rows += [[escaped(name), *map(escaped, values)] for name, values in words.facts(results)]
     problems = [
-        f"- {escaped(column.name)}: {escaped(column.problem)}"
+        f"- {escaped(column.name)}: {escaped(messages.last_line(column.problem))}"
         for column in results.columns
         if column.problem
     ]

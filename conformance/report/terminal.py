@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nfspec.conformance.cases.results import Cell, Results
-from nfspec.conformance.report import causes, words
+from nfspec.conformance.report import causes, messages, words
 from nfspec.console import WIDTH, table
 
 # Reasons for an infinite ratio, in a word.
@@ -78,8 +78,8 @@ def summary(results: Results) -> list[str]:
         if others := cause.cells[len(told) :]:
             text += ["for the same reason:", *(f"  {_line(cell)}" for cell in others), ""]
     for column in results.columns:
-        if column.problem:
-            text += [f"{column.name}: {column.problem}", ""]
+        if column.problem and results.verdict != "NOTHING JUDGED":  # which tells them itself
+            text += [f"{column.name}: {messages.last_line(column.problem)}", ""]
     text += results.problems
     return [
         *text,
@@ -116,5 +116,5 @@ def _folded(message: str) -> list[str]:
     """A message with the last line alone of each traceback."""
     return [
         f"{part.summary} (REPORT.md has the traceback)" if part.summary else part.text
-        for part in causes.parts(message)
+        for part in messages.parts(message)
     ]

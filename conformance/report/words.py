@@ -10,6 +10,7 @@ from typing import Any
 
 from nfspec.conformance.cases.results import BAD, Cell, Column, PropertyInfo, Results
 from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.report.messages import last_line
 from nfspec.conformance.running.command import TIMEOUT, placed, replay_command
 from nfspec.wording import printable
 
@@ -132,9 +133,9 @@ def beside(results: Results) -> list[str]:
         case "CONFORMANT IN PART":
             return [f"Nothing wrong was found in what is offered. {' '.join(partial)}"]
         case "NOTHING JUDGED":
-            problems = [f"{column.name}: {column.problem}" for column in results.columns]
-            told = [text for text in problems if not text.endswith(": ")]
-            return ["No case was answered.", *dict.fromkeys(text.split("\n")[0] for text in told)]
+            stopped = [column for column in results.columns if column.problem]
+            told = (f"{column.name}: {last_line(column.problem)}" for column in stopped)
+            return ["No case was answered.", *told]
         case _:
             return partial
 

@@ -13,6 +13,8 @@ from nfspec.conformance.workers.requests import CaseRequest, FactsRequest
 from nfspec.errors import InputError
 
 STRIKES = 3  # crashes or hangs in a row after which a subject is given up
+START = 300.0  # seconds at least that a process has to import the subject and to make it
+FIRST = 60.0  # seconds at least for its first answer, for which a framework compiles
 
 
 class Worker:
@@ -20,7 +22,8 @@ class Worker:
 
     Args:
         subject, device, mode: See `WorkerProcess`.
-        timeout: Seconds to wait for a reply.
+        timeout: Seconds to wait for a reply. A process that starts, and its first reply, have
+            `START` and `FIRST` seconds if that is more.
         fault: Name of a fault that the process injects; empty for none.
 
     Attributes:
@@ -36,6 +39,7 @@ class Worker:
         self.given_up: WorkerError | None = None
         self._strikes = 0
         self._process: WorkerProcess | None = None
+        self._answered = False  # whether the process has answered a case
 
     @property
     def column(self) -> Column:
@@ -48,8 +52,11 @@ class Worker:
         if self.subject in BACKENDS and (message := missing(self.subject)) is not None:
             self._give_up(WorkerError(f"{self.subject}: {message}", "missing"))
             return
-        self._process = WorkerProcess(self.subject, self.device, self.mode)
-        self._process.send(FactsRequest())
+        self._begin().send(FactsRequest())
+
+    def _begin(self) -> WorkerProcess:
+        self._process, self._answered = WorkerProcess(self.subject, self.device, self.mode), False
+        return self._process
 
     def wait(self) -> None:
         """Wait for the facts of a process that was started.
@@ -60,7 +67,7 @@ class Worker:
         if self._process is None:
             return
         try:
-            self.facts = self._process.receive(self.timeout)
+            self.facts = self._ready(self._process)
         except WorkerError as error:
             if error.kind == "unusable":
                 raise InputError(str(error)) from None
@@ -71,6 +78,20 @@ class Worker:
         if absent.get(self.device):
             message = f"{self.subject}: sees no {self.device.upper()}, but {seen}"
             self._give_up(WorkerError(message, "missing"))
+
+    def _ready(self, process: WorkerProcess) -> dict[str, Any]:
+        """The facts of a process that was asked for them, once it has started."""
+        seconds = max(self.timeout, START)
+        try:
+            return dict(process.receive(seconds))
+        except WorkerError as error:
+            if error.kind != "hung":
+                raise
+            message = (
+                f"{self.subject}: not ready after {seconds:g} s, in which its module is imported "
+                "and the subject is made; a larger timeout waits longer"
+            )
+            raise WorkerError(message, "hung") from None
 
     def send(self, case: Case, arrays: list[Arrays] | None) -> None:
         """Ask for a case without waiting.
@@ -84,9 +105,10 @@ class Worker:
         """
         if self.given_up is not None:
             raise WorkerError(str(self.given_up), self.given_up.kind)
-        if self._process is None:
-            self._process = WorkerProcess(self.subject, self.device, self.mode)
         try:
+            if self._process is None:
+                self._begin().send(FactsRequest())
+                self._ready(self._process)
             self._process.send(CaseRequest(case, self.fault, arrays))
         except WorkerError as error:
             raise self._struck(error) from None
@@ -104,10 +126,11 @@ class Worker:
         """
         assert self._process is not None
         try:
-            reply = self._process.receive(self.timeout)
+            seconds = self.timeout if self._answered else max(self.timeout, FIRST)
+            reply = self._process.receive(seconds)
         except WorkerError as error:
             raise self._struck(error) from None
-        self._strikes = 0
+        self._strikes, self._answered = 0, True
         for what, got, expected in (
             ("a reply to another case", reply["case"], case.id),
             ("a reply made from other arrays", reply["inputs"], digest(calls)),

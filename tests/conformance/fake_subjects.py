@@ -82,6 +82,20 @@ class Hangs(Good):
             time.sleep(3600.0)
 
 
+class Slow(Good):
+    """Takes a second to start, and another one for its first answer."""
+
+    first = True
+
+    def __init__(self, mode):
+        time.sleep(1.0)
+        super().__init__(mode)
+
+    def _before(self, method):
+        time.sleep(1.0 if self.first else 0.1)
+        self.first = False
+
+
 class NotANumber(Good):
     def _after(self, method, y):
         y = np.array(y)

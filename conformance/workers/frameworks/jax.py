@@ -16,6 +16,7 @@ PRECISIONS = {"f32": "highest", "tf32": "tensorfloat32", "bf16": "highest", "f16
 
 def set_mode(mode: str) -> None:
     """JAX's default on TPUs rounds the operands of products to bfloat16, on GPUs to TF32."""
+    device()  # before a subject uses one
     if mode == "tf32" and jax.default_backend() != "gpu":
         raise BackendError(f"jax: {jax.default_backend()} has no TF32")
     jax.config.update("jax_default_matmul_precision", PRECISIONS[mode])
@@ -30,7 +31,17 @@ def switches() -> dict[str, str]:
 
 
 def device() -> str:
-    return jax.devices()[0].device_kind
+    """The name of the device.
+
+    Raises:
+        BackendError: There is none of the platforms that JAX may use.
+    """
+    try:
+        return jax.devices()[0].device_kind
+    except (RuntimeError, AssertionError):  # the latter where a plugin of the platform is absent
+        wanted = str(jax.config.jax_platforms)
+        name = {"cuda": "GPU"}.get(wanted, wanted.upper())
+        raise BackendError(f"jax: sees no {name}: no device of its platform {wanted}") from None
 
 
 def _tensors(arrays: Any) -> Any:

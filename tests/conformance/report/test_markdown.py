@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from nfspec.conformance.cases.results import Results
-from nfspec.conformance.report import causes, words
+from nfspec.conformance.report import causes, messages, words
 from nfspec.conformance.report.markdown import code, compact_verdicts, escaped, markdown
 
 from ..sample_results import HOSTILE, all_pass, sample, unjudged
@@ -109,7 +109,7 @@ def test_what_is_wrong_has_its_message_and_its_command():
     wrong = "\n".join(section(text, "What is wrong"))
     assert len(re.findall("^#### ", wrong, re.MULTILINE)) == len(words.bad(results)) == 12
     for cell in words.bad(results):
-        for part in causes.parts(cell.message):
+        for part in messages.parts(cell.message):
             assert words.plain(part.text) in wrong
     told = [cell for cause in causes.causes(results) for cell in cause.cells]
     assert commands(wrong) == [cell.worst_case for cell in told if cell.worst_case]

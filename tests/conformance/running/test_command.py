@@ -29,12 +29,12 @@ def test_all_that_decides_the_answer_is_in_it():
     assert Case.parse(shlex.split(of(narrow))[2]) == narrow
 
 
-@pytest.mark.parametrize("spec", ["it's a \"spec\"; $HOME `x` \\ é\n.toml", "x" * 40_000])
+@pytest.mark.parametrize("spec", ['it\'s a "spec"; $HOME `x` \\ é\n.toml', "x" * 40_000])
 def test_a_shell_takes_it_apart_as_it_was_put_together(spec):
     case = Case("NET-01", spec=spec)
     command = replay_command(case.line(), "my mod:A'b", "gpu")
     assert "\n" not in command
-    shown = f"nfspec() {{ for word in \"$@\"; do printf '%s\\0' \"$word\"; done; }}; {command}"
+    shown = f'nfspec() {{ for word in "$@"; do printf \'%s\\0\' "$word"; done; }}; {command}'
     done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True)
     verb, line, *options = done.stdout.split("\0")[:-1]
     assert (verb, options) == ("replay", ["--subject", "my mod:A'b", "--device", "gpu"])
@@ -67,7 +67,7 @@ def test_a_line_of_a_report_shows_the_failure_from_an_empty_folder(folder, tmp_p
     report = (folder / "out" / "REPORT.md").read_text()
     (line,) = {each for each in report.splitlines() if "nfspec replay" in each}
     assert line in cell.message
-    called = f"nfspec() {{ {shlex.quote(sys.executable)} -P -m nfspec \"$@\"; }}; {line}"
+    called = f'nfspec() {{ {shlex.quote(sys.executable)} -P -m nfspec "$@"; }}; {line}'
     empty = tmp_path_factory.mktemp("empty")
     done = subprocess.run(["bash", "-c", called], capture_output=True, text=True, cwd=empty)
     assert done.returncode == 1, done.stderr

@@ -42,6 +42,7 @@ def everything(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(worker_module, "missing", lambda name: f"{name} not installed")
         patch.setattr(answers, "Worker", impatient)
+        patch.setattr(worker_module, "FIRST", PATIENCE)
         settings = replace(SETTINGS, subjects=(*subjects(*NAMES), "jax"))
         results = run(settings, progress=lambda results, status: told.append(status.text))
     return results, starts(folder), told

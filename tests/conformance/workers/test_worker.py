@@ -133,7 +133,8 @@ def test_one_that_answers_in_between_is_not_given_up(worker, folder):
     assert len(starts(folder)) == STRIKES + 1
 
 
-def test_one_that_hangs_is_ended_and_started_anew(worker, folder):
+def test_one_that_hangs_is_ended_and_started_anew(worker, folder, monkeypatch):
+    monkeypatch.setattr(module, "FIRST", 0.5)
     hangs = worker("Hangs")
     hangs.timeout = 0.5
     asked = PROPERTIES["ACT-01"]
@@ -145,6 +146,24 @@ def test_one_that_hangs_is_ended_and_started_anew(worker, folder):
     assert not lives(pid)
     hangs.timeout = 60.0
     ask(hangs)
+
+
+def test_one_that_takes_long_to_start_is_not_hung(worker):
+    """Nor is one that takes long for its first answer, as it compiles; then the timeout holds."""
+    slow = worker("Slow", timeout=0.5)
+    assert slow.given_up is None and slow.facts["backend"] == "numpy"
+    ask(slow)
+    slow.close()
+    ask(slow)  # a process started anew has the same time
+    slow.timeout = 1e-6
+    assert failure(slow) == ("hung", "fakes:Slow: no answer after 1e-06 s")
+
+
+def test_one_that_never_starts_says_so(worker, monkeypatch):
+    monkeypatch.setattr(module, "START", 0.2)
+    slow = worker("Slow", timeout=0.1)
+    assert slow.given_up.kind == "hung"
+    assert str(slow.given_up).startswith("fakes:Slow: not ready after 0.2 s, in which its module ")
 
 
 def test_one_that_dies_as_it_starts(worker, folder):
