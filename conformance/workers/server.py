@@ -26,8 +26,7 @@ from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import Work
 from nfspec.conformance.properties.folding import WAYS, folded_weights
 from nfspec.conformance.properties.network_drops import shown
-from nfspec.conformance.properties.networks import case_plan
-from nfspec.conformance.properties.networks import weights as trial_weights
+from nfspec.conformance.properties.networks import case_plan, case_weights
 from nfspec.conformance.properties.training import DONE, STEPS
 from nfspec.conformance.subjects import loading
 from nfspec.conformance.workers import frameworks
@@ -152,7 +151,7 @@ class Server:
         return {"y0": first, "y1": function(first, calls[0]["parameter"])}
 
     def _params(self, case: Case, plan: Any) -> Arrays:
-        everything = trial_weights(case.spec, case.reduced, case.seed)
+        everything = case_weights(case)
         return self.fault.params({name: everything[name] for name in plan.parameters})
 
     def _network(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:

@@ -14,7 +14,6 @@ from nfspec.plan import (
     INPUT,
     Activation,
     Conv,
-    Convolution,
     Dense,
     Dropout,
     GlobalPool,
@@ -79,12 +78,16 @@ def evaluate(
 def _ws_conv(op: WSConv, x: Array, values: list[Array], rounding: Rounding | None) -> Array:
     kernel, gain, bias = values
     standard = ops.standardise(op, kernel, gain)
-    return _conv(op, x, rounding.kernel(standard) if rounding else standard, bias, rounding)
+    if rounding is None:
+        return ops.conv(x, standard, op.stride, op.groups, op.padding) + bias
+    scale, narrow = op.gamma * gain / ops.divisor(op, kernel), op.dtype == "compute"
+    noisy = rounding.kernel(standard, kernel, scale, narrow)
+    out = ops.conv(x, noisy, op.stride, op.groups, op.padding)
+    rounded = rounding.weights(kernel, scale, narrow)
+    return rounding.conv(out, x, noisy, op.groups, rounded) + bias
 
 
-def _conv(
-    op: Convolution, x: Array, kernel: Array, bias: Array, rounding: Rounding | None
-) -> Array:
+def _conv(op: Conv, x: Array, kernel: Array, bias: Array, rounding: Rounding | None) -> Array:
     out = ops.conv(x, kernel, op.stride, op.groups, op.padding)
     return (rounding.conv(out, x, kernel, op.groups) if rounding else out) + bias
 

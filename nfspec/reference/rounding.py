@@ -5,7 +5,8 @@ arithmetic, the least favourable order that a kernel uses; the distance to the e
 sample of the distance that a correct implementation may have (Parker 1997, Monte Carlo Arithmetic).
 
 A sum of n uncorrelated terms t has partial sums that grow as a random walk, so its error has a
-standard deviation of u·sqrt(n/6)·sqrt(Σt²); of n equal terms, u·sqrt(n)/3 of the mean.
+standard deviation of u·sqrt(n/6)·sqrt(Σt²); of n equal terms, u·sqrt(n)/3 of the mean. The square
+of the partial sums of any n terms is (n + 1)/6 · (2·(Σt)² + Σt²), a mean over all orders.
 """
 
 from __future__ import annotations
@@ -49,9 +50,22 @@ class Rounding:
         """The rounding of a result as it is stored."""
         return out * (1.0 + self.stored * self.rng.standard_normal(out.shape))
 
-    def kernel(self, kernel: Array) -> Array:
-        """Noise of a standardised kernel's scale, channel by channel."""
-        return kernel * (1.0 + 2.0 * self._noise(kernel.shape[3:]))
+    def kernel(self, standard: Array, kernel: Array, scale: Array, narrow: bool) -> Array:
+        """Noise of standardising a kernel: of each channel's scale, and of its mean, whose error
+        shifts all weights of the channel alike. It matters where weights are alike.
+
+        Args:
+            standard: The standardised kernel.
+            kernel: The kernel as it was.
+            scale: Number that each channel's centred weights are multiplied by, (O,).
+            narrow: Whether the statistics are in the precision of stored results.
+        """
+        unit, over, n = self.stored if narrow else self.unit, (0, 1, 2), kernel[..., 0].size
+        mean, squares = kernel.mean(axis=over), (kernel**2).sum(axis=over)
+        summed = np.sqrt((n + 1) / 6.0 * (2.0 * (n * mean) ** 2 + squares) + squares) / n
+        deviation = unit / math.sqrt(3.0)  # of a rounding that errs by `unit` at most
+        shift = deviation * (summed + np.abs(mean)) * self.rng.standard_normal(mean.shape)
+        return standard * (1.0 + 2.0 * unit * self.rng.standard_normal(mean.shape)) + scale * shift
 
     def scores(self, scores: Array, shifted: Array) -> Array:
         """Noise of the logarithm of a softmax, which is `shifted` less another logarithm, and of
@@ -69,26 +83,41 @@ class Rounding:
         summed = self.unit * math.sqrt(n / 6.0) * size
         return gradient + (math.hypot(entered, summed) + self.stored * np.abs(gradient)) * noise
 
-    def conv(self, out: Array, x: Array, kernel: Array, groups: int) -> Array:
+    def conv(
+        self, out: Array, x: Array, kernel: Array, groups: int, rounded: Array | None = None
+    ) -> Array:
         """Noise of a conv's accumulation and of each weight: Σt² is the mean square input by the
-        kernel's squares."""
+        kernel's squares.
+
+        Args:
+            out: The output.
+            x: The input.
+            kernel: The kernel that convolves.
+            groups: Number of groups.
+            rounded: The sum of squares of the errors of each channel's weights, (O,); of their
+                own rounding alone if not given.
+        """
         squares = (x.reshape(-1, groups, kernel.shape[2]) ** 2).mean(axis=(0, 2))
-        per_channel = np.repeat(squares, kernel.shape[3] // groups) * (kernel**2).sum(
-            axis=(0, 1, 2)
-        )
+        of_input = np.repeat(squares, kernel.shape[3] // groups)
+        of_kernel = (kernel**2).sum(axis=(0, 1, 2))
         n, own = kernel[..., 0].size, max(self.unit, self.operands)
-        return out + np.sqrt(per_channel) * self._summed(n, out.shape, own)
+        variance = of_kernel * (n / 6.0 * self.unit**2 + self.operands**2 + own**2)
+        if rounded is not None:
+            variance = variance + rounded
+        return out + np.sqrt(of_input * variance) * self.rng.standard_normal(out.shape)
+
+    def weights(self, kernel: Array, scale: Array, narrow: bool) -> Array:
+        """The sum of squares of the errors of each channel's weights, (O,): scale·w - scale·mean,
+        both rounded, as where the two are fused. The arguments are those of `kernel`."""
+        unit = self.stored if narrow else self.unit
+        size = np.abs(kernel) + np.abs(kernel.mean(axis=(0, 1, 2)))
+        return (unit * scale) ** 2 * (size**2).sum(axis=(0, 1, 2))
 
     def dense(self, out: Array, x: Array, kernel: Array) -> Array:
         """Noise of a matrix product's accumulation, (N, I) by (I, O)."""
         squares = np.sqrt((x**2) @ (kernel**2))
-        return out + squares * self._summed(len(kernel), out.shape)
-
-    def _summed(self, n: int, shape: tuple[int, ...], own: float = 0.0) -> Array:
-        """The error of sums of n products whose squares sum to 1, each with a relative error `own`,
-        inputs rounded as they enter."""
-        size = math.hypot(math.sqrt(n / 6.0) * self.unit, self.operands, own)
-        return size * self.rng.standard_normal(shape)
+        size = math.hypot(math.sqrt(len(kernel) / 6.0) * self.unit, self.operands)
+        return out + squares * size * self.rng.standard_normal(out.shape)
 
     def mean(self, out: Array, n: int) -> Array:
         """Noise of a mean over n pixels."""

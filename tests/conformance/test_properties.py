@@ -260,7 +260,7 @@ def test_exact_networks_conform(name, monkeypatch):
 
 def test_networks_may_have_fewer_taps():
     asked = PROPERTIES["NET-03"]
-    (case,) = essential_cases(asked, OWN, "f32", 0)
+    case, *_ = essential_cases(asked, OWN, "f32", 0)
     calls, expected = expected_of(case)
     outputs = {"logits": reply(case, calls)["logits"]}
     assert judge(outputs, expected).ratio <= 0.5
@@ -270,7 +270,7 @@ def test_networks_may_have_fewer_taps():
 
 def test_a_networks_bound_is_wider_in_narrow_modes():
     asked = PROPERTIES["NET-03"]
-    (case,) = essential_cases(asked, OWN, "f32", 0)
+    case, *_ = essential_cases(asked, OWN, "f32", 0)
     calls, _ = expected_of(case)
     widths = [
         asked.expect(replace(case, mode=mode), calls).outputs["logits"].bound.item()

@@ -1,0 +1,36 @@
+"""Sides of images at which every stride of a network meets a row too many, or none."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from nfspec.plan import INPUT, Convolution, Plan, Pool
+from nfspec.plan.counting import shapes
+
+
+@lru_cache(maxsize=16)
+def odd_and_even(plan: Plan) -> tuple[int, int]:
+    """Two sides in px, of a network's images: at the first as many strides as possible leave a
+    remainder, which for a stride of 2 is an odd side; at the second as few as possible do.
+
+    Of several such sides it is the least that leaves a pixel or more to the last stage. An average
+    that counts padding, or padding at the wrong end, shows at the first; a pooling that drops a
+    row which it should keep, too. Mistakes in one direction of a network alone show where an
+    image's height is one of them and its width the other.
+    """
+    least = plan.tap_info["features"].stride or 1
+    sides = range(least, 3 * least + 2)
+    remainders = {side: _remainders(plan, side) for side in sides}
+    odd = max(sides, key=lambda side: (remainders[side], -side))
+    return odd, min(sides, key=lambda side: (remainders[side], side))
+
+
+def _remainders(plan: Plan, side: int) -> int:
+    """The number of operations whose stride does not divide the side of what they read."""
+    outputs = shapes(plan, side, side)
+    count = 0
+    for op in plan.ops:
+        if isinstance(op, Convolution | Pool) and op.stride > 1:
+            entering = side if op.inputs[0] == INPUT else outputs[op.inputs[0]][0]
+            count += entering % op.stride != 0
+    return count

@@ -1,0 +1,40 @@
+"""Sides of images that strides do not divide, or do."""
+
+import pytest
+
+import nfspec
+from nfspec.conformance.cases.reduction import reduced_plan
+from nfspec.conformance.cases.sides import odd_and_even
+from nfspec.plan import INPUT, Convolution, Pool
+from nfspec.plan.counting import shapes
+
+from representatives import REPRESENTATIVES
+
+
+def entering(plan, height, width):
+    """For each operation that strides: its stride, and height and width of what it reads."""
+    outputs = {INPUT: (height, width), **shapes(plan, height, width)}
+    return [
+        (op.stride, *outputs[op.inputs[0]][:2])
+        for op in plan.ops
+        if isinstance(op, Convolution | Pool) and op.stride > 1
+    ]
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+def test_every_stride_meets_an_odd_side_and_an_even_one(name):
+    plan = reduced_plan(nfspec.load(name))
+    odd, even = odd_and_even(plan)
+    assert odd != even and entering(plan, odd, even)
+    for stride, height, width in entering(plan, odd, even):
+        assert height % stride and not width % stride
+
+
+def test_padding_that_drops_rows():
+    """Under `valid` padding other sides are odd everywhere."""
+    spec = nfspec.load("nf-resnet-50")
+    data = spec.model_dump(by_alias=True)
+    data["stem"]["padding"] = "valid"
+    plan = nfspec.resolve(type(spec).model_validate(data))
+    odd, even = odd_and_even(plan)
+    assert all(h % s and not w % s for s, h, w in entering(plan, odd, even))
