@@ -37,7 +37,7 @@ class Status:
 
     Attributes:
         text: A few words.
-        counting: Whether it is one of many that follow each other at every case.
+        counting: True if it is one of many that follow each other, one for each case.
     """
 
     text: str

@@ -58,7 +58,7 @@ class Rounding:
             standard: The standardised kernel.
             kernel: The kernel as it was.
             scale: Number that each channel's centred weights are multiplied by, (O,).
-            narrow: Whether the statistics are in the precision of stored results.
+            narrow: True if the statistics are in the precision of stored results.
         """
         unit, over, n = self.stored if narrow else self.unit, (0, 1, 2), kernel[..., 0].size
         mean, squares = kernel.mean(axis=over), (kernel**2).sum(axis=over)
