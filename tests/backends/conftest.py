@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from quick_xla import XLA_FLAGS
+
 BACKEND = os.environ.get("KERAS_BACKEND", "")
 
 if BACKEND:
@@ -21,12 +23,10 @@ if BACKEND in ("jax", "torch"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """On JAX, compile without LLVM's optimisations and with XLA's older, quicker code generation,
-    as most of this run is compilation. The slow tests, and the workers of the conformance kit,
-    compile as users do."""
+    """On JAX, most of this run is compilation. The slow tests, and the workers of the conformance
+    kit, compile as users do."""
     if BACKEND == "jax" and config.option.markexpr != "slow":
-        quick = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
-        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *quick]).strip()
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
 
 
 @pytest.fixture(scope="module", autouse=True)
