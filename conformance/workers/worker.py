@@ -79,6 +79,13 @@ class Worker:
             message = f"{self.subject}: sees no {self.device.upper()}, but {seen}"
             self._give_up(WorkerError(message, "missing"))
 
+    def _begun(self) -> WorkerProcess:
+        """A process started anew, once it is ready."""
+        process = self._begin()
+        process.send(FactsRequest())
+        self._ready(process)
+        return process
+
     def _ready(self, process: WorkerProcess) -> dict[str, Any]:
         """The facts of a process that was asked for them, once it has started."""
         seconds = max(self.timeout, START)
@@ -106,10 +113,8 @@ class Worker:
         if self.given_up is not None:
             raise WorkerError(str(self.given_up), self.given_up.kind)
         try:
-            if self._process is None:
-                self._begin().send(FactsRequest())
-                self._ready(self._process)
-            self._process.send(CaseRequest(case, self.fault, arrays))
+            process = self._process or self._begun()
+            process.send(CaseRequest(case, self.fault, arrays))
         except WorkerError as error:
             raise self._struck(error) from None
 
