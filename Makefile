@@ -10,7 +10,7 @@ BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
 .PHONY: help demo test test-nfspec test-slow bench bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
-  fuzz reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
+  fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/## //'
@@ -104,10 +104,14 @@ reports-clean: $(BIN)/.installed-test
 	$(CONFORM) --examples 900 --seed 1 --out build/conform/clean
 	cp build/conform/clean/REPORT.md $(REPORTS)/clean.md
 
-reports-matrix: $(BIN)/.installed-test
-	@mkdir -p build
-	$(TIMM) $(BIN)/python -P -m nfspec.conformance.conventions.matrix > build/MATRIX.md
-	cp build/MATRIX.md $(REPORTS)/MATRIX.md
+reports-matrix: strangers
+	cp build/strangers/MATRIX.md $(REPORTS)/MATRIX.md
+
+## make strangers  other people's implementations from PyPI, and the kit on them (half an hour)
+# `make strangers STRANGERS="timm optax"` for some.
+STRANGERS ?=
+strangers: $(BIN)/.installed-test
+	$(BIN)/python -P conformance/strangers/run.py $(STRANGERS)
 
 reports-small: $(BIN)/.installed-test
 	@mkdir -p build

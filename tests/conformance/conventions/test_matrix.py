@@ -1,11 +1,11 @@
-"""The compatibility matrix: what a row says, and a small one by running."""
+"""The compatibility matrix: what a row says, and one of two small subjects."""
 
 from datetime import date
 from importlib.metadata import version
 
+from nfspec.conformance import Settings, conform
 from nfspec.conformance.cases.results import Cell, Column, Results
-from nfspec.conformance.conventions import matrix as module
-from nfspec.conformance.conventions.matrix import PARTS, conventions, main, markdown, matrix, rows
+from nfspec.conformance.conventions.matrix import PARTS, first_sentence, label, markdown, rows
 from nfspec.conformance.properties import PROPERTIES
 
 TIMM = Column(
@@ -30,18 +30,36 @@ def test_the_worst_of_a_part_and_the_conventions_that_explain_it():
     entry = {"subject": "timm", "property": "WS-01", "fields": fields}
     (row,) = rows(of(cell("WS-01", "fail", 30.0), cell("WS-02", "pass"), explanations=[entry]))
     assert (row.part, row.verdict, row.ratio) == ("WS conv", "deviates", "30")
-    assert row.conventions == '`ws.eps_rule = "add"`, `ws.eps = 1e-05`' == conventions(fields)
+    assert row.reason == 'conformant with ws.eps_rule = "add", ws.eps = 1e-05'
+
+
+def test_a_cause_of_two_properties_is_told_once():
+    fields = {"agc.unit": "timm"}
+    entries = [
+        {"subject": "timm", "property": "AGC-01", "fields": fields},
+        {"subject": "timm", "property": "EXACT-04", "fields": fields, "inherits": "AGC-01"},
+    ]
+    cells = (cell("EXACT-04", "fail", 9.0), cell("AGC-01", "fail", 30.0))
+    (row,) = rows(of(*cells, explanations=entries))
+    assert row.reason == 'conformant with agc.unit = "timm"'
+
+
+def test_a_mistake_that_is_none_of_the_conventions():
+    defect = "fan-in that counts output channels"
+    entry = {"subject": "timm", "property": "WS-01", "fields": {"ws.ddof": 1}, "defect": defect}
+    (row,) = rows(of(cell("WS-01", "fail", 30.0), explanations=[entry]))
+    assert row.reason == f"consistent with: {defect}; with ws.ddof = 1"
 
 
 def test_what_nothing_explains():
     unexplained = {"subject": "timm", "property": "ACT-01", "fields": {}}
     (row,) = rows(of(cell("ACT-01", "fail", 3.0), explanations=[unexplained]))
-    assert row.conventions == "ACT-01: unexplained"
+    assert row.reason == "ACT-01: unexplained"
 
 
 def test_errors_and_what_is_not_offered():
-    error = "Traceback ...\nRuntimeError: in place | of\nat {'property': 'ACT-02'}"
-    listed = rows(
+    error = "timm: Traceback (most recent call last):\nRuntimeError: in place | of"
+    several = rows(
         of(
             cell("ACT-01", "fail", 3.0),
             cell("ACT-02", "error", message=error),
@@ -49,12 +67,36 @@ def test_errors_and_what_is_not_offered():
             cell("ECA-01", "not offered", message="timm: Timm has no eca", no_method=True),
         )
     )
-    assert [(row.part, row.verdict) for row in listed] == [
+    assert [(row.part, row.verdict) for row in several] == [
         ("activation", "error"),
         ("network", "not offered"),
     ]
-    assert listed[0].conventions == ("ACT-01: unexplained; ACT-02: RuntimeError: in place \\| of")
-    assert listed[1].conventions == "NET-01: timm has no model for x"
+    assert several[0].reason == "ACT-01: unexplained; ACT-02: RuntimeError: in place \\| of"
+    assert several[1].reason == "NET-01: timm has no model for x"
+
+
+def test_a_message_is_never_cut_within_its_first_sentence():
+    first = (
+        "RuntimeError: one of the variables needed for gradient computation has been modified by "
+        "an inplace operation: [torch.FloatTensor [2, 7]], which is output 0 of ReluBackward0, is "
+        "at version 1; expected version 0 instead."
+    )
+    assert first_sentence(f"{first} Hint: enable anomaly detection.") == first
+    assert first_sentence("3.5 is no version") == "3.5 is no version"
+    assert first_sentence("") == ""
+
+
+def test_a_subject_of_a_file_is_called_by_its_class():
+    assert label("conformance/strangers/mule.py:MuleTorch") == "MuleTorch"
+    assert label("timm") == "timm"
+
+
+def test_what_could_not_be_installed_is_a_row():
+    problems = {"mule-torch": "it cannot be installed: ERROR: no | match. More text."}
+    text = markdown([of(cell("ACT-01", "pass"))], problems, date(2026, 11, 24), "abc")
+    assert "\n| timm | the general grid | CONFORMANT | 1 |  |\n" in text
+    row = "| mule-torch |  | did not run |  | it cannot be installed: ERROR: no \\| match. |"
+    assert f"\n{row}\n" in text
 
 
 # In NumPy: one keeps other conventions than DeepMind's, as timm does, the other has AGC alone.
@@ -86,34 +128,36 @@ class Theirs(Ours):
 """
 
 
-def test_a_small_one(tmp_path, monkeypatch, capsys):
+def test_a_small_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE)
-    monkeypatch.setattr(module, "IMPLEMENTATIONS", ("mine:Theirs", "mine:Ours"))
-    tables = matrix(["nfnet-f0"], ("EXACT-04", "ACT-01"))
-    assert "nfnet-f0" in capsys.readouterr().err
-    text = markdown(tables, date(2026, 11, 24))
-    assert "## nfnet-f0, of the dialect deepmind\n" in text
-    lines = [line for line in text.splitlines() if line.startswith("| mine")]
-    assert [line.split(" | ")[:3] for line in lines] == [
-        ["| mine:Theirs", "activation", "deviates"],
-        ["| mine:Theirs", "AGC", "deviates"],
-        ["| mine:Ours", "AGC", "conforms"],
+    results = [
+        conform(Settings("nfnet-f0", (name,), examples=0, properties=("EXACT-04", "ACT-01")))
+        for name in ("mine:Theirs", "mine.py:Ours")
     ]
-    assert '`activation.kind = "gelu_erf"` |' in lines[0]
-    assert '`agc.unit = "timm"` |' in lines[1]
-    last = text.splitlines()[-1]
+    text = markdown(results, {}, date(2026, 11, 24), "0123abc")
+    lines = text.splitlines()
+    first, second = (line for line in lines if " | nfnet-f0 | " in line)
+    starts = ("| Theirs | a", "| Theirs | A", "| Ours | A")
+    parts = [line for line in lines if line.startswith(starts)]
+    assert first.startswith("| Theirs | nfnet-f0 | NOT CONFORMANT | ")
+    assert 'agc.unit = "timm"' in first
+    assert 'activation.kind = "gelu_erf"' in first
+    assert second.startswith("| Ours | nfnet-f0 | CONFORMANT IN PART | ")
+    assert [line.split(" | ")[:3] for line in parts] == [
+        ["| Theirs", "activation", "deviates"],
+        ["| Theirs", "AGC", "deviates"],
+        ["| Ours", "AGC", "conforms"],
+    ]
+    assert 'activation.kind = "gelu_erf"' in parts[0]
+    assert 'agc.unit = "timm"' in parts[1]
     numpy = version("numpy")
-    ours = f"mine:Ours {numpy} on numpy {numpy} (cpu)"
-    assert last == f"mine:Theirs {numpy} on numpy {numpy} (cpu), {ours}; 2026-11-24."
-
-    monkeypatch.setattr(module, "matrix", lambda: tables)
-    main()
-    assert capsys.readouterr().out.splitlines()[:-1] == text.splitlines()[:-1]
+    theirs, ours = (f"{name} {numpy} on numpy {numpy} (cpu)" for name in ("Theirs", "Ours"))
+    assert lines[-1] == f"{theirs}, {ours}; 2026-11-24, commit 0123abc."
 
 
-def test_problems_of_a_run_stand_below_its_table():
+def test_problems_of_a_run_stand_beside_its_verdict():
     results = of(cell("ACT-01", "pass"))
     results.problems = ["deviation x: no property is called Y"]
-    text = markdown({"nfnet-f0": results}, date(2026, 11, 24))
-    assert "\n- deviation x: no property is called Y\n" in text
+    text = markdown([results], {}, date(2026, 11, 24), "abc")
+    assert "| timm | the general grid | NOT CONFORMANT | 1 | deviation x: no property is" in text
