@@ -23,9 +23,9 @@ if BACKEND in ("jax", "torch"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """On JAX, most of this run is compilation. The slow tests, and the workers of the conformance
-    kit, compile as users do."""
-    if BACKEND == "jax" and config.option.markexpr != "slow":
+    """On JAX, most of this run is compilation, and some on TensorFlow. The slow tests, and the
+    workers of the conformance kit, compile as users do."""
+    if BACKEND in ("jax", "tensorflow") and config.option.markexpr != "slow":
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
 
 
