@@ -101,18 +101,28 @@ def conventions(fields: dict[str, Any]) -> str:
     return ", ".join(f"{name} = {found_text(value)}" for name, value in fields.items())
 
 
-def explanation(entry: dict[str, Any]) -> str:
+def explanation(results: Results, entry: dict[str, Any]) -> str:
     """A line on an entry of `Results.explanations`."""
     asked = f"{entry['subject']} asked for {entry['asked']}"
-    before, after = words.ratio(entry["ratio_before"]), words.ratio(entry["ratio_after"])
+    before = _before(results, entry)
+    after = words.ratio(entry["ratio_after"])
     if "error" in entry:
-        return f"{asked}: {entry['error']} ({entry['property']}: ratio {before})"
+        return f"{asked}: {entry['error']} ({entry['property']}: {before})"
     if not reason(entry):
         none = "no other conventions were found with which it conforms"
-        return f"{asked}: {none} ({entry['property']}: ratio {before})"
+        return f"{asked}: {none} ({entry['property']}: {before})"
     same = f", as {entry['inherits']}" if "inherits" in entry else ""
-    ratios = f"{entry['property']}{same}: ratio {before} before, {after} after"
+    ratios = f"{entry['property']}{same}: {before} before, ratio {after} after"
     return f"{asked}: {reason(entry)} ({ratios})"
+
+
+def _before(results: Results, entry: dict[str, Any]) -> str:
+    """The ratio before an explanation, or the reason why it is infinite."""
+    place = (entry["subject"], entry["property"])
+    cells = (c for c in results.cells if (words.subject(c), c.property) == place and c.infinite)
+    infinite = next((cell.infinite for cell in cells), "no bound holds")
+    size = words.ratio(entry["ratio_before"])
+    return infinite if size == "inf" else f"ratio {size}"
 
 
 def answers(results: Results) -> list[str]:

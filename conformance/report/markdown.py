@@ -140,7 +140,7 @@ def _deviations(results: Results) -> list[str]:
 def _explanations(results: Results) -> list[str]:
     if not results.explanations:
         return []
-    lines = [f"- {escaped(causes.explanation(entry))}" for entry in results.explanations]
+    lines = [f"- {escaped(causes.explanation(results, entry))}" for entry in results.explanations]
     return ["## Other conventions", "", *lines, ""]
 
 

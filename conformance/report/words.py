@@ -17,6 +17,7 @@ from nfspec.wording import printable
 ABSENT = "no result"
 
 
+ANSWERLESS = ("error", "crashed", "hung", "missing")  # verdicts by the cases without an answer
 TIERS = {
     0: "Probes of small integers: each has one right answer, in whatever order it is summed, so "
     "that the same bits are expected.",
@@ -94,12 +95,18 @@ def extent(cell: Cell) -> str:
 
 
 def verdict(cell: Cell | None) -> str:
-    """A cell as a table shows it: `pass 0.12`, or `fail: the bits differ`."""
+    """A cell as a table shows it: `pass 0.12`, `fail: the bits differ`, or `error, others 0.12`,
+    where the cases with an answer are within their bounds."""
     if cell is None:
         return ABSENT
     if cell.infinite:
         return f"{cell.verdict}: {cell.infinite}"
-    return f"{cell.verdict} {ratio(cell.worst)}" if cell.cases else cell.verdict
+    if not cell.cases:
+        return cell.verdict
+    size = ratio(cell.worst)
+    return (
+        f"{cell.verdict}, others {size}" if cell.verdict in ANSWERLESS else f"{cell.verdict} {size}"
+    )
 
 
 def figures(cell: Cell | None) -> str:

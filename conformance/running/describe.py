@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -113,9 +115,14 @@ def _spread(error: Array, wanted: Expectation, finding: Finding) -> list[str]:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(error == 0.0, 0.0, error / bound).ravel()
     counts = histogram(ratios.tolist())
-    labels = ["less", *(f"{edge:.2g}" for edge in HISTOGRAM_EDGES)]
-    shown = [f"{label}: {n}" for label, n in zip(labels, counts, strict=True) if n]
+    edges = [f"{edge:.2g}" for edge in HISTOGRAM_EDGES]
+    ranges = [
+        f"below {edges[0]}",
+        *(f"{a} to {b}" for a, b in pairwise(edges)),
+        f"over {edges[-1]}",
+    ]
+    shown = [f"{n} {where}" for where, n in zip(ranges, counts, strict=True) if n]
     return [
         f"{finding.over} of {error.size} elements beyond their bound",
-        f"elements by error / bound from: {', '.join(shown)}",
+        f"elements by error / bound: {', '.join(shown)}",
     ]

@@ -27,6 +27,7 @@ from nfspec.outputs import FORCE_HELP
 if TYPE_CHECKING:
     from nfspec.conformance import Results, Settings
     from nfspec.conformance.cases.results import RunVerdict
+    from nfspec.conformance.running.against import AgainstVerdict
     from nfspec.conformance.running.kill import KillVerdict
     from nfspec.conformance.running.run import Progress, Status
 
@@ -35,6 +36,11 @@ STATUS: dict[RunVerdict, int] = {
     "CONFORMANT IN PART": 0,
     "NOT CONFORMANT": 1,
     "NOTHING JUDGED": 2,
+}
+AGAINST_STATUS: dict[AgainstVerdict, int] = {
+    "THEY AGREE": 0,
+    "THEY DIFFER": 1,
+    "NOTHING COMPARED": 2,
 }
 FAULT_STATUS: dict[KillVerdict, int] = {"PROVED": 0, "NOT PROVED": 1, "NOTHING TRIED": 2}
 
@@ -101,6 +107,15 @@ Faults = Annotated[
     ),
 ]
 Require = Annotated[str, typer.Option(help="Subjects that have to run, a list with commas.")]
+AgainstTwo = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--against",
+        metavar="A B",
+        help="Compare two implementations, named as for --subject, with each other and the "
+        "reference: which of them moved, and where first. Writes no reports.",
+    ),
+]
 MustOffer = Annotated[
     str,
     typer.Option(
@@ -119,6 +134,7 @@ def conform(
     spec: Spec = None,
     backends: TestedBackends = ALL_BACKENDS,
     subject: Subjects = None,
+    against: AgainstTwo = None,
     device: Device = "cpu",
     mode: Mode = "f32",
     examples: Examples = 25,
@@ -152,7 +168,7 @@ def conform(
 
     settings = Settings(
         source=spec,
-        subjects=parse_subjects(subject, backends),
+        subjects=against or parse_subjects(subject, backends),
         device=one_of("--device", device, DEVICES),
         modes=some_of("--mode", mode, MODES),
         examples=examples,
@@ -162,7 +178,9 @@ def conform(
         must_offer=names(must_offer),
     )
     try:
-        if faults:
+        if against:
+            _against(settings, as_json)
+        elif faults:
             _faults(settings, out, resume, force, as_json)
         else:
             _run(settings, out, deviations, names(require), resume, force, as_json)
@@ -203,6 +221,18 @@ def _run(
     if absent := runs.absent(results, required):
         raise BackendError("--require: " + "\n".join(absent))
     raise typer.Exit(STATUS[results.verdict])
+
+
+def _against(settings: Settings, as_json: bool) -> None:
+    from nfspec.conformance.report.against import against_json, against_lines
+    from nfspec.conformance.running.against import against as compare
+
+    comparison = compare(settings, say)
+    if as_json:
+        print_text(against_json(comparison))
+    else:
+        print_lines(against_lines(comparison))
+    raise typer.Exit(AGAINST_STATUS[comparison.verdict])
 
 
 def _faults(settings: Settings, out: Path, resume: bool, force: bool, as_json: bool) -> None:

@@ -53,6 +53,10 @@ class Off(Good):
         return 1.001 * y
 
 
+class Off2(Off):
+    """Wrong in the same way."""
+
+
 class Third(Good):
     """Killed at the third case of each of its lives."""
 

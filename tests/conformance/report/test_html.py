@@ -79,7 +79,7 @@ def test_it_says_what_the_text_report_says():
         *words.TIERS.values(),
         words.summary(results),
         words.run_line(results),
-        *(causes.explanation(entry) for entry in results.explanations),
+        *(causes.explanation(results, entry) for entry in results.explanations),
         *(words.plain(cell.message) for cell in words.bad(results)),
         *(words.replay(results, cell) for cell in results.cells if cell.worst_case),
         *(words.figures(cell) for cell in results.cells),
