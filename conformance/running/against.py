@@ -6,6 +6,7 @@ how far apart two outputs can be that are both within it.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -53,11 +54,11 @@ class Place:
     apart: float = -1.0
     case: str = ""
 
-    @property
+    @builtins.property  # the field has the name
     def differ(self) -> bool:
         return self.apart > 1.0
 
-    @property
+    @builtins.property
     def moved(self) -> Moved:
         """Which of the two is beyond the reference's bound."""
         if self.a > 1.0:
@@ -146,10 +147,10 @@ def _property(comparison: Against, cases: list[Case], a: Worker, b: Worker) -> N
         if isinstance(of_a, WorkerError) or isinstance(of_b, WorkerError):
             _unanswered(comparison, case, answers)
             continue
-        for name, *ratios in _ratios(of_a, of_b):
+        for name, ratio_a, ratio_b, apart in _ratios(of_a, of_b):
             label = case.block or name
             place = places.setdefault(label, Place(case.property, label, case.mode))
-            place.add(*ratios, case)
+            place.add(ratio_a, ratio_b, apart, case)
     comparison.places += places.values()
 
 
