@@ -139,6 +139,7 @@ def ask(prepared: PreparedCase, workers: Iterable[Worker]) -> dict[Worker, Answe
     sent = []
     for worker in workers:
         try:
+            worker.require(prepared.asked.method)
             worker.send(prepared.case, prepared.sent)
             sent.append(worker)
         except WorkerError as error:

@@ -233,6 +233,17 @@ def method_of(subject: Subject, name: str) -> Function:
     return method
 
 
+def lacking(subject: Subject) -> dict[str, str]:
+    """The methods of `METHODS` that a subject does not have, each with a sentence that says so."""
+    sentences = {}
+    for name in METHODS:
+        try:
+            method_of(subject, name)
+        except NoMethod as error:
+            sentences[name] = str(error)
+    return sentences
+
+
 def unknown_methods(subject: Subject) -> list[str]:
     """Names of the public methods of a subject's class that the kit never calls, such as a misspelt
     `wsconv`."""

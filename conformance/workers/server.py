@@ -81,13 +81,14 @@ class Server:
                 assert_never(request)
 
     def _facts(self) -> dict[str, Any]:
-        """Versions, device and switches of this process."""
+        """Versions, device and switches of this process, and the methods that the subject lacks."""
         package = getattr(self.subject, "package", "")
         unknown = subjects.unknown_methods(self.subject)
         return {
             **frameworks.facts(self.name, package),
             "switches": self.framework.switches(),
             **({"unknown_methods": unknown} if unknown else {}),
+            "lacking": subjects.lacking(self.subject),
         }
 
     def _case(self, request: CaseRequest) -> dict[str, Any]:
@@ -154,9 +155,13 @@ class Server:
         everything = case_weights(case)
         return self.fault.params({name: everything[name] for name in plan.parameters})
 
+    def _network_params(self, case: Case) -> Arrays:
+        plan, whole = self._plan(case), case_weights(case)
+        return self.fault.network_params(plan, {name: whole[name] for name in plan.parameters})
+
     def _network(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         function = self._compiled(asked, case, self.framework.compiled)
-        params = self._params(case, self._plan(case))
+        params = self._network_params(case)
         of_calls = [function(call["x"], params) for call in calls]
         if len(of_calls) == 1:
             return dict(of_calls[0])
@@ -164,7 +169,7 @@ class Server:
 
     def _block(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         function = self._compiled(asked, case, self.framework.compiled)
-        return {"block": function(calls[0]["x"], self._params(case, self._plan(case)))}
+        return {"block": function(calls[0]["x"], self._network_params(case))}
 
     def _drop(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         """Outputs of a layer that drops: two calls in each of two replicas, and one in inference.

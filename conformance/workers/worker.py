@@ -39,6 +39,7 @@ class Worker:
         self.given_up: WorkerError | None = None
         self._strikes = 0
         self._process: WorkerProcess | None = None
+        self._lacking: dict[str, str] = {}  # methods, each with a sentence that says so
         self._answered = False  # whether the process has answered a case
 
     @property
@@ -73,6 +74,7 @@ class Worker:
                 raise InputError(str(error)) from None
             self._give_up(error)
             return
+        self._lacking = self.facts.pop("lacking")
         seen = str(self.facts["device"]).lower()
         absent = {"gpu": "cpu" in seen, "tpu": "tpu" not in seen}
         if absent.get(self.device):
@@ -99,6 +101,15 @@ class Worker:
                 "and the subject is made; a larger timeout waits longer"
             )
             raise WorkerError(message, "hung") from None
+
+    def require(self, method: str) -> None:
+        """Require a method of the subject, before anything is computed for it.
+
+        Raises:
+            WorkerError: The subject does not have the method.
+        """
+        if method in self._lacking:
+            raise WorkerError(f"{self.subject}: {self._lacking[method]}", "no method")
 
     def send(self, case: Case, arrays: list[Arrays] | None) -> None:
         """Ask for a case without waiting.

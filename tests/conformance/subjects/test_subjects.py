@@ -5,7 +5,14 @@ import inspect
 import pytest
 
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.subjects import METHODS, NoMethod, Subject, method_of, unknown_methods
+from nfspec.conformance.subjects import (
+    METHODS,
+    NoMethod,
+    Subject,
+    lacking,
+    method_of,
+    unknown_methods,
+)
 
 
 class Some:
@@ -42,6 +49,11 @@ def test_a_method_that_is_not_there_or_none_is_not_offered():
     for name in ("eca", "agc"):
         with pytest.raises(NoMethod, match=f"^Some has no {name}$"):
             method_of(some, name)
+
+
+def test_the_methods_that_a_subject_lacks():
+    assert {*METHODS} - {*lacking(Some("f32"))} == {"pool"}
+    assert lacking(Some("f32"))["agc"] == "Some has no agc"
 
 
 def test_methods_that_the_kit_never_calls_are_named():

@@ -207,7 +207,9 @@ def test_a_module_is_found_where_its_parent_finds_it(worker, monkeypatch):
 
 
 def test_methods_that_the_kit_never_calls_are_facts(worker):
-    assert worker("Good").facts["unknown_methods"] == ["after", "before"]
+    with Path("fakes.py").open("a") as file:
+        file.write("class Misspelt(Good):\n    wsconv = Good.pool\n")
+    assert worker("Misspelt").facts["unknown_methods"] == ["wsconv"]
 
 
 def test_a_framework_that_is_not_installed(monkeypatch):
@@ -229,11 +231,11 @@ def test_a_device_that_is_not_there(worker, device):
 
 def test_what_is_not_offered(worker):
     shy = worker("Shy")
-    asked = PROPERTIES["AGC-01"]
-    case = asked.cases(target(None))[0]
+    assert "lacking" not in shy.facts
+    shy.require("pool")
     for _ in range(STRIKES + 1):
         with pytest.raises(WorkerError, match="fakes:Shy: Shy has no agc") as caught:
-            ask(shy, case, asked.calls(case))
+            shy.require("agc")
         assert caught.value.kind == "no method"
     ask(shy)
 
