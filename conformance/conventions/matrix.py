@@ -109,12 +109,19 @@ def label(subject: str) -> str:
     return subject.rpartition(":")[2]
 
 
-def markdown(runs: Iterable[Results], problems: Mapping[str, str], today: date, commit: str) -> str:
+def markdown(
+    runs: Iterable[Results],
+    problems: Mapping[str, str],
+    notes: Iterable[str],
+    today: date,
+    commit: str,
+) -> str:
     """The matrix: the verdict on each run, a table for each spec, and versions.
 
     Args:
         runs: One run for each implementation and spec.
         problems: Name of what could not be run, to the reason.
+        notes: Sentences on what implementations do that no field of the language says, as Markdown.
         today, commit: The day of the runs, and the commit of the code.
     """
     runs = list(runs)
@@ -126,6 +133,8 @@ def markdown(runs: Iterable[Results], problems: Mapping[str, str], today: date, 
         lines += [f"## {escaped(spec)}", ""]
         head = ["implementation", "part", "verdict", "ratio", "conforms with, or why not"]
         lines += [*table(head, (astuple(row) for each in several for row in rows(each))), ""]
+    if bullets := [f"- {note}" for note in notes]:
+        lines += ["## What no field of the language says", "", *bullets, ""]
     columns = [column for results in runs for column in results.columns]
     versions = ", ".join(_versions(columns))
     return "\n".join([*lines, f"{versions}; {today}, commit {commit}."]) + "\n"

@@ -43,11 +43,13 @@ class Stranger:
         name: Name of its package, and of its environment.
         requirements: What is installed, each at one version.
         asked: (subject, spec) of each run.
+        notes: What its source does that no field of the language says, as Markdown.
     """
 
     name: str
     requirements: tuple[str, ...]
     asked: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
 
 def _all(subject: str, *specs: str) -> tuple[tuple[str, str], ...]:
@@ -65,6 +67,14 @@ STRANGERS = (
             for subject in ("NFNetsPyTorch", "NFNetsPyTorchScaledStd")
             for spec in ("nf-resnet-50", f"{HERE}/nfnets_resnet50.toml")
         ),
+        (
+            "nfnets-pytorch's NFResNet has a ReLU without gamma after the stem's conv, and no "
+            "activation before the global pool (`models/resnet.py`, lines 267 to 276), so that its "
+            "network deviates from every spec; its blocks are those of "
+            "[nfnets_resnet50.toml](../strangers/nfnets_resnet50.toml).",
+            "Its networks have no biases but the classifier's (line 54); the adapter gives their "
+            "convs some by the argument `base_conv`.",
+        ),
     ),
     Stranger(
         "keras-cv-attention-models",
@@ -79,6 +89,19 @@ STRANGERS = (
             "nfnet-f0",
             f"{HERE}/mule_fast.toml",
             f"{HERE}/mule_fast_betas.toml",
+        ),
+        (
+            "mule-torch's betas (`config.py`, `block_betas`): the first block of every stage but "
+            "the first has 1/sqrt(1 + alpha²), and the blocks after it go on from there, where the "
+            "original starts anew from 1. "
+            "[mule_fast_betas.toml](../strangers/mule_fast_betas.toml) states them.",
+            "SF-NFNet-F0 as a whole needs of the language: kernels and strides for each axis (1x3, "
+            "3x1, downsampling of the frequencies alone); two pathways, and fusions that convolve "
+            "one (1x7 with a stride of 4 frames, then 1x1) and concatenate it to the other before "
+            "each stage; a projection in a stage's first block though neither width nor stride "
+            "changes; an activation after the global pool, and no classifier. Until then its "
+            "layers, its blocks without downsampling, and the fast pathway of such blocks are "
+            "judged, with the square kernels that its constructors take.",
         ),
     ),
 )
@@ -189,7 +212,8 @@ def main(names: list[str]) -> int:
     problems: dict[str, str] = {}
     strangers = tuple(s for s in STRANGERS if not names or s.name in names)
     results = list(runs(strangers, commit or "unknown-dirty", problems))
-    text = markdown(results, problems, datetime.now(UTC).date(), commit or "unknown")
+    notes = [note for stranger in strangers for note in stranger.notes]
+    text = markdown(results, problems, notes, datetime.now(UTC).date(), commit or "unknown")
     files.write(BUILD / "MATRIX.md", text)
     print(text, end="")
     return 1 if problems else 0

@@ -93,7 +93,7 @@ def test_a_subject_of_a_file_is_called_by_its_class():
 
 def test_what_could_not_be_installed_is_a_row():
     problems = {"mule-torch": "it cannot be installed: ERROR: no | match. More text."}
-    text = markdown([of(cell("ACT-01", "pass"))], problems, date(2026, 11, 24), "abc")
+    text = markdown([of(cell("ACT-01", "pass"))], problems, [], date(2026, 11, 24), "abc")
     assert "\n| timm | the general grid | CONFORMANT | 1 |  |\n" in text
     row = "| mule-torch |  | did not run |  | it cannot be installed: ERROR: no \\| match. |"
     assert f"\n{row}\n" in text
@@ -135,7 +135,7 @@ def test_a_small_one(tmp_path, monkeypatch):
         conform(Settings("nfnet-f0", (name,), examples=0, properties=("EXACT-04", "ACT-01")))
         for name in ("mine:Theirs", "mine.py:Ours")
     ]
-    text = markdown(results, {}, date(2026, 11, 24), "0123abc")
+    text = markdown(results, {}, ["It `squares`."], date(2026, 11, 24), "0123abc")
     lines = text.splitlines()
     first, second = (line for line in lines if " | nfnet-f0 | " in line)
     starts = ("| Theirs | a", "| Theirs | A", "| Ours | A")
@@ -151,6 +151,7 @@ def test_a_small_one(tmp_path, monkeypatch):
     ]
     assert 'activation.kind = "gelu_erf"' in parts[0]
     assert 'agc.unit = "timm"' in parts[1]
+    assert "\n## What no field of the language says\n\n- It `squares`.\n" in text
     numpy = version("numpy")
     theirs, ours = (f"{name} {numpy} on numpy {numpy} (cpu)" for name in ("Theirs", "Ours"))
     assert lines[-1] == f"{theirs}, {ours}; 2026-11-24, commit 0123abc."
@@ -159,5 +160,5 @@ def test_a_small_one(tmp_path, monkeypatch):
 def test_problems_of_a_run_stand_beside_its_verdict():
     results = of(cell("ACT-01", "pass"))
     results.problems = ["deviation x: no property is called Y"]
-    text = markdown([results], {}, date(2026, 11, 24), "abc")
+    text = markdown([results], {}, [], date(2026, 11, 24), "abc")
     assert "| timm | the general grid | NOT CONFORMANT | 1 | deviation x: no property is" in text
