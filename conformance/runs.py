@@ -15,6 +15,7 @@ from nfspec.conformance.conventions.explain import explain
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.report.faults import faults_markdown
 from nfspec.conformance.running import deviations as known_deviations
+from nfspec.conformance.running.alone import try_alone
 from nfspec.conformance.running.journal import JOURNAL
 from nfspec.conformance.running.kill import KillMatrix, kill_matrix
 from nfspec.conformance.running.limits import limits
@@ -128,6 +129,7 @@ def seed_faults(
     with _own(out, (FAULTS_JSON, FAULTS_MD), resume, force):
         known = KillMatrix.read(path, settings) if resume else None
         matrix = kill_matrix(settings, (), save, known)
+        try_alone(settings, matrix, save)
         matrix.limits = limits(settings, progress)
         save(matrix, "done")
         files.write(out / FAULTS_MD, faults_markdown(matrix))

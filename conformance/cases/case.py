@@ -27,7 +27,10 @@ MOST_NAMED = 20  # of unknown fields
 LONGEST = 2**16  # characters of a line
 LONGEST_MESSAGE = 200  # characters of the message about a line that is refused
 LARGEST = 2**26  # elements of an array of a case; its bounds take about ten float64 arrays like it
-DROPS = "drops"  # the regime of networks that drop at random
+# Regimes of networks, besides "normal".
+DROPS = "drops"  # they are trained, and drop at random
+FLAT = "flat"  # convs with channels whose weights are nearly alike, all alike, or 0
+GAINS = "gains"  # gains of very different sizes, of both signs, and 0; skip gains of both signs
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -106,8 +109,7 @@ class Case:
         spec: Name or path of the spec, where it is about a network.
         digest: Digest of that spec, as a file may change.
         block: Name of the block, where it is about one.
-        reduced: True if it is about the spec's network cut to a few narrow blocks; these drop
-            nothing at random unless the regime says so.
+        reduced: True if it is about the spec's network cut to a few narrow blocks.
     """
 
     property: str
@@ -120,6 +122,12 @@ class Case:
     digest: str = ""
     block: str = ""
     reduced: bool = False
+
+    @builtins.property  # the field has the name
+    def drops(self) -> bool:
+        """True if a network that is cut down has the spec's rates of dropping, which it follows in
+        training alone; otherwise it has none."""
+        return self.regime in (DROPS, FLAT, GAINS)
 
     def fields(self) -> dict[str, Any]:
         """The fields as JSON values, without those at their defaults."""
@@ -137,7 +145,7 @@ class Case:
         """One line of JSON."""
         return json.dumps(self.fields(), separators=(",", ":"))
 
-    @builtins.property  # the field has the name
+    @builtins.property
     def id(self) -> str:
         """sha256 of the line, hexadecimal."""
         return hashlib.sha256(self.line().encode()).hexdigest()
@@ -181,7 +189,7 @@ def _op_fields(op: Any) -> dict[str, Any]:
 
 
 def _op(data: dict[str, Any]) -> Any:
-    kind = KINDS[data.pop("type")]
+    kind: Any = KINDS[data.pop("type")]
     fixed = _neutral_fields(kind)
     if set(data) & set(fixed):
         raise ValueError(f"a case cannot state {', '.join(sorted(set(data) & set(fixed)))}")

@@ -11,13 +11,11 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from nfspec.conformance.cases.case import FLAT, GAINS
 from nfspec.conformance.cases.regimes import eps_scale
 from nfspec.plan import Plan, WSConv
 from nfspec.plan.initialise import Params, generator
 
-# Regimes of a network's weights, besides "normal".
-FLAT = "flat"  # convs with channels whose weights are nearly alike, all alike, or 0
-GAINS = "gains"  # gains of very different sizes, of both signs, and 0; skip gains of both signs
 CHANNELS = ("flat", "normal", "alike", "normal", "zero", "normal", "flat", "normal")
 SIZES = (1.0, -1.0, 8.0, 1e-3, 0.0, -4.0, 1.0, 0.5)  # of gains, before their rms is made 1
 

@@ -28,10 +28,13 @@ class Fault:
         what: The mistake, in a few words.
         first: Properties to try before the others; a hint to save time, not a claim.
         equivalent: Why no property can kill it; empty if one should kill it.
+        alone: Reason why no property can kill it in a subject that offers its network and blocks
+            alone; empty if one should.
         op: Changes a description (an operation of a plan, or a `Clip`).
         of_plan: Changes a plan, after `op` has changed its operations.
-        arrays: Changes a call's arrays, given the description.
-        params: Changes a network's parameters.
+        arrays: Changes a call's arrays, given the description; of a network, the parameters of
+            each of its operations.
+        params: Changes a network's parameters besides.
         reply: Changes a worker's reply.
         patch: A context in which nfspec's own code is changed.
     """
@@ -40,6 +43,7 @@ class Fault:
     what: str
     first: tuple[str, ...] = ()
     equivalent: str = ""
+    alone: str = ""
     op: Callable[[Any], Any] = _same
     of_plan: Callable[[Plan], Plan] = _same
     arrays: Callable[[Any, Arrays], Arrays] = lambda op, call: call
@@ -53,6 +57,21 @@ class Fault:
         changed = (self.op, self.of_plan, self.patch)
         return changed != (_same, _same, contextlib.nullcontext)
 
+    def network_params(self, plan: Plan, params: Arrays) -> Arrays:
+        """The parameters of a network with the fault in them.
+
+        Args:
+            plan: The network, without the fault.
+            params: Its parameters.
+        """
+        changed = dict(self.params(params))
+        for op in plan.ops:
+            prefix = op.block if isinstance(op, Residual) else op.name
+            names = {q.name.removeprefix(f"{prefix}."): q.name for q in op.parameters}
+            call = {local: changed[name] for local, name in names.items()}
+            changed |= {names[local]: value for local, value in self.arrays(op, call).items()}
+        return changed
+
     def plan(self, plan: Plan) -> Plan:
         """A plan with the fault in it."""
         changed = replace(plan, ops=tuple(map(self.op, plan.ops)))
@@ -60,7 +79,15 @@ class Fault:
 
 
 NO_FAULT = Fault("", "")
+# Reasons why a network's outputs do not show a fault.
+IN_GRADIENTS = "only in gradients"
+IN_TRAINING = "only in training"
 SUBJECT_IS_PLAIN = "nfspec.conformance.subjects.nfspec:Nfspec.plain"
+
+
+def training_alone(*faults: Fault) -> tuple[Fault, ...]:
+    """Faults of training, which a network's outputs do not show unless a fault says otherwise."""
+    return tuple(replace(fault, alone=fault.alone or IN_TRAINING) for fault in faults)
 
 
 def of_kind(kind: type[Any], /, **changes: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nfspec.conformance.cases.case import Clip
 from nfspec.conformance.cases.precision import truncated
-from nfspec.conformance.faults.base import Fault, of_arrays, patched
+from nfspec.conformance.faults.base import Fault, of_arrays, patched, training_alone
 from nfspec.plan import Plan
 
 CLIP = "nfspec.backends.kernels.plain:clip"
@@ -147,7 +147,7 @@ def _rate_in_buffer(ops: Any, optimizer: Any, gradient: Any, variable: Any, rate
     optimizer.assign_sub(variable, gradient + optimizer.momentum * moved)
 
 
-CLIPPING = (
+CLIPPING = training_alone(
     Fault("agc-lambda", "lambda a hundredth larger", ("AGC-01", "EXACT-04"),
           **_agc(clipping=lambda a: a.clipping * 1.01)),
     Fault("agc-eps", "eps ten times as large", ("AGC-01",), **_agc(eps=lambda a: a.eps * 10.0)),

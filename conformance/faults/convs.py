@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nfspec.conformance.cases.precision import truncated
-from nfspec.conformance.faults.base import Fault, of_arrays, of_kind, patched
+from nfspec.conformance.faults.base import IN_GRADIENTS, Fault, of_arrays, of_kind, patched
 from nfspec.plan import WSConv
 
 LAYER = "nfspec.backends.layers.ws_conv:WSConv2D"
@@ -99,6 +99,18 @@ def _around_conv(before: Any, after: Any) -> Any:
     return patched(f"{LAYER}._conv", wrap)
 
 
+def _entering(bits: int) -> Any:
+    """A patch that rounds images to so many bits of fraction as they enter a conv."""
+
+    def rounded(ops: Any, x: Any, kernel: Any) -> Any:
+        # Adding and subtracting a multiple leaves the leading bits (Veltkamp).
+        multiple = ops.cast(x, "float32") * (2.0 ** (23 - bits) + 1.0)
+        leading = multiple - (multiple - ops.cast(x, "float32"))
+        return ops.cast(leading, x.dtype), kernel
+
+    return _around_conv(rounded, lambda ops, y: y)
+
+
 def _flip(ops: Any, x: Any, over: tuple[int, int] = (1, 2)) -> Any:
     return ops.flip(x, axis=over)
 
@@ -120,8 +132,8 @@ def _call(name: str, what: str, *first: str, change: Any) -> Fault:
     return Fault(name, what, first, arrays=of_arrays(WSConv, change))
 
 
-def _patch(name: str, what: str, *first: str, patch: Any) -> Fault:
-    return Fault(name, what, first, patch=patch)
+def _patch(name: str, what: str, *first: str, patch: Any, alone: str = "") -> Fault:
+    return Fault(name, what, first, alone=alone, patch=patch)
 
 
 CONVS = (
@@ -154,23 +166,23 @@ CONVS = (
           change=lambda op, call: {"kernel": _grouped(op, call["kernel"])}),
     _call("conv-no-bias", "the bias left out", "EXACT-01", "WS-01",
           change=lambda op, call: {"bias": np.zeros_like(call["bias"])}),
-    _call("conv-input-tf32", "images rounded to TF32", "MODE-01", "WS-01",
-          change=lambda op, call: {"x": truncated(call["x"], 10)}),
-    _call("conv-input-bf16", "images rounded to bfloat16", "MODE-01", "WS-01",
-          change=lambda op, call: {"x": truncated(call["x"], 7)}),
+    _patch("conv-input-tf32", "images rounded to TF32", "MODE-01", "WS-01", patch=_entering(10)),
+    _patch("conv-input-bf16", "images rounded to bfloat16", "MODE-01", "WS-01",
+           patch=_entering(7)),
     _call("ws-kernel-bf16", "the kernel rounded to bfloat16 before its statistics", "WS-01",
           change=lambda op, call: {"kernel": truncated(call["kernel"], 7)}),
     _patch("ws-weight-bf16", "the standardised kernel rounded to bfloat16", "WS-01",
            patch=patched(f"{LAYER}.standardised_kernel", _weight_rounded)),
     _patch("ws-no-mean", "the mean not subtracted", "WS-01", "WS-03",
            patch=_standardised(_no_mean)),
-    _patch("ws-one-pass", "variance as E[w²] - m²", "WS-01", patch=_standardised(_one_pass)),
+    _patch("ws-one-pass", "variance as E[w²] - m²", "WS-01", patch=_standardised(_one_pass),
+           alone="as large as rounding where a network's weights have small means"),
     _patch("ws-wrong-axis", "statistics over the wrong axes", "WS-01",
            patch=_standardised(_wrong_axis)),
     _patch("ws-mean-detached", "no gradient through the mean", "WS-02",
-           patch=_standardised(_detached("mean"))),
+           patch=_standardised(_detached("mean")), alone=IN_GRADIENTS),
     _patch("ws-scale-detached", "no gradient through the variance", "WS-02",
-           patch=_standardised(_detached("scale"))),
+           patch=_standardised(_detached("scale")), alone=IN_GRADIENTS),
     _patch("conv-pixel-before", "same padding's odd pixel before the image", "EXACT-02", "WS-01",
            patch=_around_conv(lambda ops, x, kernel: (_flip(ops, x),
                                                       _flip(ops, kernel, (0, 1))), _flip)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nfspec.conformance.faults.base import Fault, patched
+from nfspec.conformance.faults.base import Fault, patched, training_alone
 from nfspec.plan import Dropout, Plan, StochasticDepth
 
 DROP = "nfspec.backends.layers.drop:Drop"
@@ -153,7 +153,7 @@ def _value(variable: Any) -> Any:
     return np.array(value.detach().cpu() if keras.backend.backend() == "torch" else value)
 
 
-DROPS = (
+DROPS = training_alone(
     Fault("drop-rate-kept", "the rate taken for the probability of being kept", LAYERS,
           op=_rate(lambda rate: 1.0 - rate)),
     Fault("drop-rate-off", "rates half as large", LAYERS,
@@ -164,7 +164,8 @@ DROPS = (
     Fault("drop-channel", "one draw for each channel", LAYERS, patch=_draws(_in_channel)),
     Fault("drop-kinds", "stochastic depth drops elements, and dropout whole images", LAYERS,
           patch=_draws(_in_image)),
-    Fault("drop-inference", "drops in inference, too", LAYERS, patch=patched(CALL, _always)),
+    Fault("drop-inference", "drops in inference, too", LAYERS, patch=patched(CALL, _always),
+          alone="nfspec's networks do not call these layers in inference"),
     Fault("drop-never", "nothing dropped in training", LAYERS, patch=patched(CALL, _never)),
     Fault("drop-same", "the same draw in every call", LAYERS, patch=patched(CALL, _same_draw)),
     Fault("drop-replicas", "every replica draws the same", LAYERS, patch=patched(
@@ -181,5 +182,5 @@ DROPS = (
     Fault("drop-not-trained", "a step of training drops nothing", ("DROP-04",),
           patch=patched(NETWORK, _training_lost)),
     Fault("fold-stale", "a folded network goes on with the weights of its first call",
-          ("FOLD-01",), patch=patched(FOLDED, _first_weights)),
+          ("FOLD-01",), patch=patched(FOLDED, _first_weights), alone="only in a folded network"),
 )  # fmt: skip

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nfspec.conformance.cases.case import Case
 from nfspec.conformance.faults import FAULTS
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.report.markdown import escaped
-from nfspec.conformance.running.kill import KillMatrix
+from nfspec.conformance.running.kill import Kill, KillMatrix
 from nfspec.markdown import table
 
 
 def faults_markdown(matrix: KillMatrix) -> str:
     """The text of FAULTS.md. Equal runs give equal text."""
-    parts = (_head(matrix), _kills(matrix), _witnesses(matrix), _limits(matrix), _foot(matrix))
+    parts = (
+        _head(matrix),
+        _kills(matrix),
+        _alone(matrix),
+        _witnesses(matrix),
+        _limits(matrix),
+        _foot(matrix),
+    )
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
 
@@ -26,6 +34,8 @@ def _head(matrix: KillMatrix) -> Iterator[str]:
     else:
         killed = f"{len(survivors)} NOT KILLED." if survivors else "all killed."
         yield f"{len(matrix.kills)} faults on {', '.join(matrix.facts)}: {killed}"
+    if hidden := matrix.survivors_alone:
+        yield f"Not killed where the network alone is offered: {', '.join(hidden)}."
     if idle:
         names = ", ".join(sorted({name for name, _ in idle}))
         yield f"{len(idle)} times a property killed nothing: {names}."
@@ -52,6 +62,35 @@ def _kills(matrix: KillMatrix) -> Iterator[str]:
         for name in matrix.kills
     )
     yield from table(["fault", "what", *columns], rows)
+    yield ""
+
+
+def _alone(matrix: KillMatrix) -> Iterator[str]:
+    """The faults in a subject that offers `forward` and `block` and nothing else."""
+    if not matrix.alone:
+        return
+
+    def end(name: str, kill: Kill) -> list[str]:
+        if not kill.property:
+            reason = FAULTS[name].alone or FAULTS[name].equivalent
+            return [f"not seen: {escaped(reason)}" if reason else "**SURVIVED**", ""]
+        case = Case.parse(kill.case or {})
+        ratio = "refused" if kill.problem else f"{kill.ratio:.2g}"
+        return [f"{kill.property} {ratio}", escaped(f"{case.spec}, {case.regime}")]
+
+    killed = sum(bool(kill.property) for kill in matrix.alone.values())
+    yield "## Where the network alone is offered"
+    yield ""
+    yield "The same faults in a subject that offers `forward` and `block` and nothing else, on"
+    yield f"{matrix.alone_on}, with networks that are cut down: {killed} of {len(matrix.alone)} are"
+    yield "killed. Of the others, the reason why a network's outputs do not show them. Given are"
+    yield "the first property that killed it, and the network and regime of that case."
+    yield ""
+    rows = (
+        [f"`{name}`", escaped(FAULTS[name].what), *end(name, kill)]
+        for name, kill in matrix.alone.items()
+    )
+    yield from table(["fault", "what", "killed by", "case"], rows)
     yield ""
 
 
@@ -113,6 +152,7 @@ def faults_lines(matrix: KillMatrix) -> list[str]:
     """The lines of a terminal: every gap in the proof, and the counts."""
     return [
         *(f"SURVIVED: {fault} on {column}" for fault, column in matrix.survivors),
+        *(f"SURVIVED, the network alone offered: {name}" for name in matrix.survivors_alone),
         *(f"KILLED NOTHING: {name} on {column}" for name, column in matrix.idle),
         f"{len(matrix.kills)} faults, {len(matrix.survivors)} survivors, "
         f"{len(matrix.witnesses)} properties, {len(matrix.idle)} without a kill",

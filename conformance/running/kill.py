@@ -68,6 +68,8 @@ class KillMatrix:
         kills: Fault to column to its end.
         witnesses: Property to column to a fault that it kills; empty if it kills none.
         limits: Rows of detection limits, see `limits`.
+        alone: Fault to its end where a subject offers its network alone, see `alone`.
+        alone_on: The column on which this was tried; empty if none ran.
     """
 
     settings: dict[str, Any]
@@ -75,13 +77,16 @@ class KillMatrix:
     kills: dict[str, dict[str, Kill]] = field(default_factory=dict)
     witnesses: dict[str, dict[str, str]] = field(default_factory=dict)
     limits: list[dict[str, Any]] = field(default_factory=list)
+    alone: dict[str, Kill] = field(default_factory=dict)
+    alone_on: str = ""
 
     @property
     def verdict(self) -> KillVerdict:
         """The verdict on all of them. The report, the command and its exit status show it."""
         if not any(self.kills.values()):
             return "NOTHING TRIED"
-        return "NOT PROVED" if self.survivors or self.idle else "PROVED"
+        gaps = self.survivors or self.idle or self.survivors_alone
+        return "NOT PROVED" if gaps else "PROVED"
 
     @property
     def idle(self) -> list[tuple[str, str]]:
@@ -97,6 +102,16 @@ class KillMatrix:
             for fault, row in self.kills.items()
             for column, kill in row.items()
             if not kill.property and not FAULTS[fault].equivalent
+        ]
+
+    @property
+    def survivors_alone(self) -> list[str]:
+        """Faults that nothing killed where the network alone is offered, though something should
+        have."""
+        return [
+            name
+            for name, kill in self.alone.items()
+            if not kill.property and not FAULTS[name].alone and not FAULTS[name].equivalent
         ]
 
     def to_json(self) -> str:
@@ -115,14 +130,17 @@ class KillMatrix:
         """
         try:
             data = json.loads(content(path, MOST))
-            matrix = _MATRIX.validate_python({each.name: data[each.name] for each in fields(cls)})
+            # Files of earlier versions lack what came later.
+            there = {each.name: data[each.name] for each in fields(cls) if each.name in data}
+            matrix = _MATRIX.validate_python(there)
         except OSError as error:
             raise InputError(f"--resume: {path}: {error.strerror}; try without --resume") from None
         except (ValueError, LookupError, TypeError, RecursionError):
             raise InputError(
                 f"--resume: {path} is not what conform --faults writes; start anew with --force"
             ) from None
-        unknown = {*matrix.kills} - {*FAULTS} | {*matrix.witnesses} - {*PROPERTIES}
+        faults = {*matrix.kills, *matrix.alone}
+        unknown = faults - {*FAULTS} | {*matrix.witnesses} - {*PROPERTIES}
         # The timeout may be another one: it changes no result.
         if unknown or matrix.settings | {"timeout": settings.timeout} != _settings(settings):
             raise InputError(

@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 
 import nfspec
+from nfspec.conformance.cases.case import FLAT, GAINS
 from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.conformance.cases.regimes import eps_scale
-from nfspec.conformance.cases.weights import (
-    FLAT,
-    GAINS,
-    network_params,
-    params_digest,
-    trial_params,
-)
+from nfspec.conformance.cases.weights import network_params, params_digest, trial_params
 from nfspec.plan import WSConv
 
 

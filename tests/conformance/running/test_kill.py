@@ -78,6 +78,22 @@ def test_the_verdict():
     assert matrix.verdict == "NOT PROVED"  # a fault survives
 
 
+def test_the_verdict_where_the_network_alone_is_offered():
+    """A fault that nothing kills needs a reason."""
+    matrix = sample()
+    matrix.alone = {"ws-mean-detached": Kill(), FAULT: Kill("NET-03", 2.0)}
+    assert FAULTS["ws-mean-detached"].alone and matrix.verdict == "PROVED"
+    matrix.alone[FAULT] = Kill()
+    assert (matrix.survivors_alone, matrix.verdict) == ([FAULT], "NOT PROVED")
+
+
+def test_a_file_of_an_earlier_version_is_read(file):
+    data = json.loads(file.read_text())
+    del data["alone"], data["alone_on"]
+    file.write_text(json.dumps(data))
+    assert KillMatrix.read(file, SETTINGS) == sample()
+
+
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "faults.json")
     with pytest.raises(InputError, match="a named pipe, where a regular file was expected"):
