@@ -82,13 +82,14 @@ why: $(BIN)/.installed-test
 ## make reports    regenerate conformance/reports (about 25 minutes)
 reports: reports-small reports-specs reports-modes reports-faults reports-matrix reports-clean
 
-# `make reports-specs SPECS=timm/nf_resnet50` for one.
+# `make reports-specs SPECS=timm/nf_resnet50` for one. Lines to replay a case of a file's network are
+# for the root of a checkout, wherever that is.
 SPECS ?= nfnet-f0 nf-regnet-b0 timm/eca_nfnet_l0 $(REPORTS)/moth.toml
 reports-specs: $(BIN)/.installed-test
 	for spec in $(SPECS); do \
 	  name=$$(echo $$spec | sed 's|.*/\(.*\)\.toml|\1|; s|/|-|'); \
 	  $(CONFORM) $$spec --out build/conform/$$name || exit 1; \
-	  cp build/conform/$$name/REPORT.md $(REPORTS)/$$name.md; \
+	  sed "s|cd $(CURDIR) \&\& ||" build/conform/$$name/REPORT.md > $(REPORTS)/$$name.md; \
 	done
 
 reports-modes: $(BIN)/.installed-test

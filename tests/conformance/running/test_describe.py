@@ -67,7 +67,7 @@ def test_the_lines():
         abs(value - exact) / np.spacing(np.float32(abs(exact))), rel=1e-2
     )
     assert "1 of 672 elements beyond their bound" in lines
-    counts = [int(n) for n in re.findall(r"(\d+) (?:below|over|\S+ to) ", lines[-1])]
+    counts = [int(n) for n in re.findall(r"(\d+) (?:below|over|from) ", lines[-1])]
     assert lines[-1].startswith("elements by error / bound: ")
     assert sum(counts) == outputs["y"].size
 
