@@ -118,7 +118,7 @@ def _spread(error: Array, wanted: Expectation, finding: Finding) -> list[str]:
     edges = [f"{edge:.2g}" for edge in HISTOGRAM_EDGES]
     ranges = [
         f"below {edges[0]}",
-        *(f"{a} to {b}" for a, b in pairwise(edges)),
+        *(f"from {a} to {b}" for a, b in pairwise(edges)),
         f"over {edges[-1]}",
     ]
     shown = [f"{n} {where}" for where, n in zip(ranges, counts, strict=True) if n]
