@@ -32,6 +32,7 @@ PROMISED = [
     "compile",
     "conformance",
     "conformance.Settings",
+    "conformance.check",
     "conformance.conform",
     "conformance.subjects",
     "count",

@@ -78,12 +78,6 @@ def test_tests_are_chosen_as_any_others_are(folder):
     )
 
 
-def test_what_must_be_offered(folder):
-    done = run(folder, *of("Shy", ids="EXACT-03,AGC-01"), "--nfspec-must-offer=agc,pool")
-    done.assert_outcomes(passed=2, failed=1)
-    done.stdout.fnmatch_lines(["*must-offer agc: fakes:Shy*Shy has no agc*"])
-
-
 def test_nothing_judged_is_no_success(folder):
     done = run(folder, *of("Shy", ids="AGC-01"))
     done.assert_outcomes(passed=1, skipped=1)
@@ -93,11 +87,13 @@ def test_nothing_judged_is_no_success(folder):
     )
 
 
-def test_a_subject_that_does_not_run_fails(folder):
-    done = run(folder, *of("Nobody", "Stillborn", ids="EXACT-03"))
-    done.assert_outcomes(passed=1, failed=2)
+def test_a_subject_that_does_not_run_or_lacks_what_it_must_offer_fails(folder):
+    subjects = of("Nobody", "Stillborn", "Shy", ids="AGC-01")
+    done = run(folder, *subjects, "--nfspec-must-offer=agc,pool")
+    done.assert_outcomes(passed=1, failed=3)
     done.stdout.fnmatch_lines(["subject fakes:Nobody: fakes has no Nobody*"])
     done.stdout.fnmatch_lines(["*fakes:Stillborn: the worker died with status 3*"])
+    done.stdout.fnmatch_lines(["*must-offer agc: fakes:Shy*Shy has no agc*"])
     assert "Traceback" not in done.stdout.str()
 
 
