@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nfspec.conformance.cases.results import Results
 from nfspec.conformance.report import FILES
-from nfspec.conformance.report.terminal import summary
+from nfspec.conformance.report.terminal import failures, head
 from nfspec.conformance.running.journal import JOURNAL
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.runs import conform
@@ -71,7 +71,8 @@ def check(
         )
         results = conform(settings, folder, deviations=deviations, force=ours)
         if not results.conformant:
-            raise AssertionError("\n".join([*summary(results), *_reports(folder)]))
+            text = [*head(results), "", *failures(results), *_reports(folder)]
+            raise AssertionError("\n".join(text))
     return results
 
 

@@ -67,7 +67,23 @@ def lines(results: Results) -> list[str]:
 
 
 def summary(results: Results) -> list[str]:
-    """The verdict and the answers, the failures by cause, and the verdict again in a line."""
+    """The failures by cause, and then, where a reader of a terminal looks first, the verdict with
+    the answers."""
+    return [*failures(results), *head(results)]
+
+
+def head(results: Results) -> list[str]:
+    """The verdict, and the sentences that go with it: answers, what is not offered, notes."""
+    return [
+        verdict(results),
+        *causes.answers(results),
+        *words.beside(results),
+        *(f"note: {note}" for note in results.notes),
+    ]
+
+
+def failures(results: Results) -> list[str]:
+    """What is wrong, by cause, and the problems of the run."""
     text = []
     for cause in causes.causes(results):
         text += [cause.heading, ""]
@@ -80,23 +96,11 @@ def summary(results: Results) -> list[str]:
     for column in results.columns:
         if column.problem and results.verdict != "NOTHING JUDGED":  # which tells them itself
             text += [f"{column.name}: {messages.last_line(column.problem)}", ""]
-    text += results.problems
-    return [
-        *text,
-        verdict(results),
-        *causes.answers(results),
-        *words.beside(results),
-        *notes(results),
-    ]
+    return [*text, *results.problems]
 
 
 def _line(cell: Cell) -> str:
     return f"{cell.property} on {cell.column}: {words.verdict(cell)}"
-
-
-def notes(results: Results) -> list[str]:
-    """Notes for the reader that change no verdict, a line each."""
-    return [f"note: {note}" for note in results.notes]
 
 
 def verdict(results: Results) -> str:
@@ -115,6 +119,6 @@ def verdict(results: Results) -> str:
 def _folded(message: str) -> list[str]:
     """A message with the last line alone of each traceback."""
     return [
-        f"{part.summary} (REPORT.md has the traceback)" if part.summary else part.text
+        f"{part.summary} (the report has the traceback)" if part.summary else part.text
         for part in messages.parts(message)
     ]

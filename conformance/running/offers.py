@@ -8,6 +8,8 @@ from itertools import islice
 from nfspec.conformance.cases.results import PARTIAL, Cell, Column, Results
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.subjects import METHODS
+from nfspec.conformance.workers.process import WorkerError
+from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import suggest
 
 
@@ -25,6 +27,20 @@ def lacking(results: Results, must_offer: Iterable[str]) -> list[str]:
         for method in must_offer
         for reason in _reasons(results, column, method)
     ]
+
+
+def lacking_methods(results: Results, worker: Worker, must_offer: Iterable[str]) -> list[str]:
+    """The methods that have to be offered, that no property of a run asks for, and that a subject
+    does not even have, a sentence for each."""
+    asked = {PROPERTIES[info.id].method for info in results.properties}
+    sentences = []
+    for method in must_offer:
+        try:
+            worker.require(method)
+        except WorkerError as error:
+            if method not in asked:
+                sentences.append(f"must-offer {method}: {worker.column.name}: {error}")
+    return sentences
 
 
 def _reasons(results: Results, column: Column, method: str) -> Iterator[str]:

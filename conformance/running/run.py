@@ -24,7 +24,7 @@ from nfspec.conformance.running.answers import started
 from nfspec.conformance.running.command import needed_folder
 from nfspec.conformance.running.journal import Journal
 from nfspec.conformance.running.judging import Trial
-from nfspec.conformance.running.offers import lacking, notes
+from nfspec.conformance.running.offers import lacking, lacking_methods, notes
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import InputError
@@ -168,6 +168,9 @@ class _Run:
         with self.workers_of(self.settings, mode) as workers:
             at = len(results.columns)
             results.columns += [worker.column for worker in workers]
+            for worker in workers:
+                must_offer = self.settings.must_offer
+                results.problems += lacking_methods(results, worker, must_offer)
             for asked in left:
                 self._property(asked, mode, workers)
                 results.columns[at:] = [worker.column for worker in workers]

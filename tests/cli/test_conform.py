@@ -120,7 +120,7 @@ def test_one_that_offers_a_part_and_is_right_in_it(folder):
 def test_a_traceback_is_a_line(folder):
     done = conform("--properties", "EXACT-03,ACT-01", subjects=("Raises",))
     assert done.exit_code == 1
-    assert "ValueError: no such thing (REPORT.md has the traceback)" in done.stdout.splitlines()
+    assert "ValueError: no such thing (the report has the traceback)" in done.stdout.splitlines()
     assert "Traceback" not in done.stdout
     report = (folder / "out" / "REPORT.md").read_text()
     assert "<details><summary><code>ValueError: no such thing</code></summary>" in report

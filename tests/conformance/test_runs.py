@@ -79,7 +79,14 @@ def test_what_must_be_offered_and_is_not_is_a_problem(folder, name, reason):
     (problem,) = results.problems
     assert problem.startswith(f"must-offer agc: fakes:{name}/cpu/f32: AGC-01: ")
     assert reason in problem
-    results = conform(replace(settings, properties=("EXACT-03",)))
+
+
+def test_a_method_that_no_property_asks_for_must_be_there(folder):
+    settings = replace(SETTINGS, must_offer=("agc",))
+    results = conform(replace(settings, subjects=("fakes:Shy",)))
+    assert results.verdict == "NOT CONFORMANT"
+    assert results.problems == ["must-offer agc: fakes:Shy/cpu/f32: fakes:Shy: Shy has no agc"]
+    results = conform(settings)
     assert (results.verdict, results.problems) == ("CONFORMANT", [])
     assert results.notes == ["must-offer agc: no property of this run asks for it"]
 
