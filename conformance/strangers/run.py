@@ -58,7 +58,7 @@ def _all(subject: str, *specs: str) -> tuple[tuple[str, str], ...]:
 
 STRANGERS = (
     Stranger("timm", ("timm==1.0.31",), _all("timm", *ORIGINAL, *OF_TIMM)),
-    Stranger("optax", ("optax==0.2.8",), _all("optax", *ORIGINAL, "timm/dm_nfnet_f0")),
+    Stranger("optax", ("optax==0.2.8",), _all("optax", "nfnet-f0", "timm/dm_nfnet_f0")),
     Stranger(
         "nfnets-pytorch",
         ("nfnets-pytorch==0.1.3",),
@@ -149,15 +149,14 @@ def run(stranger: Stranger, python: Path, subject: str, spec: str, commit: str) 
     """
     name = f"{subject.rpartition(':')[2]}-{Path(spec).stem if spec.endswith('.toml') else spec}"
     out = BUILD / stranger.name / commit / name.replace("/", "-")
-    path = out / "results.json"
+    finished = out.with_name(f"{out.name}.json")
     fresh = commit.endswith("-dirty")
-    if path.is_file() and not fresh:
-        return Results.from_json(path.read_text())
-    path.unlink(missing_ok=True)
+    if finished.is_file() and not fresh:
+        return Results.from_json(finished.read_text())
     began = out.is_dir() and any(out.iterdir()) and not fresh
     command = [
         str(python), "-P", "-m", "nfspec", "conform", spec, "--subject", subject, "--out", str(out),
-        "--resume" if began else "--force", "--examples", str(EXAMPLES),
+        "--resume" if began else "--force", "--examples", str(EXAMPLES), "--json",
         "--properties", ",".join(PROPERTIES),
     ]  # fmt: skip
     paths = [os.environ.get("PYTHONPATH", ""), str(ROOT / "tests" / "standins")]
@@ -166,13 +165,14 @@ def run(stranger: Stranger, python: Path, subject: str, spec: str, commit: str) 
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    if not path.is_file():
-        raise NotRun((done.stderr.splitlines() or [f"status {done.returncode}"])[-1])
-    return Results.from_json(path.read_text())
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    try:
+        results = Results.from_json(done.stdout)
+    except ValueError:
+        told = done.stderr.splitlines() or [f"status {done.returncode}"]
+        raise NotRun(f"the run ended without results: {told[-1]}") from None
+    files.write(finished, done.stdout)
+    return results
 
 
 def runs(

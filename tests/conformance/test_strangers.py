@@ -139,8 +139,8 @@ def test_an_unknown_name_is_refused(capsys):
 
 
 def test_a_finished_run_of_the_same_commit_is_not_repeated(build):
-    folder = build / "timm" / "0123abc" / "timm-nfnet-f0"
+    folder = build / "timm" / "0123abc"
     folder.mkdir(parents=True)
-    (folder / "results.json").write_text(Results({}, None, [], [], []).to_json())
+    (folder / "timm-nfnet-f0.json").write_text(Results({}, None, [], [], []).to_json())
     read = run.run(run.STRANGERS[0], Path("/nowhere"), "timm", "nfnet-f0", "0123abc")
     assert read.verdict == "NOTHING JUDGED"
