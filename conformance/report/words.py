@@ -43,6 +43,10 @@ REGIMES = {
     "tiny": "parameters smaller than eps",
     "large": "gradients a thousand times their limits",
     "zero": "units of which half are 0",
+    "canary": "numbers that each rounding changes in its own way",
+    "flat": "networks with kernels of channels that are nearly constant, and 0",
+    "gains": "networks whose gains differ in size and sign, with some that are 0",
+    "drops": "networks that drop blocks and features at random",
 }
 
 
@@ -217,7 +221,9 @@ def replay(results: Results, cell: Cell) -> str:
 
 def case(fields: dict[str, Any]) -> str:
     """A case as a reader skims it: `size 9, stride 2`."""
-    return ", ".join(f"{plain(key)} {setting(value)}" for key, value in fields.items())
+    words = [f"{plain(key)} {setting(value)}" for key, value in fields.items()]
+    meaning = REGIMES.get(str(fields.get("regime", "")))
+    return ", ".join([*words, f"a regime of {meaning}"] if meaning else words)
 
 
 def covered(cell: Cell) -> str:

@@ -1,0 +1,166 @@
+"""Failures by cause, and the answer in a sentence."""
+
+import pytest
+
+from nfspec.conformance.cases.results import Cell, Column, PropertyInfo, Results
+from nfspec.conformance.cases.target import target
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.report import causes, messages, words
+from nfspec.conformance.report.markdown import markdown
+from nfspec.conformance.report.terminal import summary
+
+COLUMN = Column("mine:Port", "torch", "cpu", "f32", {"version": "1"})
+TRACE = (
+    "mine:Port: Traceback (most recent call last):\n"
+    '  File "port.py", line 3, in forward\n'
+    "KeyError: 'a'\n\nDuring handling of the above exception, another exception occurred:\n\n"
+    "Traceback (most recent call last):\n"
+    '  File "port.py", line 5, in forward\n'
+    "RuntimeError: size mismatch\n  of two tensors\n"
+    "nfspec replay '{}' --subject mine:Port"
+)
+
+
+def run(cells, *explanations):
+    """Results of cells, each (property, verdict) or with a message, and of explanations."""
+    made = [
+        Cell(name, COLUMN.name, verdict, cases=3, worst=2.0, message=(*more, "message")[0])
+        for name, verdict, *more in cells
+    ]
+    infos = [PropertyInfo(cell.property, 1, "") for cell in made]
+    results = Results({}, None, [COLUMN], infos, made)
+    results.explanations = list(explanations)
+    return results
+
+
+def entry(property_id, fields=(), **more):
+    return {
+        "subject": "mine:Port", "property": property_id, "asked": "nfnet-f0",
+        "fields": dict(fields), "ratio_before": 3.0, "ratio_after": 0.5, **more,
+    }  # fmt: skip
+
+
+DDOF = entry("WS-01", {"ws.ddof": 1})
+GELU = entry("ACT-01", {"activation.kind": "gelu_erf"})
+MODE = entry("MODE-01", {"ws.ddof": 1}, inherits="WS-01")
+
+
+def test_the_answer_is_a_sentence_joined_over_the_properties():
+    cells = [("MODE-01", "fail"), ("WS-01", "fail"), ("ACT-01", "fail"), ("POOL-01", "pass")]
+    assert causes.answers(run(cells, DDOF, GELU, MODE)) == [
+        'mine:Port: with ws.ddof = 1, activation.kind = "gelu_erf": conformant.'
+    ]
+
+
+@pytest.mark.parametrize(
+    "cells, explanations, sentences",
+    [
+        ([("WS-01", "fail")], [], []),
+        ([("WS-01", "fail")], [entry("WS-01")], []),  # nothing was found
+        ([("WS-01", "deviates")], [DDOF], ["mine:Port: with ws.ddof = 1: conformant."]),
+        (
+            [("WS-01", "fail"), ("NET-01", "fail"), ("FC-01", "error")],
+            [DDOF, entry("NET-01")],
+            ["mine:Port: with ws.ddof = 1: conformant, but for NET-01, FC-01."],
+        ),
+        (
+            [("WS-01", "fail"), ("ACT-01", "fail")],
+            [entry("WS-01", defect="no eps in the weight standardisation"), GELU],
+            [
+                'mine:Port: with activation.kind = "gelu_erf", consistent with no eps in the '
+                "weight standardisation."
+            ],
+        ),
+        (
+            [("SE-01", "fail"), ("FC-01", "fail")],
+            [entry("SE-01", factor="0.5")],
+            ["mine:Port: off by the factor 0.5; not explained: FC-01."],
+        ),
+        (
+            [("WS-01", "fail"), ("NET-01", "fail")],
+            [DDOF, entry("NET-01", {"ws.ddof": 0})],
+            ["mine:Port: with ws.ddof = 1 (in WS-01), ws.ddof = 0 (in NET-01): conformant."],
+        ),
+    ],
+)
+def test_the_answer(cells, explanations, sentences):
+    assert causes.answers(run(cells, *explanations)) == sentences
+
+
+def test_a_cause_is_told_once():
+    """The property whose explanation the others inherit is the first, whatever the order was."""
+    cells = [
+        ("MODE-01", "fail"), ("WS-01", "fail"), ("FC-01", "error", TRACE), ("POOL-01", "fail"),
+        ("FC-02", "error", TRACE), ("RES-01", "uncovered", "no case met: rain"),
+    ]  # fmt: skip
+    results = run(cells, DDOF, MODE)
+    told = causes.causes(results)
+    assert [(cause.heading, [cell.property for cell in cause.cells]) for cause in told] == [
+        ("mine:Port: conformant with ws.ddof = 1 (2 properties)", ["WS-01", "MODE-01"]),
+        ("mine:Port: error: RuntimeError: size mismatch (2 properties)", ["FC-01", "FC-02"]),
+        (
+            "mine:Port: no case met a regime that cases have to meet (1 property)",
+            ["RES-01"],
+        ),
+        ("mine:Port: no cause is known (1 property)", ["POOL-01"]),
+    ]
+    lines = summary(results)
+    assert lines.count("RuntimeError: size mismatch (the report has the traceback)") == 1
+    assert "  MODE-01 on mine:Port/cpu/f32: fail 2" in lines
+    assert "<details><summary>For the same reason: MODE-01</summary>" in markdown(results)
+
+
+def test_a_traceback_is_one_part_whose_last_error_stands_for_it():
+    first, last = messages.parts(TRACE)
+    assert first.summary == "RuntimeError: size mismatch"
+    assert first.text.endswith("  of two tensors") and first.text.count("Traceback") == 2
+    assert (last.summary, last.text) == ("", "nfspec replay '{}' --subject mine:Port")
+    assert messages.last_line(TRACE) == "RuntimeError: size mismatch"
+    assert messages.last_line("") == "no message"
+    (only,) = messages.parts("y: not in the reply")
+    assert (only.summary, only.text) == ("", "y: not in the reply")
+
+
+def test_an_explanation_says_all_that_it_has():
+    results = run([("WS-01", "fail")])
+    lines = [
+        causes.explanation(results, each)
+        for each in (
+            MODE,
+            entry("WS-01", {"ws.ddof": 1}, defect="no eps"),
+            entry("SE-01", factor="0.1667 = 1/√36"),
+            entry("WS-01", error="the search for an explanation failed: ValueError: x"),
+        )
+    ]
+    asked = "mine:Port asked for nfnet-f0: "
+    assert lines == [
+        f"{asked}conformant with ws.ddof = 1 (MODE-01, as WS-01: ratio 3 before, ratio 0.5 after)",
+        f"{asked}consistent with: no eps; with ws.ddof = 1 (WS-01: ratio 3 before, ratio 0.5 "
+        "after)",
+        f"{asked}off by the factor 0.1667 = 1/√36 (SE-01: ratio 3 before, ratio 0.5 after)",
+        f"{asked}the search for an explanation failed: ValueError: x (WS-01: ratio 3)",
+    ]
+
+
+def test_an_infinite_ratio_is_told_by_its_reason():
+    results = run([("EXACT-01", "fail")], entry("EXACT-01", {"ws.ddof": 1}, ratio_before="inf"))
+    (cell,) = results.cells
+    cell.worst, cell.infinite = float("inf"), "the bits differ"
+    assert words.verdict(cell) == "fail: the bits differ"
+    text = markdown(results)
+    assert "inf" not in text.replace("information", "")
+    assert "(EXACT-01: the bits differ before, ratio 0.5 after)" in text
+
+
+def test_an_error_keeps_the_ratio_of_the_other_cases():
+    (cell,) = run([("ACT-01", "error")]).cells
+    cell.worst = 0.25
+    assert words.verdict(cell) == "error, others 0.25"
+
+
+def test_every_tier_and_every_regime_is_explained():
+    general = target(None)
+    for asked in PROPERTIES.values():
+        assert asked.tier in words.TIERS
+        names = {case.regime for case in asked.cases(general)}
+        assert names - set(words.REGIMES) == set(), asked.id
