@@ -16,6 +16,11 @@ CLASSES = 10
 RATE_STEPS = 40  # of the cosine of its learning rate, of which a run takes the first few
 GROUP_WIDTH = 8
 WIDTHS = range(16, 513, 8)
+STEM = 16  # channels at most of a stem of one conv
+DEEP_STEM = 32  # channels at most of the last conv of a stem of several
+ORIGINAL = (16, 32, 64)  # channels of the first convs of DeepMind's stem
+LONGEST_NAME = 80  # characters of a name in a spec
+NAME = "-reduced"  # what the name of a network that is cut ends in
 
 
 def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
@@ -23,6 +28,8 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
 
     The second stage keeps two blocks, if it has them, and the others one: enough for a beta that
     is not 1. Widths are the smallest with two groups in a bottleneck. The recipe is `recipe_of`.
+    The name is the spec's with `NAME` after it, and the stem as the original's constructor makes
+    it: see `_stem`.
 
     Args:
         spec: Spec of the network.
@@ -38,7 +45,7 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
     if isinstance(beta, tuple):
         beta = tuple(b[:d] if isinstance(b, tuple) else b for b, d in zip(beta, depth, strict=True))
     data = spec.model_dump(by_alias=True)
-    data["stem"]["width"] = tuple(min(16, w) for w in spec.stem.width)
+    data["name"] = spec.name[: LONGEST_NAME - len(NAME)] + NAME
     data["head"] |= {"classes": CLASSES, "conv_width": 32}
     if not drops:
         data["head"]["dropout"] = data["stochastic_depth"]["rate"] = 0.0
@@ -48,6 +55,7 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
     for width in WIDTHS:
         stages = {"depth": depth, "group_width": groups, "beta": beta}
         data["stages"] |= {**stages, "width": (width,) * spec.stages.count}
+        data["stem"]["width"] = _stem(spec, width)
         try:
             plan = resolve(Spec.model_validate(data))
         except SpecError as error:
@@ -57,6 +65,23 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
             return plan
     assert problem is not None
     raise problem
+
+
+def _stem(spec: Spec, width: int) -> tuple[int, ...]:
+    """The channels of the cut network's stem.
+
+    DeepMind's constructor of NFNets is given the stages' widths alone. Its stem has 16, 32 and 64
+    channels, and half of the first stage's width, which is kept here where the spec has it. timm's
+    is given the last conv's channels, and the others are an eighth, a quarter and half of it: other
+    stems are narrowed by one factor.
+    """
+    widths = spec.stem.width
+    if len(widths) == 1:
+        return (min(STEM, *widths),)
+    if 2 * widths[-1] == spec.stages.width[0] and widths[:-1] == ORIGINAL:
+        return (*ORIGINAL, width // 2)
+    factor = min(1.0, DEEP_STEM / widths[-1])
+    return tuple(max(1, int(factor * w)) for w in widths)
 
 
 def recipe_of(spec: Spec) -> Recipe:

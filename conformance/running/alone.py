@@ -51,6 +51,8 @@ def try_alone(settings: Settings, matrix: KillMatrix, progress: Progress) -> Non
     """
     subject = QUICK if QUICK in settings.subjects else settings.subjects[0]
     cases = list(network_cases(settings))
+    if not cases:
+        return
     one = replace(settings, subjects=(subject,))
     with threadpool_limits(1), started(one, settings.modes[0]) as (worker,):
         if worker.given_up is not None:

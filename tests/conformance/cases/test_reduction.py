@@ -53,6 +53,32 @@ def test_the_second_stage_has_a_beta_that_is_not_1(name):
     assert [row.stage for row in cut.blocks] == [0, 1, 1, 2, 3]
 
 
+def stem(name):
+    plan = reduced_plan(load(name))
+    return [op.out_channels for op in plan.ops if op.name.startswith("stem.conv")], plan
+
+
+@pytest.mark.parametrize("name", ["nfnet-f0", "nfnet-f3", "timm/dm_nfnet_f0"])
+def test_the_stem_is_one_that_the_original_makes(name):
+    """Which is given the stages' widths alone: 16, 32, 64, and half of the first."""
+    widths, plan = stem(name)
+    assert widths == [16, 32, 64, plan.blocks[0].out_channels // 2]
+
+
+def test_another_deep_stem_is_narrowed_by_one_factor():
+    assert stem("timm/test_nfnet")[0] == [4, 8, 16, 32]
+    assert stem("nfnet-nano")[0] == [8, 16, 32]
+    assert stem("nf-resnet-50")[0] == stem("timm/nf_regnet_b0")[0] == [16]
+
+
+def test_the_name_is_its_own():
+    spec = load("nfnet-f0")
+    assert reduced_plan(spec).name == "nfnet-f0-reduced"
+    assert reduced_plan(spec).digest != nfspec.resolve(spec).digest
+    long = spec.model_copy(update={"name": "n" * 80})
+    assert reduced_plan(long).name == "n" * 72 + "-reduced"
+
+
 def test_nothing_is_dropped_and_gradients_are_clipped():
     cut = reduced_plan(load("nfnet-f0"))
     assert not any(op.rate for op in cut.ops if isinstance(op, p.StochasticDepth | p.Dropout))
