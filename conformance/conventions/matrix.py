@@ -121,7 +121,7 @@ def markdown(
     Args:
         runs: One run for each implementation and spec.
         problems: Name of what could not be run, to the reason.
-        notes: Sentences on what implementations do that no field of the language says, as Markdown.
+        notes: Sentences on what the sources of implementations do, as Markdown.
         today, commit: The day of the runs, and the commit of the code.
     """
     runs = list(runs)
@@ -134,7 +134,7 @@ def markdown(
         head = ["implementation", "part", "verdict", "ratio", "conforms with, or why not"]
         lines += [*table(head, (astuple(row) for each in several for row in rows(each))), ""]
     if bullets := [f"- {note}" for note in notes]:
-        lines += ["## What no field of the language says", "", *bullets, ""]
+        lines += ["## Notes on the sources", "", *bullets, ""]
     columns = [column for results in runs for column in results.columns]
     versions = ", ".join(_versions(columns))
     return "\n".join([*lines, f"{versions}; {today}, commit {commit}."]) + "\n"

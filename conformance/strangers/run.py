@@ -43,7 +43,7 @@ class Stranger:
         name: Name of its package, and of its environment.
         requirements: What is installed, each at one version.
         asked: (subject, spec) of each run.
-        notes: What its source does that no field of the language says, as Markdown.
+        notes: What its source does that the tables cannot say, as Markdown.
     """
 
     name: str

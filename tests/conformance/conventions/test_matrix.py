@@ -151,7 +151,7 @@ def test_a_small_one(tmp_path, monkeypatch):
     ]
     assert 'activation.kind = "gelu_erf"' in parts[0]
     assert 'agc.unit = "timm"' in parts[1]
-    assert "\n## What no field of the language says\n\n- It `squares`.\n" in text
+    assert "\n## Notes on the sources\n\n- It `squares`.\n" in text
     numpy = version("numpy")
     theirs, ours = (f"{name} {numpy} on numpy {numpy} (cpu)" for name in ("Theirs", "Ours"))
     assert lines[-1] == f"{theirs}, {ours}; 2026-11-24, commit 0123abc."
