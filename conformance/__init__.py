@@ -6,7 +6,7 @@
 
 The kit imports the core and, in a worker's process, `backends`. Its rooms import each other in this
 order: `cases`, `subjects`, `bounds`, `properties`, `faults`, `workers`, `running`, `report`,
-`conventions`. `runs` makes complete runs of them, `checking` is such a run in a call, `compare` runs
+`conventions`. `runs` makes complete runs of them, `checking` makes one that raises, `compare` runs
 one network on a photograph.
 
 A name of this module is imported when it is first used (PEP 562), as a worker's process needs none.
