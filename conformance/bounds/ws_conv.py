@@ -60,7 +60,7 @@ class Standard:
 def standard(op: WSConv, kernel: Array, gain: Array, precision: Precision) -> Standard:
     """Standardise a kernel (k, k, I/groups, O) exactly, and bound what rounding does to it."""
     n = op.fan_in
-    u = precision.store if op.dtype == "compute" else precision.accumulate
+    u = _unit(op, precision)
     mean = kernel.mean(axis=OVER)
     centred = kernel - mean
     squares, fourths = (centred**2).sum(axis=OVER), (centred**4).sum(axis=OVER)
@@ -76,6 +76,10 @@ def standard(op: WSConv, kernel: Array, gain: Array, precision: Precision) -> St
         sensitivity = np.sqrt(variance) / (np.sqrt(variance) + op.eps)
     shift = summing(n, n * mean, (kernel**2).sum(axis=OVER), u) / n + u * np.abs(mean)
     of_squares = summing(n, squares, fourths, u) + 3.0 * LAMBDA * u * np.sqrt(fourths)
+    if u > precision.accumulate:  # each weight is rounded as it enters
+        entered = kernel**2 * u**2
+        of_squares += 2.0 * LAMBDA * np.sqrt((centred**2 * entered).sum(axis=OVER))
+        of_squares += entered.sum(axis=OVER) + n * precision.least
     of_squares = of_squares / (squares + SAFE) + n * shift**2 / (squares + SAFE) + 2.0 * u
     scale = op.gamma * gain / divisor
     return Standard(
@@ -90,6 +94,11 @@ def standard(op: WSConv, kernel: Array, gain: Array, precision: Precision) -> St
         spread=np.abs(kernel) + np.abs(mean),
         active=sensitivity < (1.0 if op.eps_rule == "max" else 0.9),
     )
+
+
+def _unit(op: WSConv, precision: Precision) -> float:
+    """The unit of the standardisation: the statistics, and the kernel less its mean."""
+    return precision.store if op.dtype == "compute" else precision.accumulate
 
 
 def forward(
@@ -116,7 +125,7 @@ def forward(
     terms = {
         "shift": np.abs(s.scale) * s.shift * seen,
         "scale": s.relative * np.abs(y),
-        "kernel": LAMBDA * u * np.sqrt(rounded),
+        "kernel": LAMBDA * _unit(op, precision) * np.sqrt(rounded),
         "sum": summing(op.fan_in, y, squares, u),
         # The output, and each weight as it enters, may be too near zero for the format.
         "store": stored + precision.least * (2.0 + LAMBDA * reach),

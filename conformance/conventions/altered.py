@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nfspec.conformance.cases.case import Case, Clip
+from nfspec.conformance.cases.case import Arrays, Case, Clip
 from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.conformance.properties.networks import block_plan
 from nfspec.errors import SpecError
@@ -30,11 +31,12 @@ from nfspec.plan.activations import DEEPMIND_GAMMA
 from nfspec.plan.arithmetic import gamma_of
 from nfspec.plan.resolver import resolve
 
-Fields = dict[str, Any]  # dotted name in the language to value
+DEFECT = "defect"  # the key of a `Defect`, which is no field
+Fields = dict[str, Any]  # dotted name in the language to value; `DEFECT` to a hypothesis
 
 
 def altered_op(op: Operation | Clip, fields: Fields, spec: Spec) -> Operation | Clip:
-    """An operation, or a `Clip`, under other conventions.
+    """An operation, or a `Clip`, under other conventions, and then with a defect if there is one.
 
     Args:
         op: The operation as the spec has it.
@@ -42,7 +44,15 @@ def altered_op(op: Operation | Clip, fields: Fields, spec: Spec) -> Operation | 
         spec: The spec, for the conventions that do not.
     """
     changes = _changes(op, fields, spec)
-    return replace(op, **{name: value for name, value in changes.items() if value is not None})
+    other = replace(op, **{name: value for name, value in changes.items() if value is not None})
+    return fields[DEFECT].alter(other) if DEFECT in fields else other
+
+
+def altered_values(op: Operation | Clip, fields: Fields, values: Mapping[str, Any]) -> Fields:
+    """The arrays of an operation, by local name, as a defect changes them."""
+    if DEFECT not in fields:
+        return dict(values)
+    return {name: fields[DEFECT].value(op, name, value) for name, value in values.items()}
 
 
 def _changes(op: Operation | Clip, fields: Fields, spec: Spec) -> Fields:
@@ -58,8 +68,9 @@ def _changes(op: Operation | Clip, fields: Fields, spec: Spec) -> Fields:
             return {"padding": get("conv.padding")} if op.kind == "max" else {}
         case SqueezeExcite():
             activation, gamma = get("se.activation", op.activation), op.gamma
-            if "se.gamma" in fields:
-                gamma = gamma_of(fields["se.gamma"], activation, op.slope)
+            rule = get("se.gamma", spec.se.gamma)
+            if "se.gamma" in fields or (activation != op.activation and isinstance(rule, str)):
+                gamma = gamma_of(rule, activation, op.slope)
             return {"gain": get("attention.gain"), "activation": activation, "gamma": gamma}
         case ECA():
             return {"gain": get("attention.gain")}
@@ -73,17 +84,20 @@ def _changes(op: Operation | Clip, fields: Fields, spec: Spec) -> Fields:
 
 def _conv_changes(op: WSConv, fields: Fields, spec: Spec) -> Fields:
     get, activation = fields.get, spec.activation
-    gammas = {
-        "activation": 1.0,
-        "weight": gamma_of(activation.gamma, activation.kind, activation.slope),
-    }
+    gamma = op.gamma
+    at = get("activation.gamma_at", "weight" if gamma != 1.0 else "activation")
+    if at == "activation":
+        gamma = 1.0
+    elif gamma == 1.0 or "activation.gamma" in fields:
+        rule = get("activation.gamma", activation.gamma)
+        gamma = gamma_of(rule, activation.kind, activation.slope)
     return {
         "eps_rule": get("ws.eps_rule"),
-        # An eps that no spec can have is a probe's own, chosen for its rule.
-        "eps": get("ws.eps") if op.eps <= 1.0 else None,
+        "eps": get("ws.eps"),
         "ddof": get("ws.ddof"),
+        "dtype": get("ws.dtype"),
         "padding": get("conv.padding"),
-        "gamma": gammas.get(get("activation.gamma_at", "")),
+        "gamma": gamma,
     }
 
 
@@ -107,6 +121,8 @@ def altered_spec(spec: Spec, fields: Fields) -> Spec:
     data = spec.model_dump(by_alias=True)
     for name, value in fields.items():
         table, _, key = name.partition(".")
+        if name == DEFECT or not data[table]:
+            continue  # no field, or one of a table that the spec lacks
         if name != "activation.kind" or data[table][key].startswith("gelu"):
             data[table][key] = value
     return Spec.model_validate(data)
@@ -116,7 +132,20 @@ def altered_plan(case: Case, fields: Fields, spec: Spec) -> Plan | None:
     """The plan of a case under other conventions; None if there is no such network."""
     try:
         other = altered_spec(spec, fields)
-        plan = reduced_plan(other) if case.reduced else resolve(other)
+        plan = reduced_plan(other, case.drops) if case.reduced else resolve(other)
     except SpecError:
         return None
+    if DEFECT in fields:
+        plan = replace(plan, ops=tuple(map(fields[DEFECT].alter, plan.ops)))
     return block_plan(plan, case.block) if case.block else plan
+
+
+def altered_params(plan: Plan, params: Arrays, fields: Fields) -> Arrays:
+    """The parameters of a plan, by canonical name, as a defect changes them."""
+    if DEFECT not in fields:
+        return params
+    owners = {parameter.name: op for op in plan.ops for parameter in op.parameters}
+    return {
+        name: fields[DEFECT].value(owners[name], name.removeprefix(f"{owners[name].name}."), value)
+        for name, value in params.items()
+    }

@@ -7,47 +7,56 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from nfspec import reference
-from nfspec.conformance.cases.case import Case, Clip
+from nfspec.conformance.cases.case import Arrays, Case, Clip
 from nfspec.conformance.cases.target import Target
-from nfspec.conformance.conventions.altered import Fields, altered_op, altered_plan
+from nfspec.conformance.conventions.altered import (
+    DEFECT,
+    Fields,
+    altered_op,
+    altered_params,
+    altered_plan,
+    altered_values,
+)
+from nfspec.conformance.conventions.candidates import candidates
+from nfspec.conformance.conventions.defects import DEFECTS
+from nfspec.conformance.conventions.factor import UNIT, Factor
 from nfspec.conformance.properties import PROPERTIES, Property
-from nfspec.conformance.properties.base import Expected, Outputs, judge
-from nfspec.conformance.properties.networks import NET_01, case_plan, weights, within_bands
+from nfspec.conformance.properties.base import Expected, judge
+from nfspec.conformance.properties.layers import conv_output_shape
+from nfspec.conformance.properties.networks import NET_01, case_plan, case_weights, within_bands
 from nfspec.conformance.running.answers import Answer
+from nfspec.errors import InputError
+from nfspec.plan import Plan, Pool, WSConv
+from nfspec.plan.counting import output_side
 from nfspec.reference.rounding import Rounding
 
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "ws.ddof": (0, 1),
-    "activation.kind": ("gelu_tanh", "gelu_erf"),  # where it is the other GELU
-    "activation.slope": (0.01, 0.2, 0.3),
-    "activation.gamma": ("deepmind", "exact"),
-    "activation.gamma_at": ("activation", "weight"),
-    "activation.beta_at": ("after", "before"),
-    "conv.padding": ("same", "symmetric"),
-    "stem.padding": ("same", "symmetric", "valid"),
-    "block.shortcut": ("avg_pool", "strided_conv"),
-    "block.shortcut_input": ("activated", "raw"),
-    "attention.gain": (1.0, 2.0),
-    "se.activation": ("relu",),
-    "se.gamma": (1.0, "deepmind"),
-    "agc.unit": ("squeeze", "timm", "tensor"),
-    "agc.eps": (1e-2, 1e-3, 1e-4, 1e-6),
-}
-# What eps means depends on the rule, so that neither is of use without the other.
-TOGETHER = [
-    {"ws.eps_rule": rule, "ws.eps": eps}
-    for rule in ("max", "add", "add_to_std")
-    for eps in (1e-4, 1e-5, 1e-6)
-]
-CANDIDATES: list[Fields] = [
-    *TOGETHER,
-    *({name: value} for name, values in CHOICES.items() for value in values),
-]
 LARGEST = 1e30  # ratio that counts; those of other shapes or not finite are infinite
+NEAR_EPS = 1e-3  # of eps: there the gradient under the rule `max` is discontinuous
 
-# Bits are the same only under the conventions that the operands are drawn for.
-WITHOUT_BITS = {"EXACT-01": "WS-01", "EXACT-04": "AGC-01"}
+
+def value_of(asked: Property) -> Property:
+    """The property that judges the values of the operation that a property is about."""
+    return next(
+        (
+            p
+            for p in PROPERTIES.values()
+            if p.method == asked.method and p.tier == 1 and p.request == "call"
+        ),
+        asked,
+    )
+
+
+def of_networks(asked: Property) -> bool:
+    """True if a property compares a block or a network with the reference, tap by tap."""
+    return asked.expect is NET_01.expect
+
+
+def parameters(case: Case) -> int:
+    """The number of parameters of the block or network of a case; 0 for an operation."""
+    return sum(p.size for p in case_plan(case).parameters.values()) if case.spec else 0
 
 
 @dataclass
@@ -57,101 +66,178 @@ class Question:
     Attributes:
         asked: The property that the subject fails.
         about: The spec that it was asked for.
-        evidence: Its answers to cases of the property.
+        evidence: Its answers to cases of the property; drawn ones are added.
     """
 
     asked: Property
     about: Target
     evidence: list[Answer]
-    _known: dict[tuple[int, frozenset[Any]], list[float]] = field(default_factory=dict)
+    _known: dict[tuple[int, frozenset[Any], str], dict[str, float]] = field(default_factory=dict)
+    _plans: dict[Any, Plan | None] = field(default_factory=dict)
 
-    @property
-    def of_networks(self) -> bool:
-        return self.asked.expect is NET_01.expect
+    def cut(self, case: Case, upto: str) -> Plan:
+        """The plan of a network's case as far as a tap; the whole plan if the tap is empty."""
+        return _cut(case_plan(case), upto)
 
-    def moves(self, more: Iterable[Fields]) -> list[Fields]:
+    def moves(self, more: Iterable[Fields], *, defects: bool = False) -> list[Fields]:
         """The candidates that change anything in some case.
 
         Args:
-            more: Sets of fields to try as one change, besides `CANDIDATES`.
+            more: Sets of fields to try as one change, besides the candidates.
+            defects: Whether to try defects, too.
         """
+        changes: list[Fields] = [*more]
+        changes += candidates(self.about.spec, of_networks(self.asked))
+        if defects:
+            changes += [{DEFECT: defect} for defect in DEFECTS]
         moves: list[Fields] = []
-        for move in (*more, *CANDIDATES):
-            changes = any(self._changes(answer.prepared.case, move) for answer in self.evidence)
-            if changes and move not in moves:
+        for move in changes:
+            changing = any(self._changes(answer.prepared.case, move) for answer in self.evidence)
+            if changing and move not in moves:
                 moves.append(move)
         return moves
 
     def _changes(self, case: Case, fields: Fields) -> bool:
-        if not self.of_networks:
-            return altered_op(case.op, fields, self.about.spec) != case.op
-        plan = altered_plan(case, fields, self.about.spec)
+        if fields.get("ws.dtype") and case.mode in ("f32", "tf32"):
+            return False  # the computation is in float32
+        if not of_networks(self.asked):
+            ones = {name: np.zeros(()) for name in ("gain", "bias", "skip_gain")}
+            values = altered_values(case.op, fields, ones)
+            op = altered_op(case.op, fields, self.about.spec)
+            return op != case.op or any(values[name] is not one for name, one in ones.items())
+        if DEFECT in fields and altered_params(case_plan(case), {}, fields):
+            return True
+        plan = self._plan(case, fields)
         return plan is not None and plan.ops != case_plan(case).ops
 
-    def ratio(self, fields: Fields) -> float:
-        """The largest |error| / bound of all cases, under the bounds of the changed network."""
-        ratios = (r for e in self.evidence for r in self._ratios(e, fields, exact=True))
-        return max(ratios, default=0.0)
+    def _plan(self, case: Case, fields: Fields) -> Plan | None:
+        key = (case.reduced, case.block, frozenset(fields.items()))
+        if key not in self._plans:
+            self._plans[key] = altered_plan(case, fields, self.about.spec)
+        return self._plans[key]
 
-    def excess(self, fields: Fields, evidence: Iterable[Answer]) -> float:
-        """The distance of outputs beyond their bounds, in factors of e; 0 if none is beyond."""
-        ratios = (r for e in evidence for r in self._remembered(e, fields))
+    def ratio(self, fields: Fields, factor: Factor = UNIT) -> float:
+        """The largest |error| / bound of all cases, under the bounds of the changed network."""
+        several = (self.ratios(e, fields, factor, exact=True).values() for e in self.evidence)
+        return max((ratio for ratios in several for ratio in ratios), default=0.0)
+
+    def excess(self, fields: Fields, evidence: Iterable[Answer], upto: str = "") -> float:
+        """The distance of outputs beyond their bounds, in factors of e; 0 if none is beyond.
+
+        Args:
+            fields: The conventions under which they are judged.
+            evidence: The answers.
+            upto: The tap of a network after which nothing is evaluated; the whole network if empty.
+        """
+        ratios = (r for e in evidence for r in self._remembered(e, fields, upto).values())
         return sum(math.log(min(r, LARGEST)) for r in ratios if r > 1.0)
 
-    def _remembered(self, evidence: Answer, fields: Fields) -> list[float]:
-        key = (id(evidence), frozenset(fields.items()))
+    def first_beyond(self, e: Answer, fields: Fields) -> str:
+        """The first output of an answer that is beyond its bound under some conventions."""
+        ratios = self._remembered(e, fields, "")
+        return next((name for name, ratio in ratios.items() if ratio > 1.0), "")
+
+    def _remembered(self, evidence: Answer, fields: Fields, upto: str) -> dict[str, float]:
+        key = (id(evidence), frozenset(fields.items()), upto)
         if key not in self._known:
-            self._known[key] = self._ratios(evidence, fields, exact=False)
+            self._known[key] = self.ratios(evidence, fields, upto=upto)
         return self._known[key]
 
-    def _ratios(self, e: Answer, fields: Fields, *, exact: bool) -> list[float]:
-        """The ratio of each output.
+    def ratios(
+        self,
+        e: Answer,
+        fields: Fields,
+        factor: Factor = UNIT,
+        *,
+        exact: bool = False,
+        upto: str = "",
+    ) -> dict[str, float]:
+        """The ratio of each output of an answer; infinite where the outputs have other shapes.
 
         Args:
             e: The answer that has the outputs.
             fields: The conventions under which they are judged.
+            factor: A constant that the expected outputs are multiplied by.
             exact: Whether to compute the band of the changed network, and not to take that of the
                 network asked for, which is about the same.
+            upto: The tap of a network after which nothing is evaluated; the whole network if empty.
         """
-        if not fields:  # as it was judged
-            return [each.ratio for each in e.judgement.findings]
-        if self.of_networks:
-            outputs, expected = e.outputs, self._network(e, fields, exact)
-        else:
-            outputs, expected = self._operation(e, fields)
+        if not fields and factor is UNIT:  # as it was judged
+            names = self.cut(e.prepared.case, upto).taps if upto else e.prepared.expected.outputs
+            return {f.name: f.ratio for f in e.judgement.findings if f.name in {*names, "outputs"}}
+        expected = self.expected(e, fields, exact=exact, upto=upto)
         if expected is None:
-            return [math.inf]
-        if not expected.outputs:
-            return []
-        return [each.ratio for each in judge(outputs, expected).findings]
+            return {"outputs": math.inf}
+        outputs = e.outputs if fields else e.compared
+        findings = judge(outputs, factor.applied(e, expected)).findings
+        return {finding.name: finding.ratio for finding in findings}
 
-    def _operation(self, e: Answer, fields: Fields) -> tuple[Outputs, Expected]:
-        before = e.prepared.case
-        op = altered_op(before.op, fields, self.about.spec)
-        if op == before.op:
-            return e.compared, e.prepared.expected
-        case = replace(before, op=op)
-        judged_by = PROPERTIES[WITHOUT_BITS.get(self.asked.id, self.asked.id)]
-        ops, clips = ((), (op,)) if isinstance(op, Clip) else ((op,), ())
-        if not list(judged_by.cases(replace(self.about, ops=ops, clips=clips))):
-            return {}, Expected({})  # it is not stated for such operations
-        calls = e.prepared.calls
-        return judged_by.reduce(case, calls, e.outputs), judged_by.expect(case, calls)
+    def expected(
+        self, e: Answer, fields: Fields, *, exact: bool = False, upto: str = ""
+    ) -> Expected | None:
+        """The outputs of a case under other conventions; None if there is no such network, or
+        the arrays of the case do not fit."""
+        if not fields:
+            return e.prepared.expected
+        if of_networks(self.asked):
+            return self._network(e, fields, exact, upto)
+        case = replace(e.prepared.case, op=self.altered(e.prepared.case.op, fields))
+        calls = [altered_values(e.prepared.case.op, fields, call) for call in e.prepared.calls]
+        return self.asked.expect(case, calls) if _fits(case, calls) else None
 
-    def _network(self, e: Answer, fields: Fields, exact: bool) -> Expected | None:
+    def altered(self, op: Any, fields: Fields) -> Any:
+        return altered_op(op, fields, self.about.spec)
+
+    def _network(self, e: Answer, fields: Fields, exact: bool, upto: str) -> Expected | None:
         case = e.prepared.case
-        plan = altered_plan(case, fields, self.about.spec)
-        whole, x = weights(case.spec, case.reduced, case.seed), e.prepared.calls[0]["x"]
-        if plan is None or plan.parameters != case_plan(case).parameters:
+        changed, as_asked = self._plan(case, fields), self.cut(case, upto)
+        whole, x = case_weights(case), e.prepared.calls[0]["x"]
+        plan = None if changed is None else _cut(changed, upto)
+        if plan is None or plan.parameters != as_asked.parameters:
             return None
-        params = {name: whole[name] for name in plan.parameters}
+        params = altered_params(plan, {name: whole[name] for name in plan.parameters}, fields)
 
         def run(noise: Rounding | None = None) -> dict[str, Any]:
             return reference.forward(plan, params, x, rounding=noise)
 
-        if exact:
-            outputs = within_bands(run, case)
-        else:
-            asked_for = e.prepared.expected.outputs
-            outputs = {tap: replace(asked_for[tap], value=value) for tap, value in run().items()}
+        try:
+            if exact:
+                outputs = within_bands(run, case)
+            else:
+                asked_for = e.prepared.expected.outputs
+                outputs = {tap: replace(asked_for[tap], value=y) for tap, y in run().items()}
+        except InputError:  # nothing is left of the images under another padding
+            return None
         return Expected(outputs, optional=frozenset(outputs))
+
+
+def _cut(plan: Plan, upto: str) -> Plan:
+    """A plan as far as one of its taps."""
+    if not upto or upto not in plan.taps:
+        return plan
+    names, taps = [op.name for op in plan.ops], [*plan.taps]
+    kept = taps[: taps.index(upto) + 1]
+    last = max(names.index(plan.taps[tap]) for tap in kept)
+    return replace(plan, ops=plan.ops[: last + 1], taps={tap: plan.taps[tap] for tap in kept})
+
+
+def _fits(case: Case, calls: list[Arrays]) -> bool:
+    """True if the gradients' dy has the shape of the output of the operation of a case."""
+    dy, op = calls[0].get("dy"), case.op
+    if dy is None or isinstance(op, Clip):
+        return True
+    if isinstance(op, WSConv):
+        return dy.shape == conv_output_shape(op, case.shape)
+    if isinstance(op, Pool):
+        sides = (output_side(n, op.window, op.stride, op.padding) for n in case.shape[1:3])
+        return dy.shape[1:3] == tuple(sides)
+    return True
+
+
+def discontinuous(case: Case, calls: list[Arrays]) -> bool:
+    """True if a case asks for a conv's gradient where it jumps, so that no answer is wrong."""
+    op = case.op
+    if "dy" not in calls[0] or not isinstance(op, WSConv) or op.eps_rule != "max":
+        return False
+    n_v = op.fan_in * calls[0]["kernel"].astype(np.float64).var(axis=(0, 1, 2), ddof=op.ddof)
+    return bool((np.abs(n_v / op.eps - 1.0) < NEAR_EPS).any())

@@ -1,29 +1,53 @@
-"""The search for the smallest set of conventions that explains a subject's answers."""
+"""The search for the smallest explanation of a subject's answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import combinations
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations, islice
 
-from nfspec.conformance.conventions.altered import Fields
-from nfspec.conformance.conventions.question import Question
+from nfspec.conformance.conventions.altered import DEFECT, Fields
+from nfspec.conformance.conventions.factor import UNIT, Factor, common, free
+from nfspec.conformance.conventions.question import Question, of_networks, parameters
+from nfspec.conformance.running.answers import Answer
 
 ROUNDS = 4  # changes that are combined, at most
 WIDTH = 2  # combinations that the next round goes on from
 FIRST_CASES = 2  # cases that a search starts from; cases that speak against its result are added
+REFUTED = 6  # explanations that drawn cases refute, after which none is given
+MOST_PARAMETERS = 2**23  # of the part of a network that all changes are tried on
+REFUTING = 2  # answers against an explanation that are added to the evidence
+
+Refute = Callable[[Fields, Factor], Iterator[Answer]]
 
 
-def smallest(excess: Callable[[Fields], float], moves: list[Fields]) -> Fields | None:
+@dataclass(frozen=True)
+class Explanation:
+    """The reason for a failure.
+
+    Attributes:
+        fields: The conventions, and under `DEFECT` a defect if there is one.
+        factor: The factor of the outputs that is left under these.
+    """
+
+    fields: Fields
+    factor: Factor = UNIT
+
+
+def smallest(
+    excess: Callable[[Fields], float], moves: list[Fields], start: Iterable[Fields] = ({},)
+) -> Fields | None:
     """A smallest union of moves without any excess, no part of which is without.
 
     Args:
         excess: The excess of a set of fields: how far outputs are beyond their bounds.
         moves: Sets of fields to combine.
+        start: Sets of fields, each of which is combined with every move at first.
 
     Returns:
         None if a search that goes on from the best `WIDTH` of each round does not find one.
     """
-    beam: list[Fields] = [{}]
+    beam = list(start)
     for _ in range(ROUNDS):
         unions = [{**s, **m} for s in beam for m in moves if not set(s) & set(m)]
         enough = [fields for fields in unions if excess(fields) == 0.0]
@@ -42,21 +66,110 @@ def _reduced(fields: Fields, excess: Callable[[Fields], float]) -> Fields:
     return fields
 
 
-def conventions(question: Question, known: Iterable[Fields] = ()) -> Fields:
-    """The conventions that explain every answer; empty if none were found.
+def explanation(question: Question, refute: Refute, known: Iterable[Fields]) -> Explanation | None:
+    """The explanation of every answer that drawn cases do not refute; None if none was found.
+
+    Conventions are tried first, then defects with and without conventions, then a constant factor
+    that is left under either.
 
     Args:
-        question: The deviation to explain.
+        question: The failure to explain.
+        refute: Function that yields answers to drawn cases against an explanation.
         known: Sets of fields to try as one change, such as those that explained other properties.
     """
-    moves = question.moves(known)
-    chosen = sorted(question.evidence, key=lambda answer: -question.excess({}, [answer]))
+    known = list(known)
+    for fields in known:
+        if question.excess(fields, question.evidence) == 0.0:
+            part = _reduced(fields, lambda f: question.excess(f, question.evidence))
+            if not _added(question, refute(part, UNIT)):
+                return Explanation(part)
+    for defects in (False, True):
+        moves = question.moves(known, defects=defects)
+        for _ in range(REFUTED):
+            tried = _smallest(question, moves)
+            if tried is None:
+                break
+            if not _added(question, refute(tried, UNIT)):
+                return Explanation(tried)
+    return None if of_networks(question.asked) else _with_factor(question, refute, known)
+
+
+def _added(question: Question, against: Iterator[Answer]) -> bool:
+    """Add the first answers against an explanation to the evidence; whether there was any."""
+    several = list(islice(against, REFUTING))
+    question.evidence += several
+    return bool(several)
+
+
+def _smallest(question: Question, moves: list[Fields]) -> Fields | None:
+    """The smallest union of moves that explains every answer; None if none was found.
+
+    Every defect is tried with every convention, as one hides that the other is a step in the right
+    direction; in networks, where each try takes long, only those that look best are. A network is
+    evaluated as far as the first tap that is beyond its bound, and then as far as the next.
+    """
+    nets = of_networks(question.asked)
+    start: list[Fields] = [{}, *(move for move in moves if DEFECT in move and not nets)]
+    failing = [e for e in question.evidence if e.beyond]
+    chosen = sorted(failing, key=lambda e: (parameters(e.prepared.case), -question.excess({}, [e])))
     chosen = chosen[:FIRST_CASES]
+    upto = {id(e): question.first_beyond(e, {}) if nets else "" for e in chosen}
+
+    def excess(fields: Fields) -> float:
+        return sum(question.excess(fields, [e], upto[id(e)]) for e in chosen)
+
     while True:
-        fields = smallest(lambda f: question.excess(f, chosen), moves)
+        if any(_long(question, e, upto[id(e)]) for e in chosen):
+            return None
+        fields = smallest(excess, moves, start)
         if fields is None:
-            return {}
+            return None
         missed = [e for e in question.evidence if question.excess(fields, [e]) > 0.0]
         if not missed:
             return fields
-        chosen.append(max(missed, key=lambda e: question.excess(fields, [e])))
+        worst = max(missed, key=lambda e: question.excess(fields, [e]))
+        chosen += [] if worst in chosen else [worst]
+        if nets:
+            upto[id(worst)] = question.first_beyond(worst, fields)
+            start = [{}, fields]
+        else:
+            upto[id(worst)] = ""
+
+
+def _long(question: Question, e: Answer, upto: str) -> bool:
+    """True if the reference takes long to evaluate a network as far as a tap."""
+    case = e.prepared.case
+    if not case.spec:
+        return False
+    return sum(p.size for p in question.cut(case, upto).parameters.values()) > MOST_PARAMETERS
+
+
+def _with_factor(question: Question, refute: Refute, known: Iterable[Fields]) -> Explanation | None:
+    """The factor that is left under at most one change, and that change."""
+    for fields in ({}, *known, *question.moves((), defects=True)):
+        for _ in range(REFUTED):
+            factor = _factor(question, fields)
+            if factor is None:
+                break
+            if not _added(question, refute(fields, factor)):
+                return Explanation(fields, factor)
+    return None
+
+
+def _factor(question: Question, fields: Fields) -> Factor | None:
+    """The factor that explains every answer under some conventions; None if there is none."""
+    pairs: list[tuple[Answer, list[Factor]]] = []
+    for e in question.evidence:
+        expected = question.expected(e, fields)
+        fitting = [] if expected is None else list(free(e, expected))
+        fitting = [f for f in fitting if max(question.ratios(e, fields, f).values()) <= 1.0]
+        if not fitting:
+            return None
+        pairs.append((e, fitting))
+    for but_bias in (False, True):
+        alike = [(e, f) for e, fs in pairs for f in fs if f.but_bias == but_bias]
+        if len(alike) == len(pairs):
+            for factor in common(alike, question.about.spec):
+                if question.ratio(fields, factor) <= 1.0:
+                    return factor
+    return None

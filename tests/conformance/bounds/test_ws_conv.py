@@ -8,7 +8,7 @@ import pytest
 from nfspec.conformance.bounds import ws_conv as bounds
 from nfspec.conformance.cases import regimes
 from nfspec.conformance.cases.case import Case
-from nfspec.conformance.cases.precision import MODES, truncated
+from nfspec.conformance.cases.precision import MODES, narrow, truncated
 from nfspec.conformance.cases.regimes import CONV_REGIMES
 from nfspec.conformance.cases.target import CONV, target
 from nfspec.conformance.properties import PROPERTIES
@@ -295,3 +295,35 @@ def test_the_bound_does_not_depend_on_the_order_of_channels():
     b = {**a, "x": a["x"][..., order], "kernel": a["kernel"][:, :, order]}
     for one, other in zip(bound(CONV, a)[1].values(), bound(CONV, b)[1].values(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10)
+
+
+def standardised_narrowly(op, a, mode):
+    """The output where weights and every step of their standardisation are stored in a mode."""
+
+    def stored(array):
+        return np.float64(narrow(array, mode))
+
+    x, w, gain, bias = (stored(a[name]) for name in ("x", "kernel", "gain", "bias"))
+    d = stored(w - stored(w.mean(OVER)))
+    v = stored(stored(d * d).sum(OVER) / (op.fan_in - op.ddof))
+    divisor = {
+        "max": lambda: np.sqrt(np.maximum(op.fan_in * v, op.eps)),
+        "add": lambda: np.sqrt(op.fan_in * (v + op.eps)),
+        "add_to_std": lambda: np.sqrt(op.fan_in) * (np.sqrt(v) + op.eps),
+    }[op.eps_rule]()
+    kernel = stored(d * stored(op.gamma * gain / stored(divisor)))
+    return stored(ops.conv(x, kernel, op.stride, op.groups, op.padding) + bias)
+
+
+@pytest.mark.parametrize("regime", CONV_REGIMES)
+def test_statistics_in_the_computations_dtype_stay_within_where_a_spec_has_them(regime):
+    """And beyond the bound where it does not: weights of a large mean show it."""
+    within, beyond = [], []
+    for op in SMALL.values():
+        a = regimes.conv(case(op, regime, property_id="WS-01"))
+        computed = standardised_narrowly(op, a, "bf16")
+        for dtype, ratios in (("compute", within), ("float32", beyond)):
+            y, terms, _ = bound(replace(op, dtype=dtype), wide(a), MODES["bf16"])
+            ratios.append(ratio(computed, y, terms))
+    assert max(within) <= 0.5
+    assert regime != "offset" or min(beyond) > 10.0
