@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nfspec.conformance.cases.target import target
-from nfspec.conformance.report.terminal import failures, head
+from nfspec.conformance.report.terminal import head
 from nfspec.conformance.running.run import asked_of, run
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers.worker import Worker
@@ -122,7 +122,7 @@ class PropertyTest(pytest.Item):
         (cell,) = results.cells
         self.user_properties += [("cases", cell.cases), ("error / bound", cell.worst)]
         if not results.conformant and (cell.verdict != "not offered" or results.problems):
-            text = [*head(results), "", *failures(results), *self._more()]
+            text = [*head(results), "", cell.message, *results.problems, "", *self._more()]
             pytest.fail("\n".join(text), pytrace=False)
         if cell.verdict == "not offered":
             pytest.skip(cell.message.rpartition("\n")[2])
@@ -133,7 +133,7 @@ class PropertyTest(pytest.Item):
         words = ["nfspec", "conform", *([run.source] if run.source else [])]
         words += ["--subject", *run.subjects, "--properties", *run.properties]
         words += ["--device", run.device, "--mode", *run.modes]
-        return ["", "For the conventions with which it conforms, and a report:", shlex.join(words)]
+        return ["For the conventions with which it conforms, and a report:", shlex.join(words)]
 
     def reportinfo(self) -> tuple[Path, None, str]:
         return Path(NAME), None, self.name
