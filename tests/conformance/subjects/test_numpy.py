@@ -159,6 +159,22 @@ def test_narrow_results_are_widened():
     assert framework.compiled(np.float64)(np.float32([1.0])).dtype == np.float64
 
 
+def test_arrays_of_other_libraries_are_taken():
+    class Foreign:
+        def __init__(self, value):
+            self.value = value
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(self.value, dtype or np.float16)
+
+    call = framework.compiled(lambda x: {"y": Foreign(x), "z": [1.0, 2.0], "s": memoryview(x)})
+    taps = call(np.ones(2, np.float32))
+    assert {tap: value.dtype.name for tap, value in taps.items()} == {
+        "y": "float32", "z": "float64", "s": "float32"
+    }  # fmt: skip
+    assert taps["z"].tolist() == [1.0, 2.0]
+
+
 def test_without_a_vjp():
     with pytest.raises(NotOffered, match="no vjp"):
         framework.gradient(np.tanh)
