@@ -10,6 +10,7 @@ from nfspec.conformance.cases.results import finite
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.report import words
 from nfspec.conformance.running.against import Against, Moved, Place
+from nfspec.conformance.running.command import replay_command
 from nfspec.console import table
 
 # What a tier's places are called.
@@ -60,12 +61,18 @@ def _ratio(value: float) -> str:
 
 
 def _where(comparison: Against) -> list[str]:
-    """The first place where they differ in each tier, and which of the two moved there."""
-    return [
-        f"first in {PLACES[PROPERTIES[place.property].tier]}: {_label(place)}: "
-        f"{_moved(comparison, place.moved)}"
-        for place in comparison.first
-    ]
+    """The first place where they differ in each tier, which of the two moved there, and the
+    command that shows it."""
+    lines = []
+    for place in comparison.first:
+        where = PLACES[PROPERTIES[place.property].tier]
+        lines.append(f"first in {where}: {_label(place)}: {_moved(comparison, place.moved)}")
+        if place.moved != "neither":
+            moved = comparison.a if place.moved == "A" else comparison.b
+            lines.append(
+                replay_command(place.case, moved, comparison.device, folder=comparison.folder)
+            )
+    return lines
 
 
 def _moved(comparison: Against, moved: Moved) -> str:

@@ -19,6 +19,7 @@ from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.base import Expectation, judge_output
 from nfspec.conformance.running.answers import VERDICTS, Answer, PreparedCase, ask, started
+from nfspec.conformance.running.command import needed_folder
 from nfspec.conformance.running.run import chosen, essential_cases
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers.process import WorkerError
@@ -78,6 +79,8 @@ class Against:
 
     Attributes:
         a, b: Names of the two subjects.
+        device: cpu, gpu or tpu.
+        folder: The folder of the comparison, if a name depends on it; else empty.
         places: The places where they were compared, in the order of the network.
         errors: What one of them did not answer although it offers it, a sentence each.
         unoffered: Ids of properties that one of them does not offer.
@@ -86,6 +89,8 @@ class Against:
 
     a: str
     b: str
+    device: str = "cpu"
+    folder: str = ""
     places: list[Place] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     unoffered: list[str] = field(default_factory=list)
@@ -122,7 +127,8 @@ def against(settings: Settings, progress: Callable[[str], None] = lambda message
     if len(settings.subjects) != 2:
         raise InputError(f"against: expected two subjects; found {len(settings.subjects)}")
     about = target(settings.source)
-    comparison = Against(*settings.subjects)
+    folder = needed_folder(settings.subjects, settings.source or "")
+    comparison = Against(*settings.subjects, device=settings.device, folder=folder)
     for mode in settings.modes:
         with threadpool_limits(1), started(settings, mode) as (a, b):
             for asked in chosen(settings):

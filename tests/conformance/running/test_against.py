@@ -1,6 +1,7 @@
 """Two implementations against each other and the reference."""
 
 import json
+import shlex
 from math import inf
 
 import pytest
@@ -30,11 +31,14 @@ def test_which_of_two_has_moved_and_where_first(folder):
     assert {place.moved for place in comparison.places} == {"B"}
     assert json.loads(activation.case)["property"] == "ACT-01"
     assert comparison.first == [bits]
-    assert against_lines(comparison)[-2:] == [
+    *_, verdict, sentence, command = against_lines(comparison)
+    assert [verdict, sentence] == [
         "THEY DIFFER",
         "first in operations: EXACT-03 y: fakes:Off is beyond the reference's bound, fakes:Good is "
         "within it",
     ]
+    line = shlex.quote(bits.case)
+    assert command == f"cd {folder} && nfspec replay {line} --subject fakes:Off"
 
 
 def test_two_that_are_wrong_in_the_same_way_agree(folder):
@@ -58,7 +62,7 @@ def test_the_first_place_of_each_kind_in_the_order_of_the_network():
     places = zip(names, (0.0, 4.0, 5.0), strict=True)
     net = [Place("NET-01", name, "f32", 0.1, 9.0, apart) for name, apart in places]
     blocks = [Place("BLOCK-01", "stages.1.blocks.0", "f32", 9.0, 9.0, 2.0)]
-    comparison = Against("a", "b", [*blocks, *net])
+    comparison = Against("a", "b", places=[*blocks, *net])
     assert [place.name for place in comparison.first] == ["stages.1.blocks.0", "stages.0.blocks.0"]
     assert [place.moved for place in comparison.first] == ["both", "B"]
 
