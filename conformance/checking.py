@@ -56,6 +56,7 @@ def check(
             `folder` has files that are no run's.
         OSError: A file cannot be written.
     """
+    __tracebackhide__ = True  # pytest shows the line that calls, and not this function
     ours = folder is not None and Path(folder, JOURNAL).is_file()
     with named(subject) as name:
         settings = Settings(
