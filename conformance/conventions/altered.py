@@ -29,6 +29,7 @@ from nfspec.plan import (
 )
 from nfspec.plan.activations import DEEPMIND_GAMMA
 from nfspec.plan.arithmetic import gamma_of
+from nfspec.plan.clipping import ClipRule
 from nfspec.plan.resolver import resolve
 
 DEFECT = "defect"  # the key of a `Defect`, which is no field
@@ -149,3 +150,12 @@ def altered_params(plan: Plan, params: Arrays, fields: Fields) -> Arrays:
         name: fields[DEFECT].value(owners[name], name.removeprefix(f"{owners[name].name}."), value)
         for name, value in params.items()
     }
+
+
+def altered_rules(
+    rules: Mapping[str, ClipRule], shapes: Mapping[str, tuple[int, ...]], fields: Fields
+) -> dict[str, ClipRule]:
+    """The rules of clipping of parameters, by canonical name, as a defect changes them."""
+    if DEFECT not in fields:
+        return dict(rules)
+    return {name: fields[DEFECT].rule(shapes[name], rule) for name, rule in rules.items()}

@@ -26,6 +26,13 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "agc.unit": ("squeeze", "timm", "output", "element", "tensor"),
     "agc.eps": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
     "agc.exclude": ((), ("head.fc.kernel",), ("head.fc.kernel", "head.fc.bias")),
+    "recipe.nesterov": (True, False),
+    "recipe.weight_decay_exclude": (
+        (),
+        ("bias",),
+        ("bias", "skip_gain"),
+        ("gain", "bias", "skip_gain"),
+    ),
 }
 RULES = ("max", "add", "add_to_std")
 # Those of networks are fewer, as each is a network to evaluate.

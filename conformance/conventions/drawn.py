@@ -14,11 +14,11 @@ from typing import Any
 from nfspec.conformance.cases.case import Arrays, Case, Clip
 from nfspec.conformance.cases.target import Target
 from nfspec.conformance.conventions.altered import Fields
-from nfspec.conformance.conventions.question import Question, discontinuous, of_networks, parameters
+from nfspec.conformance.conventions.question import Question, discontinuous, parameters
 from nfspec.conformance.running.answers import Answer, PreparedCase, ask
 from nfspec.conformance.workers.process import WorkerError
 from nfspec.conformance.workers.worker import Worker
-from nfspec.plan import Op
+from nfspec.plan import Op, WSConv
 
 FIRST_SEED = 2**20  # so that no case of a run is drawn again
 MOST_WEIGHTS = 2**13  # of an operation, so that a case takes milliseconds
@@ -70,7 +70,13 @@ def _ops(about: Target, grid: Target, kind: type[Any]) -> list[Any]:
     if about.general or not own:
         return small
     conventions = dict.fromkeys(_resized(op, own[0]) for op in own)
-    return list(dict.fromkeys([*small, *(_resized(op, s) for op in conventions for s in sizes)]))
+    resized = (_resized(op, size) for op in conventions for size in sizes)
+    return list(dict.fromkeys([*small, *filter(_defined, resized)]))
+
+
+def _defined(op: Any) -> bool:
+    """False of a conv whose weights are too few for its variance."""
+    return not isinstance(op, WSConv) or op.fan_in > op.ddof
 
 
 def _clips(about: Target) -> list[Clip]:
@@ -90,8 +96,8 @@ def cases(question: Question, grid: Target) -> list[Case]:
     """Small cases of a property, each operation in every regime."""
     asked, about = question.asked, question.about
     mode = question.evidence[0].prepared.case.mode
-    if of_networks(asked):
-        again = [e.prepared.case for e in question.evidence]
+    again = [e.prepared.case for e in question.evidence if e.prepared.case.spec]
+    if again:
         small = [case for case in again if parameters(case) <= MOST_PARAMETERS]
         return [replace(case, seed=case.seed + FIRST_SEED) for case in small]
     kinds = dict.fromkeys(type(e.prepared.case.op) for e in question.evidence)
@@ -139,7 +145,7 @@ class Draws:
             op = None if case.op is None else self.question.altered(case.op, explanation)
             if op is not None and discontinuous(replace(case, op=op), answer.prepared.calls):
                 continue
-            if max(self.question.ratios(answer, explanation, factor).values()) > 1.0:
+            if max(self.question.ratios(answer, explanation, factor).values(), default=0.0) > 1.0:
                 yield answer
 
     def _like(self, explanation: Fields) -> Iterator[Given]:

@@ -12,7 +12,7 @@ their answers, too. By themselves, invariances and probes are explained by nothi
 conventions pass them, and some are not stated under other conventions at all.
 
 A subject that follows a convention that it is asked for, as timm's conv takes gamma, gives no
-evidence on that field. Training is not looked into.
+evidence on that field. Of training, only a step of the optimizer is looked into.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nfspec.conformance.cases.results import Cell, Column, Results
 from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.conventions.altered import DEFECT
 from nfspec.conformance.conventions.drawn import Draws, Given, cases
-from nfspec.conformance.conventions.question import Question, of_networks, value_of
+from nfspec.conformance.conventions.question import Question, of_networks, of_steps, value_of
 from nfspec.conformance.conventions.search import Explanation, explanation
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import judge
@@ -47,7 +47,8 @@ def _inherits_alone(asked: Property) -> bool:
 
 def _explicable(asked: Property) -> bool:
     """True if the answers to a property's cases can distinguish conventions."""
-    return asked.request in ("call", "vjp", "twice") or of_networks(asked)
+    of_ops = asked.request in ("call", "vjp", "twice")
+    return of_ops or of_networks(asked) or of_steps(asked)
 
 
 def _failed(results: Results, column: Column) -> list[Cell]:

@@ -18,6 +18,7 @@ from nfspec.conformance.conventions.altered import (
     altered_op,
     altered_params,
     altered_plan,
+    altered_rules,
     altered_values,
 )
 from nfspec.conformance.conventions.candidates import candidates
@@ -27,9 +28,11 @@ from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import Expected, judge
 from nfspec.conformance.properties.layers import conv_output_shape
 from nfspec.conformance.properties.networks import NET_01, case_plan, case_weights, within_bands
+from nfspec.conformance.properties.training import STEP_01, expected_step
 from nfspec.conformance.running.answers import Answer
 from nfspec.errors import InputError
 from nfspec.plan import Plan, Pool, WSConv
+from nfspec.plan.clipping import clip_rules
 from nfspec.plan.counting import output_side
 from nfspec.reference.rounding import Rounding
 
@@ -57,6 +60,11 @@ def of_networks(asked: Property) -> bool:
 def parameters(case: Case) -> int:
     """The number of parameters of the block or network of a case; 0 for an operation."""
     return sum(p.size for p in case_plan(case).parameters.values()) if case.spec else 0
+
+
+def of_steps(asked: Property) -> bool:
+    """True if a property is about one step of the optimizer."""
+    return asked.expect is STEP_01.expect
 
 
 @dataclass
@@ -100,6 +108,8 @@ class Question:
     def _changes(self, case: Case, fields: Fields) -> bool:
         if fields.get("ws.dtype") and case.mode in ("f32", "tf32"):
             return False  # the computation is in float32
+        if of_steps(self.asked):
+            return self._stepping(case, fields) != self._stepping(case, {})
         if not of_networks(self.asked):
             ones = {name: np.zeros(()) for name in ("gain", "bias", "skip_gain")}
             values = altered_values(case.op, fields, ones)
@@ -109,6 +119,14 @@ class Question:
             return True
         plan = self._plan(case, fields)
         return plan is not None and plan.ops != case_plan(case).ops
+
+    def _stepping(self, case: Case, fields: Fields) -> tuple[Any, Any]:
+        """The rules of clipping and the recipe of a step."""
+        plan = self._plan(case, fields)
+        if plan is None:
+            return None, None
+        shapes = {name: parameter.shape for name, parameter in plan.parameters.items()}
+        return altered_rules(clip_rules(plan), shapes, fields), plan.recipe
 
     def _plan(self, case: Case, fields: Fields) -> Plan | None:
         key = (case.reduced, case.block, frozenset(fields.items()))
@@ -132,6 +150,10 @@ class Question:
         ratios = (r for e in evidence for r in self._remembered(e, fields, upto).values())
         return sum(math.log(min(r, LARGEST)) for r in ratios if r > 1.0)
 
+    def stated(self, fields: Fields, evidence: Iterable[Answer], upto: str = "") -> bool:
+        """True if conventions say what is right for one of several answers, at least."""
+        return any(self._remembered(e, fields, upto) for e in evidence)
+
     def first_beyond(self, e: Answer, fields: Fields) -> str:
         """The first output of an answer that is beyond its bound under some conventions."""
         ratios = self._remembered(e, fields, "")
@@ -152,7 +174,8 @@ class Question:
         exact: bool = False,
         upto: str = "",
     ) -> dict[str, float]:
-        """The ratio of each output of an answer; infinite where the outputs have other shapes.
+        """The ratio of each output of an answer; infinite where the outputs have other shapes, and
+        none where the right outputs are not numbers, as an unbiased variance of one weight is not.
 
         Args:
             e: The answer that has the outputs.
@@ -165,11 +188,14 @@ class Question:
         if not fields and factor is UNIT:  # as it was judged
             names = self.cut(e.prepared.case, upto).taps if upto else e.prepared.expected.outputs
             return {f.name: f.ratio for f in e.judgement.findings if f.name in {*names, "outputs"}}
-        expected = self.expected(e, fields, exact=exact, upto=upto)
-        if expected is None:
-            return {"outputs": math.inf}
-        outputs = e.outputs if fields else e.compared
-        findings = judge(outputs, factor.applied(e, expected)).findings
+        with np.errstate(all="ignore"):  # no eps, and other extremes that are only tried
+            expected = self.expected(e, fields, exact=exact, upto=upto)
+            if expected is None:
+                return {"outputs": math.inf}
+            if not all(np.isfinite(wanted.value).all() for wanted in expected.outputs.values()):
+                return {}
+            outputs = e.outputs if fields else e.compared
+            findings = judge(outputs, factor.applied(e, expected)).findings
         return {finding.name: finding.ratio for finding in findings}
 
     def expected(
@@ -181,12 +207,19 @@ class Question:
             return e.prepared.expected
         if of_networks(self.asked):
             return self._network(e, fields, exact, upto)
+        if of_steps(self.asked):
+            return self._step(e, fields)
         case = replace(e.prepared.case, op=self.altered(e.prepared.case.op, fields))
         calls = [altered_values(e.prepared.case.op, fields, call) for call in e.prepared.calls]
         return self.asked.expect(case, calls) if _fits(case, calls) else None
 
     def altered(self, op: Any, fields: Fields) -> Any:
         return altered_op(op, fields, self.about.spec)
+
+    def _step(self, e: Answer, fields: Fields) -> Expected | None:
+        plan = self._plan(e.prepared.case, fields)
+        rules, _ = self._stepping(e.prepared.case, fields)
+        return None if plan is None else expected_step(plan, rules, e.prepared.calls)
 
     def _network(self, e: Answer, fields: Fields, exact: bool, upto: str) -> Expected | None:
         case = e.prepared.case
@@ -239,5 +272,7 @@ def discontinuous(case: Case, calls: list[Arrays]) -> bool:
     op = case.op
     if "dy" not in calls[0] or not isinstance(op, WSConv) or op.eps_rule != "max":
         return False
+    if op.fan_in <= op.ddof:
+        return True  # there is no such variance
     n_v = op.fan_in * calls[0]["kernel"].astype(np.float64).var(axis=(0, 1, 2), ddof=op.ddof)
     return bool((np.abs(n_v / op.eps - 1.0) < NEAR_EPS).any())

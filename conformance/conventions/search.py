@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -78,8 +79,10 @@ def explanation(question: Question, refute: Refute, known: Iterable[Fields]) -> 
         known: Sets of fields to try as one change, such as those that explained other properties.
     """
     known = list(known)
+    failing = [e for e in question.evidence if e.beyond]
     for fields in known:
-        if question.excess(fields, question.evidence) == 0.0:
+        enough = question.excess(fields, question.evidence) == 0.0
+        if enough and question.stated(fields, failing):
             part = _reduced(fields, lambda f: question.excess(f, question.evidence))
             if not _added(question, refute(part, UNIT)):
                 return Explanation(part)
@@ -91,7 +94,8 @@ def explanation(question: Question, refute: Refute, known: Iterable[Fields]) -> 
                 break
             if not _added(question, refute(tried, UNIT)):
                 return Explanation(tried)
-    return None if of_networks(question.asked) else _with_factor(question, refute, known)
+    of_ops = not any(e.prepared.case.spec for e in question.evidence)
+    return _with_factor(question, refute, known) if of_ops else None
 
 
 def _added(question: Question, against: Iterator[Answer]) -> bool:
@@ -111,11 +115,16 @@ def _smallest(question: Question, moves: list[Fields]) -> Fields | None:
     nets = of_networks(question.asked)
     start: list[Fields] = [{}, *(move for move in moves if DEFECT in move and not nets)]
     failing = [e for e in question.evidence if e.beyond]
-    chosen = sorted(failing, key=lambda e: (parameters(e.prepared.case), -question.excess({}, [e])))
-    chosen = chosen[:FIRST_CASES]
+
+    def cheap_and_telling(e: Answer) -> tuple[int, bool, float]:
+        return parameters(e.prepared.case), math.isinf(e.ratio), -question.excess({}, [e])
+
+    chosen = sorted(failing, key=cheap_and_telling)[:FIRST_CASES]
     upto = {id(e): question.first_beyond(e, {}) if nets else "" for e in chosen}
 
     def excess(fields: Fields) -> float:
+        if not any(question.stated(fields, [e], upto[id(e)]) for e in chosen):
+            return math.inf
         return sum(question.excess(fields, [e], upto[id(e)]) for e in chosen)
 
     while True:
@@ -160,6 +169,8 @@ def _factor(question: Question, fields: Fields) -> Factor | None:
     """The factor that explains every answer under some conventions; None if there is none."""
     pairs: list[tuple[Answer, list[Factor]]] = []
     for e in question.evidence:
+        if not question.stated(fields, [e]):
+            continue
         expected = question.expected(e, fields)
         fitting = [] if expected is None else list(free(e, expected))
         fitting = [f for f in fitting if max(question.ratios(e, fields, f).values()) <= 1.0]
@@ -168,7 +179,7 @@ def _factor(question: Question, fields: Fields) -> Factor | None:
         pairs.append((e, fitting))
     for but_bias in (False, True):
         alike = [(e, f) for e, fs in pairs for f in fs if f.but_bias == but_bias]
-        if len(alike) == len(pairs):
+        if pairs and len(alike) == len(pairs):
             for factor in common(alike, question.about.spec):
                 if question.ratio(fields, factor) <= 1.0:
                     return factor

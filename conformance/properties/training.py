@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +30,7 @@ from nfspec.conformance.properties.networks import (
     within_bands,
 )
 from nfspec.plan import Plan
-from nfspec.plan.clipping import clip_rules
+from nfspec.plan.clipping import ClipRule, clip_rules
 from nfspec.reference import TrainingState, training
 from nfspec.reference.rounding import Rounding
 
@@ -161,11 +162,23 @@ def _state(source: str, case: Case) -> Arrays:
 
 
 def _expect_step(case: Case, calls: list[Arrays]) -> Expected:
-    plan, a = case_plan(case), wide(calls[0])
+    plan = case_plan(case)
+    return expected_step(plan, clip_rules(plan), calls)
+
+
+def expected_step(plan: Plan, rules: Mapping[str, ClipRule], calls: list[Arrays]) -> Expected:
+    """The parameters and the momentum after a step.
+
+    Args:
+        plan: The network, which has the recipe.
+        rules: The rules of clipping, by canonical name.
+        calls: The state before the step.
+    """
+    a = wide(calls[0])
     assert plan.recipe is not None
     outputs = {}
     met = set()
-    for name, rule in clip_rules(plan).items():
+    for name, rule in rules.items():
         gradient, parameter = a[f"gradient/{name}"], a[f"parameter/{name}"]
         after = clip_bounds.step(
             gradient,

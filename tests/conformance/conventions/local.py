@@ -1,5 +1,6 @@
 """Explanations of subjects of NumPy, asked within this process: no worker has to start."""
 
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -59,7 +60,8 @@ class LocalWorker(Worker):
 
     def receive(self, case, calls):
         try:
-            return self.server.answer(self.request)["outputs"]
+            with warnings.catch_warnings(action="ignore"):  # a subject may divide by 0
+                return self.server.answer(self.request)["outputs"]
         except NotOffered as error:
             raise WorkerError(str(error), "not offered") from None
 

@@ -58,6 +58,8 @@ QUICK = [
 ]  # fmt: skip
 ADDED = {"ws.eps_rule": "add", "ws.eps": 1e-10}
 LONGER = [
+    (wrong.Heavy, "STEP-01", ({"recipe.nesterov": False}, "", "")),
+    (wrong.ClipsTheHead, "STEP-01", ({"agc.exclude": ()}, "", "")),
     (wrong.Unbiased, "WS-01", ({"ws.ddof": 1}, "", "")),
     (wrong.OnlySomeShapes, "WS-01", NONE),
     (wrong.RootFanIn, "WS-01", ({}, "", "1/√fan-in, such as 1/√27 = 0.1925")),

@@ -339,3 +339,16 @@ class Symmetric(Exact):
 
 class UnbiasedOtherGelu(Unbiased):
     kind = "gelu_erf"
+
+
+class ClipsTheHead(Exact):
+    def step(self, plan, *state):
+        return super().step(replace(plan, agc=plan.agc.model_copy(update={"exclude": ()})), *state)
+
+
+class Heavy(Exact):
+    """Steps without Nesterov's momentum."""
+
+    def step(self, plan, *state):
+        recipe = plan.recipe.model_copy(update={"nesterov": False})
+        return super().step(replace(plan, recipe=recipe), *state)
