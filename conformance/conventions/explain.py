@@ -103,6 +103,7 @@ class _Column:
 
     def failed(self, cell: Cell, error: Exception) -> dict[str, Any]:
         """The entry of a cell whose explanation ended in an error."""
+        self.explained[cell.property] = None  # so that nothing inherits from it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         entry = self._entry(PROPERTIES[cell.property], cell.worst, cell.worst)
         return {**entry, "error": f"the search for an explanation failed: {reason}"}

@@ -161,6 +161,7 @@ def test_an_error_costs_one_explanation(spec, monkeypatch):
     assert entries["WS-01"]["error"] == text
     assert entries["WS-01"]["ratio_after"] == entries["WS-01"]["ratio_before"] > 1.0
     assert reason(entries["ACT-01"]) == ({"activation.kind": "gelu_erf"}, "", "")
+    assert "EXACT-01" not in entries  # which has nothing to inherit
 
 
 def test_an_interrupt_ends_the_search(spec, monkeypatch):
