@@ -80,6 +80,14 @@ STRANGERS = (
         "keras-cv-attention-models",
         ("keras-cv-attention-models==1.4.3", *KERAS_2),
         _all(f"{HERE}/keras_cv.py:KerasCVAttention", "nfnet-f0", "timm/eca_nfnet_l0"),
+        (
+            "keras-cv-attention-models divides the residuals that it keeps by 1 - rate "
+            "(`common_layers.py`, `drop_block`), which is `stochastic_depth.rescale = true`.",
+            "Its `gelu/approximate` is TensorFlow's, whose gradient is NaN where x² overflows "
+            "float32, beyond 1.8e19.",
+            "Its networks pass no eps to their convs, which have 1e-5 under the rule `max` "
+            "(`nfnets.py`, lines 49 and 70), also where they have timm's weights.",
+        ),
     ),
     Stranger(
         "mule-torch",
