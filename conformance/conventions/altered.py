@@ -159,3 +159,8 @@ def altered_rules(
     if DEFECT not in fields:
         return dict(rules)
     return {name: fields[DEFECT].rule(shapes[name], rule) for name, rule in rules.items()}
+
+
+def altered_times(case: Case, fields: Fields) -> Any:
+    """The factor of each element of an operation's output that a defect makes; None for none."""
+    return fields[DEFECT].times(case.op, case.shape) if DEFECT in fields else None

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.conformance.cases.case import Clip
-from nfspec.plan import Activation, Op, Residual, WSConv
+from nfspec.plan import Activation, Op, Pool, Residual, WSConv
 from nfspec.plan.clipping import ClipRule
+from nfspec.reference.operations import windows
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -39,12 +40,15 @@ class Defect:
         rule: The same for the rule of AGC of a parameter, given its shape.
         value: Function of an operation, the local name of one of its parameters and the array,
             which returns the array that is used in its place.
+        times: Function of an operation and the shape of its input, which returns a factor of each
+            element of the output; None where the defect is not about it.
     """
 
     sentence: str
     op: Callable[[Any], Any] = lambda op: op
     rule: Callable[[Shape, ClipRule], ClipRule] = lambda shape, rule: rule
     value: Callable[[Any, str, Array], Array] = lambda op, name, value: value
+    times: Callable[[Any, Shape], Array | None] = lambda op, shape: None
 
     def alter(self, op: Any) -> Any:
         """The operation, or the `Clip`, that is computed in place of one."""
@@ -116,6 +120,14 @@ def _rule(change: Callable[[float, float], dict[str, float]]) -> Callable[..., C
     )
 
 
+def _padding_counted(op: Any, shape: Shape) -> Array | None:
+    """The share of each window of an average pool that is inside the image."""
+    if not isinstance(op, Pool) or op.kind == "max":
+        return None
+    inside = windows(np.ones((1, *shape[1:3], 1)), op.window, op.stride, op.padding, 0.0)
+    return np.asarray(inside.mean(axis=(4, 5)))
+
+
 def _sigmoid_gelu(op: Activation) -> dict[str, Any]:
     if not op.kind.startswith("gelu"):
         return {}
@@ -163,6 +175,7 @@ DEFECTS = (
     Defect("beta left out", _of(Activation, lambda op: {"beta": 1.0})),
     Defect("1/beta in place of beta", _of(Activation, lambda op: {"beta": 1.0 / op.beta})),
     Defect("GELU as x · sigmoid(1.702 x)", _of(Activation, _sigmoid_gelu)),
+    Defect("an average pool that counts the padding", times=_padding_counted),
     Defect("alpha left out", _of(Residual, lambda op: {"alpha": 1.0})),
     Defect("the skip gain left out", value=_ones(Residual, "skip_gain", 1.0)),
     Defect("norms of dense kernels by input, not by output", rule=_over(2, (1,))),

@@ -19,6 +19,7 @@ from nfspec.conformance.conventions.altered import (
     altered_params,
     altered_plan,
     altered_rules,
+    altered_times,
     altered_values,
 )
 from nfspec.conformance.conventions.candidates import candidates
@@ -114,7 +115,8 @@ class Question:
             ones = {name: np.zeros(()) for name in ("gain", "bias", "skip_gain")}
             values = altered_values(case.op, fields, ones)
             op = altered_op(case.op, fields, self.about.spec)
-            return op != case.op or any(values[name] is not one for name, one in ones.items())
+            other = op != case.op or altered_times(case, fields) is not None
+            return other or any(values[name] is not one for name, one in ones.items())
         if DEFECT in fields and altered_params(case_plan(case), {}, fields):
             return True
         plan = self._plan(case, fields)
@@ -211,7 +213,23 @@ class Question:
             return self._step(e, fields)
         case = replace(e.prepared.case, op=self.altered(e.prepared.case.op, fields))
         calls = [altered_values(e.prepared.case.op, fields, call) for call in e.prepared.calls]
-        return self.asked.expect(case, calls) if _fits(case, calls) else None
+        if not _fits(case, calls):
+            return None
+        times = altered_times(case, fields)
+        if times is None:
+            return self.asked.expect(case, calls)
+        if "dy" in calls[0]:
+            return self.asked.expect(case, [{**call, "dy": times * call["dy"]} for call in calls])
+        expected = self.asked.expect(case, calls)
+        outputs = {
+            name: replace(
+                wanted,
+                value=times * wanted.value,
+                terms={label: np.abs(times) * term for label, term in wanted.terms.items()},
+            )
+            for name, wanted in expected.outputs.items()
+        }
+        return replace(expected, outputs=outputs)
 
     def altered(self, op: Any, fields: Fields) -> Any:
         return altered_op(op, fields, self.about.spec)

@@ -136,6 +136,14 @@ def test_gradients_under_another_padding(spec):
     assert entries["WS-02"]["inherits"] == "WS-01"
 
 
+def test_an_average_pool_that_counts_padding(spec):
+    failed, entries = explanations(wrong.CountsPadding, spec, ("EXACT-03", "POOL-01", "POOL-02"))
+    assert set(failed) == {"EXACT-03", "POOL-01", "POOL-02"}
+    for name, entry in entries.items():
+        assert reason(entry) == ({}, rest("an average pool"), "")
+        assert entry.get("inherits", "") == ("" if name == "POOL-01" else "POOL-01")
+
+
 @pytest.mark.slow
 def test_statistics_in_the_computations_precision(spec):
     _, entries = explanations(wrong.NarrowStatistics, spec, ("WS-01",), "bf16")

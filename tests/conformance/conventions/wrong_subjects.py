@@ -11,6 +11,7 @@ from nfspec import plan as p
 from nfspec import reference
 from nfspec.conformance.cases.precision import narrow
 from nfspec.plan.activations import DEEPMIND_GAMMA, apply
+from nfspec.reference import operations
 from nfspec.reference.operations import conv
 
 from ..exact_subject import Exact
@@ -352,3 +353,23 @@ class Heavy(Exact):
     def step(self, plan, *state):
         recipe = plan.recipe.model_copy(update={"nesterov": False})
         return super().step(replace(plan, recipe=recipe), *state)
+
+
+class CountsPadding(Exact):
+    """An average over the whole window, as PyTorch's `count_include_pad` has it."""
+
+    def pool(self, op):
+        if op.kind == "max":
+            return super().pool(op)
+
+        def share(x):
+            whole = operations.windows(np.ones_like(x), op.window, op.stride, op.padding, 0.0)
+            return whole.mean((4, 5))
+
+        right = super().pool(op)
+
+        def function(x):
+            return np.float32(right(x) * share(x))
+
+        function.vjp = lambda dy, x: right.vjp(np.float32(dy * share(x)), x)
+        return function
