@@ -12,3 +12,14 @@ def test_the_smallest_set_and_no_part_of_it():
 
     assert smallest(excess, moves) == {"a": 1, "d": 2}
     assert smallest(lambda fields: 1.0, moves) is None
+
+
+def test_each_start_is_combined_with_every_move():
+    """Two changes, neither of which is a step in the right direction without the other."""
+    moves = [{"a": 1}, {"b": 1}, {"c": 1}, {"d": 1}]
+
+    def excess(fields):
+        return 0.0 if fields == {"c": 1, "d": 1} else 1.0 + ("c" in fields) + ("d" in fields)
+
+    assert smallest(excess, moves) is None
+    assert smallest(excess, moves, [{}, {"d": 1}]) == {"c": 1, "d": 1}
