@@ -3,16 +3,19 @@
 import json
 from dataclasses import replace
 from math import inf, nan
+from types import SimpleNamespace
 
 import pytest
 
 from nfspec.conformance.cases.results import Results
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.properties.base import Expected
 from nfspec.conformance.running import answers
 from nfspec.conformance.running.judging import Tally
 from nfspec.conformance.running.run import run
 from nfspec.conformance.workers import worker as worker_module
+from nfspec.conformance.workers.process import WorkerError
 from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import InputError
 
@@ -204,11 +207,26 @@ def test_one_that_does_not_offer_everything(row):
     assert cell.message == f"{cell.unoffered} of {total} cases not offered: fakes:Narrow: no selu"
 
 
-def test_a_regime_that_only_cases_meet_that_are_not_offered(folder):
+@pytest.mark.parametrize(
+    "wanted, verdict, first",
+    [
+        ({"normal"}, "pass in part", "1 of 2 cases not offered: x: no rain"),
+        ({"normal", "rain"}, "pass in part", "met by cases alone that are not offered: rain"),
+        ({"normal", "rain", "moonlight"}, "uncovered", "no case met: moonlight"),
+    ],
+)
+def test_a_regime_that_only_cases_meet_that_are_not_offered(wanted, verdict, first):
     """It says nothing against the rest. Where an offered case had to meet it, it does."""
-    (cell,) = run(good(subjects=subjects("Flat"), properties=("AGC-01",), examples=0)).cells
-    assert cell.verdict == "pass in part"
-    assert cell.message.startswith("met by cases alone that are not offered: ")
+    asked = PROPERTIES["EXACT-03"]
+    case, *_ = asked.cases(GENERAL)
+    tally = Tally()
+    tally.add(case, 0.5, {"normal"})
+    met = Expected({}, met=frozenset({"rain"}))
+    error = WorkerError("x: no rain", "not offered")
+    tally.failed(SimpleNamespace(case=case, expected=met), None, error)
+    cell = tally.cell(asked, "x/cpu/f32", frozenset(wanted), 0.0)
+    assert (cell.verdict, cell.cases, cell.unoffered) == (verdict, 1, 1)
+    assert cell.message.splitlines()[0] == first
 
 
 def test_a_framework_that_is_not_installed(row, everything):
