@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any, get_args
 
 from nfspec import plan as p
-from nfspec.conformance.cases.case import NEUTRAL, Clip, neutral
+from nfspec.conformance.cases.case import Clip, neutral
+from nfspec.conformance.cases.corners import CONV, SE, corners
 from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.language.fields import Unit
 from nfspec.language.loader import load
@@ -21,13 +22,6 @@ from nfspec.plan.resolver import resolve
 GENERAL = "nfnet-f0"  # whose network is tested where no spec is given
 CLIPS = 5  # at most this many shapes of a role's parameters, and rates; the others are alike
 OUTPUTS = 64  # of a clipped parameter or a classifier at most, whose outputs are all alike
-
-CONV = p.WSConv(
-    "op", ("x",), in_channels=16, out_channels=8, kernel=3, stride=1, groups=1, padding="same",
-    eps=1e-4, eps_rule="max", ddof=0, dtype="float32", gamma=1.0,
-    kernel_init=NEUTRAL["kernel_init"], gain_init=1.0,
-)  # fmt: skip
-SE = p.SqueezeExcite("op", ("x",), 16, 8, 2.0, "relu", 0.01, 1.0, "normal")
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ def target(source: str | None) -> Target:
     spec = load(source or GENERAL)
     plan = resolve(spec)
     if source is None:
-        return Target(GENERAL, spec, True, tuple(_grid()), tuple(_clip_grid()))
+        return Target(GENERAL, spec, True, *_with_corners(_grid(), _clip_grid()))
     distinct = dict.fromkeys(narrowed(neutral(op)) for op in plan.ops)
     drops = _evenly([op for op in distinct if isinstance(op, p.StochasticDepth)])
     ops = [op for op in distinct if not isinstance(op, p.StochasticDepth) or op in drops]
@@ -97,6 +91,16 @@ def narrowed(op: Operation) -> Operation:
             raise TypeError(f"a folded conv is tested in its network, not by itself ({op.name})")
         case _:
             raise unknown_operation(op, "nfspec.conformance.cases.target")
+
+
+def _with_corners(
+    ops: Iterable[Operation], clips: Iterable[Clip]
+) -> tuple[tuple[Operation, ...], tuple[Clip, ...]]:
+    """The grids and, after them, the corners that they lack."""
+    several = list(corners())
+    of_clips = [each for each in several if isinstance(each, Clip)]
+    others = [each for each in several if not isinstance(each, Clip)]
+    return tuple(dict.fromkeys([*ops, *others])), tuple(dict.fromkeys([*clips, *of_clips]))
 
 
 def _clips(plan: Plan) -> Iterable[Clip]:

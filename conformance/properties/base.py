@@ -9,8 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nfspec import plan as p
 from nfspec.conformance.bounds.bounded import Terms
 from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.corners import SMALL_SIDES
 from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.target import Target
 
@@ -194,6 +196,35 @@ def spread(
         )
         for i in range(count)
     ]
+
+
+def small_images(
+    property_id: str,
+    ops: Iterable[Any],
+    regime: str,
+    shape: Callable[[Any], tuple[int, ...]],
+) -> list[Case]:
+    """Cases of a single image of `SMALL_SIDES`, or of as many pixels as a window where nothing is
+    padded: for the first operation of each window, stride and padding, or kind."""
+    distinct: dict[Any, Any] = {}
+    for op in ops:
+        distinct.setdefault(_window(op), op)
+    cases: dict[Case, None] = {}
+    for op in distinct.values():
+        least = _window(op)[1] if getattr(op, "padding", "") == "valid" else 1
+        for height, width in SMALL_SIDES:
+            sides = max(height, least), max(width, least)
+            cases[Case(property_id, 0, regime, op=op, shape=(1, *sides, shape(op)[-1]))] = None
+    return list(cases)
+
+
+def _window(op: Any) -> tuple[Any, ...]:
+    match op:
+        case p.WSConv():
+            return (type(op), op.kernel, op.stride, op.padding)
+        case p.Pool():
+            return (op.kind, op.window, op.stride, op.padding)
+    return (type(op),)
 
 
 def all_regimes(cases: list[Case]) -> frozenset[str]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from nfspec import plan as p
 from nfspec.conformance.cases.case import Arrays, Case, Clip
+from nfspec.conformance.cases.corners import CONV
 from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.regimes import as_float32
-from nfspec.conformance.cases.target import CONV, Target
+from nfspec.conformance.cases.target import Target
 from nfspec.conformance.properties.base import (
     FULL_MODES,
     Expectation,
@@ -134,7 +135,10 @@ EXACT_02 = Property(
     title="WS conv of integers, any shape: the integers read back",
     request="call",
     method="ws_conv",
-    cases=lambda target: spread("EXACT-02", target.of(p.WSConv), REGIMES, image),
+    # A channel of one weight is 0, whatever the image.
+    cases=lambda target: spread(
+        "EXACT-02", [op for op in target.of(p.WSConv) if op.fan_in > 1], REGIMES, image
+    ),
     calls=lambda case: _integers(case, False),
     expect=_expect_integers,
     modes=("f32",),
@@ -144,6 +148,11 @@ EXACT_02 = Property(
     reduce=_unscaled,
     draws=False,
 )
+
+
+def _divides(op: p.Pool) -> bool:
+    """True if the windows' counts of pixels divide without rounding."""
+    return op.kind == "max" or op.window in (1, 2)
 
 
 def _pool_input(case: Case) -> list[Arrays]:
@@ -156,7 +165,7 @@ EXACT_03 = Property(
     title="pooling of integers: the same bits",
     request="call",
     method="pool",
-    cases=lambda target: spread("EXACT-03", target.of(p.Pool), REGIMES, image),
+    cases=lambda target: spread("EXACT-03", filter(_divides, target.of(p.Pool)), REGIMES, image),
     calls=_pool_input,
     expect=lambda case, calls: Expected(
         {"y": Expectation(ops.pool(case.op, wide(calls[0])["x"]))}, frozenset({"integer"})
@@ -186,7 +195,7 @@ def _powers(case: Case) -> list[Arrays]:
     rng, op = case.rng(), case.op
     units = op.rule.units
     rows = math.prod(op.shape) // units
-    least = math.ceil(math.log2(op.eps)) + 1
+    least = max(-16, math.ceil(math.log2(op.eps)) + 1)  # results are numbers of float16, too
     arrays = {}
     for name, powers in (("gradient", (-9, 2)), ("parameter", (least, 3))):
         size = _uneven(rng, rows, units) * 2.0 ** rng.integers(*powers, units)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from nfspec.conformance.properties.base import (
     Expected,
     Property,
     all_regimes,
+    small_images,
     spread,
     wide,
 )
@@ -70,13 +72,24 @@ def _conv_forward(case: Case, calls: list[Arrays]) -> Expected:
     return Expected({"y": Expectation(y, terms)}, conv_met(case, standard))
 
 
+def _conv_cases(property_id: str) -> Callable[[Target], list[Case]]:
+    def cases(target: Target) -> list[Case]:
+        ops = target.of(p.WSConv)
+        return [
+            *spread(property_id, ops, regimes.CONV_REGIMES, image),
+            *small_images(property_id, ops, "normal", image),
+        ]
+
+    return cases
+
+
 WS_01 = Property(
     id="WS-01",
     tier=1,
     title="WS conv",
     request="call",
     method="ws_conv",
-    cases=lambda target: spread("WS-01", target.of(p.WSConv), regimes.CONV_REGIMES, image),
+    cases=_conv_cases("WS-01"),
     calls=lambda case: [regimes.conv(case)],
     expect=_conv_forward,
     must=_conv_must,
@@ -119,7 +132,7 @@ WS_02 = Property(
     title="WS conv: gradients by images, kernel, gain and bias",
     request="vjp",
     method="ws_conv",
-    cases=lambda target: spread("WS-02", target.of(p.WSConv), regimes.CONV_REGIMES, image),
+    cases=_conv_cases("WS-02"),
     calls=lambda case: _with_dy(case, _away_from_eps(case), conv_output_shape(case.op, case.shape)),
     expect=_conv_gradient,
     modes=FULL_MODES,
@@ -253,6 +266,10 @@ def _pair(
         def of_target(target: Target) -> list[Case]:
             ops = target.of(kind)
             several = spread(property_id, ops, regimes.IMAGE_REGIMES, _features)
+            if kind is p.Dense:
+                several += [replace(case, shape=(1, *case.shape[1:])) for case in several[:1]]
+            else:
+                several += small_images(property_id, ops, "normal", _features)
             if kind is not p.Activation:
                 return several
             # Every activation over the whole range of numbers, too.

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from nfspec import plan as p
 from nfspec.conformance.cases.case import Case, Clip
-from nfspec.conformance.cases.target import CONV
+from nfspec.conformance.cases.corners import CONV
 from nfspec.conformance.properties.exact import image
 from nfspec.conformance.running.answers import started
 from nfspec.conformance.running.kill import attempt
