@@ -49,8 +49,8 @@ def test_a_failure_and_how_it_is_run_again(folder):
     done = run(folder, *of("Off", "Good", ids="EXACT-03"), "--junitxml=junit.xml")
     done.assert_outcomes(passed=2, failed=1)
     text = done.stdout.str()
-    assert "NOT CONFORMANT: 3 cases" in text
-    assert "y[0, 0, 0, 0]: found -0.500500023, expected -0.5" in text
+    assert "NOT CONFORMANT: " in text and "EXACT-03: pooling of integers: the same bits" in text
+    assert ": found " in text and "bound 0: the same bits were expected" in text
     assert "nfspec replay '{" in text
     assert (
         "nfspec conform --subject fakes:Off --properties EXACT-03 --device cpu --mode f32" in text
@@ -63,7 +63,7 @@ def test_a_failure_and_how_it_is_run_again(folder):
     assert wrong.find("failure").text.startswith("NOT CONFORMANT: ")
     right = cases["EXACT-03[fakes:Good/cpu/f32]"]
     named = {each.get("name"): each.get("value") for each in right.iter("property")}
-    assert named == {"cases": "3", "error / bound": "0.0"}
+    assert int(named["cases"]) > 1 and named["error / bound"] == "0.0"
 
 
 def test_tests_are_chosen_as_any_others_are(folder):
