@@ -57,7 +57,7 @@ class Settings:
         for method in self.must_offer:
             if method not in METHODS:
                 raise InputError(
-                    f'must_offer: expected methods of a subject, of {", ".join(METHODS)}; found '
+                    f"must_offer: expected methods of a subject, of {', '.join(METHODS)}; found "
                     f'"{method}"{suggest(method, METHODS)}'
                 )
         for mode in self.modes:
