@@ -148,7 +148,7 @@ def _verdicts(runs: list[Results], problems: Mapping[str, str]) -> list[str]:
             escaped(_spec(results)),
             results.verdict,
             words.count(sum(cell.cases for cell in results.cells)),
-            escaped(" ".join([*map(_shortened, causes.answers(results)), *results.problems])),
+            escaped(_answer(results)),
         )
         for results in runs
     ]
@@ -157,6 +157,12 @@ def _verdicts(runs: list[Results], problems: Mapping[str, str]) -> list[str]:
         for name, reason in problems.items()
     ]
     return table(["implementation", "asked for", "verdict", "cases", "answer"], [*told, *missing])
+
+
+def _answer(results: Results) -> str:
+    """The explanation of a whole run, and its problems."""
+    answer = " ".join([*map(_shortened, causes.answers(results)), *results.problems])
+    return answer or ("unexplained" if results.verdict == "NOT CONFORMANT" else "")
 
 
 def _shortened(answer: str) -> str:

@@ -55,6 +55,8 @@ def test_what_nothing_explains():
     unexplained = {"subject": "timm", "property": "ACT-01", "fields": {}}
     (row,) = rows(of(cell("ACT-01", "fail", 3.0), explanations=[unexplained]))
     assert row.reason == "ACT-01: unexplained"
+    text = markdown([of(cell("ACT-01", "fail", 3.0))], {}, [], date(2026, 11, 24), "abc")
+    assert "| timm | the general grid | NOT CONFORMANT | 1 | unexplained |" in text
 
 
 def test_errors_and_what_is_not_offered():
