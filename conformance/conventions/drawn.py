@@ -14,7 +14,7 @@ from typing import Any
 from nfspec.conformance.cases.case import Arrays, Case, Clip
 from nfspec.conformance.cases.target import Target
 from nfspec.conformance.conventions.altered import Fields
-from nfspec.conformance.conventions.question import Question, discontinuous, parameters
+from nfspec.conformance.conventions.question import Question, discontinuous, fits, parameters
 from nfspec.conformance.running.answers import Answer, PreparedCase, ask
 from nfspec.conformance.workers.process import WorkerError
 from nfspec.conformance.workers.worker import Worker
@@ -143,8 +143,9 @@ class Draws:
         for answer in answers:
             case = answer.prepared.case
             op = None if case.op is None else self.question.altered(case.op, explanation)
-            if op is not None and discontinuous(replace(case, op=op), answer.prepared.calls):
-                continue
+            altered, calls = replace(case, op=op), answer.prepared.calls
+            if op is not None and (discontinuous(altered, calls) or not fits(altered, calls)):
+                continue  # there is no right answer to a dy of another shape
             if max(self.question.ratios(answer, explanation, factor).values(), default=0.0) > 1.0:
                 yield answer
 

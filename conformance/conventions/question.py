@@ -213,7 +213,7 @@ class Question:
             return self._step(e, fields)
         case = replace(e.prepared.case, op=self.altered(e.prepared.case.op, fields))
         calls = [altered_values(e.prepared.case.op, fields, call) for call in e.prepared.calls]
-        if not _fits(case, calls):
+        if not fits(case, calls):
             return None
         times = altered_times(case, fields)
         if times is None:
@@ -272,7 +272,7 @@ def _cut(plan: Plan, upto: str) -> Plan:
     return replace(plan, ops=plan.ops[: last + 1], taps={tap: plan.taps[tap] for tap in kept})
 
 
-def _fits(case: Case, calls: list[Arrays]) -> bool:
+def fits(case: Case, calls: list[Arrays]) -> bool:
     """True if the gradients' dy has the shape of the output of the operation of a case."""
     dy, op = calls[0].get("dy"), case.op
     if dy is None or isinstance(op, Clip):

@@ -64,6 +64,8 @@ class LocalWorker(Worker):
                 return self.server.answer(self.request)["outputs"]
         except NotOffered as error:
             raise WorkerError(str(error), "not offered") from None
+        except Exception as error:
+            raise WorkerError(str(error)) from None
 
 
 def explanations(subject, spec, ids=(), mode="f32"):
