@@ -162,7 +162,7 @@ def _features(op: p.Operation) -> tuple[int, ...]:
             raise p.unknown_operation(op, "nfspec.conformance.properties.layers")
 
 
-def _shapes(case: Case, times: float = 2.0) -> list[Arrays]:
+def _shapes(case: Case, slopes: bool = False) -> list[Arrays]:
     arrays = regimes.layer(case)
     if isinstance(case.op, p.Residual):
         shortcut = regimes.images(case.rng("shortcut"), case.shape, case.regime)
@@ -171,7 +171,8 @@ def _shapes(case: Case, times: float = 2.0) -> list[Arrays]:
         # Both sides of every kink and far into the tails, but not on a kink: ties are not tested.
         x = arrays["x"] * (4.0 if case.regime == "normal" else 1.0)
         if case.regime == regimes.RANGE:
-            x = narrow(regimes.whole_range(case, times), case.mode)
+            times = 2.0 * LARGEST_DY if slopes else 2.0
+            x = narrow(regimes.whole_range(case, times, slopes), case.mode)
         arrays["x"] = np.where(np.abs(x) < 1e-3, 0.5, x).astype(np.float32)
     return [arrays]
 
@@ -243,7 +244,7 @@ def _gradient(case: Case, calls: list[Arrays]) -> Expected:
 
 
 def _vjp_call(case: Case) -> list[Arrays]:
-    (arrays,) = _shapes(case, 2.0 * LARGEST_DY)
+    (arrays,) = _shapes(case, slopes=True)
     arrays["x"] = _off_kinks(case, narrow(arrays["x"], case.mode))
     (y,) = _forward(case, [arrays]).outputs.values()
     (call,) = _with_dy(case, arrays, y.value.shape)
