@@ -73,6 +73,7 @@ LONGER = [
     (wrong.UnbiasedHalf, "WS-01", ({"ws.ddof": 1}, "", "0.5 = 1/2")),
     (wrong.WrongMean, "WS-01", NONE),
     (wrong.UnbiasedNetwork, "NET-03", ({"ws.ddof": 1, "activation.kind": "gelu_erf"}, "", "")),
+    (wrong.SmallEpsNetwork, "NET-03", ({"ws.eps": 1e-6}, "", "")),
     (wrong.NoAlpha, "BLOCK-01", ({}, rest("alpha left out"), "")),
     (wrong.WrongNetwork, "BLOCK-01", NONE),
 ]
