@@ -143,7 +143,7 @@ def _own(out: Path | None, names: tuple[str, ...], resume: bool, force: bool) ->
     Args:
         out: The folder; None for none.
         names: The files of such a run, first the one that it always has.
-        resume, force: Whether an earlier run may be gone on with, or replaced.
+        resume, force: True if an earlier run may be gone on with, or replaced.
     """
     if out is None:
         if resume:

@@ -46,7 +46,7 @@ def candidates(spec: Spec, of_networks: bool) -> list[Fields]:
 
     Args:
         spec: The spec, whose own activation may be that of squeeze-and-excitation, too.
-        of_networks: Whether they are tried on networks, and not on an operation alone.
+        of_networks: True if they are tried on networks, and not on an operation alone.
     """
     own = GELUS if spec.activation.kind in GELUS else (spec.activation.kind,)
     changes: list[Fields] = [

@@ -70,7 +70,7 @@ class _Column:
 
     Attributes:
         settings, results: The run.
-        about: What was asked for.
+        about: The spec that was asked for, or the general grid.
         grid: The general grid, whose shapes cases are drawn of.
         column: The column.
         worker: Its worker.

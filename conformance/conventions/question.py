@@ -38,6 +38,10 @@ from nfspec.plan.counting import output_side
 from nfspec.reference.rounding import Rounding
 
 LARGEST = 1e30  # ratio that counts; those of other shapes or not finite are infinite
+# Ratios of a network below this are computed again with the band of the changed network. The band
+# of the network asked for may be too narrow: with a smaller eps flat channels are louder, and so is
+# their rounding.
+CLOSE = 1e3
 NEAR_EPS = 1e-3  # of eps: there the gradient under the rule `max` is discontinuous
 
 
@@ -93,7 +97,7 @@ class Question:
 
         Args:
             more: Sets of fields to try as one change, besides the candidates.
-            defects: Whether to try defects, too.
+            defects: True to try defects, too.
         """
         changes: list[Fields] = [*more]
         changes += candidates(self.about.spec, of_networks(self.asked))
@@ -164,7 +168,10 @@ class Question:
     def _remembered(self, evidence: Answer, fields: Fields, upto: str) -> dict[str, float]:
         key = (id(evidence), frozenset(fields.items()), upto)
         if key not in self._known:
-            self._known[key] = self.ratios(evidence, fields, upto=upto)
+            ratios = self.ratios(evidence, fields, upto=upto)
+            if of_networks(self.asked) and 1.0 < max(ratios.values(), default=0.0) < CLOSE:
+                ratios = self.ratios(evidence, fields, exact=True, upto=upto)
+            self._known[key] = ratios
         return self._known[key]
 
     def ratios(
@@ -183,7 +190,7 @@ class Question:
             e: The answer that has the outputs.
             fields: The conventions under which they are judged.
             factor: A constant that the expected outputs are multiplied by.
-            exact: Whether to compute the band of the changed network, and not to take that of the
+            exact: True to compute the band of the changed network, False to take that of the
                 network asked for, which is about the same.
             upto: The tap of a network after which nothing is evaluated; the whole network if empty.
         """
