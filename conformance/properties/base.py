@@ -219,11 +219,10 @@ def small_images(
 
 
 def _window(op: Any) -> tuple[Any, ...]:
-    match op:
-        case p.WSConv():
-            return (type(op), op.kernel, op.stride, op.padding)
-        case p.Pool():
-            return (op.kind, op.window, op.stride, op.padding)
+    if isinstance(op, p.WSConv):
+        return (type(op), op.kernel, op.stride, op.padding)
+    if isinstance(op, p.Pool):
+        return (op.kind, op.window, op.stride, op.padding)
     return (type(op),)
 
 

@@ -131,12 +131,12 @@ def install(stranger: Stranger) -> Path:
     wanted = "\n".join(stranger.requirements)
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
-    _call([sys.executable, "-m", "venv", "--clear", "--without-pip", str(venv)])
+    _call([sys.executable, "-P", "-m", "venv", "--clear", "--without-pip", str(venv)])
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = sysconfig.get_path("purelib")
     link = venv / "lib" / version / "site-packages" / "project.pth"
     link.write_text(f"import site; site.addsitedir({packages!r})\n")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--quiet"]
     how = ["--no-deps", "--ignore-installed", "--constraint", str(ROOT / "requirements.lock")]
     _call([*pip, "--python", str(python), "install", *how, *stranger.requirements])
     stamp.write_text(wanted)

@@ -12,6 +12,7 @@ import inspect
 import pickle
 import sys
 import traceback
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from operator import attrgetter
 from pathlib import Path
@@ -160,7 +161,7 @@ def _file(name: str, path: Path) -> ModuleType:
     sys.path.append(str(folder))
     try:
         if len(parts) > 1:
-            return _of_package(name, path, ".".join(parts))
+            return _of_package(name, path, folder, ".".join(parts))
         # Under a name of its own, so that a file called timm.py can import timm.
         spec = importlib.util.spec_from_file_location(f"_nfspec_subject_{path.stem}", path)
         assert spec is not None and spec.loader is not None
@@ -174,7 +175,15 @@ def _file(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _of_package(name: str, path: Path, module: str) -> ModuleType:
+def _of_package(name: str, path: Path, folder: Path, module: str) -> ModuleType:
+    """Import a file as a module of its package, which is the one beside it, and not another of that
+    name that is found first."""
+    top = module.partition(".")[0]
+    if top not in sys.modules:
+        spec = PathFinder.find_spec(top, [str(folder)])
+        assert spec is not None and spec.loader is not None
+        sys.modules[top] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[top])
     made = importlib.import_module(module)
     if made.__file__ is None or not path.samefile(made.__file__):
         raise InputError(
