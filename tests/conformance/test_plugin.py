@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -18,8 +19,10 @@ PLUGIN = ("-p", "nfspec.conformance.plugin", "-p", "no:cacheprovider", "-W", "er
 
 
 @pytest.fixture
-def folder(pytester):
-    """The present folder, which has a test of its own and a module of subjects."""
+def folder(pytester, monkeypatch):
+    """The present folder, which has a test of its own and a module of subjects. The plugin is named
+    here: pytest loads no other, nor this one by its entry point, where it is installed."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     shutil.copy(Path(__file__).with_name("fake_subjects.py"), pytester.path / "fakes.py")
     pytester.makepyfile(test_own="def test_own(): pass")
     return pytester
@@ -32,6 +35,12 @@ def run(folder, *arguments):
 def of(*subjects, ids="EXACT-03,ACT-01,AGC-01", examples="0"):
     named = [f"--nfspec-subject=fakes:{subject}" for subject in subjects]
     return [*named, f"--nfspec-properties={ids}", f"--nfspec-examples={examples}"]
+
+
+def test_an_installation_has_the_plugin():
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    points = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"]
+    assert points["pytest11"] == {"nfspec": "nfspec.conformance.plugin"}
 
 
 def test_a_test_for_each_property_beside_those_of_the_project(folder):
@@ -127,15 +136,14 @@ def test_without_the_option_nothing_is_imported(folder):
             assert not {"numpy", "hypothesis", "jinja2", "pydantic"} & {*sys.modules}
         """
     )
-    plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", *PLUGIN]
-    done = subprocess.run(command, cwd=folder.path, env=plain, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder.path, capture_output=True, text=True)
     assert "1 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.slow  # starts two more processes of pytest
 @pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="needs pytest-xdist")
 def test_several_processes(folder):
-    command = [sys.executable, "-m", "pytest", *PLUGIN, "-n2", *of("Off", "Good")]
+    command = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "xdist", "-n2", *of("Off", "Good")]
     done = subprocess.run(command, cwd=folder.path, capture_output=True, text=True)
     assert "3 failed, 4 passed" in done.stdout, done.stdout
