@@ -40,7 +40,8 @@ def of(*subjects, ids="EXACT-03,ACT-01,AGC-01", examples="0"):
 def test_an_installation_has_the_plugin():
     project = Path(__file__).parents[2] / "pyproject.toml"
     points = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"]
-    assert points["pytest11"] == {"nfspec": "nfspec.conformance.plugin"}
+    name = "nfspec.conformance.plugin"
+    assert points["pytest11"] == {name: name}
 
 
 def test_a_test_for_each_property_beside_those_of_the_project(folder):
