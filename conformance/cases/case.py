@@ -84,6 +84,15 @@ NEUTRAL: dict[str, Any] = {
 }
 
 
+def local_names(op: Op) -> dict[str, str]:
+    """The local name of each of an operation's parameters, such as `kernel`, to the canonical one.
+
+    The skip gain is named by the block, not by the sum that multiplies by it.
+    """
+    prefix = op.block if isinstance(op, p.Residual) else op.name
+    return {q.name.removeprefix(f"{prefix}."): q.name for q in op.parameters}
+
+
 def neutral(op: Any) -> Any:
     """An operation with the fields that do not change its outputs set to the same for all."""
     return dataclasses.replace(op, **_neutral_fields(type(op)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.conformance.cases.case import Arrays, Case, Clip
+from nfspec.conformance.cases.case import Arrays, Case, Clip, local_names
 from nfspec.conformance.cases.precision import LARGEST, MODES, narrow
 from nfspec.plan import Activation, Op, WSConv
 from nfspec.plan.clipping import LEAST_GRADIENT_NORM
@@ -109,7 +109,7 @@ def whole_range(case: Case, times: float, slopes: bool) -> Array:
 
 def parameters(op: Op) -> dict[str, tuple[int, ...]]:
     """The shapes of an operation's parameters, by local name."""
-    return {q.name.removeprefix(f"{op.name}."): q.shape for q in op.parameters}
+    return dict(zip(local_names(op), (q.shape for q in op.parameters), strict=True))
 
 
 def clipping(case: Case) -> Arrays:

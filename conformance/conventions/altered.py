@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nfspec.conformance.cases.case import Arrays, Case, Clip
+from nfspec.conformance.cases.case import Arrays, Case, Clip, local_names
 from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.conformance.properties.networks import block_plan
 from nfspec.errors import SpecError
@@ -145,10 +145,10 @@ def altered_params(plan: Plan, params: Arrays, fields: Fields) -> Arrays:
     """The parameters of a plan, by canonical name, as a defect changes them."""
     if DEFECT not in fields:
         return params
-    owners = {parameter.name: op for op in plan.ops for parameter in op.parameters}
     return {
-        name: fields[DEFECT].value(owners[name], name.removeprefix(f"{owners[name].name}."), value)
-        for name, value in params.items()
+        name: fields[DEFECT].value(op, local, params[name])
+        for op in plan.ops
+        for local, name in local_names(op).items()
     }
 
 

@@ -121,10 +121,12 @@ class Question:
             op = altered_op(case.op, fields, self.about.spec)
             other = op != case.op or altered_times(case, fields) is not None
             return other or any(values[name] is not one for name, one in ones.items())
-        if DEFECT in fields and altered_params(case_plan(case), {}, fields):
-            return True
-        plan = self._plan(case, fields)
-        return plan is not None and plan.ops != case_plan(case).ops
+        plan, as_asked = self._plan(case, fields), case_plan(case)
+        if plan is None or plan.ops != as_asked.ops:
+            return plan is not None
+        ones = {name: np.zeros((), np.float32) for name in as_asked.parameters}
+        values = altered_params(as_asked, ones, fields)
+        return any(values[name] is not one for name, one in ones.items())
 
     def _stepping(self, case: Case, fields: Fields) -> tuple[Any, Any]:
         """The rules of clipping and the recipe of a step."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nfspec.conformance.cases.case import Arrays, Clip
+from nfspec.conformance.cases.case import Arrays, Clip, local_names
 from nfspec.errors import InputError
 from nfspec.plan import Activation, Plan, Residual, WSConv
 
@@ -66,8 +66,7 @@ class Fault:
         """
         changed = dict(self.params(params))
         for op in plan.ops:
-            prefix = op.block if isinstance(op, Residual) else op.name
-            names = {q.name.removeprefix(f"{prefix}."): q.name for q in op.parameters}
+            names = local_names(op)
             call = {local: changed[name] for local, name in names.items()}
             changed |= {names[local]: value for local, value in self.arrays(op, call).items()}
         return changed

@@ -19,9 +19,8 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from torch_layout import applied, images, require_same
-
 from nfspec.conformance.subjects import Function, NotOffered
+from nfspec.conformance.subjects.torch_layout import applied, require_same, tapped
 from nfspec.errors import BackendError
 from nfspec.plan import Activation, Block, Plan, Pool, SqueezeExcite, WSConv
 
@@ -138,11 +137,7 @@ class MuleTorch:
         shapes = {q.name: q.shape for op in ops for q in op.parameters}
         places = {name: _network_place(name) for name in shapes}
         require_same("mule-torch's fast pathway", places, shapes, network)
-        taps: dict[str, Any] = {}
-        for tap, module in modules.items():
-            module.register_forward_hook(
-                lambda module, inputs, output, tap=tap: taps.__setitem__(tap, images(output))
-            )
+        taps = tapped(modules)
 
         def function(x: Any, params: Mapping[str, Any]) -> Any:
             taps.clear()

@@ -21,11 +21,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch_layout import applied, images, ours, require_same, theirs
-
 from nfspec.conformance.cases.case import Arrays, Clip
 from nfspec.conformance.cases.reduction import RATE_STEPS
 from nfspec.conformance.subjects import Function, NotOffered
+from nfspec.conformance.subjects.torch_layout import applied, ours, require_same, tapped, theirs
 from nfspec.errors import BackendError
 from nfspec.plan import Activation, Block, Plan, Pool, WSConv
 from nfspec.plan.clipping import clip_rules
@@ -224,11 +223,7 @@ class NFNetsPyTorch:
         places = {name: _network_place(name) for name in plan.parameters}
         shapes = {name: q.shape for name, q in plan.parameters.items()}
         require_same(f"{PACKAGE}'s NFResNet", places, shapes, model)
-        taps: dict[str, Any] = {}
-        for tap, module in {"stem": model.maxpool, **modules}.items():
-            module.register_forward_hook(
-                lambda module, inputs, output, tap=tap: taps.__setitem__(tap, images(output))
-            )
+        taps = tapped({"stem": model.maxpool, **modules})
 
         def function(x: Any, params: Mapping[str, Any]) -> Any:
             taps.clear()

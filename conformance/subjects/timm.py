@@ -15,6 +15,7 @@ from typing import Any
 
 from nfspec.conformance.cases.case import Clip
 from nfspec.conformance.subjects import Function, NotOffered
+from nfspec.conformance.subjects.torch_layout import applied, tapped, theirs
 from nfspec.errors import BackendError
 from nfspec.plan import ECA, Activation, Plan, Pool, SqueezeExcite, WSConv
 from nfspec.weights.timm import names, timm_shapes
@@ -88,7 +89,7 @@ class Timm:
 
         def function(x: Any, kernel: Any, gain: Any, bias: Any) -> Any:
             values = {"weight": kernel, "gain": gain, "bias": bias}
-            return _applied(layer, values, x)
+            return applied(layer, values, x)
 
         return function
 
@@ -117,7 +118,7 @@ class Timm:
             layer = nn.MaxPool2d(3, stride=2, padding=1)
         else:
             raise NotOffered(f"timm's models have no {op.kind} pool of {op.window}x{op.window}")
-        return lambda x: _applied(layer, {}, x)
+        return lambda x: applied(layer, {}, x)
 
     def squeeze_excite(self, op: SqueezeExcite) -> Function:
         from timm.layers import SEModule
@@ -127,7 +128,7 @@ class Timm:
 
         def function(x: Any, *values: Any) -> Any:
             given = dict(zip(("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"), values))  # noqa: B905
-            return NfCfg.attn_gain * _applied(layer, given, x)
+            return NfCfg.attn_gain * applied(layer, given, x)
 
         return function
 
@@ -138,15 +139,15 @@ class Timm:
         if op.kernel % 2 == 0:
             raise NotOffered(f"timm's ECA has an odd number of taps, not {op.kernel}")
         layer = EcaModule(kernel_size=op.kernel, device="meta")
-        return lambda x, kernel: NfCfg.attn_gain * _applied(layer, {"conv.weight": kernel}, x)
+        return lambda x, kernel: NfCfg.attn_gain * applied(layer, {"conv.weight": kernel}, x)
 
     def agc(self, clip: Clip) -> Function:
         from timm.utils.agc import adaptive_clip_grad
 
         def function(gradient: Any, parameter: Any) -> Any:
-            theirs = _shape(clip)
-            held = _theirs(parameter, theirs).clone()
-            held.grad = _theirs(gradient, theirs).clone()
+            shape = _shape(clip)
+            held = theirs(parameter, shape).clone()
+            held.grad = theirs(gradient, shape).clone()
             adaptive_clip_grad(held, clip_factor=clip.clipping, eps=clip.eps)
             return _ours(held.grad, clip.shape)
 
@@ -182,44 +183,22 @@ class Timm:
         places = {name: key.removeprefix(prefix) for name, key in names(plan).items()}
 
         def function(x: Any, params: Mapping[str, Any]) -> Any:
-            return _applied(module, {places[name]: params[name] for name in places}, x)
+            return applied(module, {places[name]: params[name] for name in places}, x)
 
         return function
 
     def forward(self, plan: Plan) -> Function:
         model, places = self._model(plan), names(plan)
-        tapped = {"stem": model.stem, "features": model.final_act, "pool": model.head.global_pool}
-        tapped |= {row.name: model.stages[row.stage][row.index] for row in plan.blocks}
-        taps: dict[str, Any] = {}
-        for tap, module in tapped.items():
-            module.register_forward_hook(
-                lambda module, inputs, output, tap=tap: taps.__setitem__(tap, _images(output))
-            )
+        modules = {"stem": model.stem, "features": model.final_act, "pool": model.head.global_pool}
+        modules |= {row.name: model.stages[row.stage][row.index] for row in plan.blocks}
+        taps = tapped(modules)
 
         def function(x: Any, params: Mapping[str, Any]) -> Any:
             taps.clear()
-            logits = _applied(model, {places[name]: params[name] for name in places}, x)
+            logits = applied(model, {places[name]: params[name] for name in places}, x)
             return {**taps, "logits": logits}
 
         return function
-
-
-def _applied(module: Any, values: Mapping[str, Any], x: Any) -> Any:
-    """A module's output for images in NHWC, with canonical parameters; NHWC if it is images."""
-    from torch.func import functional_call
-
-    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
-    given = {name: _theirs(value, shapes[name]) for name, value in values.items()}
-    return _images(functional_call(module, given, (x.permute(0, 3, 1, 2),), strict=True))
-
-
-def _images(value: Any) -> Any:
-    return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
-
-
-def _theirs(value: Any, shape: tuple[int, ...]) -> Any:
-    """A canonical parameter in timm's layout, given timm's shape of it."""
-    return value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t().reshape(shape)
 
 
 def _ours(value: Any, shape: tuple[int, ...]) -> Any:

@@ -75,6 +75,7 @@ LONGER = [
     (wrong.UnbiasedNetwork, "NET-03", ({"ws.ddof": 1, "activation.kind": "gelu_erf"}, "", "")),
     (wrong.SmallEpsNetwork, "NET-03", ({"ws.eps": 1e-6}, "", "")),
     (wrong.NoAlpha, "BLOCK-01", ({}, rest("alpha left out"), "")),
+    (wrong.NoSkipGain, "BLOCK-01", ({}, rest("the skip gain left out"), "")),
     (wrong.WrongNetwork, "BLOCK-01", NONE),
 ]
 

@@ -315,6 +315,17 @@ class NoAlpha(Network):
         return replace(op, alpha=1.0) if isinstance(op, p.Residual) else op
 
 
+class NoSkipGain(Network):
+    def forward(self, plan):
+        right = super().forward(plan)
+
+        def function(x, params):
+            others = {name: np.ones(()) for name in params if name.endswith("skip_gain")}
+            return right(x, {**params, **others})
+
+        return function
+
+
 class WrongNetwork(Network):
     """Another activation, which no spec and no known defect has."""
 

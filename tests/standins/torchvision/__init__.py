@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
-class Placeholder(type):
+class Empty(type):
     """The type of the empty classes; each of their attributes is a text, as an enumeration's."""
 
     def __getattr__(cls, name):
@@ -26,9 +26,9 @@ class Module(ModuleType):
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        placeholder = Placeholder(name, (), {})
-        setattr(self, name, placeholder)
-        return placeholder
+        made = Empty(name, (), {})
+        setattr(self, name, made)
+        return made
 
 
 class Finder(MetaPathFinder, Loader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,20 @@ def ours(value: Any) -> Any:
     return value.permute(2, 3, 1, 0) if value.ndim == 4 else value.t()
 
 
+def tapped(modules: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict that holds the output of each module, by tap, once the network was evaluated.
+
+    Args:
+        modules: Tap to the module that computes it. What is in the dict is of the last evaluation.
+    """
+    taps: dict[str, Any] = {}
+    for tap, module in modules.items():
+        module.register_forward_hook(
+            lambda module, inputs, output, tap=tap: taps.__setitem__(tap, images(output))
+        )
+    return taps
+
+
 def require_same(
     who: str, places: Mapping[str, str], plan_shapes: Mapping[str, Any], module: Any
 ) -> None:
@@ -55,12 +70,7 @@ def require_same(
         NotOffered: Names or sizes differ.
     """
     has = {name: parameter.numel() for name, parameter in module.named_parameters()}
-    asked: dict[str, int] = {}
-    for name, shape in plan_shapes.items():
-        size = 1
-        for side in shape:
-            size *= side
-        asked[places[name]] = size
+    asked = {places[name]: math.prod(shape) for name, shape in plan_shapes.items()}
     for name in {**asked, **has}:
         if has.get(name) != asked.get(name):
             raise NotOffered(
