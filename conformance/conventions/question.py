@@ -124,7 +124,7 @@ class Question:
         plan, as_asked = self._plan(case, fields), case_plan(case)
         if plan is None or plan.ops != as_asked.ops:
             return plan is not None
-        ones = {name: np.zeros((), np.float32) for name in as_asked.parameters}
+        ones: Arrays = {name: np.zeros((), np.float32) for name in as_asked.parameters}
         values = altered_params(as_asked, ones, fields)
         return any(values[name] is not one for name, one in ones.items())
 
