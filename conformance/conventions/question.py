@@ -124,9 +124,9 @@ class Question:
         plan, as_asked = self._plan(case, fields), case_plan(case)
         if plan is None or plan.ops != as_asked.ops:
             return plan is not None
-        ones: Arrays = {name: np.zeros((), np.float32) for name in as_asked.parameters}
-        values = altered_params(as_asked, ones, fields)
-        return any(values[name] is not one for name, one in ones.items())
+        zeros: Arrays = {name: np.zeros((), np.float32) for name in as_asked.parameters}
+        changed = altered_params(as_asked, zeros, fields)
+        return any(changed[name] is not zero for name, zero in zeros.items())
 
     def _stepping(self, case: Case, fields: Fields) -> tuple[Any, Any]:
         """The rules of clipping and the recipe of a step."""
