@@ -16,9 +16,7 @@ from keras import ops
 
 import nfspec.backends.kernels
 from nfspec.backends.kernels import kernels
-from nfspec.conformance.bounds import layers as bounds
-from nfspec.conformance.cases.precision import MODES
-from nfspec.plan import Activation, Init, Pool, WSConv, activations
+from nfspec.plan import Init, Pool, WSConv, activations
 from nfspec.plan.activations import DEEPMIND_GAMMA
 from nfspec.reference import derivatives, operations
 
@@ -40,13 +38,25 @@ NAMES = [
 U = 2.0**-24
 
 
-def with_gradients(function, arrays):
-    """The value y and the derivatives by every array of `sum(dy · y)`, dy being drawn."""
+# What `quick_xla` turns off.
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+
+
+def with_gradients(function, arrays, optimised=False):
+    """The value y and the derivatives by every array of `sum(dy · y)`, dy being drawn.
+
+    Args:
+        optimised: True to compile on JAX as users do, whose exp and tanh are nearer than without.
+    """
     if BACKEND == "jax":
         import jax
 
-        y, back = jax.vjp(function, *map(ops.convert_to_tensor, arrays))
-        gradients = back(ops.convert_to_tensor(drawn(*y.shape, seed=9)))
+        def both(*arrays):
+            y, back = jax.vjp(function, *arrays)
+            return y, back(ops.convert_to_tensor(drawn(*y.shape, seed=9)))
+
+        compiled = jax.jit(both, compiler_options=OPTIMISED) if optimised else both
+        y, gradients = compiled(*map(ops.convert_to_tensor, arrays))
     elif BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -304,20 +314,19 @@ def test_convolve_activated(kind):
 @pytest.mark.parametrize("kind", DEEPMIND_GAMMA)
 def test_activate(kind):
     """Element by element. Functions built on exp or tanh are off by a few u of their argument, and
-    by as much of 1, as they cancel near their zeros; slopes are within the bounds of the kit."""
+    by as much of 1, as they cancel near their zeros."""
     large = [20.0, 90.0, 1e3, 1e6, 1e12, 1e14]
     # Not -1e-20: TensorFlow has selu's slope from its output, which is 0 there.
     x = np.float32([*np.linspace(-12, 12, 500), *large, *(-v for v in large), 1e-20])
     exact = activations.apply(kind, x.astype(float), 0.02)
     dy = drawn(*x.shape, seed=9).astype(float)
-    op = Activation("op", ("x",), kind, 0.02, 1.0, 1.0, "after")
-    slopes, terms = bounds.activation_gradient(op, dy, x.astype(float), MODES["f32"])
+    slope = derivatives.slope(kind, x.astype(float), 0.02)
     size = 1.0 + np.minimum(np.abs(x), 12.0)  # beyond it, all are as good as straight
     modules = [PLAIN] if FAST.activate is PLAIN.activate else [PLAIN, FAST]
     for module in modules:
-        y, dx = with_gradients(module.activate(kind, 0.02), [x])
+        y, dx = with_gradients(module.activate(kind, 0.02), [x], optimised=True)
         assert (np.abs(y - exact) <= 4 * U * (np.abs(exact) + size)).all()
-        assert (np.abs(dx - slopes) <= sum(terms.values())).all()
+        assert (np.abs(dx - slope * dy) <= 16 * U * size * np.abs(dy)).all()
     values = without_gradients(lambda: FAST.activate(kind, 0.02)(ops.convert_to_tensor(x)))
     assert (np.abs(values - exact) <= 4 * U * (np.abs(exact) + size)).all()
 
