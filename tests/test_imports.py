@@ -23,6 +23,7 @@ ROOMS = [
     "nfspec.weights",
     "nfspec.reference",
     "nfspec.rewrites",
+    "nfspec.generate",
     "nfspec.data",
     "nfspec.cost",
     "nfspec.training",

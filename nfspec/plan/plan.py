@@ -70,8 +70,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Convolution(Op):
-    """The base of both kinds of convs. Kernels have the shape (kernel, kernel,
-    in_channels / groups, out_channels)."""
+    """The base of both kinds of convs; `kernel_shape` is that of their kernels, HWIO."""
 
     in_channels: int
     out_channels: int
@@ -286,7 +285,8 @@ class Block:
     """The derived numbers of one residual block, as `nfspec show` prints them.
 
     `residual` names the operation whose output is the residual branch before stochastic depth,
-    skip gain and alpha. `expected_variance` is that of the block's input at initialisation.
+    skip gain and alpha. `expected_variance` is that of the block's input at initialisation. A
+    shortcut that is a `pool_conv` has an average pool before its conv.
     """
 
     name: str
@@ -305,6 +305,7 @@ class Block:
     attention: str
     attention_size: int  # SE: hidden channels; ECA: kernel; none: 0
     drop_rate: float
+    shortcut: Literal["identity", "conv", "pool_conv"]
     residual: str
 
 
@@ -314,10 +315,8 @@ class Tap:
 
     Attributes:
         channels: Channels of the output; the number of classes, for logits.
-        stride: Pixels of the image from one pixel of the output to the next, which timm calls the
-            reduction; None if the output has no height and width. Under `same` padding, and
-            `symmetric` with odd kernels, a side of n px becomes ceil(n / stride);
-            `nfspec.plan.counting.shapes` has the shapes for any padding.
+        stride: Pixels of the image for one of the output, timm's reduction; None if the output has
+            no height and width. `nfspec.plan.counting.shapes` has the shapes for any padding.
     """
 
     channels: int
@@ -348,21 +347,22 @@ class Plan:
     """A network: operations in order, the taps worth comparing, the blocks for tables.
 
     Attributes:
-        name: The spec's name.
+        name, source: The spec's name, and where its numbers are from, which may be empty.
         family: The original's model family after which DeepMind's weight files name modules.
         digest: sha256 of the spec's canonical form; weights and reports carry it.
         canonical: The canonical form itself, as JSON.
-        channels: Channels of the input image.
-        train_size, test_size: Image side in px that the published recipe trains and tests at.
+        channels, train_size, test_size: Channels of an image, and its side in px, in training and
+            in tests as they were published.
         ops: Operations in order of execution.
         taps: Tap name to operation name: stem, each block, features (after the final conv and
             activation, before pooling), pool, logits.
         blocks: One row for each residual block.
-        agc: Settings of gradient clipping; `clipping.py` derives each parameter's rule from them.
-        recipe: The published training recipe, if there is one.
+        agc, recipe: Settings of gradient clipping, of which `clipping.py` derives each parameter's
+            rule, and the published training recipe, if there is one.
     """
 
     name: str
+    source: str
     family: str
     digest: str
     canonical: str

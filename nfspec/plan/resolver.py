@@ -8,6 +8,7 @@ says so.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from nfspec.arguments import instance
 from nfspec.language.spec import Spec
@@ -78,6 +79,7 @@ class _Builder:
         self._head(at, channels)
         return Plan(
             name=spec.name,
+            source=spec.source,
             family=spec.family,
             digest=spec.digest,
             canonical=spec.canonical(),
@@ -282,9 +284,7 @@ class _Builder:
     def _block(self, x: str, block: BlockNumbers, row: StageRow) -> str:
         """A residual block that reads the operation `x`."""
         activated = self._act(f"{block.name}.act0", x, block.beta)
-        shortcut = x
-        if block.stride > 1 or block.in_channels != block.out_channels:
-            shortcut = self._shortcut(x, activated, block, row)
+        shortcut, kind = self._shortcut(x, activated, block, row)
         residual, attention_size = self._branch(activated, block, row)
         out = residual
         if block.drop_rate > 0:
@@ -310,6 +310,7 @@ class _Builder:
                 alpha=row.alpha,
                 attention=row.attention,
                 attention_size=attention_size,
+                shortcut=kind,
                 residual=residual,
             )
         )
@@ -346,21 +347,28 @@ class _Builder:
             out, size = self._attention(row.attention, name, out, block.out_channels)
         return out, size
 
-    def _shortcut(self, x: str, activated: str, block: BlockNumbers, row: StageRow) -> str:
-        at = activated if self.spec.block.shortcut_input == "activated" else x
+    def _shortcut(
+        self, x: str, activated: str, block: BlockNumbers, row: StageRow
+    ) -> tuple[str, Literal["identity", "conv", "pool_conv"]]:
+        """The shortcut: its last operation, and its kind."""
         stride = block.stride
+        if stride == 1 and block.in_channels == block.out_channels:
+            return x, "identity"
+        kind: Literal["conv", "pool_conv"] = "conv"
+        at = activated if self.spec.block.shortcut_input == "activated" else x
         if self.spec.block.shortcut == "avg_pool" and stride > 1:
             # Of the same size on both paddings: the last window of an odd side is cut short.
             name = f"{block.name}.shortcut_pool"
             at = self._add(Pool(name, (at,), "avg", stride, stride, "same"))
-            stride = 1
-        return self._conv(
+            stride, kind = 1, "pool_conv"
+        out = self._conv(
             f"{block.name}.conv_shortcut",
             at,
             (block.in_channels, block.out_channels),
             path=("stages", "width", row.stage),
             stride=stride,
         )
+        return out, kind
 
     def _head(self, at: str, channels: int) -> None:
         head = self.spec.head

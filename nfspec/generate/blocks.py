@@ -1,0 +1,172 @@
+"""The residual blocks of a plan as calls of one function, with the numbers that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from nfspec.errors import InputError
+from nfspec.plan import Block, Plan, StochasticDepth
+
+T = TypeVar("T")
+Number = int | float
+
+# The fields that may differ between blocks, by the names that they have in source.
+CHANNELS = ("in_chs", "mid_chs", "out_chs")
+FIELDS = (*CHANNELS, "groups", "kernel", "stride", "alpha", "beta", "se", "eca")
+
+
+def number(value: Number) -> str:
+    """A number as source: the fewest digits that give the same float64."""
+    return repr(value)
+
+
+def one(values: Iterable[T], meaning: str) -> T:
+    """The value that all share.
+
+    Raises:
+        InputError: They differ, as in a plan that has been rewritten.
+    """
+    distinct = list(dict.fromkeys(values))
+    if len(distinct) != 1:
+        raise InputError(
+            f"generate: {meaning} differs within the network ({distinct}); give the plan that "
+            "nfspec.resolve returned"
+        )
+    return distinct[0]
+
+
+def fields(row: Block) -> dict[str, Number]:
+    """The numbers of a block by field; `se` is SE's hidden channels and `eca` ECA's taps, or 0."""
+    sizes = {kind: row.attention_size if row.attention == kind else 0 for kind in ("se", "eca")}
+    values = (row.in_channels, row.mid_channels, row.out_channels, row.groups, row.kernel)
+    values += (row.stride, row.alpha, row.beta, sizes["se"], sizes["eca"])
+    return dict(zip(FIELDS, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The residual blocks as one function.
+
+    Attributes:
+        rows: The blocks in order.
+        shared: Fields that are equal in all blocks, with their values.
+        derived: Fields that are one expression of others in all blocks, with the expression.
+        arguments: Fields that differ, in order, with a default, or None for a field without one.
+    """
+
+    rows: tuple[Block, ...]
+    shared: Mapping[str, Number]
+    derived: Mapping[str, str]
+    arguments: Mapping[str, Number | None]
+
+    def text(self, field: str) -> str:
+        """A field within the block's code: a number, an expression, or the name of an argument."""
+        if field in self.shared:
+            return number(self.shared[field])
+        return self.derived.get(field, field)
+
+    def call(self, row: Block) -> str:
+        """The arguments of a block, channels first, without those that are defaults."""
+        given = fields(row)
+        channels = [number(given[name]) for name in CHANNELS]
+        others = [
+            f"{name}={number(given[name])}"
+            for name, default in self.arguments.items()
+            if name not in CHANNELS and given[name] != default
+        ]
+        return ", ".join((*channels, *others))
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """Kinds of attention that occur: `se`, `eca`."""
+        return tuple(kind for kind in ("se", "eca") if self.shared.get(kind) != 0)
+
+    def always(self, attention: str) -> bool:
+        """True if every block has this kind of attention."""
+        return all(row.attention == attention for row in self.rows)
+
+    @property
+    def projected(self) -> str:
+        """The condition for a conv on the shortcut: `True`, `False`, or an expression."""
+        wanted = [row.shortcut != "identity" for row in self.rows]
+        if all(wanted) or not any(wanted):
+            return str(all(wanted))
+        tests = {
+            "stride > 1": [row.stride > 1 for row in self.rows],
+            "in_chs != out_chs": [row.in_channels != row.out_channels for row in self.rows],
+        }
+        return next((text for text, holds in tests.items() if holds == wanted), " or ".join(tests))
+
+    @property
+    def pooled(self) -> str:
+        """The condition for a pool before that conv, where there is one."""
+        pools = {row.shortcut == "pool_conv" for row in self.rows if row.shortcut != "identity"}
+        return "stride > 1" if len(pools) > 1 else str(True in pools)
+
+
+def _derived(rows: tuple[Block, ...], shared: Mapping[str, Number]) -> dict[str, str]:
+    """Fields that every block has by one expression of its channels, and the expression."""
+    derived = {}
+    widths = {row.mid_channels // row.groups for row in rows}
+    if "groups" not in shared and len(widths) == 1:
+        derived["groups"] = f"mid_chs // {widths.pop()}"
+    if "se" in shared or any(row.attention != "se" for row in rows):
+        return derived
+    hidden = [row.attention_size for row in rows]
+    for base in CHANNELS[1:]:
+        channels = [fields(row)[base] for row in rows]
+        ratio = max(1, int(channels[0]) // hidden[0])
+        if [int(n) // ratio for n in channels] == hidden:
+            derived["se"] = base if ratio == 1 else f"{base} // {ratio}"
+            break
+    return derived
+
+
+def blocks_of(plan: Plan) -> Blocks:
+    rows = plan.blocks
+    columns = {field: [fields(row)[field] for row in rows] for field in FIELDS}
+    shared = {
+        field: column[0]
+        for field, column in columns.items()
+        if field not in CHANNELS and len(set(column)) == 1
+    }
+    derived = _derived(rows, shared)
+    arguments: dict[str, Number | None] = {}
+    for field, column in columns.items():
+        if field in shared or field in derived:
+            continue
+        common = max(dict.fromkeys(column), key=column.count)
+        often = field not in CHANNELS and 2 * column.count(common) >= len(column)
+        arguments[field] = 0 if field in ("se", "eca") else common if often else None
+    without = {name: value for name, value in arguments.items() if value is None}
+    return Blocks(rows, shared, derived, {**without, **arguments})
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Stochastic depth: block i is dropped with probability `rate * i / steps`."""
+
+    rate: float
+    steps: int
+    rescale: bool
+
+
+def drop_of(plan: Plan) -> Drop | None:
+    """The schedule that gives every block's rate, to the bit; None without stochastic depth."""
+    rescales = [op.rescale for op in plan.ops if isinstance(op, StochasticDepth)]
+    if not rescales:
+        return None
+    rescale = one(rescales, "rescaling of stochastic depth")
+    rates = [row.drop_rate for row in plan.blocks]
+    last = len(rates) - 1
+    for digits in (3, 6, 9, 12, 15, 17):
+        for steps in (last + 1, last):
+            rate = round(rates[-1] * steps / last, digits)
+            if [rate * i / steps for i in range(last + 1)] == rates:
+                return Drop(rate, steps, rescale)
+    raise InputError(
+        f"generate: the drop rates of the blocks ({rates}) do not rise evenly; give the plan that "
+        "nfspec.resolve returned"
+    )

@@ -1,0 +1,266 @@
+"""A Plan as a person would write it down: one kind of block, and a row of numbers for each.
+
+A Plan is flat, which readers of numbers want. Source wants its structure: a stem, blocks that are
+calls of one function with the numbers that differ, a head, and the conventions that the whole
+network shares. Everything here is taken from the plan's operations and blocks; what a plan of
+`nfspec.resolve` may vary between blocks is a column of `Blocks`, all else is one record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from nfspec.errors import InputError
+from nfspec.generate.blocks import Blocks, Drop, blocks_of, drop_of, one
+from nfspec.plan import (
+    ECA,
+    Activation,
+    Block,
+    Conv,
+    Dense,
+    Dropout,
+    Operation,
+    Padding,
+    Plan,
+    Pool,
+    Residual,
+    SqueezeExcite,
+    WSConv,
+)
+from nfspec.plan.clipping import clip_rules
+
+CLASSES = {"nfnet": "NFNet", "nf_regnet": "NFRegNet", "nf_resnet": "NFResNet"}
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """AGC as a rule and its exceptions.
+
+    Attributes:
+        unit: As `[agc] unit` in a spec.
+        eps: Least norm of a parameter that is used.
+        clipping: lambda of most parameters.
+        exceptions: Canonical name to lambda of the others; None where a gradient is left alone.
+    """
+
+    unit: Literal["squeeze", "timm", "output", "element", "tensor"]
+    eps: float
+    clipping: float
+    exceptions: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class View:
+    """A plan, seen by a template.
+
+    Attributes:
+        plan: The plan.
+        stem: Operations of the stem, in order.
+        blocks: The residual blocks.
+        conv: A conv of the blocks, for what all convs share: eps, ddof, gamma and the like.
+        act: An activation, for what all share.
+        padding: Padding of the convs that are not the stem's.
+        stem_padding: Padding of the stem's convs.
+        init_scale: Variance of an initial kernel times its fan-in.
+        se: A squeeze-excite, for its gain, activation, gamma and initial values; None without one.
+        eca: An ECA, for its gain; None without one.
+        residual: A residual sum, for its skip gain.
+        drop: The schedule of stochastic depth; None without it.
+        final_conv: The conv before the head; None without one.
+        dropout: Dropout rate before the classifier; 0 without dropout.
+        dense: The classifier.
+    """
+
+    plan: Plan
+    stem: tuple[Operation, ...]
+    blocks: Blocks
+    conv: WSConv
+    act: Activation
+    padding: Padding
+    stem_padding: Padding
+    init_scale: float
+    se: SqueezeExcite | None
+    eca: ECA | None
+    residual: Residual
+    drop: Drop | None
+    final_conv: WSConv | None
+    dropout: float
+    dense: Dense
+
+    @property
+    def timm(self) -> bool:
+        """True for a network of timm's, whose weight files have timm's names."""
+        return self.plan.name.startswith("timm/")
+
+    @property
+    def class_name(self) -> str:
+        return CLASSES[self.plan.family]
+
+    @property
+    def convs(self) -> tuple[WSConv, ...]:
+        return tuple(op for op in self.plan.ops if isinstance(op, WSConv))
+
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """Initial gains that occur, the most common first."""
+        values = [conv.gain_init for conv in self.convs]
+        return tuple(sorted(dict.fromkeys(values), key=values.count, reverse=True))
+
+    @property
+    def middle(self) -> tuple[str, ...]:
+        """Local names of a block's kxk convs: `conv1`, and `conv1b` where there are two."""
+        names = [f"{self.blocks.rows[0].name}.{name}" for name in ("conv1", "conv1b")]
+        return tuple(name.rpartition(".")[2] for name in names if name in self.names)
+
+    @cached_property
+    def names(self) -> Mapping[str, Operation]:
+        return {op.name: op for op in self.plan.ops}
+
+    @property
+    def attention_last(self) -> bool:
+        """True if attention follows conv2; False if it follows the kxk convs."""
+        kinds = (SqueezeExcite, ECA)
+        ops = [op for op in self.plan.ops if isinstance(op, kinds)]
+        return all(op.inputs[0].endswith(".conv2") for op in ops)
+
+    @property
+    def raw_shortcut(self) -> bool:
+        """True if the shortcut's conv reads the block's input, and not its activation."""
+        row = next((row for row in self.blocks.rows if row.shortcut != "identity"), None)
+        if row is None:
+            return False
+        first = "shortcut_pool" if row.shortcut == "pool_conv" else "conv_shortcut"
+        return not self.names[f"{row.name}.{first}"].inputs[0].endswith(".act0")
+
+    @property
+    def max_pool(self) -> Pool | None:
+        return next((op for op in self.stem if isinstance(op, Pool)), None)
+
+    @property
+    def stem_feature(self) -> int:
+        """Number of operations of the stem up to its feature map, as timm takes it: before the
+        last operation with a stride, where more than one has one."""
+        strided = [
+            n for n, op in enumerate(self.stem) if isinstance(op, WSConv | Pool) and op.stride > 1
+        ]
+        return strided[-1] if len(strided) > 1 else len(self.stem)
+
+    @cached_property
+    def features(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, channels and stride of each feature map: of the stem, and after each stage."""
+        info = self.plan.tap_info
+        strided = [op for op in self.stem[: self.stem_feature] if isinstance(op, WSConv | Pool)]
+        stride = 1
+        for op in strided:
+            stride *= op.stride
+        last = [op for op in strided if isinstance(op, WSConv)][-1]
+        maps = [("stem", last.out_channels, stride)]
+        for row in self.blocks.rows:
+            if row.index == sum(other.stage == row.stage for other in self.blocks.rows) - 1:
+                tap = info[row.name]
+                maps.append((f"stages.{row.stage}", tap.channels, tap.stride or 0))
+        if self.final_conv is not None:
+            maps[-1] = ("final_conv", self.final_conv.out_channels, maps[-1][2])
+        return tuple(maps)
+
+    @property
+    def stages(self) -> tuple[tuple[Block, ...], ...]:
+        """The blocks of each stage."""
+        count = self.blocks.rows[-1].stage + 1
+        return tuple(
+            tuple(row for row in self.blocks.rows if row.stage == stage) for stage in range(count)
+        )
+
+    @property
+    def paddings(self) -> tuple[Padding, ...]:
+        """Paddings of convs with kernels above 1, the most common first."""
+        padded = [conv.padding for conv in self.convs if conv.kernel > 1]
+        return tuple(sorted(dict.fromkeys(padded), key=padded.count, reverse=True)) or ("valid",)
+
+    @property
+    def _same(self) -> tuple[tuple[int, int], ...]:
+        """Kernel and stride of the convs, and the max pool, that pad by `same`."""
+        convs = [(op.kernel, op.stride) for op in self.convs if op.padding == "same"]
+        pool = self.max_pool
+        return (
+            (*convs, (pool.window, pool.stride)) if pool and pool.padding == "same" else (*convs,)
+        )
+
+    @property
+    def short_kernels(self) -> bool:
+        """True if something pads by `same` whose kernel, above 1, is smaller than its stride."""
+        return any(1 < kernel < stride for kernel, stride in self._same)
+
+    @property
+    def pads(self) -> bool:
+        """True if the side of an image decides how something pads. The 2x2 average pool needs no
+        padding, since its windows may end beyond the image."""
+        return any(kernel > 1 and stride > 1 for kernel, stride in self._same)
+
+    @property
+    def strided_points(self) -> bool:
+        """True if a 1x1 conv, which needs no padding, has a stride."""
+        return any(conv.kernel == 1 and conv.stride > 1 for conv in self.convs)
+
+    @property
+    def last_gain(self) -> float:
+        """Initial gain of a block's last conv."""
+        conv2 = self.names[f"{self.blocks.rows[0].name}.conv2"]
+        return conv2.gain_init if isinstance(conv2, WSConv) else 1.0
+
+    @property
+    def clipping(self) -> Clipping | None:
+        """The rule of AGC; None for a network that trains without."""
+        agc = self.plan.agc
+        if not agc.enabled:
+            return None
+        rules = {name: rule.clipping for name, rule in clip_rules(self.plan).items()}
+        values = [value for value in rules.values() if value is not None]
+        common = max(dict.fromkeys(values), key=values.count, default=agc.clipping)
+        exceptions = {name: value for name, value in rules.items() if value != common}
+        return Clipping(agc.unit, agc.eps, common, exceptions)
+
+
+def view(plan: Plan) -> View:
+    """See a plan as a template needs it.
+
+    Args:
+        plan: What `nfspec.resolve` returned.
+
+    Raises:
+        InputError: The plan has been folded or rewritten, so that a number differs which all
+            blocks of a network as written share.
+    """
+    if any(isinstance(op, Conv) for op in plan.ops):
+        raise InputError("generate: the plan is folded; give the plan that nfspec.resolve returned")
+    convs = [op for op in plan.ops if isinstance(op, WSConv)]
+    acts = [op for op in plan.ops if isinstance(op, Activation)]
+    for field in ("eps", "eps_rule", "ddof", "dtype", "gamma"):
+        one((getattr(conv, field) for conv in convs), f"{field} of convs")
+    for field in ("kind", "slope", "gamma", "beta_at"):
+        one((getattr(act, field) for act in acts), f"{field} of activations")
+    residuals = [op for op in plan.ops if isinstance(op, Residual)]
+    if any(len(op.inputs) > 2 for op in residuals):
+        raise InputError("generate: the plan is rewritten; give the plan of nfspec.resolve")
+    stem = tuple(op for op in plan.ops if plan.section(op) == "stem")
+    inner = next(op for op in convs if plan.section(op).startswith("stages."))
+    return View(
+        plan=plan,
+        stem=stem,
+        blocks=blocks_of(plan),
+        conv=inner,
+        act=acts[0],
+        padding=one((op.padding for op in convs if op not in stem), "padding"),
+        stem_padding=one((op.padding for op in stem if isinstance(op, WSConv)), "stem padding"),
+        init_scale=round(inner.kernel_init.value**2 * inner.fan_in, 12),
+        se=next((op for op in plan.ops if isinstance(op, SqueezeExcite)), None),
+        eca=next((op for op in plan.ops if isinstance(op, ECA)), None),
+        residual=residuals[0],
+        drop=drop_of(plan),
+        final_conv=next((op for op in convs if op.name == "final_conv"), None),
+        dropout=next((op.rate for op in plan.ops if isinstance(op, Dropout)), 0.0),
+        dense=next(op for op in plan.ops if isinstance(op, Dense)),
+    )
