@@ -158,7 +158,7 @@ def compare(
         start = time.perf_counter()
         exact = reference.forward(plan, params, images)
         reference_seconds = time.perf_counter() - start
-        bound = _bounds(plan, params, images, exact, progress)
+        bound = bounds(plan, params, images, exact, progress)
         build = BuildRequest(spec.model_dump(by_alias=True), seed, weights_path)
         built = {"params": params_digest(params), "spec": plan.digest}
         for backend, process in processes.items():
@@ -169,14 +169,26 @@ def compare(
     return Comparison(tuple(exact), bound, tuple(runs.values()), reference_seconds)
 
 
-def _bounds(
-    plan: Plan, params: Params, images: Images, exact: Taps, progress: Progress
+def bounds(
+    plan: Plan,
+    params: Params,
+    images: Images,
+    exact: Taps,
+    progress: Progress = lambda message: None,
 ) -> dict[str, float]:
-    """Tap to `SIGMAS` times the rms distance of perturbed runs of the reference."""
+    """Tap to `SIGMAS` times the rms distance of perturbed runs of the reference.
+
+    Args:
+        plan, params, images: The network, its weights, and images (N, H, W, channels).
+        exact: Taps of the exact run.
+        progress: A function that is called with a line for each run.
+    """
     squares = dict.fromkeys(exact, 0.0)
     for sample in range(SAMPLES):
         progress(f"reference with float32 rounding, {sample + 1} of {SAMPLES}")
-        rounded = reference.forward(plan, params, images, rounding=Rounding(sample))
+        rounded = reference.forward(
+            plan, params, images, {tap: plan.taps[tap] for tap in exact}, Rounding(sample)
+        )
         for tap, value in rounded.items():
             squares[tap] += distance(value, exact[tap]) ** 2
     return {tap: SIGMAS * float(np.sqrt(square / SAMPLES)) for tap, square in squares.items()}

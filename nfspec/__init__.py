@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         SpecError,
         WeightError,
     )
+    from nfspec.generation.native import native
+    from nfspec.generation.source import generate
     from nfspec.language.loader import dialects, load, variants
     from nfspec.language.spec import Spec
     from nfspec.plan import Parameter, Plan
@@ -51,6 +53,8 @@ _HOMES = {
         "SpecError",
         "WeightError",
     ],
+    "generation.native": ["native"],
+    "generation.source": ["generate"],
     "rewrites.grey": ["to_grey"],
     "plan.initialise": ["init"],
     "language.loader": ["dialects", "load", "variants"],

@@ -7,29 +7,25 @@ import linecache
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nfspec.errors import BackendError
-from nfspec.generate.source import Target, generate, plan_of
-from nfspec.generate.view import CLASSES
+from nfspec.generation.source import generate, plan_of
+from nfspec.generation.targets import target_of
+from nfspec.generation.view import CLASSES
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.weights.checking import Float32
 from nfspec.weights.store import save
 
-# What a target's file imports, and how it is installed.
-PACKAGES: Mapping[Target, tuple[str, str]] = {"torch": ("torch", "torch")}
 
-
-def module(spec: Spec | Plan, to: Target) -> ModuleType:
+def module(spec: Spec | Plan, to: str) -> ModuleType:
     """The generated file as a module, which is imported once.
 
     Args:
         spec: What `nfspec.load` or `nfspec.resolve` returned.
-        to: The target, as `nfspec.generate` takes it.
+        to: Name of the target, as `nfspec.generate` takes it.
 
     Raises:
         InputError: As `nfspec.generate` raises it.
@@ -38,11 +34,11 @@ def module(spec: Spec | Plan, to: Target) -> ModuleType:
     """
     plan = plan_of(spec)
     source = generate(plan, to=to)
-    _require(to)
+    target_of(to).require()
     slug = "".join(letter if letter.isalnum() else "_" for letter in plan.name)
     name = f"nfspec_{to}_{slug}_{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     if name not in sys.modules:
-        made = ModuleType(name, source)
+        made = ModuleType(name)
         # Tracebacks and `inspect.getsource` find the text under the file's name.
         file = f"<{name}>"
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
@@ -51,24 +47,14 @@ def module(spec: Spec | Plan, to: Target) -> ModuleType:
     return sys.modules[name]
 
 
-def _require(to: Target) -> None:
-    package, command = PACKAGES[to]
-    try:
-        import_module(package)
-    except ImportError:
-        raise BackendError(
-            f"a network for {to} needs {package}, which is not installed; run: pip install {command}"
-        ) from None
-
-
 def native(
-    spec: Spec | Plan, to: Target, *, params: Mapping[str, Float32] | None = None, **options: Any
+    spec: Spec | Plan, to: str, *, params: Mapping[str, Float32] | None = None, **options: Any
 ) -> Any:
     """A network as an object of its framework: what the generated file offers, and nothing else.
 
     Args:
         spec: What `nfspec.load` or `nfspec.resolve` returned.
-        to: The target, as `nfspec.generate` takes it.
+        to: Name of the target, as `nfspec.generate` takes it.
         params: Canonical name to float32 array; drawn by the framework if not given.
         options: Arguments of the class in the file, such as `num_classes` and `drop_rate`.
 
@@ -82,11 +68,10 @@ def native(
         BackendError: A package that is needed is not installed.
     """
     plan = plan_of(spec)
-    made = module(plan, to)
-    network = getattr(made, CLASSES[plan.family])(**options)
-    if params is not None:
-        with tempfile.TemporaryDirectory(prefix="nfspec-") as folder:
-            path = Path(folder) / "weights.safetensors"
-            save(path, plan, params)
-            made.load_weights(network, str(path))
-    return network
+    made, target = module(plan, to), target_of(to)
+    if params is None:
+        return target.make(made, CLASSES[plan.family], None, options)
+    with tempfile.TemporaryDirectory(prefix="nfspec-") as folder:
+        path = Path(folder) / "weights.safetensors"
+        save(path, plan, params)
+        return target.make(made, CLASSES[plan.family], str(path), options)

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Literal
 
 from nfspec.errors import InputError
-from nfspec.generate.blocks import Blocks, Drop, blocks_of, drop_of, one
+from nfspec.generation.blocks import Blocks, Drop, blocks_of, drop_of, one
 from nfspec.plan import (
     ECA,
     Activation,

@@ -8,18 +8,17 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any
 
-from nfspec.arguments import one_of, refuse
+from nfspec.arguments import refuse
 from nfspec.errors import BackendError
-from nfspec.generate.blocks import number
-from nfspec.generate.view import view
+from nfspec.generation.blocks import number
+from nfspec.generation.targets import target_of
+from nfspec.generation.view import view
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.resolver import resolve
 
-Target = Literal["torch"]
-TARGETS: tuple[Target, ...] = get_args(Target)
 LINE_LENGTH = 100
 
 
@@ -36,14 +35,14 @@ def plan_of(spec: Spec | Plan) -> Plan:
     return resolve(spec)
 
 
-def generate(spec: Spec | Plan, *, to: Target) -> str:
+def generate(spec: Spec | Plan, *, to: str) -> str:
     """A network as plain source: one formatted file that needs its framework and nothing else.
 
     The same spec gives the same bytes, with the same versions of nfspec, Jinja2 and ruff.
 
     Args:
         spec: What `nfspec.load` or `nfspec.resolve` returned.
-        to: `torch`: an nn.Module for images (N, C, H, W).
+        to: Name of a target, one of `nfspec.generation.targets.TARGETS`: `torch`.
 
     Raises:
         InputError: The target is not known, or the plan is folded or rewritten.
@@ -51,8 +50,7 @@ def generate(spec: Spec | Plan, *, to: Target) -> str:
         BackendError: Jinja2 or ruff is not installed.
     """
     plan = plan_of(spec)
-    one_of("to", to, TARGETS)
-    template = _environment().get_template(f"{to}/network.py.jinja")
+    template = _environment().get_template(f"{target_of(to).name}/network.py.jinja")
     text = template.render(net=view(plan), plan=plan)
     return _formatted(text)
 

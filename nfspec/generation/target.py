@@ -1,0 +1,53 @@
+"""A target: a framework that source is written for, and the way into its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfspec.errors import BackendError
+
+Images = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A folder of templates, and what is done with the file that they make.
+
+    Attributes:
+        name: The folder's name, as `nfspec generate --to` takes it.
+        package: What the file imports.
+        command: What installs it.
+        summary: The kind of object that the file makes, and its layout, for help texts.
+        make: A function of the imported file, the name of its class (`NFNet` and the like), the
+            path of a file of weights or None, and options: the native object.
+        logits: A function of the imported file, a native object and images, (N, H, W, C): the
+            logits in inference, (N, classes).
+    """
+
+    name: str
+    package: str
+    command: str
+    summary: str
+    make: Callable[[ModuleType, str, str | None, Mapping[str, Any]], Any]
+    logits: Callable[[ModuleType, Any, Images], Images]
+
+    def require(self) -> None:
+        """Require the package that the file imports.
+
+        Raises:
+            BackendError: It is not installed.
+        """
+        try:
+            import_module(self.package)
+        except ImportError:
+            raise BackendError(
+                f"a network for {self.name} needs {self.package}, which is not installed; run: "
+                f"{self.command}"
+            ) from None

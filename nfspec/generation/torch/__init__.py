@@ -1,0 +1,36 @@
+"""PyTorch: an nn.Module for images (N, C, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from nfspec.generation.target import Images, Target
+
+
+def _make(module: ModuleType, name: str, weights: str | None, options: Mapping[str, Any]) -> Any:
+    network = getattr(module, name)(**options)
+    if weights is not None:
+        module.load_weights(network, weights)
+    return network
+
+
+def _logits(module: ModuleType, network: Any, images: Images) -> Images:
+    import torch
+
+    training = network.training
+    with torch.no_grad():
+        logits = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2))
+    network.train(training)
+    return logits.numpy()
+
+
+TARGET = Target(
+    name="torch",
+    package="torch",
+    command="pip install torch",
+    summary="an nn.Module for images (N, C, H, W)",
+    make=_make,
+    logits=_logits,
+)
