@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nfspec import reference
-from nfspec.conformance.compare import Images, bounds, distance
+from nfspec.conformance.compare import Images, Progress, bounds, distance
 from nfspec.plan import Plan
 from nfspec.plan.initialise import Params
 
@@ -40,6 +40,7 @@ def prove(
     plan: Plan,
     params: Params,
     logits: Callable[[Images], Images],
+    progress: Progress = lambda message: None,
     sizes: Sequence[tuple[int, int, int]] = SIZES,
     seed: int = 0,
 ) -> tuple[Row, ...]:
@@ -48,6 +49,7 @@ def prove(
     Args:
         plan, params: The network, and the weights in it.
         logits: A function of images, (N, H, W, C), that returns (N, classes).
+        progress: A function that is called with a line for each step.
         sizes: Images, height and width in px of each comparison.
         seed: Random seed of the images.
     """
@@ -55,9 +57,11 @@ def prove(
     rows = []
     for batch, height, width in sizes:
         images = rng.standard_normal((batch, height, width, plan.channels)).astype(np.float32)
+        size = f"{batch} x {height} x {width} px"
+        progress(f"float64 reference, {size} ...")
         taps = {LOGITS: plan.taps[LOGITS]}
         exact = reference.forward(plan, params, images, taps)
-        bound = bounds(plan, params, images, exact)[LOGITS]
+        bound = bounds(plan, params, images, exact, lambda line: progress(f"{line} ..."))[LOGITS]
         gap = distance(np.asarray(logits(images)), exact[LOGITS])
         rows.append(Row(batch, height, width, gap, bound))
     return tuple(rows)

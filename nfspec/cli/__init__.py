@@ -59,6 +59,9 @@ COMMANDS = {
     ),
     "replay": Command("nfspec.cli.replay:replay", "Run one case and print the bound term by term."),
     "bench": Command("nfspec.cli.bench:bench", "Measure a network next to its peers."),
+    "generate": Command(
+        "nfspec.cli.generate:generate", "Write a network as plain source in a framework."
+    ),
     "train": Command(
         "nfspec.cli.train:train", "Train a network by its spec's recipe, or by nfspec's own."
     ),

@@ -27,8 +27,8 @@ class Target:
         summary: The kind of object that the file makes, and its layout, for help texts.
         make: A function of the imported file, the name of its class (`NFNet` and the like), the
             path of a file of weights or None, and options: the native object.
-        logits: A function of the imported file, a native object and images, (N, H, W, C): the
-            logits in inference, (N, classes).
+        logits: A function of a native object and images, (N, H, W, C): the logits in inference,
+            (N, classes).
     """
 
     name: str
@@ -36,7 +36,7 @@ class Target:
     command: str
     summary: str
     make: Callable[[ModuleType, str, str | None, Mapping[str, Any]], Any]
-    logits: Callable[[ModuleType, Any, Images], Images]
+    logits: Callable[[Any, Images], Images]
 
     def require(self) -> None:
         """Require the package that the file imports.

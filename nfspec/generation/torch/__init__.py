@@ -16,7 +16,7 @@ def _make(module: ModuleType, name: str, weights: str | None, options: Mapping[s
     return network
 
 
-def _logits(module: ModuleType, network: Any, images: Images) -> Images:
+def _logits(network: Any, images: Images) -> Images:
     import torch
 
     training = network.training
