@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from nfspec.plan.initialise import init
     from nfspec.plan.resolver import resolve
     from nfspec.reference import signal
-    from nfspec.rewrites.grey import to_grey
     from nfspec.training.runs import Run, recipe
 
 __version__ = "0.1.0"
@@ -55,7 +54,6 @@ _HOMES = {
     ],
     "generation.native": ["native"],
     "generation.source": ["generate"],
-    "rewrites.grey": ["to_grey"],
     "plan.initialise": ["init"],
     "language.loader": ["dialects", "load", "variants"],
     "plan": ["Parameter", "Plan"],

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from nfspec import weights
 from nfspec.arguments import flag, instance, number, one_of, refuse
 from nfspec.errors import BackendError, InputError, suggest
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.clipping import TreatAs, require_agc
 from nfspec.plan.initialise import Params
+from nfspec.plan.resolver import resolve
 from nfspec.rewrites import folding
 from nfspec.rewrites.folding import Folded
 
@@ -87,6 +90,7 @@ def compile(
     dtype: str | None = None,
     folded: bool = False,
     plain: bool = False,
+    fit: bool = False,
 ) -> keras.Model:
     """Compile a spec or a plan to a Keras model on one framework.
 
@@ -106,6 +110,8 @@ def compile(
         folded: For inference alone: plain convs, their kernels standardised once. See `fold`.
         plain: Keras's own operations, with every scalar where the spec has it: the same network,
             slower, to compare with.
+        fit: Take `params` of another number of classes or input channels, or without a classifier,
+            and change them as `nfspec.weights.fit` does; a FitWarning says each change.
 
     Returns:
         A functional model of images of any size. `model.plan` is the network as it was written,
@@ -121,14 +127,24 @@ def compile(
     if not isinstance(spec, Spec | Plan):
         raise refuse("spec", "what nfspec.load or nfspec.resolve returns", spec)
     one_of("data_format", data_format, ("channels_last", "channels_first"))
-    for name, value in {"taps": taps, "folded": folded, "plain": plain}.items():
+    for name, value in {"taps": taps, "folded": folded, "plain": plain, "fit": fit}.items():
         flag(name, value)
     select(backend)
+    if fit and params is not None:
+        params = _fitted(spec, params)
     from nfspec.backends import compiler
 
     return compiler.build(
         spec, params, taps=taps, data_format=data_format, dtype=dtype, folded=folded, plain=plain
     )
+
+
+def _fitted(spec: Spec | Plan, params: Params) -> Params:
+    """Parameters that fit, with a warning for each change."""
+    fitted = weights.fit(params, resolve(spec) if isinstance(spec, Spec) else spec)
+    for change in fitted.changes:
+        warnings.warn(change, weights.FitWarning, stacklevel=3)
+    return fitted.params
 
 
 @overload

@@ -48,18 +48,19 @@ DOORS = {
     ("nfspec", "nfspec.language"),
     ("nfspec", "nfspec.plan"),
     ("nfspec", "nfspec.reference"),
-    ("nfspec", "nfspec.rewrites"),
     ("nfspec", "nfspec.training"),
     ("nfspec", "nfspec.weights"),
     ("nfspec.__main__", "nfspec.cli"),
     ("nfspec.compilation", "nfspec.language"),
     ("nfspec.compilation", "nfspec.plan"),
     ("nfspec.compilation", "nfspec.rewrites"),
+    ("nfspec.compilation", "nfspec.weights"),
     ("nfspec.compilation", "nfspec.backends"),
     ("nfspec.language.loader", "nfspec.plan"),
     ("nfspec.training.evaluating", "nfspec.backends"),
     ("nfspec.training.runs", "nfspec.backends"),
     ("nfspec.training.session", "nfspec.backends"),
+    ("nfspec.weights.fitting", "nfspec.reference"),
 }
 
 

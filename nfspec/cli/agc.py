@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nfspec.cli.options import Changes, changed_by
 from nfspec.console import WIDTH, bold, print_json, print_lines, table
 from nfspec.language.loader import load
 from nfspec.language.template import value_text
@@ -153,6 +154,7 @@ def agc(
     variant: Annotated[
         str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
     ],
+    changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what clipping and weight decay do to each tensor.
@@ -164,7 +166,7 @@ def agc(
 
     Nothing in a file is run, whoever wrote it.
     """
-    plan = resolve(load(variant))
+    plan = resolve(load(variant, changed_by(changes)))
     tensors = _tensors(plan)
     if as_json:
         print_json(_json(plan, tensors))

@@ -7,17 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
+from nfspec.cli.options import Changes, changed_by
 from nfspec.console import compact, print_json, print_lines, say
 from nfspec.errors import InputError, NfspecError, Problem, SpecError
 from nfspec.language.loader import load
+from nfspec.language.reading import Layer
 from nfspec.plan.counting import count
 from nfspec.plan.resolver import resolve
 
 
-def _report(file: str) -> tuple[dict[str, Any], NfspecError | None]:
+def _report(file: str, over: list[Layer]) -> tuple[dict[str, Any], NfspecError | None]:
     """The facts of one file, and the error if it has one."""
     try:
-        plan = resolve(load(file))
+        plan = resolve(load(file, over))
         counted = count(plan)
     except SpecError as error:
         problems = [asdict(problem) for problem in error.problems]
@@ -41,6 +43,7 @@ def check(
         list[str],
         typer.Argument(metavar="FILE...", help="Built-in specs, or paths of .toml files."),
     ],
+    changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check that specs load and resolve.
@@ -48,7 +51,8 @@ def check(
     If a spec does not, all its mistakes are printed to stderr, and the exit status is 2. Nothing in
     a file is run, whoever wrote it.
     """
-    reports = [_report(file) for file in files]
+    over = changed_by(changes)
+    reports = [_report(file, over) for file in files]
     if as_json:
         print_json([report for report, _ in reports])
     for report, error in reports:

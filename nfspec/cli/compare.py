@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nfspec.arguments import MAX_SEED
-from nfspec.cli.options import MAX_SIDE, parse_backends
+from nfspec.cli.options import MAX_SIDE, Changes, changed_by, parse_backends
 from nfspec.compilation import BACKENDS
 from nfspec.console import compact, print_json, print_lines, say, table
 from nfspec.data.images import prepare, sample_photo
@@ -114,6 +114,7 @@ def compare(
         str, typer.Option(help="The frameworks to compare, a list with commas.")
     ] = ",".join(BACKENDS),
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the weights.")] = 0,
+    changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the frameworks with the reference.
@@ -126,7 +127,7 @@ def compare(
     """
     from nfspec.conformance.compare import compare as run_comparison
 
-    spec = load(variant)
+    spec = load(variant, changed_by(changes))
     plan = resolve(spec)
     wanted = parse_backends(backends)
     size = size or plan.test_size

@@ -8,17 +8,23 @@ from typing import Annotated
 
 import typer
 
+from nfspec.cli.options import Changes, changed_by
 from nfspec.console import compact, print_lines, say
 from nfspec.errors import InputError
 from nfspec.files import opened
-from nfspec.language.loader import given, load
-from nfspec.language.reading import Layer
-from nfspec.language.spec import Spec
+from nfspec.language.loader import load
 from nfspec.outputs import FORCE_HELP, require_free
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
-from nfspec.rewrites.grey import to_grey
-from nfspec.weights.kinds import READERS, SUFFIXES, WRITERS, Kind, kind_of_file, kind_of_name
+from nfspec.weights.kinds import (
+    READERS,
+    SUFFIXES,
+    WRITERS,
+    Kind,
+    kind_of_file,
+    kind_of_name,
+    read_fitting,
+)
 
 
 def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
@@ -34,12 +40,6 @@ def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
     require_free(target, force)
 
 
-def _in_colour(spec: Spec) -> Layer:
-    """The spec with three input channels in place of one."""
-    three = {"channels": 3, "mean": spec.input.mean * 3, "std": spec.input.std * 3}
-    return given("--grey", {("input", name): value for name, value in three.items()})
-
-
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="File of weights to read.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
@@ -53,12 +53,14 @@ def convert(
     target_kind: Annotated[
         Kind | None, typer.Option("--to", help="Format of OUT. Default: recognised by its name.")
     ] = None,
-    grey: Annotated[
+    fit: Annotated[
         bool,
         typer.Option(
-            "--grey", help="Turn weights for RGB images into weights for a spec with one channel."
+            "--fit",
+            help="Take weights of another number of classes or input channels, and make them fit.",
         ),
     ] = False,
+    changes: Changes = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Convert weights between the formats of nfspec, DeepMind and timm.
@@ -69,21 +71,22 @@ def convert(
     """
     to = target_kind or kind_of_name(target, "--to")
     _check_paths(source, target, to, force)
-    spec = load(variant)
-    plan = resolve(spec)
-    if grey and plan.channels != 1:
-        raise InputError(f"--grey: {plan.name} has {plan.channels} channels, not one")
-    given_plan = resolve(load(variant, [_in_colour(spec)])) if grey else plan
+    plan = resolve(load(variant, changed_by(changes)))
     # Two copies: the weights as they are read, and those in the other layout.
     require_free_memory(plan, "convert the weights of", 2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        params = READERS[source_kind or kind_of_file(source, "--from")](source, given_plan)
-    if grey:
-        params = to_grey(given_plan, params, plan)
+        kind = source_kind or kind_of_file(source, "--from")
+        fitted = read_fitting(source, plan, kind) if fit else None
+        params = fitted.params if fitted else READERS[kind](source, plan)
     for warning in caught:
         say(f"warning: {warning.message}")
     require_free(target, force)  # again: a file may have come to be there meanwhile
     WRITERS[to](target, plan, params)
     total = compact(sum(array.size for array in params.values()))
-    print_lines([f"wrote {target}: {len(params)} tensors, {total} parameters, {to}"])
+    print_lines(
+        [
+            *(fitted.changes if fitted else ()),
+            f"wrote {target}: {len(params)} tensors, {total} parameters, {to}",
+        ]
+    )

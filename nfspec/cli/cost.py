@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.cli.cost_text import Cost, check_lines, headline, parts
-from nfspec.cli.options import MAX_DEVICES, MAX_IMAGES, MAX_SIDE
+from nfspec.cli.options import MAX_DEVICES, MAX_IMAGES, MAX_SIDE, Changes, changed_by
 from nfspec.console import print_json, print_lines, say
 from nfspec.cost import machine
 from nfspec.cost.accelerators import ACCELERATORS, Accelerator, named
@@ -155,6 +155,7 @@ def cost(
     tflops: Tflops = None,
     gbs: Gbs = None,
     check: Check = False,
+    changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate the memory and the time of a training.
@@ -177,7 +178,7 @@ def cost(
         return
     if variant is None:
         raise typer.BadParameter("missing VARIANT, or --check")
-    plan, accelerator = resolve(load(variant)), named(on)
+    plan, accelerator = resolve(load(variant, changed_by(changes))), named(on)
     if on != "cpu" and (tflops is not None or gbs is not None):
         raise InputError(f"--tflops and --gbs are for --accelerator cpu only, not for {on}")
     if plan.recipe is None and (batch is None or precision is None):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nfspec.cli.options import Changes, changed_by
 from nfspec.console import WIDTH, bold, compact, print_json, print_lines, table
 from nfspec.language.differences import Difference, differences, read
 from nfspec.language.spec import Spec
@@ -67,13 +68,18 @@ def diff(
         str, typer.Argument(metavar="A", help="A built-in spec, dialect, or path of a .toml file.")
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="The spec to compare A with.")],
+    changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where two specs differ; exit status 1 if they do.
 
+    --set changes B: `nfspec diff nfnet-f0 nfnet-f0 --set stages.alpha=0.3`.
+
     Nothing in a file is run, whoever wrote it.
     """
-    (fields_a, spec_a), (fields_b, spec_b) = read(a), read(b)
+    (fields_a, spec_a), (fields_b, spec_b) = read(a), read(b, changed_by(changes))
+    if changes:
+        b = f"{b} (--set)"
     fields = differences(fields_a, fields_b)
     specs: list[Spec] = [spec_a, spec_b] if spec_a and spec_b else []
     counts = [count(resolve(spec)) for spec in specs]

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.options import MAX_IMAGES, MAX_SIDE
+from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes
 from nfspec.console import print_json, print_lines, say
+from nfspec.language.overrides import parsed
 from nfspec.training import evaluating
 from nfspec.training.evaluating import Evaluation
 from nfspec.training.scores import interval, shares
@@ -41,6 +42,7 @@ def evaluate(
         bool,
         typer.Option("--unfolded", help="Standardise the kernels again for every batch."),
     ] = False,
+    changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate a network on labelled images.
@@ -59,6 +61,7 @@ def evaluate(
         size=size,
         batch=batch,
         folded=not unfolded,
+        overrides=parsed(changes or []),
         say=lambda message: say(printable(message)),
     )
     if as_json:

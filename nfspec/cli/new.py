@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from nfspec.cli.options import Changes, changed_by
 from nfspec.console import print_lines
 from nfspec.errors import InputError
 from nfspec.files import replacing
 from nfspec.language.loader import dialects, load, variants
-from nfspec.language.spec import Spec
+from nfspec.language.overrides import ON_COMMAND_LINE
+from nfspec.language.spec import NOT_INHERITED, Spec
 from nfspec.language.template import starting_spec
 from nfspec.outputs import FORCE_HELP, require_free
 
@@ -63,19 +65,26 @@ def new(
         Path | None,
         typer.Option(metavar="FILE", help="File to write. Default: NAME.toml in this folder."),
     ] = None,
+    changes: Changes = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Write a commented spec to start from.
 
+    It means the same as the spec that it extends, but for what --set changes.
+
     Nothing in a file is run, whoever wrote it.
     """
+    over = changed_by(changes)
+    for layer in over:
+        if fixed := layer.data.keys() & {"schema", "family", *NOT_INHERITED}:
+            raise InputError(f"--set: {min(fixed)}: edit it in the file that is written")
     file = _target(_checked_name(name), output, force)
     if base in dialects():
         raise InputError(
             f'"{base}" is a base spec, not a network: it has no stages; extend a network of '
             "nfspec list"
         )
-    text = starting_spec(name, _extends(base, file.parent), load(base))
+    text = starting_spec(name, _extends(base, file.parent), load(base, over), ON_COMMAND_LINE)
     try:
         with replacing(file, only_new=not force) as temporary:
             temporary.write_bytes(text.encode())

@@ -10,12 +10,23 @@ import typer
 from nfspec.arguments import MAX_TIMEOUT
 from nfspec.compilation import BACKENDS
 from nfspec.errors import BackendError, InputError
+from nfspec.language.overrides import ON_COMMAND_LINE, overriding, parsed
+from nfspec.language.reading import Layer
 
 MAX_SIDE = 8_192  # px, as in a spec
 MAX_IMAGES = 1_000_000  # in a batch, as in a recipe
 MAX_DEVICES = 1_000_000
 
 ALL_BACKENDS = ",".join(BACKENDS)
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field of the spec, such as stages.alpha=0.3; the value as in a file, words "
+        "without quotes. Can be repeated.",
+    ),
+]
 # Options of commands that test subjects.
 TestedBackends = Annotated[
     str, typer.Option("--backends", help="Test nfspec on these frameworks, a list with commas.")
@@ -32,6 +43,15 @@ Device = Annotated[str, typer.Option("--device", help="Device: cpu, gpu or tpu."
 Timeout = Annotated[
     float, typer.Option(min=1.0, max=MAX_TIMEOUT, help="Seconds to wait for one answer.")
 ]
+
+
+def changed_by(changes: list[str] | None) -> list[Layer]:
+    """What --set puts over a spec, for `load`.
+
+    Raises:
+        SpecError: Names each text that cannot be read.
+    """
+    return overriding(parsed(changes or []), ON_COMMAND_LINE)
 
 
 def names(text: str) -> tuple[str, ...]:

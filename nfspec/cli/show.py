@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.cli.blocks import block_table
-from nfspec.cli.options import MAX_SIDE
+from nfspec.cli.options import MAX_SIDE, Changes, changed_by
 from nfspec.console import WIDTH, bold, print_json, print_lines
 from nfspec.errors import InputError
 from nfspec.language.differences import spec_fields
@@ -107,6 +107,7 @@ def show(
     origins: Annotated[
         bool, typer.Option("--resolved", help="Print every field, with its file and line.")
     ] = False,
+    changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a spec's computed numbers, block by block.
@@ -117,7 +118,7 @@ def show(
 
     Nothing in a file is run, whoever wrote it.
     """
-    spec = load(variant)
+    spec = load(variant, changed_by(changes))
     if origins:
         if size is not None:
             raise InputError("--size and --resolved cannot be given together")

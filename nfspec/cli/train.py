@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from nfspec.arguments import MAX_SEED
-from nfspec.cli.options import MAX_IMAGES
+from nfspec.cli.options import MAX_IMAGES, Changes
 from nfspec.console import print_json, print_lines, say
 from nfspec.errors import InputError
+from nfspec.language.overrides import parsed
 from nfspec.training.failures import OtherTraining, TrainingError
 from nfspec.training.options import WORKERS, Options
 from nfspec.training.processes import asked_to_stop, end_with_parent, start_processes
@@ -125,6 +126,7 @@ def train(
     minutes: Minutes = 10.0,
     last: StopAt = 0,
     tensorboard: TensorBoard = False,
+    changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network by its spec's recipe, or by nfspec's own.
@@ -144,6 +146,7 @@ def train(
         learning_rate=rate, warmup=warmup, clipping=clipping, size=size, precision=precision,
         accumulation=accumulation, devices=devices, shard=shard, seed=seed, workers=workers,
         held_out=held_out, checkpoint_minutes=minutes, stop_at=last, tensorboard=tensorboard,
+        overrides=parsed(changes or []),
     )  # fmt: skip
     _report(_trained(options), as_json)
 

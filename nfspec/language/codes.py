@@ -83,7 +83,8 @@ CODES = {
         Code(
             "SPEC-EXTENDS",
             "The spec that `extends` names cannot be used: there is none, it is outside the folder "
-            "of the spec that was loaded, it extends itself, or the chain is too long.",
+            "of the spec that was loaded, it extends itself, or the chain is too long. Or what is "
+            "put over a spec, by a file or by --set, has a parent of its own.",
             "Name a built-in spec, or a .toml file beside the spec or below its folder.",
             'schema = "nfspec/1"\nname = "x"\nextends = "nfnet-f9"\n',
             'x.toml:3:1: extends: no built-in spec "nfnet-f9"; did you mean "nfnet-f7"? '

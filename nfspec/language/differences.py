@@ -6,12 +6,13 @@ the schema's version are not compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nfspec.errors import SpecError
 from nfspec.language.loader import layers, load, merge
+from nfspec.language.reading import Layer
 from nfspec.language.spec import SCALAR_COLUMNS, Spec
 
 Path = tuple[str, ...]
@@ -48,11 +49,12 @@ def spec_fields(spec: Spec) -> dict[Path, Any]:
     return fields(spec.model_dump(by_alias=True))
 
 
-def read(source: str) -> tuple[dict[Path, Any], Spec | None]:
+def read(source: str, over: Sequence[Layer] = ()) -> tuple[dict[Path, Any], Spec | None]:
     """Read a spec, or a base spec that leaves fields to those that extend it.
 
     Args:
         source: A name or a path, as `nfspec.load` takes it, or the name of a dialect.
+        over: Layers that replace some of its values.
 
     Returns:
         The fields, and the spec if they make a whole one.
@@ -61,11 +63,13 @@ def read(source: str) -> tuple[dict[Path, Any], Spec | None]:
         SpecError: Something is wrong with it other than fields it does not state.
     """
     try:
-        spec = load(source)
+        spec = load(source, over)
     except SpecError as error:
         if any(problem.code != "SPEC-MISSING" for problem in error.problems):
             raise
-        return fields(merge(layers(source))[0]), None
+        return fields(
+            merge([*layers(source), *(replace(layer, over=True) for layer in over)])[0]
+        ), None
     return spec_fields(spec), spec
 
 

@@ -31,6 +31,12 @@ base specs that fix the conventions of one implementation; where such a column i
 network states the field. `nfspec show SPEC --resolved` prints each value of a spec, with the file \
 and line that it comes from.
 
+Values can be changed without a file: `--set stages.alpha=0.3` on the command line, as often as \
+needed, and `nfspec.load("nfnet-f0", {"stages.alpha": 0.3, "head.classes": 10})` in Python. A \
+value is written as in a file, but a word needs no quotes. Such a value is stronger than that of \
+any file. The spec keeps its name, unless `name` is one of the values; its digest is another one \
+if the network is another one.
+
 A column is one value for all, or a list with one value for each stage (in `[stem]`, for each \
 conv). Numbers are finite; a whole number is also taken where a number is expected.
 """

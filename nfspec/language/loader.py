@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from nfspec.arguments import refuse
 from nfspec.errors import Problem, SpecError, suggest
 from nfspec.files import opened
+from nfspec.language.overrides import overriding
 from nfspec.language.reading import MAX_BYTES, Layer, read_layer
 from nfspec.language.spec import NOT_INHERITED, SCHEMA, Origin, Spec
 from nfspec.language.validation import Finding, Key, field_count, findings
@@ -156,14 +157,15 @@ def _spec_of(chain: list[Layer]) -> Layer:
 def merge(chain: list[Layer]) -> tuple[dict[str, Any], dict[Key, Layer]]:
     """Merge a chain, base first: the flat meaning, and which layer each value or table is from.
 
-    `name` and `source` are never inherited; `extends` is used up.
+    `name` and `source` are never inherited, but may be put over a spec; `extends` is used up.
     """
     merged: dict[Any, Any] = {"schema": SCHEMA}
     spec = _spec_of(chain)
     owner: dict[Key, Layer] = {}
     for layer in chain:
         for path, value in _leaves(layer.data):
-            if path[0] == "extends" or (path[0] in NOT_INHERITED and layer is not spec):
+            own = layer is spec or layer.over
+            if path[0] == "extends" or (path[0] in NOT_INHERITED and not own):
                 continue
             tables = path if value == {} else path[:-1]
             inner = merged
@@ -230,7 +232,8 @@ def _check(
         total = error.error_count()
     else:
         spec._origins.update(_origins(chain, owner))
-        spec._over = tuple(layer.label for layer in reversed(chain) if layer.over)
+        over = [layer.label for layer in reversed(chain) if layer.over]
+        spec._files = (*over, _spec_of(chain).label)
         try:
             resolver.resolve(spec, stand_ins)
         except SpecError as error:
@@ -252,31 +255,37 @@ def _check(
     return _check(rest, problems, stand_ins | set(bad.values()))
 
 
-def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
+def _not_replaced(layer: Layer) -> list[Problem]:
+    """The problems with a layer that replaces what it cannot."""
+    if not layer.size:  # of values that are in no file
+        message = "the spec that is changed cannot have another parent; load one that has it"
+        return [layer.problem("SPEC-EXTENDS", ("extends",), message)] * ("extends" in layer.data)
+    message = "a file that replaces values has no name and no parent"
+    wrong = (key for key in ("extends", *NOT_INHERITED) if key in layer.data)
+    return [layer.problem("SPEC-EXTENDS", (key,), message) for key in wrong]
+
+
+def load(source: str | Path, over: Mapping[str, Any] | Sequence[Layer] = ()) -> Spec:
     """Load and check a spec.
 
     Args:
         source: The name of a built-in spec (`nfspec.variants()`), or the path of a .toml file.
-        over: Values that replace some of its own, the strongest last: see `read_layer` and `given`.
+        over: Values that replace some of its own, such as `{"stages.alpha": 0.3, "head.classes":
+            10}`; or layers of such values, the strongest last: see `read_layer` and `given`. The
+            spec keeps its name, unless "name" is one of the values; its digest is another one.
 
     Returns:
         The spec, every field stated, known to resolve.
 
     Raises:
         SpecError: With every problem at once.
-        InputError: The source is neither text nor a path.
+        InputError: The source is neither text nor a path, or a value is nothing that TOML has.
     """
     if not isinstance(source, str | Path):
         raise refuse("source", "the name of a built-in spec, or the path of a .toml file", source)
     chain, problems = _chain(source)
-    for layer in over:
-        problems += (
-            layer.problem(
-                "SPEC-EXTENDS", (key,), "a file that replaces values has no name and no parent"
-            )
-            for key in ("extends", *NOT_INHERITED)
-            if key in layer.data
-        )
+    for layer in overriding(over) if isinstance(over, Mapping) else over:
+        problems += _not_replaced(layer)
         chain.append(replace(layer, over=True))
     spec = _check(chain, problems)
     if spec is None or problems:
@@ -284,24 +293,6 @@ def load(source: str | Path, over: Sequence[Layer] = ()) -> Spec:
         places = {p: (ranks.get(p.file, len(ranks)), p.line, p.column) for p in problems}
         raise SpecError(sorted(places, key=lambda p: places[p]))
     return spec
-
-
-def given(label: str, values: Mapping[Key, Any]) -> Layer:
-    """Values that are in no file, as a layer that `load` puts over a spec.
-
-    Args:
-        label: Name of their source, for errors.
-        values: Path to value, such as ("recipe", "batch") to 64.
-    """
-    data: dict[str, Any] = {}
-    places: dict[Key, tuple[int, int]] = {(): (0, 0)}
-    for path, value in values.items():
-        places |= {path[:n]: (0, 0) for n in range(1, len(path) + 1)}
-        table = data
-        for key in path[:-1]:
-            table = table.setdefault(str(key), {})
-        table[str(path[-1])] = value
-    return Layer(label, None, 0, data, places)
 
 
 def _origins(chain: list[Layer], owner: dict[Key, Layer]) -> dict[Key, Origin]:

@@ -86,7 +86,12 @@ def _text(path: Path, label: str) -> str:
     return text
 
 
-def _parse(text: str, label: str) -> dict[str, Any]:
+def parse(text: str, label: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Raises:
+        SpecError: It is not TOML, or has a number of too many digits, or is nested too deep.
+    """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -117,7 +122,7 @@ def read_layer(path: Path, label: str, *, builtin: bool) -> Layer:
         SpecError: Unreadable, too large, not TOML, or of another schema version.
     """
     text = _text(path, label)
-    data = _parse(text, label)
+    data = parse(text, label)
     directory = None if builtin else path.parent
     layer = Layer(label, directory, len(text.encode()), data, positions(text))
     deep = next((place for place in layer.places if len(place) > MAX_NESTING), None)

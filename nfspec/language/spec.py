@@ -90,7 +90,8 @@ class Spec(Table):
     recipe: Recipe | None = None
     finetune: Finetune | None = None
 
-    _over: tuple[str, ...] = PrivateAttr(default=())  # labels of the layers put over it, last first
+    # Labels of the layers put over it, the last one first, and that of its own file.
+    _files: tuple[str, ...] = PrivateAttr(default=())
     _origins: dict[tuple[str | int, ...], Origin] = PrivateAttr(default_factory=dict)
 
     def origin(self, path: tuple[str | int, ...]) -> Origin | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import pathlib
 import textwrap
+from collections.abc import Mapping
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from nfspec.language.differences import spec_fields
+from nfspec.language.differences import Path, spec_fields
 from nfspec.language.fields import Table
 from nfspec.language.spec import SCHEMA, Spec
 from nfspec.wording import toml_key, toml_string
 
 WIDTH = 80
-SCHEMA_FILE = Path(__file__).parent.parent / "nfspec.schema.json"
+SCHEMA_FILE = pathlib.Path(__file__).parent.parent / "nfspec.schema.json"
 
 # The fields that people change most; the explanation is the language's own where it has one.
 OFFERED = {
@@ -111,13 +112,26 @@ def _explanation(table: str, field: str) -> str:
     return description
 
 
-def starting_spec(name: str, extends: str, base: Spec) -> str:
-    """A commented spec file that means the same as the one it extends.
+def _offered(base: Spec, values: Mapping[Path, Any], stated: str) -> dict[str, dict[str, Path]]:
+    """Table to key to path, of the fields that people change most and of those to be stated."""
+    tables: dict[str, dict[str, Path]] = {
+        table: {key: (table, key) for key in keys} for table, keys in OFFERED.items()
+    }
+    for path in values:
+        origin = base.origin(path)
+        if len(path) > 1 and origin is not None and origin.file == stated:
+            tables.setdefault(path[0], {})[path_text(path[1:])] = path
+    return tables
+
+
+def starting_spec(name: str, extends: str, base: Spec, stated: str = "") -> str:
+    """A commented spec file that means the same as the one it extends, but for stated values.
 
     Args:
         name: The new spec's name.
         extends: Spec that it extends, as the file says it.
         base: That, loaded: its values stand in the file, commented out.
+        stated: Origin of values of `base` that are not commented out, such as "--set".
 
     Returns:
         The text of the file. Every line that starts with `#` and a key is a field; all of them
@@ -134,9 +148,12 @@ def starting_spec(name: str, extends: str, base: Spec) -> str:
         f"# Fields that are not here stay as they are there: nfspec show {extends} --resolved",
     ]
     values = spec_fields(base)
-    for table, offered in OFFERED.items():
+    for table, keys in _offered(base, values, stated).items():
         lines += ["", f"[{table}]"]
-        for field, explanation in offered.items():
-            code = f"#{field} = {value_text(values[table, field])}"
-            lines.append(f"{code:<38}  # {explanation or _explanation(table, field)}")
+        for key, path in keys.items():
+            origin = base.origin(path)
+            mark = "" if origin and origin.file == stated else "#"
+            code = f"{mark}{key} = {value_text(values[path])}"
+            about = OFFERED.get(table, {}).get(key) or _explanation(table, path[1])
+            lines.append(f"{code:<38}  # {about}")
     return "\n".join(lines) + "\n"

@@ -64,10 +64,8 @@ class Problems:
         the loaded file wrote the first of `causes`, which its author can change.
         """
         origins = [self.spec.origin(p) for p in (path, *causes)]
-        loaded = self.spec.origin(("name",))
         # First the layers put over the spec, then its own file: the author can change these.
-        files = [*self.spec._over, *([loaded.file] if loaded else [])]
-        own = [o for file in files for o in origins if o and o.file == file]
+        own = [o for file in self.spec._files for o in origins if o and o.file == file]
         origin = own[0] if own else origins[0]
         place = (origin.file, origin.line, origin.column) if origin else ("", 0, 0)
         from_stand_in = any(p[: len(s)] == s for s in self.stand_ins for p in (path, *causes))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nfspec import compilation
@@ -14,6 +15,7 @@ from nfspec.data.images import require_channels
 from nfspec.data.sources import Source, open_held_out
 from nfspec.errors import InputError
 from nfspec.language.loader import load
+from nfspec.language.overrides import ON_COMMAND_LINE, overriding
 from nfspec.language.spec import Spec
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
@@ -49,6 +51,7 @@ def evaluate(
     size: int | None = None,
     batch: int = 64,
     folded: bool = True,
+    overrides: Mapping[str, Any] = MappingProxyType({}),
     say: Callable[[str], None] = lambda message: None,
 ) -> Evaluation:
     """Evaluate a network on labelled images, resized and cropped as its spec says.
@@ -61,6 +64,7 @@ def evaluate(
         size: Side of the images, px; the spec's test size if None.
         batch: Images at a time.
         folded: Standardise the kernels once, before the first image.
+        overrides: Values that replace those of the spec, such as `{"input.test": 256}`.
         say: Called with a message for each image that is left out.
 
     Raises:
@@ -74,7 +78,8 @@ def evaluate(
     if facts is None and (data is None or weights is None):
         absent = "DATA" if data is None else "--weights"
         raise InputError(f"{variant} is a spec and not a training; give {absent}, too")
-    spec = load(folder / "spec.toml" if facts else str(variant))
+    over = overriding(overrides, ON_COMMAND_LINE)
+    spec = load(folder / "spec.toml" if facts else str(variant), over)
     require_channels(spec.input)
     plan = resolve(spec)
     require_free_memory(plan, "evaluate", 2)  # the weights as they are read, and those in the model

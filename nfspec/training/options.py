@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nfspec.arguments import MAX_SEED, number, whole
+from nfspec.language.overrides import ON_COMMAND_LINE, overriding
 from nfspec.language.reading import Layer
 from nfspec.language.spec import Spec
 from nfspec.training.recipes import asked_for, clipping_of, fine_tuning, read_recipe
@@ -44,6 +47,8 @@ class Options:
         checkpoint_minutes: Minutes between checkpoints, beside the one after each epoch.
         stop_at: Step to stop at; 0 for the recipe's last.
         tensorboard: Write files for TensorBoard, too.
+        overrides: Values that replace those of the spec and of the options above, such as
+            `{"stages.alpha": 0.3}`; the number of classes is that of the data.
 
     Raises:
         InputError: A number has a wrong type, or is out of range.
@@ -75,6 +80,7 @@ class Options:
     checkpoint_minutes: float = 10.0
     stop_at: int = 0
     tensorboard: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         whole("accumulation", self.accumulation, 1)
@@ -84,6 +90,11 @@ class Options:
         number("seed", whole("seed", self.seed, 0), 0, MAX_SEED)
         number("held_out", self.held_out, 0.01, 0.9)
         number("checkpoint_minutes", self.checkpoint_minutes, 0.0)
+
+    @property
+    def changes(self) -> list[Layer]:
+        """The overrides, under the name of their option."""
+        return overriding(self.overrides, ON_COMMAND_LINE)
 
     def layers(self, spec: Spec) -> list[Layer]:
         """The values that the options put over a spec's, each under the name of its option."""
@@ -103,4 +114,5 @@ class Options:
             *([read_recipe(Path(self.recipe))] if self.recipe is not None else []),
             *asked_for(values),
             *clipping_of(self.clipping),
+            *self.changes,
         ]

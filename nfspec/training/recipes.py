@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nfspec.errors import InputError, SpecError
-from nfspec.language.loader import given, load
+from nfspec.language.overrides import given
 from nfspec.language.reading import Layer, read_layer
 from nfspec.language.spec import Spec
 from nfspec.language.validation import Key
-from nfspec.plan import Plan
-from nfspec.plan.resolver import resolve
 from nfspec.wording import found_text, printable
 
 DEFAULT = "nfspec/training/recipe.toml"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A spec with the layers that options put over it."""
-
-    variant: str
-    layers: list[Layer]
-
-    def spec(self, classes: int) -> Spec:
-        layer = given("the data", {("head", "classes"): classes})
-        return load(self.variant, [*self.layers, layer])
-
-    def plan(self, classes: int) -> Plan:
-        return resolve(self.spec(classes))
 
 
 def default_for(spec: Spec) -> list[Layer]:

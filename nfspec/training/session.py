@@ -15,8 +15,10 @@ from nfspec.compilation import BACKENDS, default_backend, missing
 from nfspec.data.images import require_channels
 from nfspec.data.sources import Source, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError
-from nfspec.language.loader import given, load
+from nfspec.language.loader import load
+from nfspec.language.overrides import given
 from nfspec.language.spec import Spec
+from nfspec.language.validation import Key
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params, init
 from nfspec.plan.resolver import resolve
@@ -26,11 +28,10 @@ from nfspec.training.folders import claimed, clear, write_facts
 from nfspec.training.options import Options
 from nfspec.training.plots import plot
 from nfspec.training.processes import Asked, devices_of, is_first, require_disk, require_memory
-from nfspec.training.recipes import DEFAULT, Wanted, default_for
+from nfspec.training.recipes import DEFAULT, default_for
 from nfspec.training.runs import Run, recipe
-from nfspec.training.starting import start_from
 from nfspec.training.watching import Quiet, Watcher, WithTensorBoard
-from nfspec.weights.kinds import READERS, kind_of_file
+from nfspec.weights.kinds import kind_of_file, read_fitting
 
 if TYPE_CHECKING:
     from nfspec.backends.training.devices import Devices
@@ -87,7 +88,6 @@ class Session:
     Attributes:
         options: As they were given.
         backend: Framework.
-        wanted: The spec and all that was asked for over it.
         spec: The spec to train.
         run: Its recipe.
         source, held: Images to train on, and to evaluate on.
@@ -95,12 +95,10 @@ class Session:
         folder: Its folder.
         first: True in the first process, which writes the files.
         own_recipe: True if the spec has a recipe of its own.
-        classes: Classes of the spec as it was written.
     """
 
     options: Options
     backend: str
-    wanted: Wanted
     spec: Spec
     run: Run
     source: Source
@@ -109,7 +107,6 @@ class Session:
     folder: Path
     first: bool
     own_recipe: bool
-    classes: int
 
     @property
     def needs_processes(self) -> bool:
@@ -158,21 +155,20 @@ class Session:
             return Outcome(self.folder, run.steps, step, asked.to_stop(), entries)
 
     def _weights(self) -> tuple[Params, list[str]]:
-        """The weights to start from, and a line that names their file if they are from one."""
+        """The weights to start from, and lines that name their file, if they are from one, and
+        say what was changed in them."""
         options = self.options
         if options.init is None:
             return init(self.run.plan, options.seed), []
         path = Path(options.init)
-        params, drawn = start_from(
+        fitted = read_fitting(
             path,
-            READERS[kind_of_file(path)],
-            self.wanted.plan,
-            (len(self.source.classes), self.classes),
-            new_head=options.new_head,
+            self.run.plan,
+            kind_of_file(path),
             seed=options.seed,
+            new_head=options.new_head,
         )
-        head = ", with a new classifier" if drawn else ""
-        return params, [f"starts from {path}{head}"]
+        return fitted.params, [f"starts from {path}", *fitted.changes]
 
     def _summary(self) -> list[str]:
         """Lines that say what is about to be trained."""
@@ -245,14 +241,15 @@ def prepare(options: Options) -> Session:
     backend = options.backend or default_backend()
     _require_installed(backend, options)
     variant = str(options.variant)
-    written = load(variant)
-    usual = default_for(written)
-    base = load(variant, usual)
+    usual = default_for(load(variant, options.changes))
+    base = load(variant, [*usual, *options.changes])
     layers = [*usual, *options.layers(base)]
     source, held = open_sources(options.data, options.held_out, options.seed)
-    layers.append(given("the data", {("recipe", "images"): len(source)}))
-    wanted = Wanted(variant, layers)
-    spec = wanted.spec(len(source.classes))
+    of_data: dict[Key, int] = {
+        ("recipe", "images"): len(source),
+        ("head", "classes"): len(source.classes),
+    }
+    spec = load(variant, [*layers, given("the data", of_data)])
     require_channels(spec.input)
     plan = resolve(spec)
     # For the weights alone; `require_memory` looks at the memory of the devices later.
@@ -271,7 +268,6 @@ def prepare(options: Options) -> Session:
     return Session(
         options=options,
         backend=backend,
-        wanted=wanted,
         spec=spec,
         run=run,
         source=source,
@@ -280,7 +276,6 @@ def prepare(options: Options) -> Session:
         folder=folder if options.out is None else Path(options.out),
         first=is_first(backend),
         own_recipe=not usual,
-        classes=base.head.classes,
     )
 
 

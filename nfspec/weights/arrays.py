@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.weights.checking import Float32, Header, Shape, header, native, require
+from nfspec.weights.checking import (
+    Ends,
+    Float32,
+    Header,
+    Shape,
+    header,
+    native,
+    own_shapes_of,
+    require,
+)
 
 WIDENED = ("bfloat16", "float16", "float64")
 HALVES = ("torch.bfloat16", "torch.float16")  # every value of theirs is one of float32's
@@ -69,9 +78,9 @@ def converted(
     expected: Mapping[str, Shape],
     network: str,
     source: str,
-    head: Collection[str],
+    ends: Ends,
     *,
-    classifier: bool,
+    own_shapes: bool,
     widen: Collection[str] = WIDENED,
 ) -> dict[str, NDArray[Any]]:
     """Convert the expected tensors to float32, after all names and shapes have been compared.
@@ -81,8 +90,8 @@ def converted(
         expected: Name to shape.
         network: The network's name, for messages.
         source: The file's name, put before messages.
-        head: Names of the classifier's tensors.
-        classifier: True to return the classifier too, False to leave it out.
+        ends: The tensors that depend on the number of classes or of input channels.
+        own_shapes: Take any number of classes and of input channels, and no classifier, too.
         widen: Dtypes that are converted to float32, which has to hold all their values.
 
     Returns:
@@ -92,9 +101,6 @@ def converted(
         NoClassifier: Only the classifier is missing.
         WeightError: Names all that is wrong with the tensors.
     """
-    if not classifier:
-        values = {name: value for name, value in values.items() if name not in head}
-        expected = {name: shape for name, shape in expected.items() if name not in head}
     headers = {name: offered(value) for name, value in values.items()}
     widened = {
         name: Header(claimed.shape, "float32")
@@ -102,7 +108,9 @@ def converted(
         else claimed
         for name, claimed in headers.items()
     }
-    require(expected, widened, network, source, head)
+    if own_shapes:
+        expected = own_shapes_of(expected, widened, ends)
+    require(expected, widened, network, source, ends)
     arrays = {name: as_float32(values[name]) for name in expected}
     read = {n: a if isinstance(a, str) else Header(a.shape, "float32") for n, a in arrays.items()}
     require(expected, read, network, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nfspec.arguments import instance
 from nfspec.errors import WeightError, suggest
-from nfspec.plan import Plan
+from nfspec.plan import INPUT, Plan, WSConv
 from nfspec.wording import printable
 
 MAX_LINES = 20
@@ -23,6 +23,12 @@ KINDS = {
     ".weight": ("a timm state dict", "from_timm"),
     "/w": ("DeepMind's weights", "from_deepmind"),
 }
+
+
+ADVICE = (
+    "Only the number of classes or of input channels differs: nfspec.weights.fit changes it, and "
+    "so do nfspec.compile(..., fit=True), `nfspec convert --fit` and `nfspec train --init`."
+)
 
 
 class NoClassifier(WeightError):
@@ -42,6 +48,22 @@ class Header:
 
 
 Found = Header | str  # a string says why a value cannot be used
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The tensors whose shapes depend on the number of classes or of input channels.
+
+    Attributes:
+        classifier: Names of the classifier's tensors.
+        axes: Name of each of the tensors to the axis that has the classes or the channels.
+    """
+
+    classifier: tuple[str, ...]
+    axes: Mapping[str, int]
+
+
+NO_ENDS = Ends((), {})
 
 
 def header(value: object) -> Header | str:
@@ -84,6 +106,45 @@ def shapes(plan: Plan) -> dict[str, Shape]:
     return {name: parameter.shape for name, parameter in plan.parameters.items()}
 
 
+def ends_of(plan: Plan) -> Ends:
+    """The ends of a network, under canonical names."""
+    classifier = tuple(name for name in CLASSIFIER if name in plan.parameters)
+    axes = {f"{op.name}.kernel": 2 for op in first_convs(plan)}
+    return Ends(classifier, axes | {name: int(name.endswith(".kernel")) for name in classifier})
+
+
+def first_convs(plan: Plan) -> list[WSConv]:
+    """The convs that read the image."""
+    return [op for op in plan.ops if isinstance(op, WSConv) and op.inputs == (INPUT,)]
+
+
+def own_shapes_of(
+    expected: Mapping[str, Shape], headers: Mapping[str, Found], ends: Ends
+) -> dict[str, Shape]:
+    """The expected shapes, with as many classes and input channels as the tensors at hand have.
+
+    A classifier is not expected where no tensor of it is there. Shapes that differ in anything
+    else stay as they were expected.
+    """
+    actual = dict(expected)
+    for name, axis in ends.axes.items():
+        given, shape = headers.get(name), expected[name]
+        if isinstance(given, Header) and len(given.shape) == len(shape) and given.shape[axis]:
+            own = (*shape[:axis], given.shape[axis], *shape[axis + 1 :])
+            actual[name] = own if own == given.shape else shape
+    if headers.keys().isdisjoint(ends.classifier):
+        return {name: shape for name, shape in actual.items() if name not in ends.classifier}
+    if len({actual[name][ends.axes[name]] for name in ends.classifier}) > 1:
+        actual |= {name: expected[name] for name in ends.classifier}
+    return actual
+
+
+def _fits(expected: Mapping[str, Shape], headers: Mapping[str, Found]) -> bool:
+    return expected.keys() == headers.keys() and not any(
+        _fault(shape, headers[name]) for name, shape in expected.items()
+    )
+
+
 def _short(name: str) -> str:
     """A name from a stranger's file, fit for a terminal."""
     return printable(name[:100])[:100]
@@ -119,7 +180,7 @@ def require(
     headers: Mapping[str, Found],
     network: str,
     source: str = "",
-    classifier: Collection[str] = (),
+    ends: Ends = NO_ENDS,
 ) -> None:
     """Check that exactly the expected tensors were found, in float32.
 
@@ -128,10 +189,10 @@ def require(
         headers: Name to header, or to a text that says why there is no tensor.
         network: The network's name, for the message.
         source: The file's name, put before the message.
-        classifier: Names of the expected tensors that belong to the classifier.
+        ends: Those of the network, under the same names, to say what `fit` can do about it.
 
     Raises:
-        NoClassifier: Only those are missing, and nothing else is wrong.
+        NoClassifier: Only the classifier is missing, and nothing else is wrong.
         WeightError: Names each missing, misshapen, mistyped and extra tensor, the first 20 of them.
     """
     wrong = [name for name, shape in expected.items() if _fault(shape, headers.get(name))]
@@ -139,16 +200,12 @@ def require(
     if not wrong and not extra:
         return
     where = f"{source}: " if source else ""
-    if (
-        not extra
-        and set(wrong) == set(classifier)
-        and classifier
-        and not set(wrong) & headers.keys()
-    ):
+    fitting = _fits(own_shapes_of(expected, headers, ends), headers)
+    if fitting and set(wrong) == set(ends.classifier) and wrong[0] not in headers:
         raise NoClassifier(
-            f"{where}has no classifier, which {network} has ({', '.join(classifier)}); to draw a "
-            "new one, start `nfspec train` with --init, or read the rest with classifier=False and "
-            "put it over nfspec.init(plan)"
+            f"{where}has no classifier, which {network} has ({', '.join(wrong)}); to draw a new "
+            "one, start `nfspec train` with --init, or read the rest with own_shapes=True and use "
+            "nfspec.weights.fit"
         )
     kinds = _kinds(headers)
     if kinds and kinds.isdisjoint(_kinds(expected)):
@@ -167,6 +224,7 @@ def require(
     total = len(wrong) + len(extra)
     if total > MAX_LINES:
         lines.append(f"  and {total - MAX_LINES} more")
+    lines += [ADVICE] * fitting
     count = "1 tensor does" if total == 1 else f"{total} tensors do"
     raise WeightError("\n".join([f"{where}{count} not fit {network}:", *lines]))
 
@@ -189,5 +247,6 @@ def check(plan: Plan, params: Mapping[str, Float32], source: str = "") -> dict[s
     if not isinstance(params, Mapping):
         raise WeightError(f"expected a dict of arrays, found {type(params).__name__}")
     values = text_names(params, source)
-    require(shapes(plan), {k: header(v) for k, v in values.items()}, plan.name, source)
+    headers = {name: header(value) for name, value in values.items()}
+    require(shapes(plan), headers, plan.name, source, ends_of(plan))
     return {name: native(values[name]) for name in plan.parameters}

@@ -31,7 +31,7 @@ from nfspec.plan import (
     unknown_operation,
 )
 from nfspec.weights.arrays import converted, owned
-from nfspec.weights.checking import CLASSIFIER, Float32, check, text_names
+from nfspec.weights.checking import Ends, Float32, check, ends_of, text_names
 from nfspec.weights.files import writing
 from nfspec.weights.unpickle import read_pickle
 from nfspec.wording import printable
@@ -126,7 +126,7 @@ def _flat(tree: Any, source: str) -> dict[str, Any]:
 
 
 def from_deepmind(
-    source: str | Path | Mapping[str, Mapping[str, Any]], plan: Plan, *, classifier: bool = True
+    source: str | Path | Mapping[str, Mapping[str, Any]], plan: Plan, *, own_shapes: bool = False
 ) -> dict[str, Float32]:
     """Weights of the original implementation as canonical ones.
 
@@ -134,7 +134,8 @@ def from_deepmind(
         source: A file of DeepMind's (a pickle, although its name ends in .npz), from which only
             arrays are read, or {module: {name: array}} of NumPy or jax arrays.
         plan: The network.
-        classifier: False leaves the classifier out, even if the source has one.
+        own_shapes: Take any number of classes and of input channels, and no classifier, as the
+            source has it. `fit` makes such weights fit the plan.
 
     Returns:
         Canonical name to float32 array, in the plan's order, sharing no memory with `source`.
@@ -149,8 +150,10 @@ def from_deepmind(
     label = printable(str(path)) if path else ""
     values = _flat(read_pickle(path) if path else source, label)
     expected = {keys[name]: parameter.shape for name, parameter in plan.parameters.items()}
-    head = [keys[name] for name in CLASSIFIER]
-    arrays = converted(values, expected, plan.name, label, head, classifier=classifier)
+    ours = ends_of(plan)
+    theirs = {keys[name]: axis for name, axis in ours.axes.items()}
+    ends = Ends(tuple(keys[name] for name in ours.classifier), theirs)
+    arrays = converted(values, expected, plan.name, label, ends, own_shapes=own_shapes)
     return {name: owned(arrays[key]) for name, key in keys.items() if key in arrays}
 
 

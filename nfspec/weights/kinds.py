@@ -6,11 +6,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from nfspec.errors import InputError, WeightError
+from nfspec.plan import Plan
+from nfspec.weights.checking import CLASSIFIER
 from nfspec.weights.container import contents
 from nfspec.weights.deepmind import from_deepmind, to_deepmind
+from nfspec.weights.fitting import Fitted, fit
 from nfspec.weights.store import FORMAT, load, save
 from nfspec.weights.timm import SUFFIXES as TIMM_SUFFIXES
 from nfspec.weights.timm import from_timm, to_timm_file
+from nfspec.wording import printable
 
 
 class Kind(StrEnum):
@@ -67,3 +71,25 @@ def _is_ours(path: Path) -> bool:
             return file.metadata.get("format") == FORMAT
     except WeightError:
         return False
+
+
+def read_fitting(
+    path: Path, plan: Plan, kind: Kind, *, seed: int = 0, new_head: bool = False
+) -> Fitted:
+    """Read weights and make them fit a plan: see `fit`.
+
+    Args:
+        path: The file.
+        plan: The network that they are to fit.
+        kind: Whose names and layout the file has.
+        seed: Seed of a new classifier.
+        new_head: Draw the classifier, even if the one in the file fits.
+
+    Raises:
+        WeightError: They do not fit, for another reason than the number of classes or of input
+            channels.
+    """
+    params = READERS[kind](path, plan, own_shapes=True)
+    if new_head:
+        params = {name: value for name, value in params.items() if name not in CLASSIFIER}
+    return fit(params, plan, seed=seed, source=printable(str(path)))

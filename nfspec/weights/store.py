@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nfspec.errors import WeightError
 from nfspec.plan import Plan
 from nfspec.weights.arrays import converted
-from nfspec.weights.checking import CLASSIFIER, Float32, check, shapes
+from nfspec.weights.checking import Float32, check, ends_of, shapes
 from nfspec.weights.container import DAMAGED, contents, write
 from nfspec.wording import printable
 
@@ -61,13 +61,14 @@ def save(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
     write(Path(path), check(plan, params), metadata)
 
 
-def load(path: str | Path, plan: Plan, *, classifier: bool = True) -> dict[str, Float32]:
+def load(path: str | Path, plan: Plan, *, own_shapes: bool = False) -> dict[str, Float32]:
     """Load weights that `save` wrote, or any safetensors file of canonical names.
 
     Args:
         path: The file.
         plan: The network.
-        classifier: False leaves the classifier out, whatever the file has of it.
+        own_shapes: Take any number of classes and of input channels, and no classifier, as the
+            file has it. `fit` makes such weights fit the plan.
 
     Returns:
         Canonical name to float32 array, in the plan's order.
@@ -87,16 +88,15 @@ def load(path: str | Path, plan: Plan, *, classifier: bool = True) -> dict[str, 
             shapes(plan),
             plan.name,
             label,
-            CLASSIFIER,
-            classifier=classifier,
+            ends_of(plan),
+            own_shapes=own_shapes,
             widen=(),
         )
     metadata = file.metadata
     if metadata.get("digest", plan.digest) != plan.digest:
-        ignored = () if classifier else ("head.classes",)
-        lines = _differences(metadata.get("spec", ""), plan.canonical, ignored)
+        lines = _differences(metadata.get("spec", ""), plan.canonical, own_shapes)
         message = f"{label}: fits {plan.name} in shape, but was saved for another spec"
-        if lines or classifier:
+        if lines or not own_shapes:
             warnings.warn("\n".join([f"{message}:", *lines]), DigestWarning, stacklevel=2)
     return params
 
@@ -112,8 +112,11 @@ def _fields(table: Mapping[str, Any]) -> dict[str, str]:
     return texts
 
 
-def _differences(theirs: str, ours: str, ignored: Collection[str]) -> list[str]:
-    """A line for each field in which two canonical forms differ, the first ten of them."""
+def _differences(theirs: str, ours: str, own_shapes: bool) -> list[str]:
+    """A line for each field in which two canonical forms differ, the first ten of them.
+
+    Where shapes are the file's own, fields that say the number of classes or channels may differ.
+    """
     try:
         # A stranger's file may hold any text here.
         data = json.loads(theirs)
@@ -123,8 +126,11 @@ def _differences(theirs: str, ours: str, ignored: Collection[str]) -> list[str]:
     if not old:
         return ["  the file does not say which"]
     new = _fields(json.loads(ours))
-    both = [path for path in {**new, **old} if path not in ignored]
-    differing = [path for path in both if old.get(path) != new.get(path)]
+    differing = [path for path in {**new, **old} if old.get(path) != new.get(path)]
+    if own_shapes:
+        of_channels = {"input.channels", "input.mean", "input.std"}
+        ignored = {"head.classes", *(of_channels if "input.channels" in differing else ())}
+        differing = [path for path in differing if path not in ignored]
     lines = [
         f"  {printable(path)}: {_cut(old.get(path))} in the file, {_cut(new.get(path))} here"
         for path in differing[:MAX_FIELDS]

@@ -36,7 +36,7 @@ from nfspec.plan import (
     unknown_operation,
 )
 from nfspec.weights.arrays import converted, owned
-from nfspec.weights.checking import CLASSIFIER, Float32, Shape, check, text_names
+from nfspec.weights.checking import CLASSIFIER, Ends, Float32, Shape, check, ends_of, text_names
 from nfspec.weights.container import contents, write
 from nfspec.weights.files import reading, writing
 from nfspec.weights.unpickle import UNREADABLE, scan
@@ -117,8 +117,10 @@ def _theirs(name: str, array: NDArray[Any]) -> NDArray[Any]:
     return array.T if name == "head.fc.kernel" else array.T[:, :, None, None]
 
 
-def _ours(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
-    """An array in the canonical layout, given its shape there."""
+def _ours(name: str, array: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    """An array in the canonical layout, given its canonical name and the plan's shape."""
+    if name in CLASSIFIER:
+        return array.T
     if len(shape) == 4:
         return array.transpose(2, 3, 1, 0)
     return array.reshape(shape[::-1]).T
@@ -131,6 +133,13 @@ def timm_shapes(plan: Plan) -> dict[str, Shape]:
         places[name]: _theirs(name, np.broadcast_to(np.float32(0), parameter.shape)).shape
         for name, parameter in plan.parameters.items()
     }
+
+
+def _ends(plan: Plan, places: Mapping[str, str]) -> Ends:
+    """The ends of a network under timm's names, OIHW and (O, I)."""
+    ours = ends_of(plan)
+    axes = {places[name]: int(axis == 2) for name, axis in ours.axes.items()}
+    return Ends(tuple(places[name] for name in ours.classifier), axes)
 
 
 def _torch() -> Any:
@@ -223,7 +232,7 @@ def _state(source: Any, label: str) -> Iterator[Any]:
 
 
 def from_timm(
-    source: str | Path | Mapping[str, Any], plan: Plan, *, classifier: bool = True
+    source: str | Path | Mapping[str, Any], plan: Plan, *, own_shapes: bool = False
 ) -> dict[str, Float32]:
     """Weights of a timm model as canonical ones.
 
@@ -234,7 +243,8 @@ def from_timm(
             prefixes that all names have are taken off. float16, bfloat16 and float64 become
             float32 where that holds their values.
         plan: The network.
-        classifier: False leaves the classifier out, even if the source has one.
+        own_shapes: Take any number of classes and of input channels, and no classifier, as the
+            source has it. `fit` makes such weights fit the plan.
 
     Returns:
         Canonical name to float32 array, in the plan's order, sharing no memory with `source`.
@@ -247,13 +257,13 @@ def from_timm(
     """
     places, expected = names(plan), timm_shapes(plan)
     label = printable(str(source)) if isinstance(source, str | Path) else ""
-    head = [places[name] for name in CLASSIFIER]
+    ends = _ends(plan, places)
     roots = {name.partition(".")[0] for name in expected}
     with _state(source, label) as state:
         values = _unwrapped(state, roots, label)
-        arrays = converted(values, expected, plan.name, label, head, classifier=classifier)
+        arrays = converted(values, expected, plan.name, label, ends, own_shapes=own_shapes)
     return {
-        name: owned(_ours(arrays[places[name]], parameter.shape))
+        name: owned(_ours(name, arrays[places[name]], parameter.shape))
         for name, parameter in plan.parameters.items()
         if places[name] in arrays
     }

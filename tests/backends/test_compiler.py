@@ -10,10 +10,12 @@ import nfspec
 from nfspec.backends.layers import StochasticDepth, WSConv2D
 from nfspec.backends.running import caller
 from nfspec.conformance.cases.weights import trial_params
+from nfspec.language.loader import load
+from nfspec.language.overrides import given
 from nfspec.plan import free_memory
 
 from .small import outputs
-from golden import golden, relative
+from golden import DATA, golden, relative
 
 OTHER = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}
 
@@ -49,6 +51,23 @@ def test_parameters_that_do_not_fit_are_refused(backend):
     params = {**g.params, "final_conv.gain": g.params["final_conv.gain"][:-1]}
     with pytest.raises(nfspec.WeightError, match=r"final_conv\.gain.*\(95,\).*\(96,\)"):
         nfspec.compile(g.spec, backend, params)
+
+
+def test_parameters_of_other_ends_are_fitted_where_that_is_asked_for(backend):
+    values = {("head", "classes"): 7, ("input", "channels"): 1}
+    values |= {("input", "mean"): (0.5,), ("input", "std"): (0.25,)}
+    g, spec = golden("nfnet_tiny"), load(DATA / "nfnet_tiny.toml", [given("a test", values)])
+    with pytest.raises(nfspec.WeightError, match=r"compile\(\.\.\., fit=True\)"):
+        nfspec.compile(spec, backend, g.params)
+    fitted = nfspec.weights.fit(g.params, nfspec.resolve(spec))
+    for network in (spec, nfspec.resolve(spec)):
+        with pytest.warns(nfspec.weights.FitWarning) as caught:
+            model = nfspec.compile(network, backend, g.params, fit=True)
+        assert tuple(str(w.message) for w in caught) == fitted.changes
+        assert {w.filename for w in caught} == {__file__}
+        actual = nfspec.params_of(model)
+        assert all(np.array_equal(actual[name], v) for name, v in fitted.params.items())
+    nfspec.compile(g.spec, backend, g.params, fit=True)  # without a warning
 
 
 @pytest.mark.parametrize("how", [{}, {"folded": True}, {"plain": True}], ids=str)

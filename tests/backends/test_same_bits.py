@@ -11,7 +11,8 @@ import hashlib, json
 import nfspec
 from nfspec.data.batches import Examples, Share, batches
 from nfspec.data.sources import open_sources
-from nfspec.language.loader import given, load
+from nfspec.language.loader import load
+from nfspec.language.overrides import given
 from nfspec.plan.initialise import draw
 
 recipe = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "randaugment_layers": 4, "flip": True}

@@ -51,6 +51,46 @@ def same(a, b):
     return all(np.array_equal(one[name], two[name]) for name in plan.parameters)
 
 
+GREY = (
+    TINY.replace('"tiny"', '"grey"')
+    + """
+[input]
+channels = 1
+mean = [0.5]
+std = [0.25]
+[head]
+classes = 7
+"""
+)
+
+
+def test_other_classes_and_channels_are_fitted(folder):
+    (folder / "grey.toml").write_text(GREY)
+    plan = nfspec.resolve(nfspec.load("grey.toml"))
+    stored = weights.load("tiny.safetensors", plan, own_shapes=True)
+    fitted = weights.fit(stored, plan)
+    result = run("tiny.safetensors", "grey.npz", "--fit", variant="grey.toml")
+    assert done(result).splitlines()[:-1] == list(fitted.changes)
+    assert len(fitted.changes) == 2
+    actual = weights.from_deepmind("grey.npz", plan)
+    assert all(np.array_equal(actual[name], value) for name, value in fitted.params.items())
+
+
+def test_other_classes_and_channels_are_not_taken_unasked(folder):
+    (folder / "grey.toml").write_text(GREY)
+    result = run("tiny.safetensors", "grey.npz", variant="grey.toml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("tiny.safetensors: 3 tensors do not fit grey:\n")
+    assert "`nfspec convert --fit`" in result.stderr
+    assert not (folder / "grey.npz").exists()
+
+
+def test_fitting_weights_that_fit_says_nothing(folder):
+    stdout = done(run("tiny.safetensors", "again.safetensors", "--fit"))
+    assert stdout.startswith("wrote again.safetensors: ")
+    assert same("tiny.safetensors", "again.safetensors")
+
+
 def test_to_deepmind_and_back_by_suffix_alone(folder):
     plan = nfspec.resolve(nfspec.load("tiny.toml"))
     total = nfspec.count(plan).parameters

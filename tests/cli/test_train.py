@@ -229,7 +229,7 @@ def test_fine_tuning_a_network_without_a_recipe(train, tmp_path):
     short = ("--stop-at", 1, "--size", 32, "--batch", 8, "--init", tmp_path / "a.safetensors")
     result = train("--out", tmp_path / "run", *short, spec="timm/test_nfnet")
     assert result.exit_code == 0, result.stderr
-    assert "with a new classifier" in result.stderr
+    assert "head.fc: a new classifier of" in result.stderr
     recipe = nfspec.load(tmp_path / "run" / "spec.toml").recipe
     assert (recipe.epochs, recipe.learning_rate, recipe.weight_decay) == (20, 0.05, 0.0)
 

@@ -54,7 +54,7 @@ def test_training_starts_from_weights_and_draws_a_classifier_where_it_must(
         start = ("--init", finished[0] / "weights.safetensors", "--warmup", 1, "--stop-at", 1)
         result = train("--out", out, *start, *options, data=images)
         assert result.exit_code == 0, result.stderr
-        assert ("with a new classifier" in result.stderr) == drawn
+        assert ("head.fc: a new classifier of" in result.stderr) == drawn
         arrays, _ = read_all(out / "weights.safetensors")
         for name, array in weights.items():
             fits = arrays[name].shape == array.shape

@@ -12,7 +12,6 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import nfspec
-from nfspec.training.starting import classes_of
 from nfspec.weights import from_deepmind, from_timm, load, save, to_deepmind, to_timm_file
 from nfspec.weights.container import contents, write
 from nfspec.weights.store import read_all
@@ -145,7 +144,6 @@ READERS = {
     "timm.safetensors": ("x.safetensors", to_timm_file, from_timm),
     "timm.pth": ("x.pth", to_timm_file, from_timm),
     "deepmind": ("x.npz", to_deepmind, from_deepmind),
-    "classes": ("x.safetensors", save, lambda path, plan: classes_of(path)),
 }
 
 

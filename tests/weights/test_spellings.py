@@ -8,9 +8,9 @@ import safetensors.torch
 import torch
 
 import nfspec
-from nfspec.training.starting import start_from
 from nfspec.weights import from_timm, to_timm
 from nfspec.weights.checking import NoClassifier
+from nfspec.weights.kinds import Kind, read_fitting
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 PREFIXES = [
@@ -81,27 +81,31 @@ def test_every_spelling_is_read(plan, params, tmp_path, same_bits, container, dt
             with pytest.raises(NoClassifier) as error:
                 from_timm(source, plan)
             assert "has no classifier" in str(error.value)
-            assert "classifier=False" in str(error.value) and "--init" in str(error.value)
-        same_bits(from_timm(source, plan, classifier=head), expected)
+            assert "own_shapes=True" in str(error.value) and "--init" in str(error.value)
+        same_bits(from_timm(source, plan, own_shapes=not head), expected)
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
-def test_a_classifier_of_another_size_is_left_out_where_none_is_wanted(
-    plan, params, tmp_path, same_bits, container
-):
+def test_classes_and_channels_of_their_own_are_read(plan, params, tmp_path, container):
+    rng = np.random.default_rng(1)
+    own = {"head.fc.weight": (7, 96), "head.fc.bias": (7,), "stem.conv1.weight": (16, 5, 3, 3)}
+    own = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in own.items()}
     state = spelt(plan, params, "module.", torch.float32, True)
-    state["module.head.fc.bias"] = torch.zeros(3)
-    body = from_timm(container(state, tmp_path), plan, classifier=False)
-    assert list(body) == list(plan.parameters)[:-2]
-    nfspec.weights.check(plan, {**nfspec.init(plan), **body})
+    assert all(state[f"module.{name}"].ndim == value.ndim for name, value in own.items())
+    state |= {f"module.{name}": torch.tensor(value) for name, value in own.items()}
+    actual = from_timm(container(state, tmp_path), plan, own_shapes=True)
+    assert list(actual) == list(plan.parameters)
+    np.testing.assert_array_equal(actual["head.fc.kernel"], own["head.fc.weight"].T)
+    np.testing.assert_array_equal(actual["head.fc.bias"], own["head.fc.bias"])
+    kernel = own["stem.conv1.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(actual["stem.conv0.kernel"], kernel)
 
 
 @pytest.mark.parametrize("container", ["pth", "safetensors"])
 def test_training_starts_from_weights_without_a_classifier(plan, params, tmp_path, container):
     state = spelt(plan, params, "module.", torch.bfloat16, False)
     path = CONTAINERS[container](state, tmp_path)
-    actual, drawn = start_from(path, from_timm, lambda _: plan, (10, 1000), new_head=False, seed=3)
-    assert drawn is True
+    actual = read_fitting(path, plan, Kind.TIMM, seed=3).params
     fresh = nfspec.init(plan, 3)
     for name, value in actual.items():
         new = name.startswith("head.")

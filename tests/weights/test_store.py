@@ -64,16 +64,27 @@ def test_other_safetensors_of_canonical_names_load_in_silence(tmp_path, plan, pa
         same_bits(load(tmp_path / "w.safetensors", plan), params)
 
 
-def test_the_classifier_is_left_out_where_none_is_wanted(tmp_path, plan, params, same_bits):
-    """No warning either of a spec that has other classes alone; of any other field, there is."""
+def test_own_shapes_are_taken_where_they_are_asked_for(tmp_path, plan, params, same_bits):
+    """No warning either of a spec that has other classes or channels alone; of any other field,
+    there is."""
     body = {name: value for name, value in params.items() if not name.startswith("head.")}
-    save(tmp_path / "w.safetensors", _changed(plan, ("head", "classes", 77)), params)
-    same_bits(load(tmp_path / "w.safetensors", plan, classifier=False), body)
-    save(tmp_path / "w.safetensors", _changed(plan, ("ws", "eps", 1e-5)), params)
-    with pytest.warns(DigestWarning, match=r"ws\.eps"):
-        same_bits(load(tmp_path / "w.safetensors", plan, classifier=False), body)
+    others = [("head", "classes", 77), ("input", "channels", 1)]
+    others += [("input", "mean", [0.5]), ("input", "std", [0.5])]
+    save(tmp_path / "w.safetensors", _changed(plan, *others), params)
+    same_bits(load(tmp_path / "w.safetensors", plan, own_shapes=True), params)
+    for change in (("ws", "eps", 1e-5), ("input", "mean", [0.5])):
+        save(tmp_path / "w.safetensors", _changed(plan, change), params)
+        with pytest.warns(DigestWarning, match=rf"{change[0]}\.{change[1]}"):
+            same_bits(load(tmp_path / "w.safetensors", plan, own_shapes=True), params)
+    other = params | {"head.fc.kernel": np.zeros((96, 3), np.float32)}
+    other |= {"head.fc.bias": np.zeros(3, np.float32)}
+    other |= {"stem.conv0.kernel": np.zeros((3, 3, 7, 16), np.float32)}
+    save_file(other, tmp_path / "w.safetensors")
+    same_bits(load(tmp_path / "w.safetensors", plan, own_shapes=True), other)
+    with pytest.raises(nfspec.WeightError, match=r"3 tensors do not fit (.|\n)*nfspec.weights.fit"):
+        load(tmp_path / "w.safetensors", plan)
     save_file(body, tmp_path / "w.safetensors")
-    same_bits(load(tmp_path / "w.safetensors", plan, classifier=False), body)
+    same_bits(load(tmp_path / "w.safetensors", plan, own_shapes=True), body)
     with pytest.raises(NoClassifier, match="has no classifier"):
         load(tmp_path / "w.safetensors", plan)
 

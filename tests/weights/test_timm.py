@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 import nfspec
-from nfspec.language.loader import given
+from nfspec.language.overrides import given
 from nfspec.weights import from_timm, load, save, to_timm, to_timm_file
 from nfspec.weights.timm import names, timm_shapes
 
