@@ -34,11 +34,12 @@ NETWORKS = {
     "mixed-padding": ("timm/nf_resnet26", '[stem]\npadding = "same"\n'),
     "valid-stem": ("nfnet-nano", '[stem]\npadding = "valid"\nwidth = [8, 8]\nkernel = [3, 3]\n'
                    "stride = [2, 1]\n"),
-    "max-pool": ("nf-resnet-50", ""),
+    "max-pool": ("nf-resnet-50", '[activation]\nkind = "silu"\n'),
     "timm": ("timm/nf_seresnet26", ""),
     "two-attentions": ("nfnet-f0", '[stages]\nattention = ["eca", "se"]\nalpha = [0.2, 0.3]\n'),
     "attention-mid": ("nf-regnet-b0", '[stages]\nattention = ["none", "se"]\n'
                       "beta = [[0.9], [0.8, 1.2]]\n"),
+    "flat": ("nfnet-nano", "[ws]\neps = 0.1\n"),
     "unbiased": ("timm/eca_nfnet_l0", '[ws]\nddof = 1\neps = 1e-3\neps_rule = "add_to_std"\n'
                  '[activation]\nkind = "leaky_relu"\nslope = 0.3\n'
                  'gamma = "exact"\nbeta_at = "before"\n'),
@@ -86,6 +87,9 @@ def drawn(plan, seed=0):
         name: (value + 0.1 * rng.standard_normal(value.shape)).astype(np.float32)
         for name, value in nfspec.init(plan, seed=seed).items()
     }
+    # A channel that is negative everywhere: a max pool that pads by zeros shows there.
+    last = [name for name in params if name.startswith("stem.") and name.endswith(".bias")][-1]
+    params[last][0] -= 10
     sizes = ((33, 46), (64, 35), (48, 48))
     images = [rng.standard_normal((2, *size, plan.channels)).astype(np.float32) for size in sizes]
     return params, images

@@ -1,0 +1,63 @@
+"""Mistakes in templates: each must show in what the generated network computes."""
+
+from dataclasses import dataclass
+
+import jinja2
+import numpy as np
+
+import nfspec
+from nfspec import reference
+from nfspec.conformance.compare import bounds, distance
+from nfspec.generation import source
+from nfspec.generation.targets import target_of
+
+import networks
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake.
+
+    Attributes:
+        template: File of the target's folder.
+        right: The text that is replaced, which must be in it.
+        wrong: What replaces it.
+        network: Name of the network that shows it.
+        seen_by: `logits`, or the name of the check of the target's own tests.
+    """
+
+    template: str
+    right: str
+    wrong: str
+    network: str = "two-attentions"
+    seen_by: str = "logits"
+
+
+def seed(monkeypatch, to, mutant):
+    """Generate sources of a target with a mistake from now on."""
+    environment = source._environment()
+    path = f"{to}/{mutant.template}"
+    text, _, _ = environment.loader.get_source(environment, path)
+    assert mutant.right in text, f"{path} has no {mutant.right!r}"
+    loaders = [jinja2.DictLoader({path: text.replace(mutant.right, mutant.wrong)})]
+    altered = environment.overlay(loader=jinja2.ChoiceLoader([*loaders, environment.loader]))
+    altered.cache = {}  # an overlay shares the templates that were compiled before
+    monkeypatch.setattr(source, "_environment", lambda: altered)
+
+
+def logits_differ(plan, to, **options):
+    """True if a generated network leaves the bound at one of the sizes, or does not run."""
+    params, batches = networks.drawn(plan)
+    try:
+        network = nfspec.native(plan, to, params=params, **options)
+        answers = [target_of(to).logits(network, images) for images in batches]
+    except Exception:  # a mistake may be of any kind
+        return True
+    for images, answer in zip(batches, answers, strict=True):
+        exact = reference.forward(plan, params, images, {"logits": plan.taps["logits"]})
+        if (
+            distance(np.asarray(answer), exact["logits"])
+            > bounds(plan, params, images, exact)["logits"]
+        ):
+            return True
+    return False
