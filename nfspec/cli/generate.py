@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nfspec.arguments import MAX_SEED
+from nfspec.cli.options import Changes, changed_by
 from nfspec.console import print_lines, print_text, say, table
 from nfspec.errors import InputError
 from nfspec.files import write
@@ -20,7 +21,7 @@ from nfspec.plan import Plan
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
-from nfspec.weights.kinds import READERS, kind_of_file
+from nfspec.weights.kinds import kind_of_file, read_fitting
 from nfspec.weights.store import save
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ def generate(
     out: Annotated[
         Path | None, typer.Option(help="File to write. Default: the source is printed.")
     ] = None,
+    changes: Changes = None,
     weights: Annotated[
         Path | None,
         typer.Option(
             help="File of weights, of nfspec, DeepMind or timm. They are written beside --out, "
-            "in the form that the source loads, and --check uses them."
+            "in the form that the source loads, and --check uses them. A classifier of other "
+            "classes is drawn anew, and other input channels are made to fit."
         ),
     ] = None,
     check: Annotated[
@@ -65,7 +68,7 @@ def generate(
     The same spec gives the same file. nfspec.native gives the same network as an object.
     """
     target_of(to)
-    plan = resolve(load(variant))
+    plan = resolve(load(variant, changed_by(changes)))
     if weights is not None and out is None and not check:
         raise InputError("--weights: give --out or --check, too; the source alone has no weights")
     outputs = [] if out is None else [out]
@@ -91,7 +94,10 @@ def generate(
 
 def _read(plan: Plan, path: Path) -> Params:
     require_free_memory(plan, "read the weights of", 2)
-    return READERS[kind_of_file(path)](path, plan)
+    fitted = read_fitting(path, plan, kind_of_file(path))
+    for change in fitted.changes:
+        say(change)
+    return fitted.params
 
 
 def _checked(plan: Plan, to: str, params: Params | None, seed: int, aside: bool) -> bool:

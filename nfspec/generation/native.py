@@ -6,17 +6,21 @@ import hashlib
 import linecache
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nfspec.arguments import whole
 from nfspec.generation.source import generate, plan_of
 from nfspec.generation.targets import target_of
 from nfspec.generation.view import CLASSES
 from nfspec.language.spec import Spec
-from nfspec.plan import Plan
+from nfspec.plan import INPUT, Dense, Operation, Plan, WSConv
 from nfspec.weights.checking import Float32
+from nfspec.weights.fitting import FitWarning, fit
 from nfspec.weights.store import save
 
 
@@ -48,7 +52,13 @@ def module(spec: Spec | Plan, to: str) -> ModuleType:
 
 
 def native(
-    spec: Spec | Plan, to: str, *, params: Mapping[str, Float32] | None = None, **options: Any
+    spec: Spec | Plan,
+    to: str,
+    *,
+    params: Mapping[str, Float32] | None = None,
+    classes: int | None = None,
+    channels: int | None = None,
+    **options: Any,
 ) -> Any:
     """A network as an object of its framework: what the generated file offers, and nothing else.
 
@@ -56,22 +66,49 @@ def native(
         spec: What `nfspec.load` or `nfspec.resolve` returned.
         to: Name of the target, as `nfspec.generate` takes it.
         params: Canonical name to float32 array; drawn by the framework if not given.
-        options: Arguments of the class in the file, such as `num_classes` and `drop_rate`.
+        classes, channels: Another number of classes or input channels than the spec's. `params` are
+            changed as `nfspec.weights.fit` does, and a FitWarning says each change.
+        options: More arguments of the class in the file, such as `drop_rate`.
 
     Returns:
         For `torch`: an nn.Module, in training mode as PyTorch makes one.
 
     Raises:
-        InputError: As `nfspec.generate` raises it.
+        InputError: As `nfspec.generate` raises it; or the class has no such argument.
         SpecError: No network can be made of the spec.
         WeightError: `params` are not the plan's.
         BackendError: A package that is needed is not installed.
     """
     plan = plan_of(spec)
     made, target = module(plan, to), target_of(to)
+    name = CLASSES[plan.family]
+    if classes is not None:
+        options[target.classes] = whole("classes", classes, 1)
+    if channels is not None:
+        options[target.channels] = whole("channels", channels, 1)
     if params is None:
-        return target.make(made, CLASSES[plan.family], None, options)
+        return target.make(made, name, None, options)
+    wanted = _with_ends(plan, classes, channels)
+    if wanted is not plan:
+        fitted = fit(params, wanted)
+        params = fitted.params
+        for change in fitted.changes:
+            warnings.warn(change, FitWarning, stacklevel=2)
     with tempfile.TemporaryDirectory(prefix="nfspec-") as folder:
         path = Path(folder) / "weights.safetensors"
-        save(path, plan, params)
-        return target.make(made, CLASSES[plan.family], str(path), options)
+        save(path, wanted, params)
+        return target.make(made, name, str(path), options)
+
+
+def _with_ends(plan: Plan, classes: int | None, channels: int | None) -> Plan:
+    """The plan with another number of classes and input channels, for the shapes of its weights."""
+    if classes is None and channels is None:
+        return plan
+    ops: list[Operation] = []
+    for op in plan.ops:
+        if isinstance(op, Dense) and classes is not None:
+            op = replace(op, out_features=classes)
+        if isinstance(op, WSConv) and channels is not None and op.inputs == (INPUT,):
+            op = replace(op, in_channels=channels)
+        ops.append(op)
+    return replace(plan, ops=tuple(ops), channels=plan.channels if channels is None else channels)

@@ -29,6 +29,7 @@ class Target:
             path of a file of weights or None, and options: the native object.
         logits: A function of a native object and images, (N, H, W, C): the logits in inference,
             (N, classes).
+        classes, channels: Names of the options for another number of classes and input channels.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Target:
     summary: str
     make: Callable[[ModuleType, str, str | None, Mapping[str, Any]], Any]
     logits: Callable[[Any, Images], Images]
+    classes: str = "classes"
+    channels: str = "channels"
 
     def require(self) -> None:
         """Require the package that the file imports.

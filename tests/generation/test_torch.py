@@ -220,9 +220,18 @@ def test_a_new_classifier(idioms):
 
 
 def test_other_classes_and_channels_from_the_start(plan_of):
-    model = native(plan_of(IDIOMS), num_classes=4, in_chans=1)
-    assert model(torch.zeros(2, 1, 33, 47)).shape == (2, 4)
-    assert native(plan_of(IDIOMS), num_classes=0)(torch.zeros(2, 3, 33, 47)).ndim == 2
+    plan = plan_of(IDIOMS)
+    params, batches = networks.drawn(plan)
+    with pytest.warns(nfspec.weights.FitWarning) as caught:
+        model = native(plan, params, classes=4, channels=1).eval()
+    assert len(caught) == 2
+    grey = nchw(batches[0])[:, :1]
+    pooled = model.forward_head(model.forward_features(grey), pre_logits=True)
+    old = native(plan, params).eval()
+    same = old.forward_head(old.forward_features(grey.repeat(1, 3, 1, 1)), pre_logits=True)
+    assert model(grey).shape == (2, 4)
+    assert distance(pooled.detach().numpy(), same.detach().double().numpy()) < 1e-5
+    assert native(plan, num_classes=0)(torch.zeros(2, 3, 33, 47)).ndim == 2
 
 
 def test_some_maps_alone(idioms):

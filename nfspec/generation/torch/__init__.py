@@ -33,4 +33,6 @@ TARGET = Target(
     summary="an nn.Module for images (N, C, H, W)",
     make=_make,
     logits=_logits,
+    classes="num_classes",
+    channels="in_chans",
 )

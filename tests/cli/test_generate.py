@@ -1,0 +1,95 @@
+"""`nfspec generate`: a file of source, its weights, and what is refused."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import nfspec
+from nfspec.cli import app
+
+import networks
+
+
+@pytest.fixture
+def spec(tmp_path, monkeypatch):
+    """The file of a small network, in a folder of its own, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    networks.network("plain", tmp_path)
+    return "plain.toml"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["generate", *map(str, arguments)])
+
+
+def test_a_file_that_was_checked(spec):
+    done = run(spec, "--to", "torch", "--check", "--out", "net.py")
+    assert done.exit_code == 0
+    assert "THE SAME NETWORK: plain for torch at 3 sizes" in done.stdout
+    plan = nfspec.resolve(nfspec.load(spec))
+    with open("net.py", encoding="utf-8") as file:
+        assert file.read() == nfspec.generate(plan, to="torch")
+    assert (
+        "net.py exists, and is left as it is"
+        in run(spec, "--to", "torch", "--out", "net.py").stderr
+    )
+    assert run(spec, "--to", "torch", "--out", "net.py", "--force").exit_code == 0
+
+
+def test_the_source_alone_on_stdout(spec):
+    done = run(spec, "--to", "torch", "--check", "--set", "stages.alpha=0.3")
+    assert done.exit_code == 0
+    changed = nfspec.load(spec, {"stages.alpha": 0.3})
+    assert done.stdout == nfspec.generate(changed, to="torch")
+    assert "THE SAME NETWORK" in done.stderr
+
+
+def test_weights_beside_the_source(spec):
+    plan = nfspec.resolve(nfspec.load(spec))
+    params, _ = networks.drawn(plan)
+    nfspec.weights.save("old.safetensors", plan, params)
+    done = run(spec, "--to", "torch", "--weights", "old.safetensors", "--out", "net.py")
+    assert done.exit_code == 0, done.stderr
+    back = nfspec.weights.load("net.safetensors", plan)
+    assert all(np.array_equal(back[name], value) for name, value in params.items())
+
+
+def test_weights_of_another_head_and_grey_images(spec):
+    plan = nfspec.resolve(nfspec.load(spec))
+    nfspec.weights.save("old.safetensors", plan, networks.drawn(plan)[0])
+    ends = ["head.classes=7", "input.channels=1", "input.mean=[0.5]", "input.std=[0.2]"]
+    changes = [part for end in ends for part in ("--set", end)]
+    done = run(spec, "--to", "torch", "--weights", "old.safetensors", "--out", "net.py", *changes)
+    assert done.exit_code == 0, done.stderr
+    assert "head.fc" in done.stderr and "stem.conv0" in done.stderr
+    over = {"head.classes": 7, "input.channels": 1, "input.mean": [0.5], "input.std": [0.2]}
+    fitted = nfspec.resolve(nfspec.load(spec, over))
+    assert nfspec.weights.load("net.safetensors", fitted)["head.fc.kernel"].shape[1] == 7
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("plain.toml", "--to", "torhc"), 'did you mean "torch"?'),
+        (("plain.toml", "--to", "torch", "--weights", "w.safetensors"), "--weights: give --out"),
+        (("plane.toml", "--to", "torch"), "plane.toml"),
+        (
+            ("plain.toml", "--to", "torch", "--weights", "no.safetensors", "--out", "n.py"),
+            "no.safe",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_a_sentence(spec, arguments, message):
+    done = run(*arguments)
+    assert done.exit_code == 2 and message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_network_that_differs_is_not_written(spec, tmp_path, monkeypatch):
+    from nfspec.conformance import proof
+
+    row = proof.Row(1, 64, 64, distance=0.1, bound=1e-6)
+    monkeypatch.setattr(proof, "prove", lambda *given, **more: (row,))
+    done = run(spec, "--to", "torch", "--check", "--out", "net.py")
+    assert done.exit_code == 1 and "NOT THE SAME: plain for torch leaves the bound" in done.stdout
+    assert not (tmp_path / "net.py").exists()
