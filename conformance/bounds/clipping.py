@@ -39,7 +39,7 @@ def clip(
     u = FULL.accumulate
     of_gradient, by_gradient = _norm(gradient, axes, u)
     of_parameter, by_parameter = _norm(parameter, axes, u)
-    limit = rule.clipping * np.maximum(of_parameter, rule.eps)
+    limit = rule.limits(of_parameter)
     exact, _ = training.clip(gradient, parameter, rule)
     relative = by_gradient + by_parameter + 6.0 * u
     free = of_gradient < limit * (1.0 - relative)

@@ -148,8 +148,8 @@ class Results:
         deviations: The entries of deviations.toml that matched, as their fields.
         explanations: For a subject that keeps other conventions: `subject`, `property`, `asked`
             (spec), `fields` (field to the value with which it conforms; empty if none was found),
-            `ratio_before`, `ratio_after`; and `defect`, `factor`, `inherits`, `error` where they
-            say something, as `nfspec.conformance.conventions.explain` describes them.
+            `ratio_before`, `ratio_after`; and `defects`, `at_most`, `factor`, `inherits`, `error`
+            where they say something, as `nfspec.conformance.conventions.explain` describes them.
         problems: Sentences, each of which names something wrong with the run as a whole, such as an
             entry of deviations.toml for an unknown property. A run with a problem is not
             conformant.

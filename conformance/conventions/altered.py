@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nfspec.conformance.cases.case import Arrays, Case, Clip, local_names
+import numpy as np
+
+from nfspec.conformance.cases.case import Case, Clip, local_names
 from nfspec.conformance.cases.reduction import reduced_plan
-from nfspec.conformance.properties.networks import block_plan
+from nfspec.conformance.conventions.defects import Defect, defects
+from nfspec.conformance.properties.base import Array
+from nfspec.conformance.properties.networks import Network, block_plan
 from nfspec.errors import SpecError
 from nfspec.language.spec import Spec
 from nfspec.plan import (
@@ -29,15 +33,16 @@ from nfspec.plan import (
 )
 from nfspec.plan.activations import DEEPMIND_GAMMA
 from nfspec.plan.arithmetic import gamma_of
-from nfspec.plan.clipping import ClipRule
+from nfspec.plan.clipping import ClipRule, clip_rules
 from nfspec.plan.resolver import resolve
 
-DEFECT = "defect"  # the key of a `Defect`, which is no field
-Fields = dict[str, Any]  # dotted name in the language to value; `DEFECT` to a hypothesis
+# Dotted name in the language to value, and the part of the computation to a `Defect`.
+Fields = dict[str, Any]
+IMAGE = (1, 64, 64, 1)  # a shape that every window fits into
 
 
 def altered_op(op: Operation | Clip, fields: Fields, spec: Spec) -> Operation | Clip:
-    """An operation, or a `Clip`, under other conventions, and then with a defect if there is one.
+    """An operation, or a `Clip`, under other conventions, and then with the defects among them.
 
     Args:
         op: The operation as the spec has it.
@@ -46,14 +51,17 @@ def altered_op(op: Operation | Clip, fields: Fields, spec: Spec) -> Operation | 
     """
     changes = _changes(op, fields, spec)
     other = replace(op, **{name: value for name, value in changes.items() if value is not None})
-    return fields[DEFECT].alter(other) if DEFECT in fields else other
+    for defect in defects(fields):
+        other = defect.alter(other)
+    return other
 
 
 def altered_values(op: Operation | Clip, fields: Fields, values: Mapping[str, Any]) -> Fields:
-    """The arrays of an operation, by local name, as a defect changes them."""
-    if DEFECT not in fields:
-        return dict(values)
-    return {name: fields[DEFECT].value(op, name, value) for name, value in values.items()}
+    """The arrays of an operation, by local name, as defects change them."""
+    changed = dict(values)
+    for defect in defects(fields):
+        changed = {name: defect.value(op, name, value) for name, value in changed.items()}
+    return changed
 
 
 def _changes(op: Operation | Clip, fields: Fields, spec: Spec) -> Fields:
@@ -77,7 +85,9 @@ def _changes(op: Operation | Clip, fields: Fields, spec: Spec) -> Fields:
             return {"gain": get("attention.gain")}
         case Clip():
             return {"unit": get("agc.unit"), "eps": get("agc.eps")}
-        case Residual() | GlobalPool() | Dense() | StochasticDepth() | Dropout() | Conv():
+        case StochasticDepth():
+            return {"rescale": get("stochastic_depth.rescale")}
+        case Residual() | GlobalPool() | Dense() | Dropout() | Conv():
             return {}  # no convention is about it
         case _:
             raise unknown_operation(op, "conventions")
@@ -122,7 +132,7 @@ def altered_spec(spec: Spec, fields: Fields) -> Spec:
     data = spec.model_dump(by_alias=True)
     for name, value in fields.items():
         table, _, key = name.partition(".")
-        if name == DEFECT or not data[table]:
+        if isinstance(value, Defect) or not data[table]:
             continue  # no field, or one of a table that the spec lacks
         if name != "activation.kind" or data[table][key].startswith("gelu"):
             data[table][key] = value
@@ -136,31 +146,62 @@ def altered_plan(case: Case, fields: Fields, spec: Spec) -> Plan | None:
         plan = reduced_plan(other, case.drops) if case.reduced else resolve(other)
     except SpecError:
         return None
-    if DEFECT in fields:
-        plan = replace(plan, ops=tuple(map(fields[DEFECT].alter, plan.ops)))
+    for defect in defects(fields):
+        plan = defect.plan(replace(plan, ops=tuple(map(defect.alter, plan.ops))))
     return block_plan(plan, case.block) if case.block else plan
 
 
-def altered_params(plan: Plan, params: Arrays, fields: Fields) -> Arrays:
-    """The parameters of a plan, by canonical name, as a defect changes them."""
-    if DEFECT not in fields:
-        return params
-    return {
-        name: fields[DEFECT].value(op, local, params[name])
-        for op in plan.ops
-        for local, name in local_names(op).items()
-    }
+def altered_params(plan: Plan, params: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+    """The parameters of a plan, by canonical name, as defects change them."""
+    changed = dict(params)
+    for defect in defects(fields):
+        for op in plan.ops:
+            for local, name in local_names(op).items():
+                changed[name] = defect.value(op, local, changed[name])
+    return changed
 
 
 def altered_rules(
     rules: Mapping[str, ClipRule], shapes: Mapping[str, tuple[int, ...]], fields: Fields
 ) -> dict[str, ClipRule]:
-    """The rules of clipping of parameters, by canonical name, as a defect changes them."""
-    if DEFECT not in fields:
-        return dict(rules)
-    return {name: fields[DEFECT].rule(shapes[name], rule) for name, rule in rules.items()}
+    """The rules of clipping of parameters, by canonical name, as defects change them."""
+    changed = dict(rules)
+    for defect in defects(fields):
+        changed = {name: defect.rule(shapes[name], rule) for name, rule in changed.items()}
+    return changed
 
 
-def altered_times(case: Case, fields: Fields) -> Any:
-    """The factor of each element of an operation's output that a defect makes; None for none."""
-    return fields[DEFECT].times(case.op, case.shape) if DEFECT in fields else None
+def times(op: Any, shape: tuple[int, ...], fields: Fields) -> Any:
+    """The factor of each element of an operation's output that defects make, given the shape of
+    its input; None for none."""
+    factor = None
+    for defect in defects(fields):
+        own = defect.times(op, shape)
+        factor = own if factor is None else factor if own is None else factor * own
+    return factor
+
+
+def altered_network(case: Case, fields: Fields, spec: Spec) -> Network | None:
+    """The network of a case under other conventions; None if there is none."""
+    plan = altered_plan(case, fields, spec)
+    if plan is None:
+        return None
+    shapes = {name: parameter.shape for name, parameter in plan.parameters.items()}
+    rules = altered_rules(clip_rules(plan), shapes, fields)
+    nothing = {name: np.zeros(()) for name in shapes}
+    changed = altered_params(plan, nothing, fields)
+
+    def change(op: Operation, x: Array, out: Array) -> Array:
+        factor = times(op, x.shape, fields)
+        return out if factor is None else factor * out
+
+    return Network(
+        plan,
+        rules=rules,
+        params=(
+            None
+            if all(changed[name] is value for name, value in nothing.items())
+            else lambda params: altered_params(plan, params, fields)
+        ),
+        change=change if any(times(op, IMAGE, fields) is not None for op in plan.ops) else None,
+    )

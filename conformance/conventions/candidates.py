@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "attention.gain": (1.0, 2.0),
     "se.activation": ("relu",),
     "se.gamma": (1.0, "deepmind", "exact"),
+    "stochastic_depth.rescale": (True, False),
     "agc.unit": ("squeeze", "timm", "output", "element", "tensor"),
     "agc.eps": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
     "agc.exclude": ((), ("head.fc.kernel",), ("head.fc.kernel", "head.fc.bias")),

@@ -28,7 +28,7 @@ MOST_PARAMETERS = 2**18  # of a block or network, so that it takes a fraction of
 SIZES = frozenset(
     {
         "in_channels", "out_channels", "kernel", "stride", "groups", "channels", "hidden",
-        "in_features", "out_features", "role", "shape",
+        "in_features", "out_features", "role", "shape", "rate",
     }
 )  # fmt: skip
 DRAWN_AROUND = frozenset({"ws.eps", "ws.eps_rule", "agc.unit", "agc.eps"})
@@ -146,7 +146,7 @@ class Draws:
             altered, calls = replace(case, op=op), answer.prepared.calls
             if op is not None and (discontinuous(altered, calls) or not fits(altered, calls)):
                 continue  # there is no right answer to a dy of another shape
-            if max(self.question.ratios(answer, explanation, factor).values(), default=0.0) > 1.0:
+            if max(self.question.judged(answer, explanation, factor).values(), default=0.0) > 1.0:
                 yield answer
 
     def _like(self, explanation: Fields) -> Iterator[Given]:

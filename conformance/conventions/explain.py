@@ -11,8 +11,11 @@ gradients, the invariances and the probes of integers, inherit that explanation 
 their answers, too. By themselves, invariances and probes are explained by nothing, as many
 conventions pass them, and some are not stated under other conventions at all.
 
+A network that is trained, folded or asked in several batches is judged under the conventions that
+were found for the other properties, and its explanation is the smallest part of these that holds.
+
 A subject that follows a convention that it is asked for, as timm's conv takes gamma, gives no
-evidence on that field. Of training, only a step of the optimizer is looked into.
+evidence on that field.
 """
 
 from __future__ import annotations
@@ -24,13 +27,15 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from nfspec.compilation import BACKENDS
-from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.case import Arrays, Case, Clip
 from nfspec.conformance.cases.results import Cell, Column, Results
 from nfspec.conformance.cases.target import Target, target
-from nfspec.conformance.conventions.altered import DEFECT
+from nfspec.conformance.conventions.altered import Fields
+from nfspec.conformance.conventions.defects import Defect, defects
 from nfspec.conformance.conventions.drawn import Draws, Given, cases
-from nfspec.conformance.conventions.question import Question, of_networks, of_steps, value_of
-from nfspec.conformance.conventions.search import Explanation, explanation
+from nfspec.conformance.conventions.factor import UNIT
+from nfspec.conformance.conventions.question import Question, follows, value_of
+from nfspec.conformance.conventions.search import Explanation, explanation, reduced
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import judge
 from nfspec.conformance.running.answers import Answer, PreparedCase, ask, started
@@ -45,15 +50,19 @@ def _inherits_alone(asked: Property) -> bool:
     return asked.request in ("call", "twice") and value_of(asked) is not asked
 
 
+def _by_others(asked: Property) -> bool:
+    """True of a property that only what explains other properties can explain."""
+    return follows(asked) or _inherits_alone(asked)
+
+
 def _explicable(asked: Property) -> bool:
     """True if the answers to a property's cases can distinguish conventions."""
-    of_ops = asked.request in ("call", "vjp", "twice")
-    return of_ops or of_networks(asked) or of_steps(asked)
+    return asked.request in ("call", "vjp", "twice", "drop") or asked.of_network is not None
 
 
 def _failed(results: Results, column: Column) -> list[Cell]:
-    """The failing cells of a column that can be explained: values, gradients, networks, and then
-    what only inherits."""
+    """The failing cells of a column that can be explained: values, gradients, networks, then what
+    only inherits, and then what follows from all of these."""
     cells = [
         cell
         for cell in results.cells
@@ -61,7 +70,12 @@ def _failed(results: Results, column: Column) -> list[Cell]:
         and cell.verdict in ("fail", "deviates")
         and _explicable(PROPERTIES[cell.property])
     ]
-    return sorted(cells, key=lambda cell: _inherits_alone(PROPERTIES[cell.property]))
+
+    def rank(cell: Cell) -> tuple[bool, bool]:
+        asked = PROPERTIES[cell.property]
+        return follows(asked), _inherits_alone(asked)
+
+    return sorted(cells, key=rank)
 
 
 @dataclass
@@ -89,15 +103,17 @@ class _Column:
         """The entry of a cell; None where there is nothing to say."""
         asked = PROPERTIES[cell.property]
         question = self._question(asked, cell)
-        if not question.evidence:
+        failing = [answer for answer in question.evidence if answer.beyond]
+        if not question.evidence or (not failing and _by_others(asked)):
             return None
         of_value = self._of_value(asked)
-        fails = any(answer.beyond for answer in question.evidence)
-        if fails and of_value is not None and self._holds(question, of_value):
+        if follows(asked):
+            return self._following(question)
+        if failing and of_value is not None and self._holds(question, of_value):
             self.explained[asked.id] = of_value
             return self._written(question, of_value, value_of(asked).id)
         if _inherits_alone(asked):
-            return None
+            return self._by_more_shapes(question, failing)
         self.explained[asked.id] = self._explanation(question)
         return self._written(question, self.explained[asked.id])
 
@@ -118,14 +134,56 @@ class _Column:
         """The explanation of a question; None if there is none, or nothing fails."""
         if max((e.ratio for e in question.evidence), default=0.0) <= 1.0:
             return None  # another run of the same cases passes
-        known: dict[str, Any] = {}
-        for earlier in self.explained.values():
-            known |= earlier.fields if earlier else {}
         draws = Draws(question, self.worker, cases(question, self.grid))
-        reason = explanation(question, draws.refuting, [known] if known else [])
+        reason = explanation(question, draws.refuting, self._known())
         if reason is None or question.ratio(reason.fields, reason.factor) > 1.0:
             return None  # by the network's own band
         return reason
+
+    def _known(self) -> list[Fields]:
+        """What explains other properties: all of it together, and each by itself."""
+        several = [earlier.fields for earlier in self.explained.values() if earlier]
+        together: Fields = {}
+        for fields in several:
+            together |= fields
+        distinct = {frozenset(fields.items()): fields for fields in (together, *several) if fields}
+        return list(distinct.values())
+
+    def _following(self, question: Question) -> dict[str, Any] | None:
+        """The entry of a property of networks, judged under the conventions that are known."""
+        draws = Draws(question, self.worker, cases(question, self.grid))
+        for fields in self._known():
+            if not question.explains(fields):
+                continue
+            part = reduced(fields, question.explains)
+            refuted = next(draws.refuting(part, UNIT), None) is not None
+            if refuted or question.ratio(part) > 1.0:
+                continue
+            known = (id for id, other in self.explained.items() if other and other.fields == part)
+            reason, inherits = Explanation(part), next(known, "")
+            if inherits:
+                reason = self.explained[inherits] or reason
+            self.explained[question.asked.id] = reason
+            return self._written(question, reason, inherits)
+        return None
+
+    def _by_more_shapes(self, question: Question, failing: list[Answer]) -> dict[str, Any] | None:
+        """The entry of an invariance or a probe whose operation has right values for the shapes of
+        the spec: the explanation of its values for the shapes that failed."""
+        value, mode = value_of(question.asked), self.column.mode
+        cell = self.results.cell(value.id, self.column.name)
+        ops = tuple(dict.fromkeys(answer.prepared.case.op for answer in failing))
+        if not ops or cell is None or cell.verdict not in ("pass", "pass in part"):
+            return None
+        clips = tuple(op for op in ops if isinstance(op, Clip))
+        about = replace(self.about, ops=() if clips else ops, clips=clips)
+        several = essential_cases(value, about, mode, self.settings.seed)
+        of_values = Question(value, self.about, _evidence(several, self.worker))
+        reason = self._explanation(of_values)
+        if reason is None or not _within(question, reason):
+            return None
+        self.explained[question.asked.id] = reason
+        return self._written(question, reason)
 
     def _of_value(self, asked: Property) -> Explanation | None:
         """The explanation of the value of the operation that a property is about."""
@@ -160,9 +218,11 @@ class _Column:
         else:
             after = question.ratio(reason.fields, reason.factor)
         entry = self._entry(question.asked, before, after)
-        entry["fields"] = {k: v for k, v in reason.fields.items() if k != DEFECT}
-        if DEFECT in reason.fields:
-            entry["defect"] = reason.fields[DEFECT].sentence
+        entry["fields"] = {k: v for k, v in reason.fields.items() if not isinstance(v, Defect)}
+        if named := [defect.sentence for defect in defects(reason.fields)]:
+            entry["defects"] = named
+        if reason.at_most:
+            entry["at_most"] = list(reason.at_most)
         if reason.factor.text:
             entry["factor"] = reason.factor.text
         return {**entry, "inherits": inherits} if inherits else entry
@@ -234,13 +294,15 @@ def explain(
 
         It has these where they say something:
 
-        - `defect`: a mistake, in words, that the answers are consistent with, under `fields`;
+        - `defects`: mistakes, in words, that the answers are consistent with, under `fields`;
+        - `at_most`: the fields whose value, or any smaller one, explains the answers;
         - `factor`: the constant factor, in words, by which the answers are off, under `fields`;
         - `inherits`: the property of the same column whose explanation this is: the same cause;
         - `error`: a sentence, where the search itself failed.
 
-        An entry that has no fields and none of these four says that nothing was found. An
-        invariance or a probe of integers that inherits nothing has no entry.
+        An entry that has no fields, defects, factor or error says that nothing was found. An
+        invariance, a probe of integers, or a network that is trained or folded has no entry where
+        nothing that was found elsewhere explains it.
     """
     about, entries = target(settings.source), []
     for column in results.columns:

@@ -9,44 +9,48 @@ from typing import Any
 
 import numpy as np
 
-from nfspec import reference
 from nfspec.conformance.cases.case import Arrays, Case, Clip
 from nfspec.conformance.cases.target import Target
 from nfspec.conformance.conventions.altered import (
-    DEFECT,
     Fields,
+    altered_network,
     altered_op,
-    altered_params,
-    altered_plan,
-    altered_rules,
-    altered_times,
     altered_values,
+    times,
 )
+from nfspec.conformance.conventions.beginnings import Evaluated, cut, evaluate, same_until
 from nfspec.conformance.conventions.candidates import candidates
 from nfspec.conformance.conventions.defects import DEFECTS
 from nfspec.conformance.conventions.factor import UNIT, Factor
 from nfspec.conformance.properties import PROPERTIES, Property
-from nfspec.conformance.properties.base import Expected, judge
+from nfspec.conformance.properties.base import Expectation, Expected, judge
 from nfspec.conformance.properties.layers import conv_output_shape
-from nfspec.conformance.properties.networks import NET_01, case_plan, case_weights, within_bands
-from nfspec.conformance.properties.training import STEP_01, expected_step
+from nfspec.conformance.properties.networks import NET_01, NET_03, Network, case_plan, case_weights
+from nfspec.conformance.properties.training import STEP_01
 from nfspec.conformance.running.answers import Answer
 from nfspec.errors import InputError
 from nfspec.plan import Plan, Pool, WSConv
 from nfspec.plan.clipping import clip_rules
 from nfspec.plan.counting import output_side
-from nfspec.reference.rounding import Rounding
 
 LARGEST = 1e30  # ratio that counts; those of other shapes or not finite are infinite
 # Ratios of a network below this are computed again with the band of the changed network. The band
 # of the network asked for may be too narrow: with a smaller eps flat channels are louder, and so is
 # their rounding.
 CLOSE = 1e3
+# A band that is wider than this many bands of the network asked for, or than a tenth of the output,
+# says nothing: everything would be explained by an eps so small that rounding decides.
+WIDER, SHARE = 1e3, 0.1
 NEAR_EPS = 1e-3  # of eps: there the gradient under the rule `max` is discontinuous
 
 
 def value_of(asked: Property) -> Property:
-    """The property that judges the values of the operation that a property is about."""
+    """The property that judges the values of the operation, or network, that a property is about.
+
+    That of a network is the one that is cut down, as it is the one that is trained and folded.
+    """
+    if follows(asked):
+        return NET_03
     return next(
         (
             p
@@ -59,17 +63,23 @@ def value_of(asked: Property) -> Property:
 
 def of_networks(asked: Property) -> bool:
     """True if a property compares a block or a network with the reference, tap by tap."""
-    return asked.expect is NET_01.expect
+    return asked.of_network is NET_01.of_network
+
+
+def of_steps(asked: Property) -> bool:
+    """True if a property is about one step of the optimizer."""
+    return asked.of_network is STEP_01.of_network
+
+
+def follows(asked: Property) -> bool:
+    """True if a property is about a network that is trained, folded or asked in several batches: it
+    follows from conventions that other properties show better."""
+    return asked.of_network is not None and not of_networks(asked) and not of_steps(asked)
 
 
 def parameters(case: Case) -> int:
     """The number of parameters of the block or network of a case; 0 for an operation."""
     return sum(p.size for p in case_plan(case).parameters.values()) if case.spec else 0
-
-
-def of_steps(asked: Property) -> bool:
-    """True if a property is about one step of the optimizer."""
-    return asked.expect is STEP_01.expect
 
 
 @dataclass
@@ -86,11 +96,8 @@ class Question:
     about: Target
     evidence: list[Answer]
     _known: dict[tuple[int, frozenset[Any], str], dict[str, float]] = field(default_factory=dict)
-    _plans: dict[Any, Plan | None] = field(default_factory=dict)
-
-    def cut(self, case: Case, upto: str) -> Plan:
-        """The plan of a network's case as far as a tap; the whole plan if the tap is empty."""
-        return _cut(case_plan(case), upto)
+    _networks: dict[Any, Network | None] = field(default_factory=dict)
+    _evaluated: dict[int, list[Evaluated]] = field(default_factory=dict)
 
     def moves(self, more: Iterable[Fields], *, defects: bool = False) -> list[Fields]:
         """The candidates that change anything in some case.
@@ -102,45 +109,47 @@ class Question:
         changes: list[Fields] = [*more]
         changes += candidates(self.about.spec, of_networks(self.asked))
         if defects:
-            changes += [{DEFECT: defect} for defect in DEFECTS]
+            changes += [defect.fields for defect in DEFECTS]
         moves: list[Fields] = []
         for move in changes:
-            changing = any(self._changes(answer.prepared.case, move) for answer in self.evidence)
-            if changing and move not in moves:
+            if self.changes(move) and move not in moves:
                 moves.append(move)
         return moves
+
+    def changes(self, fields: Fields) -> bool:
+        """True if some fields change what is right in some case."""
+        return any(self._changes(answer.prepared.case, fields) for answer in self.evidence)
 
     def _changes(self, case: Case, fields: Fields) -> bool:
         if fields.get("ws.dtype") and case.mode in ("f32", "tf32"):
             return False  # the computation is in float32
+        if case.spec:
+            return self._changes_network(case, fields)
+        ones = {name: np.zeros(()) for name in ("gain", "bias", "skip_gain")}
+        values = altered_values(case.op, fields, ones)
+        op = self.altered(case.op, fields)
+        other = op != case.op or times(case.op, case.shape, fields) is not None
+        return other or any(values[name] is not one for name, one in ones.items())
+
+    def _changes_network(self, case: Case, fields: Fields) -> bool:
+        other, own = self.network(case, fields), case_plan(case)
+        if other is None:
+            return False
+        trained = other.rules != clip_rules(own) or other.plan.recipe != own.recipe
+        computed = other.plan.ops != own.ops or bool(other.params or other.change)
         if of_steps(self.asked):
-            return self._stepping(case, fields) != self._stepping(case, {})
-        if not of_networks(self.asked):
-            ones = {name: np.zeros(()) for name in ("gain", "bias", "skip_gain")}
-            values = altered_values(case.op, fields, ones)
-            op = altered_op(case.op, fields, self.about.spec)
-            other = op != case.op or altered_times(case, fields) is not None
-            return other or any(values[name] is not one for name, one in ones.items())
-        plan, as_asked = self._plan(case, fields), case_plan(case)
-        if plan is None or plan.ops != as_asked.ops:
-            return plan is not None
-        zeros: Arrays = {name: np.zeros((), np.float32) for name in as_asked.parameters}
-        changed = altered_params(as_asked, zeros, fields)
-        return any(changed[name] is not zero for name, zero in zeros.items())
+            return trained
+        return computed or (trained and not of_networks(self.asked))
 
-    def _stepping(self, case: Case, fields: Fields) -> tuple[Any, Any]:
-        """The rules of clipping and the recipe of a step."""
-        plan = self._plan(case, fields)
-        if plan is None:
-            return None, None
-        shapes = {name: parameter.shape for name, parameter in plan.parameters.items()}
-        return altered_rules(clip_rules(plan), shapes, fields), plan.recipe
+    def network(self, case: Case, fields: Fields) -> Network | None:
+        """The network of a case under other conventions; None if there is none."""
+        key = (case.reduced, case.block, case.drops, frozenset(fields.items()))
+        if key not in self._networks:
+            self._networks[key] = altered_network(case, fields, self.about.spec)
+        return self._networks[key]
 
-    def _plan(self, case: Case, fields: Fields) -> Plan | None:
-        key = (case.reduced, case.block, frozenset(fields.items()))
-        if key not in self._plans:
-            self._plans[key] = altered_plan(case, fields, self.about.spec)
-        return self._plans[key]
+    def altered(self, op: Any, fields: Fields) -> Any:
+        return altered_op(op, fields, self.about.spec)
 
     def ratio(self, fields: Fields, factor: Factor = UNIT) -> float:
         """The largest |error| / bound of all cases, under the bounds of the changed network."""
@@ -158,6 +167,16 @@ class Question:
         ratios = (r for e in evidence for r in self._remembered(e, fields, upto).values())
         return sum(math.log(min(r, LARGEST)) for r in ratios if r > 1.0)
 
+    def explains(self, fields: Fields) -> bool:
+        """True if no answer is beyond its bound under some conventions, and they say what is right
+        for one of those that were, at least."""
+        failing = [e for e in self.evidence if e.beyond]
+        return self.stated(fields, failing) and self.agrees(fields)
+
+    def agrees(self, fields: Fields) -> bool:
+        """True if no answer is beyond its bound under some conventions."""
+        return all(self.excess(fields, [e]) == 0.0 for e in self.evidence)
+
     def stated(self, fields: Fields, evidence: Iterable[Answer], upto: str = "") -> bool:
         """True if conventions say what is right for one of several answers, at least."""
         return any(self._remembered(e, fields, upto) for e in evidence)
@@ -170,11 +189,18 @@ class Question:
     def _remembered(self, evidence: Answer, fields: Fields, upto: str) -> dict[str, float]:
         key = (id(evidence), frozenset(fields.items()), upto)
         if key not in self._known:
-            ratios = self.ratios(evidence, fields, upto=upto)
-            if of_networks(self.asked) and 1.0 < max(ratios.values(), default=0.0) < CLOSE:
-                ratios = self.ratios(evidence, fields, exact=True, upto=upto)
-            self._known[key] = ratios
+            self._known[key] = self.judged(evidence, fields, upto=upto)
         return self._known[key]
+
+    def judged(
+        self, e: Answer, fields: Fields, factor: Factor = UNIT, *, upto: str = ""
+    ) -> dict[str, float]:
+        """The ratio of each output of an answer, by the band of the changed network where it is
+        close to that of the network asked for: see `ratios`."""
+        ratios = self.ratios(e, fields, factor, upto=upto)
+        if fields and self.asked.of_network and 1.0 < max(ratios.values(), default=0.0) < CLOSE:
+            ratios = self.ratios(e, fields, factor, exact=True, upto=upto)
+        return ratios
 
     def ratios(
         self,
@@ -196,8 +222,9 @@ class Question:
                 network asked for, which is about the same.
             upto: The tap of a network after which nothing is evaluated; the whole network if empty.
         """
+        case, calls = e.prepared.case, e.prepared.calls
         if not fields and factor is UNIT:  # as it was judged
-            names = self.cut(e.prepared.case, upto).taps if upto else e.prepared.expected.outputs
+            names = cut(case_plan(case), upto).taps if upto else e.prepared.expected.outputs
             return {f.name: f.ratio for f in e.judgement.findings if f.name in {*names, "outputs"}}
         with np.errstate(all="ignore"):  # no eps, and other extremes that are only tried
             expected = self.expected(e, fields, exact=exact, upto=upto)
@@ -205,9 +232,19 @@ class Question:
                 return {"outputs": math.inf}
             if not all(np.isfinite(wanted.value).all() for wanted in expected.outputs.values()):
                 return {}
-            outputs = e.outputs if fields else e.compared
+            outputs = self.asked.reduce(self._case(case, fields), calls, e.outputs)
             findings = judge(outputs, factor.applied(e, expected)).findings
-        return {finding.name: finding.ratio for finding in findings}
+        asked_for = e.prepared.expected.outputs
+        empty = {
+            name
+            for name, wanted in expected.outputs.items()
+            if case.spec and name in asked_for and not _telling(wanted, asked_for[name])
+        }
+        return {f.name: math.inf if f.name in empty else f.ratio for f in findings}
+
+    def _case(self, case: Case, fields: Fields) -> Case:
+        """A case with the operation that it is about under other conventions."""
+        return case if case.op is None else replace(case, op=self.altered(case.op, fields))
 
     def expected(
         self, e: Answer, fields: Fields, *, exact: bool = False, upto: str = ""
@@ -216,69 +253,95 @@ class Question:
         the arrays of the case do not fit."""
         if not fields:
             return e.prepared.expected
-        if of_networks(self.asked):
-            return self._network(e, fields, exact, upto)
-        if of_steps(self.asked):
-            return self._step(e, fields)
-        case = replace(e.prepared.case, op=self.altered(e.prepared.case.op, fields))
-        calls = [altered_values(e.prepared.case.op, fields, call) for call in e.prepared.calls]
+        if e.prepared.case.spec:
+            return self._of_network(e, fields, exact, upto)
+        op = e.prepared.case.op
+        case = self._case(e.prepared.case, fields)
+        calls = [altered_values(op, fields, call) for call in e.prepared.calls]
         if not fits(case, calls):
             return None
-        times = altered_times(case, fields)
-        if times is None:
+        factor = times(op, case.shape, fields)
+        if factor is None:
             return self.asked.expect(case, calls)
         if "dy" in calls[0]:
-            return self.asked.expect(case, [{**call, "dy": times * call["dy"]} for call in calls])
+            return self.asked.expect(case, [{**call, "dy": factor * call["dy"]} for call in calls])
         expected = self.asked.expect(case, calls)
         outputs = {
             name: replace(
                 wanted,
-                value=times * wanted.value,
-                terms={label: np.abs(times) * term for label, term in wanted.terms.items()},
+                value=factor * wanted.value,
+                terms={label: np.abs(factor) * term for label, term in wanted.terms.items()},
             )
             for name, wanted in expected.outputs.items()
         }
         return replace(expected, outputs=outputs)
 
-    def altered(self, op: Any, fields: Fields) -> Any:
-        return altered_op(op, fields, self.about.spec)
-
-    def _step(self, e: Answer, fields: Fields) -> Expected | None:
-        plan = self._plan(e.prepared.case, fields)
-        rules, _ = self._stepping(e.prepared.case, fields)
-        return None if plan is None else expected_step(plan, rules, e.prepared.calls)
-
-    def _network(self, e: Answer, fields: Fields, exact: bool, upto: str) -> Expected | None:
-        case = e.prepared.case
-        changed, as_asked = self._plan(case, fields), self.cut(case, upto)
-        whole, x = case_weights(case), e.prepared.calls[0]["x"]
-        plan = None if changed is None else _cut(changed, upto)
-        if plan is None or plan.parameters != as_asked.parameters:
+    def _of_network(self, e: Answer, fields: Fields, exact: bool, upto: str) -> Expected | None:
+        case, calls = e.prepared.case, e.prepared.calls
+        network = self.network(case, fields)
+        if network is None or network.plan.parameters != case_plan(case).parameters:
             return None
-        params = altered_params(plan, {name: whole[name] for name in plan.parameters}, fields)
-
-        def run(noise: Rounding | None = None) -> dict[str, Any]:
-            return reference.forward(plan, params, x, rounding=noise)
-
+        like = e.prepared.expected.outputs
+        assert self.asked.of_network is not None
         try:
-            if exact:
-                outputs = within_bands(run, case)
-            else:
-                asked_for = e.prepared.expected.outputs
-                outputs = {tap: replace(asked_for[tap], value=y) for tap, y in run().items()}
+            if of_networks(self.asked) and not exact:
+                outputs = self._taps(e, network, upto)
+                return Expected(
+                    {tap: replace(like[tap], value=y) for tap, y in outputs.items()},
+                    optional=frozenset(outputs),
+                )
+            own = replace(network, plan=cut(network.plan, upto), like=None if exact else like)
+            return self.asked.of_network(own, case, calls)
         except InputError:  # nothing is left of the images under another padding
             return None
-        return Expected(outputs, optional=frozenset(outputs))
+
+    def _taps(self, e: Answer, network: Network, upto: str) -> dict[str, Any]:
+        """The taps of a network; what it has in common with one that was evaluated is not evaluated
+        again."""
+        several = self._evaluated.setdefault(id(e), [self._as_asked(e)])
+        case, x = e.prepared.case, e.prepared.calls[0]["x"]
+        taps = evaluate(network, case_weights(case), x, upto, several)
+        if not upto:
+            self._evaluated[id(e)] = [several[0], Evaluated(network, taps)]
+        return taps
+
+    def _as_asked(self, e: Answer) -> Evaluated:
+        outputs = e.prepared.expected.outputs
+        taps = {name: wanted.value for name, wanted in outputs.items()}
+        return Evaluated(Network(case_plan(e.prepared.case)), taps)
+
+    def effort(self, e: Answer, fields: Fields, upto: str, *, whole: bool = False) -> int:
+        """The number of parameters of a network, as far as a tap; of the part after the last tap
+        that agrees, unless the whole is asked for."""
+        plan = cut(self._changed(e, fields).plan, upto)
+        before = "" if whole else _before(e, plan)
+        of_part = cut(plan, before).parameters if before else {}
+        return sum(p.size for name, p in plan.parameters.items() if name not in of_part)
+
+    def begins_alike(self, e: Answer, fields: Fields, more: Fields, upto: str) -> bool:
+        """True if more changes leave a network as it is before the last tap that agrees."""
+        one, other = self._changed(e, fields), self.network(e.prepared.case, {**fields, **more})
+        before = _before(e, cut(one.plan, upto))
+        return other is not None and bool(before) and same_until(one, other, before)
+
+    def _changed(self, e: Answer, fields: Fields) -> Network:
+        network = self.network(e.prepared.case, fields)
+        assert network is not None
+        return network
 
 
-def _cut(plan: Plan, upto: str) -> Plan:
-    """A plan as far as one of its taps."""
-    if not upto or upto not in plan.taps:
-        return plan
-    names, taps = [op.name for op in plan.ops], [*plan.taps]
-    kept = taps[: taps.index(upto) + 1]
-    last = max(names.index(plan.taps[tap]) for tap in kept)
-    return replace(plan, ops=plan.ops[: last + 1], taps={tap: plan.taps[tap] for tap in kept})
+def _before(e: Answer, plan: Plan) -> str:
+    """The tap of an answer before the last tap of a plan; empty if there is none."""
+    return ([""] + [tap for tap in [*plan.taps][:-1] if tap in e.outputs])[-1]
+
+
+def _telling(wanted: Expectation, asked: Expectation) -> bool:
+    """True unless the band of a changed network's output is so wide that everything is in it."""
+    if not wanted.rms:
+        return True
+    size = float(np.sqrt((wanted.value**2).mean()))
+    own, band = float(asked.bound), float(wanted.bound)
+    return band <= max(own, min(WIDER * own, SHARE * size) if size else WIDER * own)
 
 
 def fits(case: Case, calls: list[Arrays]) -> bool:

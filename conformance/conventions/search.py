@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations, islice, takewhile
 
-from nfspec.conformance.conventions.altered import DEFECT, Fields
+from nfspec.conformance.conventions.altered import Fields
+from nfspec.conformance.conventions.defects import defects
 from nfspec.conformance.conventions.factor import UNIT, Factor, common, free
 from nfspec.conformance.conventions.question import Question, of_networks, parameters
 from nfspec.conformance.running.answers import Answer
@@ -18,6 +19,10 @@ FIRST_CASES = 2  # cases that a search starts from; cases that speak against its
 REFUTED = 6  # explanations that drawn cases refute, after which none is given
 MOST_PARAMETERS = 2**23  # of the part of a network that all changes are tried on
 REFUTING = 2  # answers against an explanation that are added to the evidence
+# Fields whose value may be too small to show, the factors of a value that must make no difference
+# for that, and those by which the largest value is looked for.
+EPS = ("ws.eps", "agc.eps")
+SMALLER, LARGER = (1e-2, 1e-4), (2.0, 5.0, 10.0, 20.0, 50.0)
 
 Refute = Callable[[Fields, Factor], Iterator[Answer]]
 
@@ -27,16 +32,21 @@ class Explanation:
     """The reason for a failure.
 
     Attributes:
-        fields: The conventions, and under `DEFECT` a defect if there is one.
+        fields: The conventions, and the defects among them.
         factor: The factor of the outputs that is left under these.
+        at_most: The fields whose value, or any smaller one, explains the answers.
     """
 
     fields: Fields
     factor: Factor = UNIT
+    at_most: tuple[str, ...] = ()
 
 
 def smallest(
-    excess: Callable[[Fields], float], moves: list[Fields], start: Iterable[Fields] = ({},)
+    excess: Callable[[Fields], float],
+    moves: list[Fields],
+    start: Iterable[Fields] = ({},),
+    enough: Callable[[Fields], bool] | None = None,
 ) -> Fields | None:
     """A smallest union of moves without any excess, no part of which is without.
 
@@ -44,25 +54,27 @@ def smallest(
         excess: The excess of a set of fields: how far outputs are beyond their bounds.
         moves: Sets of fields to combine.
         start: Sets of fields, each of which is combined with every move at first.
+        enough: Function of fields that tells whether there is no excess; `excess` if not given.
 
     Returns:
         None if a search that goes on from the best `WIDTH` of each round does not find one.
     """
+    without = enough or (lambda fields: excess(fields) == 0.0)
     beam = list(start)
     for _ in range(ROUNDS):
         unions = [{**s, **m} for s in beam for m in moves if not set(s) & set(m)]
-        enough = [fields for fields in unions if excess(fields) == 0.0]
-        if enough:
-            return min((_reduced(fields, excess) for fields in enough), key=len)
+        good = [fields for fields in unions if excess(fields) == 0.0]
+        if good:
+            return min((reduced(fields, without) for fields in good), key=len)
         beam = sorted(unions, key=excess)[:WIDTH]
     return None
 
 
-def _reduced(fields: Fields, excess: Callable[[Fields], float]) -> Fields:
-    """The smallest part of some fields without excess."""
+def reduced(fields: Fields, enough: Callable[[Fields], bool]) -> Fields:
+    """The smallest part of some fields that is enough."""
     for size in range(1, len(fields)):
         for part in combinations(fields.items(), size):
-            if excess(dict(part)) == 0.0:
+            if enough(dict(part)):
                 return dict(part)
     return fields
 
@@ -79,23 +91,34 @@ def explanation(question: Question, refute: Refute, known: Iterable[Fields]) -> 
         known: Sets of fields to try as one change, such as those that explained other properties.
     """
     known = list(known)
-    failing = [e for e in question.evidence if e.beyond]
+    fields = _of_known(question, refute, known) or _of_moves(question, refute, known)
+    if fields is not None:
+        return _with_range(question, refute, fields)
+    values = all(e.prepared.asked.request in ("call", "vjp") for e in question.evidence)
+    return _with_factor(question, refute, known) if values else None
+
+
+def _of_known(question: Question, refute: Refute, known: Iterable[Fields]) -> Fields | None:
+    """The part of what is known that explains every answer."""
     for fields in known:
-        enough = question.excess(fields, question.evidence) == 0.0
-        if enough and question.stated(fields, failing):
-            part = _reduced(fields, lambda f: question.excess(f, question.evidence))
+        if question.explains(fields):
+            part = reduced(fields, question.explains)
             if not _added(question, refute(part, UNIT)):
-                return Explanation(part)
-    for defects in (False, True):
-        moves = question.moves(known, defects=defects)
+                return part
+    return None
+
+
+def _of_moves(question: Question, refute: Refute, known: list[Fields]) -> Fields | None:
+    """A union of conventions, or else of conventions and defects."""
+    for with_defects in (False, True):
+        moves = question.moves(known, defects=with_defects)
         for _ in range(REFUTED):
             tried = _smallest(question, moves)
             if tried is None:
                 break
             if not _added(question, refute(tried, UNIT)):
-                return Explanation(tried)
-    of_ops = not any(e.prepared.case.spec for e in question.evidence)
-    return _with_factor(question, refute, known) if of_ops else None
+                return tried
+    return None
 
 
 def _added(question: Question, against: Iterator[Answer]) -> bool:
@@ -113,7 +136,7 @@ def _smallest(question: Question, moves: list[Fields]) -> Fields | None:
     evaluated as far as the first tap that is beyond its bound, and then as far as the next.
     """
     nets = of_networks(question.asked)
-    start: list[Fields] = [{}, *(move for move in moves if DEFECT in move and not nets)]
+    start: list[Fields] = [{}, *(move for move in moves if defects(move) and not nets)]
     failing = [e for e in question.evidence if e.beyond]
 
     def cheap_and_telling(e: Answer) -> tuple[int, bool, float]:
@@ -121,36 +144,77 @@ def _smallest(question: Question, moves: list[Fields]) -> Fields | None:
 
     chosen = sorted(failing, key=cheap_and_telling)[:FIRST_CASES]
     upto = {id(e): question.first_beyond(e, {}) if nets else "" for e in chosen}
+    fields: Fields | None = {}
 
-    def excess(fields: Fields) -> float:
-        if not any(question.stated(fields, [e], upto[id(e)]) for e in chosen):
+    def excess(tried: Fields) -> float:
+        if not any(question.stated(tried, [e], upto[id(e)]) for e in chosen):
             return math.inf
-        return sum(question.excess(fields, [e], upto[id(e)]) for e in chosen)
+        return sum(question.excess(tried, [e], upto[id(e)]) for e in chosen)
 
-    while True:
-        if any(_long(question, e, upto[id(e)]) for e in chosen):
-            return None
-        fields = smallest(excess, moves, start)
+    def enough(tried: Fields) -> bool:
+        agrees = all(question.excess(tried, [e], upto[id(e)]) == 0.0 for e in chosen)
+        return agrees and any(question.stated(tried, [e], upto[id(e)]) for e in chosen)
+
+    while fields is not None:
+        affordable = _affordable(question, chosen, upto, fields, moves) if nets else moves
+        fields = smallest(excess, affordable, start, enough)
         if fields is None:
             return None
         missed = [e for e in question.evidence if question.excess(fields, [e]) > 0.0]
         if not missed:
             return fields
-        worst = max(missed, key=lambda e: question.excess(fields, [e]))
+        worst = max(missed, key=lambda e: question.excess(fields or {}, [e]))
         chosen += [] if worst in chosen else [worst]
         if nets:
             upto[id(worst)] = question.first_beyond(worst, fields)
             start = [{}, fields]
         else:
             upto[id(worst)] = ""
+    return None
 
 
-def _long(question: Question, e: Answer, upto: str) -> bool:
-    """True if the reference takes long to evaluate a network as far as a tap."""
-    case = e.prepared.case
-    if not case.spec:
-        return False
-    return sum(p.size for p in question.cut(case, upto).parameters.values()) > MOST_PARAMETERS
+def _affordable(
+    question: Question,
+    chosen: list[Answer],
+    upto: dict[int, str],
+    fields: Fields,
+    moves: list[Fields],
+) -> list[Fields]:
+    """The moves that take no time to try: all where networks are small as far as the tap, and else
+    those that change nothing before the last tap that agrees."""
+    for e in chosen:
+        tap = upto[id(e)]
+        if question.effort(e, fields, tap, whole=True) <= MOST_PARAMETERS:
+            continue
+        if question.effort(e, fields, tap) > MOST_PARAMETERS:
+            return []
+        moves = [move for move in moves if question.begins_alike(e, fields, move, tap)]
+    return moves
+
+
+def _with_range(question: Question, refute: Refute, fields: Fields) -> Explanation:
+    """An explanation that says of an eps which is too small to show that it may be smaller."""
+    at_most = []
+    for name in EPS:
+        largest = _largest(question, refute, fields, name) if name in fields else None
+        if largest is not None:
+            fields = {**fields, name: largest}
+            at_most.append(name)
+    return Explanation(fields, at_most=tuple(at_most))
+
+
+def _largest(question: Question, refute: Refute, fields: Fields, name: str) -> float | None:
+    """The largest value of a field that explains the answers as smaller ones do; None if those do
+    not."""
+    value = fields[name]
+
+    def holds(factor: float) -> bool:
+        other = {**fields, name: factor * value}
+        return question.agrees(other) and next(refute(other, UNIT), None) is None
+
+    if not all(map(holds, SMALLER)):
+        return None
+    return float(value * max([1.0, *takewhile(holds, (f for f in LARGER if f * value <= 1.0))]))
 
 
 def _with_factor(question: Question, refute: Refute, known: Iterable[Fields]) -> Explanation | None:

@@ -153,6 +153,8 @@ class Property:
         must: Regimes that a run has to meet, given the essential cases.
         sent: True if the parent sends the arrays, because making them takes the reference.
         draws: True if a run draws more cases, of other seeds and regimes.
+        of_network: The right outputs of another network than that of the case, where it is about
+            one: see `nfspec.conformance.properties.networks.Network`.
         reduce: Function of the outputs, applied before they are compared.
     """
 
@@ -168,6 +170,7 @@ class Property:
     must: Callable[[list[Case]], frozenset[str]] = lambda cases: frozenset()
     sent: bool = False
     draws: bool = True
+    of_network: Callable[[Any, Case, list[Arrays]], Expected] | None = None
     reduce: Callable[[Case, list[Arrays], Outputs], Outputs] = lambda case, calls, outputs: outputs
 
 

@@ -6,12 +6,12 @@ That copy has to follow the weights.
 
 from __future__ import annotations
 
-from nfspec import reference
 from nfspec.conformance.cases.case import Arrays, Case
 from nfspec.conformance.cases.reduction import SIDE
 from nfspec.conformance.properties.base import Array, Expected, Property
 from nfspec.conformance.properties.networks import (
-    case_plan,
+    Network,
+    as_asked,
     network,
     photographs,
     weights,
@@ -39,14 +39,14 @@ def folded_weights(case: Case) -> list[Arrays]:
     return [weights(case.spec, True, case.seed + i) for i in range(1 + len(WAYS))]
 
 
-def _expect(case: Case, calls: list[Arrays]) -> Expected:
+def _expect(network: Network, case: Case, calls: list[Arrays]) -> Expected:
     """The logits of the network that is not folded; folding changes them by rounding alone."""
-    plan, x = case_plan(case), calls[0]["x"]
+    x = calls[0]["x"]
     outputs = {}
     for name, params in zip(("before", *WAYS), folded_weights(case), strict=True):
 
         def run(noise: Rounding | None = None, params: Arrays = params) -> dict[str, Array]:
-            return {"logits": reference.forward(plan, params, x, rounding=noise)["logits"]}
+            return {"logits": network.forward(params, x, noise)["logits"]}
 
         outputs[name] = within_bands(run, case)["logits"]
     return Expected(outputs, optional=frozenset(WAYS[1:]))
@@ -60,7 +60,8 @@ FOLD_01 = Property(
     method="folded",
     cases=network("FOLD-01", True),
     calls=lambda case: [{"x": photographs(case, IMAGES, SIDE)}],
-    expect=_expect,
+    expect=as_asked(_expect),
+    of_network=_expect,
     modes=("f32",),
     draws=False,
 )

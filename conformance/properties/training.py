@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -23,14 +22,15 @@ from nfspec.conformance.properties.base import (
     wide,
 )
 from nfspec.conformance.properties.networks import (
+    Network,
+    as_asked,
     case_plan,
     network,
     photographs,
     weights,
-    within_bands,
 )
 from nfspec.plan import Plan
-from nfspec.plan.clipping import ClipRule, clip_rules
+from nfspec.plan.clipping import clip_rules
 from nfspec.reference import TrainingState, training
 from nfspec.reference.rounding import Rounding
 
@@ -69,9 +69,10 @@ def first_step(
 
 
 def _trajectory(
-    plan: Plan, params: Arrays, call: Arrays, noise: Rounding | None = None
+    network: Network, params: Arrays, call: Arrays, noise: Rounding | None = None
 ) -> tuple[dict[str, Array], list[float]]:
     """Losses, and parameters by role after the first step and the last; every clip fraction."""
+    plan = network.plan
     assert plan.recipe is not None
     targets = training.smoothed(call["labels"], CLASSES, plan.recipe.label_smoothing)
     state = TrainingState.start(plan, params)
@@ -79,7 +80,9 @@ def _trajectory(
     fractions: list[float] = []
     params_after: dict[str, Array] = {}
     for i in range(STEPS):
-        state, report = reference.train_step(plan, state, call["x"], targets, _rate(plan, i), noise)
+        state, report = reference.train_step(
+            plan, state, call["x"], targets, _rate(plan, i), noise, network.rules
+        )
         losses.append(report.loss)
         fractions += report.clip_fractions.values()
         if i in (0, STEPS - 1):
@@ -107,18 +110,21 @@ def _trained_by_role(case: Case, calls: list[Arrays], outputs: Outputs) -> Outpu
     return reduced
 
 
-def _expect_training(case: Case, calls: list[Arrays]) -> Expected:
-    plan = case_plan(case)
+def _expect_training(network: Network, case: Case, calls: list[Arrays]) -> Expected:
+    """Nothing is right of a network whose operations differ from those of any plan, as they have no
+    derivatives."""
+    if network.params or network.change:
+        return Expected({})
     params = weights(case.spec, True, case.seed)
     fractions: list[float] = []
 
     def run(noise: Rounding | None) -> dict[str, Array]:
-        outputs, of_run = _trajectory(plan, params, calls[0], noise)
+        outputs, of_run = _trajectory(network, params, calls[0], noise)
         if noise is None:
             fractions.extend(of_run)
         return outputs
 
-    outputs = within_bands(run, case, SAMPLES, elementwise=frozenset({"losses"}))
+    outputs = network.within(run, case, SAMPLES, elementwise=frozenset({"losses"}))
     some = any(0.0 < fraction < 1.0 for fraction in fractions)
     return Expected(outputs, frozenset({"clipped and not, in one tensor"} if some else ()))
 
@@ -131,7 +137,8 @@ TRAIN_01 = Property(
     method="train",
     cases=network("TRAIN-01", True),
     calls=_batch,
-    expect=_expect_training,
+    expect=as_asked(_expect_training),
+    of_network=_expect_training,
     modes=FULL_MODES,
     must=lambda cases: frozenset({"clipped and not, in one tensor"}),
     reduce=_trained_by_role,
@@ -161,19 +168,9 @@ def _state(source: str, case: Case) -> Arrays:
     }
 
 
-def _expect_step(case: Case, calls: list[Arrays]) -> Expected:
-    plan = case_plan(case)
-    return expected_step(plan, clip_rules(plan), calls)
-
-
-def expected_step(plan: Plan, rules: Mapping[str, ClipRule], calls: list[Arrays]) -> Expected:
-    """The parameters and the momentum after a step.
-
-    Args:
-        plan: The network, which has the recipe.
-        rules: The rules of clipping, by canonical name.
-        calls: The state before the step.
-    """
+def _expect_step(network: Network, case: Case, calls: list[Arrays]) -> Expected:
+    """The parameters and the momentum after a step."""
+    plan, rules = network.plan, network.rules or clip_rules(network.plan)
     a = wide(calls[0])
     assert plan.recipe is not None
     outputs = {}
@@ -206,7 +203,8 @@ STEP_01 = Property(
     cases=network("STEP-01", True),
     calls=lambda case: [_state(case.spec, case)],
     sent=True,
-    expect=_expect_step,
+    expect=as_asked(_expect_step),
+    of_network=_expect_step,
     modes=("f32",),
     must=lambda cases: frozenset({"clipped and not, in one tensor"}),
     draws=False,

@@ -1,7 +1,8 @@
 """Failures by cause: the answer in a sentence, and the cells that fail for the same reason.
 
 The cause of a cell is its explanation, or the error that was raised. Cells without one are a group
-of their own.
+of their own. An explanation that is made of those of other cells is no cause of its own: its cells
+are told with the first of these.
 """
 
 from __future__ import annotations
@@ -25,18 +26,22 @@ class Cause:
         reason: The reason in words; empty if none is known.
         cells: The cells, in the order of the table, but that whose explanation others inherit is
             the first.
+        partly: The properties that fail for this reason and for other ones. Their cells are among
+            those of the first of these causes.
     """
 
     subject: str
     reason: str
     cells: tuple[Cell, ...]
+    partly: tuple[str, ...] = ()
 
     @property
     def heading(self) -> str:
-        """The subject, the reason, and how many properties fail for it."""
+        """The subject, the reason, and which properties fail for it."""
         ids = dict.fromkeys(cell.property for cell in self.cells)
-        count = words.counted(len(ids), "property", "properties")
-        return f"{self.subject}: {self.reason or 'no cause is known'} ({count})"
+        count = words.counted(len([*set(ids) - {*self.partly}]), "property", "properties")
+        others = f"; {', '.join(self.partly)} for other reasons, too" if self.partly else ""
+        return f"{self.subject}: {self.reason or 'no cause is known'} ({count}{others})"
 
 
 def causes(results: Results) -> list[Cause]:
@@ -45,11 +50,42 @@ def causes(results: Results) -> list[Cause]:
     for cell in words.bad(results):
         subject = words.subject(cell)
         groups.setdefault((subject, _reason(results, cell)), []).append(cell)
+    several = {key: _parts(results, cells[0]) for key, cells in groups.items()}
+    partly: dict[tuple[str, str], list[Cell]] = {key: [] for key in groups}
+    for key in [*groups]:
+        if made_of := _made_of(key, several):
+            cells = groups.pop(key)
+            groups[made_of[0]] += cells
+            for other in made_of:
+                partly[other] += cells
     listed = [
-        Cause(*key, tuple(sorted(cells, key=lambda cell: _inherits(results, cell))))
+        Cause(
+            *key,
+            tuple(sorted(cells, key=lambda cell: (cell in partly[key], _inherits(results, cell)))),
+            tuple(dict.fromkeys(cell.property for cell in partly[key])),
+        )
         for key, cells in groups.items()
     ]
     return sorted(listed, key=_order)
+
+
+def _parts(results: Results, cell: Cell) -> frozenset[str]:
+    """The conventions, defects and factor of a cell's explanation."""
+    entry = entry_of(results, cell) if cell.verdict == "fail" else None
+    if entry is None:
+        return frozenset()
+    fields = {conventions({name: value}) for name, value in entry["fields"].items()}
+    return frozenset({*fields, *entry.get("defects", ()), *filter(None, [entry.get("factor")])})
+
+
+def _made_of(
+    key: tuple[str, str], several: dict[tuple[str, str], frozenset[str]]
+) -> list[tuple[str, str]]:
+    """The causes of the same subject that one is made of; none if it is none of others."""
+    own = several[key]
+    smaller = {k: parts for k, parts in several.items() if k[0] == key[0] and parts and parts < own}
+    largest = [k for k, parts in smaller.items() if not any(parts < p for p in smaller.values())]
+    return largest if frozenset().union(*(smaller[k] for k in largest)) == own else []
 
 
 def _inherits(results: Results, cell: Cell) -> bool:
@@ -84,9 +120,10 @@ def entry_of(results: Results, cell: Cell) -> dict[str, Any] | None:
 
 def reason(entry: dict[str, Any]) -> str:
     """An explanation as a phrase: conventions, a mistake, a factor; empty if it has none."""
-    with_fields = f"with {conventions(entry['fields'])}" if entry["fields"] else ""
-    if defect := entry.get("defect", ""):
-        return _joined(f"consistent with: {defect}", with_fields)
+    at_most = entry.get("at_most", ())
+    with_fields = f"with {conventions(entry['fields'], at_most)}" if entry["fields"] else ""
+    if named := entry.get("defects", ()):
+        return _joined(f"consistent with: {'; '.join(named)}", with_fields)
     if factor := entry.get("factor", ""):
         return _joined(f"off by the factor {factor}", with_fields)
     return f"conformant {with_fields}" if with_fields else ""
@@ -96,9 +133,13 @@ def _joined(first: str, more: str) -> str:
     return f"{first}; {more}" if more else first
 
 
-def conventions(fields: dict[str, Any]) -> str:
-    """Fields and their values as text."""
-    return ", ".join(f"{name} = {found_text(value)}" for name, value in fields.items())
+def conventions(fields: dict[str, Any], at_most: Iterable[str] = ()) -> str:
+    """Fields and their values as text; those of `at_most` may be smaller."""
+    return ", ".join(f"{name} = {_value(name, value, at_most)}" for name, value in fields.items())
+
+
+def _value(name: str, value: Any, at_most: Iterable[str]) -> str:
+    return f"{found_text(value)} or less" if name in at_most else found_text(value)
 
 
 def explanation(results: Results, entry: dict[str, Any]) -> str:
@@ -143,7 +184,7 @@ def _answer(results: Results, subject: str, cells: list[Cell]) -> str:
     if not explained:
         return ""
     fields = _values(explained)
-    defects = _once(entry.get("defect", "") for entry in explained)
+    defects = _once(defect for entry in explained for defect in entry.get("defects", ()))
     factors = _once(entry.get("factor", "") for entry in explained)
     left = [cell.property for cell in cells if not _explained(entries[cell.property], cell)]
     parts = [f"with {fields}"] if fields else []
@@ -164,7 +205,8 @@ def _values(entries: Iterable[dict[str, Any]]) -> str:
     values: dict[str, dict[str, list[str]]] = {}
     for entry in entries:
         for name, value in entry["fields"].items():
-            of_value = values.setdefault(name, {}).setdefault(found_text(value), [])
+            text = _value(name, value, entry.get("at_most", ()))
+            of_value = values.setdefault(name, {}).setdefault(text, [])
             of_value.append(entry["property"])
     texts = []
     for name, of_field in values.items():

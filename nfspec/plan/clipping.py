@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nfspec.arguments import instance, mapping
 from nfspec.errors import InputError, suggest
 from nfspec.language.fields import Unit
@@ -45,6 +48,12 @@ class ClipRule:
     units: int
     clipping: float | None
     eps: float
+
+    def limits(self, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The largest norm of each unit's gradient that is left as it is, given the norms of the
+        parameter's units; of a parameter that is clipped."""
+        assert self.clipping is not None
+        return np.asarray(self.clipping * np.maximum(norms, self.eps))
 
 
 def _axes(unit: Unit, role: Role, shape: Sequence[int]) -> tuple[int, ...] | None:

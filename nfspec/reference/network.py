@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,6 +105,7 @@ def forward(
     x: ArrayLike,
     taps: Mapping[str, str] | None = None,
     rounding: Rounding | None = None,
+    change: Callable[[Operation, Array, Array], Array] | None = None,
 ) -> dict[str, Array]:
     """Evaluate a plan in float64.
 
@@ -114,6 +115,9 @@ def forward(
         x: Images, (N, H, W, channels).
         taps: Names to return, and the operation behind each; `plan.taps` if not given.
         rounding: Perturb every operation as float32 rounding would; exact if not given.
+        change: Function of an operation, its first input and its output, which returns the output
+            that the operations after it read: the hypothesis of a mistake. Nothing is changed if
+            it is not given.
 
     Returns:
         Tap name to float64 array.
@@ -136,6 +140,7 @@ def forward(
     for i, op in enumerate(plan.ops):
         of_op = [own[p.name] for p in op.parameters]
         out = evaluate(op, [values[name] for name in op.inputs], of_op, rounding)
+        out = change(op, values[op.inputs[0]], out) if change else out
         values[op.name] = rounding.output(out) if rounding else out
         for name in op.inputs:
             if last_use[name] == i and name not in kept:

@@ -162,7 +162,7 @@ def clip(gradient: Array, parameter: Array, rule: ClipRule) -> tuple[Array, floa
     of_parameter, of_gradient = (
         np.sqrt((value**2).sum(axis=axes, keepdims=True)) for value in (parameter, gradient)
     )
-    limit = rule.clipping * np.maximum(of_parameter, rule.eps)
+    limit = rule.limits(of_parameter)
     clipped = of_gradient > limit
     with np.errstate(invalid="ignore"):  # an infinite gradient, as said
         scaled = gradient * (limit / np.maximum(of_gradient, LEAST_GRADIENT_NORM))
@@ -239,6 +239,7 @@ def train_step(
     targets: ArrayLike,
     learning_rate: float,
     rounding: Rounding | None = None,
+    rules: Mapping[str, ClipRule] | None = None,
 ) -> tuple[TrainingState, StepReport]:
     """One step on one batch: gradient (with SAM, that of the perturbed point), clip, decay,
     momentum, average, as `plan.agc` and `plan.recipe` say. Nothing is dropped, see `gradients`.
@@ -253,13 +254,14 @@ def train_step(
         targets: (N, classes), smoothed already: `smoothed(labels, classes, label_smoothing)`.
         learning_rate: Learning rate of this step.
         rounding: Perturb every operation as rounding would; exact if not given.
+        rules: Canonical name to rule of clipping; those of the plan if not given.
 
     Raises:
         InputError: The plan has no recipe; images or targets of another shape; a rate that is
             negative or not finite; a state that is not of `TrainingState`.
         WeightError: The state's parameters are of another plan.
     """
-    recipe, rules = recipe_of(plan), clip_rules(plan)
+    recipe, rules = recipe_of(plan), rules or clip_rules(plan)
     instance("state", state, TrainingState, "TrainingState.start")
     learning_rate = number("learning_rate", learning_rate, 0.0)
     gradients = _gradients(plan, state.params, x, targets, rounding)

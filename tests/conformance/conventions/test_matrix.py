@@ -46,7 +46,7 @@ def test_a_cause_of_two_properties_is_told_once():
 
 def test_a_mistake_that_is_none_of_the_conventions():
     defect = "fan-in that counts output channels"
-    entry = {"subject": "timm", "property": "WS-01", "fields": {"ws.ddof": 1}, "defect": defect}
+    entry = {"subject": "timm", "property": "WS-01", "fields": {"ws.ddof": 1}, "defects": [defect]}
     (row,) = rows(of(cell("WS-01", "fail", 30.0), explanations=[entry]))
     assert row.reason == f"consistent with: {defect}; with ws.ddof = 1"
 

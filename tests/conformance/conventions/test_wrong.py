@@ -28,7 +28,7 @@ def timms(spec):
 
 
 def reason(entry):
-    return entry["fields"], entry.get("defect", ""), entry.get("factor", "")
+    return entry["fields"], "; ".join(entry.get("defects", ())), entry.get("factor", "")
 
 
 def rest(name):

@@ -65,7 +65,7 @@ def test_the_answer_is_a_sentence_joined_over_the_properties():
         ),
         (
             [("WS-01", "fail"), ("ACT-01", "fail")],
-            [entry("WS-01", defect="no eps in the weight standardisation"), GELU],
+            [entry("WS-01", defects=["no eps in the weight standardisation"]), GELU],
             [
                 'mine:Port: with activation.kind = "gelu_erf", consistent with no eps in the '
                 "weight standardisation."
@@ -127,7 +127,7 @@ def test_an_explanation_says_all_that_it_has():
         causes.explanation(results, each)
         for each in (
             MODE,
-            entry("WS-01", {"ws.ddof": 1}, defect="no eps"),
+            entry("WS-01", {"ws.ddof": 1}, defects=["no eps"]),
             entry("SE-01", factor="0.1667 = 1/√36"),
             entry("WS-01", error="the search for an explanation failed: ValueError: x"),
         )
