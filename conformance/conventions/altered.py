@@ -152,12 +152,13 @@ def altered_plan(case: Case, fields: Fields, spec: Spec) -> Plan | None:
 
 
 def altered_params(plan: Plan, params: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
-    """The parameters of a plan, by canonical name, as defects change them."""
+    """Parameters of a plan, or of a part of it, by canonical name, as defects change them."""
     changed = dict(params)
     for defect in defects(fields):
         for op in plan.ops:
             for local, name in local_names(op).items():
-                changed[name] = defect.value(op, local, changed[name])
+                if name in changed:
+                    changed[name] = defect.value(op, local, changed[name])
     return changed
 
 

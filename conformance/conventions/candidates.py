@@ -28,6 +28,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "agc.eps": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
     "agc.exclude": ((), ("head.fc.kernel",), ("head.fc.kernel", "head.fc.bias")),
     "recipe.nesterov": (True, False),
+    "recipe.label_smoothing": (0.0, 0.1),
     "recipe.weight_decay_exclude": (
         (),
         ("bias",),

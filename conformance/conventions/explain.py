@@ -12,7 +12,8 @@ their answers, too. By themselves, invariances and probes are explained by nothi
 conventions pass them, and some are not stated under other conventions at all.
 
 A network that is trained, folded or asked in several batches is judged under the conventions that
-were found for the other properties, and its explanation is the smallest part of these that holds.
+were found for the other properties, and its explanation is the smallest part of these that holds;
+for training, with one more convention or defect of training.
 
 A subject that follows a convention that it is asked for, as timm's conv takes gamma, gives no
 evidence on that field.
@@ -20,7 +21,7 @@ evidence on that field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +39,7 @@ from nfspec.conformance.conventions.question import Question, follows, value_of
 from nfspec.conformance.conventions.search import Explanation, explanation, reduced
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import judge
+from nfspec.conformance.properties.training import TRAIN_01
 from nfspec.conformance.running.answers import Answer, PreparedCase, ask, started
 from nfspec.conformance.running.run import Progress, Status, essential_cases
 from nfspec.conformance.running.settings import Settings
@@ -152,7 +154,7 @@ class _Column:
     def _following(self, question: Question) -> dict[str, Any] | None:
         """The entry of a property of networks, judged under the conventions that are known."""
         draws = Draws(question, self.worker, cases(question, self.grid))
-        for fields in self._known():
+        for fields in self._tried(question):
             if not question.explains(fields):
                 continue
             part = reduced(fields, question.explains)
@@ -166,6 +168,15 @@ class _Column:
             self.explained[question.asked.id] = reason
             return self._written(question, reason, inherits)
         return None
+
+    def _tried(self, question: Question) -> Iterator[Fields]:
+        """What is known, and with it a convention or a defect of training where that is asked."""
+        known = self._known()
+        yield from known
+        if question.asked is TRAIN_01:
+            moves = question.moves((), defects=True)
+            several = ({**fields, **move} for fields in ({}, *known[:1]) for move in moves)
+            yield from several
 
     def _by_more_shapes(self, question: Question, failing: list[Answer]) -> dict[str, Any] | None:
         """The entry of an invariance or a probe whose operation has right values for the shapes of

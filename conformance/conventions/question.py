@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,10 +34,10 @@ from nfspec.plan.clipping import clip_rules
 from nfspec.plan.counting import output_side
 
 LARGEST = 1e30  # ratio that counts; those of other shapes or not finite are infinite
-# Ratios of a network below this are computed again with the band of the changed network. The band
-# of the network asked for may be too narrow: with a smaller eps flat channels are louder, and so is
-# their rounding.
-CLOSE = 1e3
+# Ratios of a network below these are computed again with the band of the changed network, since
+# that of the network asked for may be too narrow: with another eps flat channels are louder, and so
+# is their rounding; with the same eps the bands are alike, and computed once.
+CLOSE_BY_EPS, CLOSE = 1e3, 3.0
 # A band that is wider than this many bands of the network asked for, or than a tenth of the output,
 # says nothing: everything would be explained by an eps so small that rounding decides.
 WIDER, SHARE = 1e3, 0.1
@@ -98,6 +98,7 @@ class Question:
     _known: dict[tuple[int, frozenset[Any], str], dict[str, float]] = field(default_factory=dict)
     _networks: dict[Any, Network | None] = field(default_factory=dict)
     _evaluated: dict[int, list[Evaluated]] = field(default_factory=dict)
+    _bands: dict[int, dict[Any, Mapping[str, Expectation]]] = field(default_factory=dict)
 
     def moves(self, more: Iterable[Fields], *, defects: bool = False) -> list[Fields]:
         """The candidates that change anything in some case.
@@ -137,9 +138,7 @@ class Question:
             return False
         trained = other.rules != clip_rules(own) or other.plan.recipe != own.recipe
         computed = other.plan.ops != own.ops or bool(other.params or other.change)
-        if of_steps(self.asked):
-            return trained
-        return computed or (trained and not of_networks(self.asked))
+        return computed if of_networks(self.asked) else trained
 
     def network(self, case: Case, fields: Fields) -> Network | None:
         """The network of a case under other conventions; None if there is none."""
@@ -198,9 +197,18 @@ class Question:
         """The ratio of each output of an answer, by the band of the changed network where it is
         close to that of the network asked for: see `ratios`."""
         ratios = self.ratios(e, fields, factor, upto=upto)
-        if fields and self.asked.of_network and 1.0 < max(ratios.values(), default=0.0) < CLOSE:
+        if fields and 1.0 < max(ratios.values(), default=0.0) < self._close(e, fields):
             ratios = self.ratios(e, fields, factor, exact=True, upto=upto)
         return ratios
+
+    def _close(self, e: Answer, fields: Fields) -> float:
+        """The ratio below which an answer is judged again; 0 where that makes no difference."""
+        case = e.prepared.case
+        if not case.spec or of_steps(self.asked):
+            return 0.0
+        other = self.network(case, fields)
+        known = other is None or _eps(other.plan) in self._bands.get(id(e), {})
+        return CLOSE if known else CLOSE_BY_EPS
 
     def ratios(
         self,
@@ -281,7 +289,9 @@ class Question:
         network = self.network(case, fields)
         if network is None or network.plan.parameters != case_plan(case).parameters:
             return None
-        like = e.prepared.expected.outputs
+        asked_for, eps = e.prepared.expected.outputs, _eps(network.plan)
+        bands = self._bands.setdefault(id(e), {_eps(case_plan(case)): asked_for})
+        like = {**asked_for, **bands.get(eps, {})}
         assert self.asked.of_network is not None
         try:
             if of_networks(self.asked) and not exact:
@@ -291,7 +301,10 @@ class Question:
                     optional=frozenset(outputs),
                 )
             own = replace(network, plan=cut(network.plan, upto), like=None if exact else like)
-            return self.asked.of_network(own, case, calls)
+            expected = self.asked.of_network(own, case, calls)
+            if exact and of_networks(self.asked):
+                bands[eps] = {**expected.outputs, **bands.get(eps, {})}
+            return expected
         except InputError:  # nothing is left of the images under another padding
             return None
 
@@ -333,6 +346,11 @@ class Question:
 def _before(e: Answer, plan: Plan) -> str:
     """The tap of an answer before the last tap of a plan; empty if there is none."""
     return ([""] + [tap for tap in [*plan.taps][:-1] if tap in e.outputs])[-1]
+
+
+def _eps(plan: Plan) -> frozenset[tuple[float, str]]:
+    """The eps of a plan's convs."""
+    return frozenset((op.eps, op.eps_rule) for op in plan.ops if isinstance(op, WSConv))
 
 
 def _telling(wanted: Expectation, asked: Expectation) -> bool:

@@ -13,7 +13,8 @@ from nfspec.conformance.conventions.factor import UNIT, Factor, common, free
 from nfspec.conformance.conventions.question import Question, of_networks, parameters
 from nfspec.conformance.running.answers import Answer
 
-ROUNDS = 4  # changes that are combined, at most
+# Whether defects are tried, and how many changes are combined at most: what is simple comes first.
+PHASES = ((False, 2), (True, 2), (False, 4), (True, 4))
 WIDTH = 2  # combinations that the next round goes on from
 FIRST_CASES = 2  # cases that a search starts from; cases that speak against its result are added
 REFUTED = 6  # explanations that drawn cases refute, after which none is given
@@ -47,6 +48,7 @@ def smallest(
     moves: list[Fields],
     start: Iterable[Fields] = ({},),
     enough: Callable[[Fields], bool] | None = None,
+    rounds: int = 4,
 ) -> Fields | None:
     """A smallest union of moves without any excess, no part of which is without.
 
@@ -55,13 +57,14 @@ def smallest(
         moves: Sets of fields to combine.
         start: Sets of fields, each of which is combined with every move at first.
         enough: Function of fields that tells whether there is no excess; `excess` if not given.
+        rounds: Number of moves that are combined, at most.
 
     Returns:
         None if a search that goes on from the best `WIDTH` of each round does not find one.
     """
     without = enough or (lambda fields: excess(fields) == 0.0)
     beam = list(start)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         unions = [{**s, **m} for s in beam for m in moves if not set(s) & set(m)]
         good = [fields for fields in unions if excess(fields) == 0.0]
         if good:
@@ -82,8 +85,8 @@ def reduced(fields: Fields, enough: Callable[[Fields], bool]) -> Fields:
 def explanation(question: Question, refute: Refute, known: Iterable[Fields]) -> Explanation | None:
     """The explanation of every answer that drawn cases do not refute; None if none was found.
 
-    Conventions are tried first, then defects with and without conventions, then a constant factor
-    that is left under either.
+    Conventions are tried before defects and few changes before many, then a constant factor that is
+    left under either.
 
     Args:
         question: The failure to explain.
@@ -110,10 +113,10 @@ def _of_known(question: Question, refute: Refute, known: Iterable[Fields]) -> Fi
 
 def _of_moves(question: Question, refute: Refute, known: list[Fields]) -> Fields | None:
     """A union of conventions, or else of conventions and defects."""
-    for with_defects in (False, True):
+    for with_defects, rounds in PHASES:
         moves = question.moves(known, defects=with_defects)
         for _ in range(REFUTED):
-            tried = _smallest(question, moves)
+            tried = _smallest(question, moves, rounds)
             if tried is None:
                 break
             if not _added(question, refute(tried, UNIT)):
@@ -128,7 +131,7 @@ def _added(question: Question, against: Iterator[Answer]) -> bool:
     return bool(several)
 
 
-def _smallest(question: Question, moves: list[Fields]) -> Fields | None:
+def _smallest(question: Question, moves: list[Fields], rounds: int) -> Fields | None:
     """The smallest union of moves that explains every answer; None if none was found.
 
     Every defect is tried with every convention, as one hides that the other is a step in the right
@@ -157,7 +160,7 @@ def _smallest(question: Question, moves: list[Fields]) -> Fields | None:
 
     while fields is not None:
         affordable = _affordable(question, chosen, upto, fields, moves) if nets else moves
-        fields = smallest(excess, affordable, start, enough)
+        fields = smallest(excess, affordable, start, enough, rounds)
         if fields is None:
             return None
         missed = [e for e in question.evidence if question.excess(fields, [e]) > 0.0]

@@ -18,12 +18,12 @@ def with_variances(variances: Variances) -> Callable[[Plan], Plan]:
 
     def change(plan: Plan) -> Plan:
         several = zip(plan.blocks, variances(plan.blocks), strict=True)
-        betas = {row.name: variance**-0.5 for row, variance in several}
+        betas = {_first(row.name): variance**-0.5 for row, variance in several}
         return replace(
             plan,
             ops=tuple(
-                replace(op, beta=betas[plan.section(op)])
-                if isinstance(op, Activation) and op.name == _first(plan.section(op))
+                replace(op, beta=betas[op.name])
+                if isinstance(op, Activation) and op.name in betas
                 else op
                 for op in plan.ops
             ),

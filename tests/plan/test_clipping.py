@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 
 import nfspec
 from nfspec.language.tables import AGC
-from nfspec.plan.clipping import clip_rule, clip_rules, rules_for
+from nfspec.plan.clipping import ClipRule, clip_rule, clip_rules, rules_for
 
 ALL, EACH = None, ()
 
@@ -125,6 +126,12 @@ def test_in_a_pattern_all_but_the_star_stands_for_itself(pattern):
     for agc in (table(exclude=(pattern,)), table(names={pattern: 9.0})):
         assert clip_rule(agc, "a.gain", "gain", (2,)).clipping == 0.01
         assert clip_rule(agc, pattern, "gain", (2,)).clipping != 0.01
+
+
+def test_limits_by_hand():
+    """lambda times the norm of the parameter, or times eps where that is larger."""
+    rule = ClipRule(None, 1, 0.5, 0.25)
+    np.testing.assert_array_equal(rule.limits(np.array([0.0, 0.25, 2.0])), [0.125, 0.125, 1.0])
 
 
 def test_nothing_is_clipped_where_clipping_is_off():

@@ -44,6 +44,23 @@ def test_taps_may_name_any_operation():
     assert actual["se"].shape == (2, 8, 8, 40)
 
 
+def test_an_output_that_is_changed_is_what_the_next_operation_reads():
+    g = golden("nfnet_tiny_odd")
+    seen = {}
+
+    def change(op, x, out):
+        seen[op.name] = x
+        return 2.0 * out if op.name == "pool" else out
+
+    taps = nfspec.reference.forward(g.plan, g.params, g["x"], change=change)
+    exact = nfspec.reference.forward(g.plan, g.params, g["x"])
+    kernel, bias = g.params["head.fc.kernel"], g.params["head.fc.bias"]
+    assert relative(taps["pool"], 2.0 * exact["pool"]) <= 1e-14
+    assert relative(taps["logits"], 2.0 * exact["pool"] @ kernel + bias) <= 1e-14
+    assert [*seen] == [op.name for op in g.plan.ops]
+    np.testing.assert_array_equal(seen["pool"], exact["features"])
+
+
 def test_images_of_another_shape_are_refused():
     g = golden("nfnet_tiny")
     with pytest.raises(nfspec.InputError, match=r"expected an array of shape \(N, H, W, 3\)"):

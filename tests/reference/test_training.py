@@ -301,6 +301,19 @@ def test_parameters_of_another_network_are_refused():
     ]
 
 
+def test_rules_of_clipping_may_be_given():
+    g = golden("nfnet_tiny_odd")
+    plan, other = g.training_plan, changed(g.training_plan, agc={"unit": "tensor"})
+    start = TrainingState.start(plan, g.params)
+    own, given, wished = (
+        train_step(p, start, g["x"], wanted(g), 0.1, rules=rules)[0].params
+        for p, rules in ((plan, None), (plan, clip_rules(other)), (other, None))
+    )
+    for name in plan.parameters:
+        np.testing.assert_array_equal(given[name], wished[name])
+    assert any((given[name] != own[name]).any() for name in plan.parameters)
+
+
 def test_a_step_leaves_its_state_as_it_was():
     g = golden("nf_resnet_tiny")
     start = TrainingState.start(g.training_plan, g.params)

@@ -52,6 +52,10 @@ QUICK = [
     (wrong.DenseByInput, "AGC-01", ({}, rest("norms of dense kernels"), "")),
     (wrong.TorchAxes, "AGC-01", ({}, rest("norms of HWIO kernels"), "")),
     (wrong.EpsUnscaled, "AGC-01", ({}, rest("an eps that lambda does not"), "")),
+    (wrong.EpsAdded, "AGC-01", ({}, rest("an eps that is added to the norm"), "")),
+    (wrong.EpsInRoot, "AGC-01", ({}, rest("an eps that is added within"), "")),
+    (wrong.RootMeanSquare, "AGC-01", ({}, rest("norms as roots of means"), "")),
+    (wrong.EpsOfBoth, "AGC-01", NONE),
     (wrong.OtherSide, "AGC-01", ({}, rest("lambda on the side"), "")),
     (wrong.ManhattanAGC, "AGC-01", NONE),
     (wrong.CountsOutputs, "WS-01", ({}, OUTPUTS, "")),
@@ -72,11 +76,7 @@ LONGER = [
     (wrong.Twice, "WS-01", ({}, "", "2")),
     (wrong.UnbiasedHalf, "WS-01", ({"ws.ddof": 1}, "", "0.5 = 1/2")),
     (wrong.WrongMean, "WS-01", NONE),
-    (wrong.UnbiasedNetwork, "NET-03", ({"ws.ddof": 1, "activation.kind": "gelu_erf"}, "", "")),
-    (wrong.SmallEpsNetwork, "NET-03", ({"ws.eps": 1e-6}, "", "")),
-    (wrong.NoAlpha, "BLOCK-01", ({}, rest("alpha left out"), "")),
-    (wrong.NoSkipGain, "BLOCK-01", ({}, rest("the skip gain left out"), "")),
-    (wrong.WrongNetwork, "BLOCK-01", NONE),
+    (wrong.UnknownEps, "WS-01", NONE),
 ]
 
 

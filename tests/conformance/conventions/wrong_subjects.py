@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from nfspec import plan as p
-from nfspec import reference
 from nfspec.conformance.cases.precision import narrow
 from nfspec.plan.activations import DEEPMIND_GAMMA, apply
 from nfspec.reference import operations
@@ -211,6 +210,22 @@ class EpsUnscaled(Right):
         return np.maximum(rate * self.norm(p), 1e-3)
 
 
+class EpsAdded(Right):
+    def limit(self, p, rate):
+        return rate * (self.norm(p) + 1e-3)
+
+
+class EpsInRoot(Right):
+    def limit(self, p, rate):
+        return rate * np.sqrt(self.norm(p) ** 2 + 1e-3)
+
+
+class RootMeanSquare(Right):
+    def norm(self, x):
+        norm = super().norm(x)
+        return norm / np.sqrt(x.size / norm.size)
+
+
 class OtherSide(Right):
     """lambda times the gradient's norm."""
 
@@ -252,6 +267,20 @@ class WrongMean(Right):
         return (w - w.mean((0, 1))) * gain / self.divisor(w, op)
 
 
+class UnknownEps(Right):
+    """An eps that is added where no convention adds it."""
+
+    def divisor(self, w, op):
+        return np.sqrt(w[..., 0].size * w.var((0, 1, 2))) + 1e-2
+
+
+class EpsOfBoth(Right):
+    """An eps that is added to both norms."""
+
+    def limit(self, p, rate):
+        return rate * self.norm(p) ** 2 / (self.norm(p) + 1e-3)
+
+
 class OddActivation(Right):
     def f(self, x, op):
         return op.beta * DEEPMIND_GAMMA["gelu_tanh"] * apply("silu", x)
@@ -270,67 +299,6 @@ class OnlySomeShapes(Unbiased):
     def divisor(self, w, op):
         plain = w.shape[2] <= 4
         return Right.divisor(self, w, op) if plain else super().divisor(w, op)
-
-
-class Network:
-    """A port of networks alone, right but for what `changed` makes of each operation."""
-
-    framework = "numpy"
-
-    def __init__(self, mode):
-        pass
-
-    def changed(self, op):
-        return op
-
-    def forward(self, plan):
-        other = replace(plan, ops=tuple(map(self.changed, plan.ops)))
-
-        def function(x, params):
-            taps = reference.forward(other, params, x)
-            return {tap: np.float32(value) for tap, value in taps.items()}
-
-        return function
-
-    def block(self, plan):
-        function = self.forward(plan)
-        return lambda x, params: function(x, params)["block"]
-
-
-class UnbiasedNetwork(Network):
-    def changed(self, op):
-        op = replace(op, ddof=1) if isinstance(op, p.WSConv) else op
-        return replace(op, kind="gelu_erf") if isinstance(op, p.Activation) else op
-
-
-class SmallEpsNetwork(Network):
-    """Another eps, which only flat channels show: with it these are louder, and so is rounding."""
-
-    def changed(self, op):
-        return replace(op, eps=1e-6) if isinstance(op, p.WSConv) else op
-
-
-class NoAlpha(Network):
-    def changed(self, op):
-        return replace(op, alpha=1.0) if isinstance(op, p.Residual) else op
-
-
-class NoSkipGain(Network):
-    def forward(self, plan):
-        right = super().forward(plan)
-
-        def function(x, params):
-            others = {name: np.ones(()) for name in params if name.endswith("skip_gain")}
-            return right(x, {**params, **others})
-
-        return function
-
-
-class WrongNetwork(Network):
-    """Another activation, which no spec and no known defect has."""
-
-    def changed(self, op):
-        return replace(op, kind="elu") if isinstance(op, p.Activation) else op
 
 
 class NarrowStatistics(Right):

@@ -110,6 +110,38 @@ def test_a_cause_is_told_once():
     assert "<details><summary>For the same reason: MODE-01</summary>" in markdown(results)
 
 
+def test_a_cause_that_is_made_of_others_is_told_with_these():
+    both = {**DDOF["fields"], **GELU["fields"]}
+    cells = [(name, "fail") for name in ("WS-01", "ACT-01", "BLOCK-01", "NET-01", "SE-01")]
+    more = entry("NET-01", both, defects=["a stem"])
+    told = causes.causes(run(cells, DDOF, GELU, entry("BLOCK-01", both), more))
+    assert [(cause.heading, [cell.property for cell in cause.cells]) for cause in told] == [
+        (
+            "mine:Port: conformant with ws.ddof = 1 (1 property; BLOCK-01 for other reasons, too)",
+            ["WS-01", "BLOCK-01"],
+        ),
+        (
+            'mine:Port: conformant with activation.kind = "gelu_erf" (1 property; BLOCK-01 for '
+            "other reasons, too)",
+            ["ACT-01"],
+        ),
+        (
+            "mine:Port: consistent with: a stem; with ws.ddof = 1, activation.kind = "
+            '"gelu_erf" (1 property)',
+            ["NET-01"],
+        ),
+        ("mine:Port: no cause is known (1 property)", ["SE-01"]),
+    ]
+
+
+def test_a_value_that_may_be_smaller_is_said_so():
+    cells = [("NET-01", "fail")]
+    results = run(cells, entry("NET-01", {"ws.eps": 1e-6}, at_most=["ws.eps"]))
+    assert causes.answers(results) == ["mine:Port: with ws.eps = 1e-06 or less: conformant."]
+    (cause,) = causes.causes(results)
+    assert cause.reason == "conformant with ws.eps = 1e-06 or less"
+
+
 def test_a_traceback_is_one_part_whose_last_error_stands_for_it():
     first, last = messages.parts(TRACE)
     assert first.summary == "RuntimeError: size mismatch"
