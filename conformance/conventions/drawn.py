@@ -14,7 +14,8 @@ from typing import Any
 from nfspec.conformance.cases.case import Arrays, Case, Clip
 from nfspec.conformance.cases.target import Target
 from nfspec.conformance.conventions.altered import Fields
-from nfspec.conformance.conventions.question import Question, discontinuous, fits, parameters
+from nfspec.conformance.conventions.kinds import discontinuous, fits, parameters
+from nfspec.conformance.conventions.question import Question
 from nfspec.conformance.running.answers import Answer, PreparedCase, ask
 from nfspec.conformance.workers.process import WorkerError
 from nfspec.conformance.workers.worker import Worker
@@ -65,7 +66,15 @@ def _resized(op: Any, size: Any) -> Any:
 
 def _ops(about: Target, grid: Target, kind: type[Any]) -> list[Any]:
     """The operations of a kind: those of the spec, and the sizes of the grid as the spec has it."""
-    own, sizes = about.of(kind), [op for op in grid.of(kind) if _weights(op) <= MOST_WEIGHTS]
+    own = about.of(kind)
+    kernels = {op.kernel for op in own if isinstance(op, WSConv)}
+    # Implementations pad even kernels in ways of their own.
+    sizes = [
+        op
+        for op in grid.of(kind)
+        if _weights(op) <= MOST_WEIGHTS
+        and (not isinstance(op, WSConv) or op.kernel % 2 or op.kernel in kernels)
+    ]
     small = [op for op in own if _weights(op) <= MOST_WEIGHTS]
     if about.general or not own:
         return small

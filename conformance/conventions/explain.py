@@ -35,7 +35,8 @@ from nfspec.conformance.conventions.altered import Fields
 from nfspec.conformance.conventions.defects import Defect, defects
 from nfspec.conformance.conventions.drawn import Draws, Given, cases
 from nfspec.conformance.conventions.factor import UNIT
-from nfspec.conformance.conventions.question import Question, follows, value_of
+from nfspec.conformance.conventions.kinds import follows, value_of
+from nfspec.conformance.conventions.question import Question
 from nfspec.conformance.conventions.search import Explanation, explanation, reduced
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.properties.base import judge
@@ -155,9 +156,10 @@ class _Column:
         """The entry of a property of networks, judged under the conventions that are known."""
         draws = Draws(question, self.worker, cases(question, self.grid))
         for fields in self._tried(question):
-            if not question.explains(fields):
+            own = {name: value for name, value in fields.items() if question.changes({name: value})}
+            if not question.explains(own):
                 continue
-            part = reduced(fields, question.explains)
+            part = reduced(own, question.explains)
             refuted = next(draws.refuting(part, UNIT), None) is not None
             if refuted or question.ratio(part) > 1.0:
                 continue
@@ -174,9 +176,8 @@ class _Column:
         known = self._known()
         yield from known
         if question.asked is TRAIN_01:
-            moves = question.moves((), defects=True)
-            several = ({**fields, **move} for fields in ({}, *known[:1]) for move in moves)
-            yield from several
+            moves = [*filter(question.trains, question.moves((), defects=True))]
+            yield from ({**fields, **move} for fields in ({}, *known[:1]) for move in moves)
 
     def _by_more_shapes(self, question: Question, failing: list[Answer]) -> dict[str, Any] | None:
         """The entry of an invariance or a probe whose operation has right values for the shapes of

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nfspec.conformance.cases.case import Arrays, Case, Clip
+from nfspec.conformance.cases.case import Case
 from nfspec.conformance.cases.target import Target
 from nfspec.conformance.conventions.altered import (
     Fields,
@@ -22,16 +22,14 @@ from nfspec.conformance.conventions.beginnings import Evaluated, cut, evaluate, 
 from nfspec.conformance.conventions.candidates import candidates
 from nfspec.conformance.conventions.defects import DEFECTS
 from nfspec.conformance.conventions.factor import UNIT, Factor
-from nfspec.conformance.properties import PROPERTIES, Property
+from nfspec.conformance.conventions.kinds import fits, follows, of_networks, of_steps
+from nfspec.conformance.properties import Property
 from nfspec.conformance.properties.base import Expectation, Expected, judge
-from nfspec.conformance.properties.layers import conv_output_shape
-from nfspec.conformance.properties.networks import NET_01, NET_03, Network, case_plan, case_weights
-from nfspec.conformance.properties.training import STEP_01
+from nfspec.conformance.properties.networks import Network, case_plan, case_weights
 from nfspec.conformance.running.answers import Answer
 from nfspec.errors import InputError
-from nfspec.plan import Plan, Pool, WSConv
+from nfspec.plan import Plan, WSConv
 from nfspec.plan.clipping import clip_rules
-from nfspec.plan.counting import output_side
 
 LARGEST = 1e30  # ratio that counts; those of other shapes or not finite are infinite
 # Ratios of a network below these are computed again with the band of the changed network, since
@@ -41,45 +39,6 @@ CLOSE_BY_EPS, CLOSE = 1e3, 3.0
 # A band that is wider than this many bands of the network asked for, or than a tenth of the output,
 # says nothing: everything would be explained by an eps so small that rounding decides.
 WIDER, SHARE = 1e3, 0.1
-NEAR_EPS = 1e-3  # of eps: there the gradient under the rule `max` is discontinuous
-
-
-def value_of(asked: Property) -> Property:
-    """The property that judges the values of the operation, or network, that a property is about.
-
-    That of a network is the one that is cut down, as it is the one that is trained and folded.
-    """
-    if follows(asked):
-        return NET_03
-    return next(
-        (
-            p
-            for p in PROPERTIES.values()
-            if p.method == asked.method and p.tier == 1 and p.request == "call"
-        ),
-        asked,
-    )
-
-
-def of_networks(asked: Property) -> bool:
-    """True if a property compares a block or a network with the reference, tap by tap."""
-    return asked.of_network is NET_01.of_network
-
-
-def of_steps(asked: Property) -> bool:
-    """True if a property is about one step of the optimizer."""
-    return asked.of_network is STEP_01.of_network
-
-
-def follows(asked: Property) -> bool:
-    """True if a property is about a network that is trained, folded or asked in several batches: it
-    follows from conventions that other properties show better."""
-    return asked.of_network is not None and not of_networks(asked) and not of_steps(asked)
-
-
-def parameters(case: Case) -> int:
-    """The number of parameters of the block or network of a case; 0 for an operation."""
-    return sum(p.size for p in case_plan(case).parameters.values()) if case.spec else 0
 
 
 @dataclass
@@ -133,12 +92,23 @@ class Question:
         return other or any(values[name] is not one for name, one in ones.items())
 
     def _changes_network(self, case: Case, fields: Fields) -> bool:
+        computed, trained = self._kinds(case, fields)
+        if follows(self.asked):
+            return computed or trained
+        return computed if of_networks(self.asked) else trained
+
+    def trains(self, fields: Fields) -> bool:
+        """True if some fields change how the network of every case is trained, and nothing else."""
+        kinds = [self._kinds(answer.prepared.case, fields) for answer in self.evidence]
+        return all(kind == (False, True) for kind in kinds)
+
+    def _kinds(self, case: Case, fields: Fields) -> tuple[bool, bool]:
+        """Whether fields change what a network computes, and how it is trained."""
         other, own = self.network(case, fields), case_plan(case)
         if other is None:
-            return False
-        trained = other.rules != clip_rules(own) or other.plan.recipe != own.recipe
+            return False, False
         computed = other.plan.ops != own.ops or bool(other.params or other.change)
-        return computed if of_networks(self.asked) else trained
+        return computed, other.rules != clip_rules(own) or other.plan.recipe != own.recipe
 
     def network(self, case: Case, fields: Fields) -> Network | None:
         """The network of a case under other conventions; None if there is none."""
@@ -169,12 +139,17 @@ class Question:
     def explains(self, fields: Fields) -> bool:
         """True if no answer is beyond its bound under some conventions, and they say what is right
         for one of those that were, at least."""
-        failing = [e for e in self.evidence if e.beyond]
-        return self.stated(fields, failing) and self.agrees(fields)
+        return self.agrees(fields) and self.stated(fields, filter(_beyond, self.evidence))
 
     def agrees(self, fields: Fields) -> bool:
-        """True if no answer is beyond its bound under some conventions."""
-        return all(self.excess(fields, [e]) == 0.0 for e in self.evidence)
+        """True if no answer is beyond its bound under some conventions. Of networks, the parts as
+        far as the first wrong tap are tried before the whole."""
+        failing = [*filter(_beyond, self.evidence)]
+        upto = [self.first_beyond(e, {}) if of_networks(self.asked) else "" for e in failing]
+        return all(
+            self.excess(fields, [e], tap) == 0.0
+            for e, tap in [*zip(failing, upto, strict=True), *((e, "") for e in self.evidence)]
+        )
 
     def stated(self, fields: Fields, evidence: Iterable[Answer], upto: str = "") -> bool:
         """True if conventions say what is right for one of several answers, at least."""
@@ -343,6 +318,10 @@ class Question:
         return network
 
 
+def _beyond(e: Answer) -> bool:
+    return e.beyond
+
+
 def _before(e: Answer, plan: Plan) -> str:
     """The tap of an answer before the last tap of a plan; empty if there is none."""
     return ([""] + [tap for tap in [*plan.taps][:-1] if tap in e.outputs])[-1]
@@ -360,27 +339,3 @@ def _telling(wanted: Expectation, asked: Expectation) -> bool:
     size = float(np.sqrt((wanted.value**2).mean()))
     own, band = float(asked.bound), float(wanted.bound)
     return band <= max(own, min(WIDER * own, SHARE * size) if size else WIDER * own)
-
-
-def fits(case: Case, calls: list[Arrays]) -> bool:
-    """True if the gradients' dy has the shape of the output of the operation of a case."""
-    dy, op = calls[0].get("dy"), case.op
-    if dy is None or isinstance(op, Clip):
-        return True
-    if isinstance(op, WSConv):
-        return dy.shape == conv_output_shape(op, case.shape)
-    if isinstance(op, Pool):
-        sides = (output_side(n, op.window, op.stride, op.padding) for n in case.shape[1:3])
-        return dy.shape[1:3] == tuple(sides)
-    return True
-
-
-def discontinuous(case: Case, calls: list[Arrays]) -> bool:
-    """True if a case asks for a conv's gradient where it jumps, so that no answer is wrong."""
-    op = case.op
-    if "dy" not in calls[0] or not isinstance(op, WSConv) or op.eps_rule != "max":
-        return False
-    if op.fan_in <= op.ddof:
-        return True  # there is no such variance
-    n_v = op.fan_in * calls[0]["kernel"].astype(np.float64).var(axis=(0, 1, 2), ddof=op.ddof)
-    return bool((np.abs(n_v / op.eps - 1.0) < NEAR_EPS).any())

@@ -10,7 +10,8 @@ from itertools import combinations, islice, takewhile
 from nfspec.conformance.conventions.altered import Fields
 from nfspec.conformance.conventions.defects import defects
 from nfspec.conformance.conventions.factor import UNIT, Factor, common, free
-from nfspec.conformance.conventions.question import Question, of_networks, parameters
+from nfspec.conformance.conventions.kinds import of_networks, parameters
+from nfspec.conformance.conventions.question import Question
 from nfspec.conformance.running.answers import Answer
 
 # Whether defects are tried, and how many changes are combined at most: what is simple comes first.
@@ -104,8 +105,9 @@ def explanation(question: Question, refute: Refute, known: Iterable[Fields]) -> 
 def _of_known(question: Question, refute: Refute, known: Iterable[Fields]) -> Fields | None:
     """The part of what is known that explains every answer."""
     for fields in known:
-        if question.explains(fields):
-            part = reduced(fields, question.explains)
+        own = {name: value for name, value in fields.items() if question.changes({name: value})}
+        if question.explains(own):
+            part = reduced(own, question.explains)
             if not _added(question, refute(part, UNIT)):
                 return part
     return None

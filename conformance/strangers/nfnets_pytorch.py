@@ -75,7 +75,7 @@ class NFNetsPyTorch:
         return self.nfnets.WSConv2d
 
     def ws_conv(self, op: WSConv) -> Function:
-        padding = 0 if op.padding == "valid" else (op.kernel - 1) // 2
+        padding = 0 if op.padding == "valid" else (op.stride + op.kernel - 2) // 2
         layer, how = self._conv(op, padding)
 
         def function(x: Any, kernel: Any, gain: Any, bias: Any) -> Any:

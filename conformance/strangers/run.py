@@ -68,9 +68,9 @@ STRANGERS = (
             for spec in ("nf-resnet-50", f"{HERE}/nfnets_resnet50.toml")
         ),
         (
-            "nfnets-pytorch's NFResNet has a ReLU without gamma after the stem's conv, and no "
+            "nfnets-pytorch's NFResNet keeps the ReLU after the stem's conv and lacks an "
             "activation before the global pool (`models/resnet.py`, lines 267 to 276), so that its "
-            "network deviates from every spec; its blocks are those of "
+            "network is that of no spec; its blocks are those of "
             "[nfnets_resnet50.toml](../strangers/nfnets_resnet50.toml).",
             "Its networks have no biases but the classifier's (line 54); the adapter gives their "
             "convs some by the argument `base_conv`.",
@@ -81,13 +81,9 @@ STRANGERS = (
         ("keras-cv-attention-models==1.4.3", *KERAS_2),
         _all(f"{HERE}/keras_cv.py:KerasCVAttention", "nfnet-f0", "timm/eca_nfnet_l0"),
         (
-            "keras-cv-attention-models divides the residuals that it keeps by 1 - rate "
-            "(`common_layers.py`, `drop_block`), which is `stochastic_depth.rescale = true`.",
-            "Its `gelu/approximate` is TensorFlow's, whose gradient is NaN where x² overflows "
-            "float32, beyond 1.8e19.",
-            "Its networks pass no eps to their convs, which have 1e-5 under the rule `max` "
-            "(`nfnets.py`, lines 49 and 70), also where they have timm's weights. A spec that "
-            "extends nfnet-f0 with `ws.eps = 1e-5` conforms as a whole, with a ratio of 0.31.",
+            "keras-cv-attention-models's networks pass no eps to their convs, which have 1e-5 "
+            "under the rule `max` (`nfnets.py`, lines 49 and 70), also where they have timm's "
+            "weights.",
         ),
     ),
     Stranger(

@@ -24,6 +24,7 @@ HEAD = "the activation before the global pool"
 DROPS = [
     (wrong.Rescaled, "DROP-01", ({"stochastic_depth.rescale": True}, "", "")),
     (wrong.KeepRate, "DROP-01", ({}, rest("a rate that is taken"), "")),
+    (wrong.DropsNothing, "DROP-01", ({}, rest("nothing dropped"), "")),
     (wrong.DropsElements, "DROP-01",
      ({"stochastic_depth.rescale": True}, rest("stochastic depth that drops"), "")),
     (wrong.PlainDropout, "DROP-02", ({}, rest("dropout that does not divide"), "")),

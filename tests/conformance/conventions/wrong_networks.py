@@ -258,6 +258,11 @@ class KeepRate(Exact):
         return super().stochastic_depth(replace(op, rate=1.0 - op.rate), seed, replica)
 
 
+class DropsNothing(Exact):
+    def stochastic_depth(self, op, seed, replica):
+        return lambda x, training: x
+
+
 class DropsElements(Exact):
     """A layer for dropout that is used for stochastic depth: it drops elements, and rescales."""
 
