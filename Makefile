@@ -143,9 +143,10 @@ format: $(BIN)/.installed-test
 schema: $(BIN)/.installed-demo
 	$(BIN)/python -m nfspec.language.schema
 
-## make docs       regenerate docs/language.md and docs/errors.md
+## make docs       regenerate docs/language.md, docs/errors.md and docs/generated
 docs: $(BIN)/.installed-demo
 	$(BIN)/python -m nfspec.language.documents
+	$(BIN)/python -m nfspec.generation.documents
 
 ## make clean      remove the virtual environment and caches
 clean:

@@ -1,5 +1,7 @@
 """`nfspec generate`: a file of source, its weights, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -27,12 +29,9 @@ def test_a_file_that_was_checked(spec):
     assert done.exit_code == 0
     assert "THE SAME NETWORK: plain for torch at 3 sizes" in done.stdout
     plan = nfspec.resolve(nfspec.load(spec))
-    with open("net.py", encoding="utf-8") as file:
-        assert file.read() == nfspec.generate(plan, to="torch")
-    assert (
-        "net.py exists, and is left as it is"
-        in run(spec, "--to", "torch", "--out", "net.py").stderr
-    )
+    assert Path("net.py").read_text(encoding="utf-8") == nfspec.generate(plan, to="torch")
+    again = run(spec, "--to", "torch", "--out", "net.py")
+    assert again.exit_code == 2 and "net.py exists, and is left as it is" in again.stderr
     assert run(spec, "--to", "torch", "--out", "net.py", "--force").exit_code == 0
 
 

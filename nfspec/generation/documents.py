@@ -1,0 +1,38 @@
+"""docs/generated: sources to read, as `nfspec generate` writes them.
+
+After a change of a template, `python -m nfspec.generation.documents` writes them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nfspec.files import write
+from nfspec.generation.source import generate
+from nfspec.language.loader import load
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDER = ROOT / "docs" / "generated"
+MOTH = ROOT / "conformance" / "reports" / "moth.toml"
+# Variant and target of each file.
+SHOWN = [
+    (variant, target)
+    for target in ("torch",)
+    for variant in ("nfnet-f0", "nf-resnet-50", "timm/eca_nfnet_l0", MOTH)
+]
+
+
+def documents() -> dict[Path, str]:
+    """Each file with its text."""
+    texts = {}
+    for variant, target in SHOWN:
+        spec = load(variant)
+        name = "".join(letter if letter.isalnum() else "_" for letter in spec.name)
+        texts[FOLDER / f"{name}_{target}.py"] = generate(spec, to=target)
+    return texts
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for path, text in documents().items():
+        write(path, text)

@@ -1,0 +1,42 @@
+"""docs/generated and docs/generate.md: sources as they are today, and blocks that run."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from nfspec.generation.documents import FOLDER, documents
+
+DOCS = FOLDER.parent
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return documents()
+
+
+def test_sources_are_those_of_today(texts):
+    assert {path.name for path in texts} == {path.name for path in FOLDER.glob("*.py")}
+    for path, text in texts.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run make docs"
+
+
+def test_the_readme_shows_part_of_a_source(texts):
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```py\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    assert block in texts[FOLDER / "moth_torch.py"]
+
+
+def test_the_python_of_the_page_runs(tmp_path):
+    page = (DOCS / "generate.md").read_text(encoding="utf-8")
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    run = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_names_the_sources():
+    page = (DOCS / "generate.md").read_text(encoding="utf-8")
+    for path in FOLDER.glob("*.py"):
+        assert f"generated/{path.name}" in page
