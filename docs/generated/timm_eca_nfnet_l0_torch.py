@@ -209,17 +209,16 @@ def load_weights(model: nn.Module, path: str) -> None:
 
 
 def from_timm(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of timm's model under the names of this file; others as they are."""
+    """A state dict of timm's model under the names of this file; one of this file as it is."""
+    if not any(re.match(r"stages\.\d+\.\d+\.", name) for name in state):
+        return state
     own, renamed = model.state_dict(), {}
     for name, values in state.items():
-        if name not in own:
-            name = re.sub(r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2.", name)
-            name = name.replace("downsample.conv", "conv_shortcut").replace(
-                "skipinit_gain", "skip_gain"
-            )
-            name = re.sub(r"\b(conv|fc)(\d)", lambda at: f"{at[1]}{int(at[2]) - 1}", name)
-            name = re.sub(r"attn(_last)?\.conv", "eca", name)
-        renamed[name] = values.reshape(own[name].shape) if name in own else values
+        name = re.sub(r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2.", name)
+        name = re.sub(r"\b(conv|fc)(\d)", lambda at: f"{at[1]}{int(at[2]) - 1}", name)
+        name = name.replace("downsample.conv", "conv_shortcut")
+        name = re.sub(r"attn(_last)?\.conv", "eca", name)
+        renamed[name] = values.reshape(own[name].shape)
     return renamed
 
 
