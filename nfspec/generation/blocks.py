@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -67,16 +67,16 @@ class Blocks:
             return number(self.shared[field])
         return self.derived.get(field, field)
 
-    def call(self, row: Block) -> str:
+    def call(self, row: Block, channels: Sequence[str] = CHANNELS) -> str:
         """The arguments of a block, channels first, without those that are defaults."""
         given = fields(row)
-        channels = [number(given[name]) for name in CHANNELS]
+        first = [number(given[name]) for name in channels]
         others = [
             f"{name}={number(given[name])}"
             for name, default in self.arguments.items()
             if name not in CHANNELS and given[name] != default
         ]
-        return ", ".join((*channels, *others))
+        return ", ".join((*first, *others))
 
     @property
     def attentions(self) -> tuple[str, ...]:
