@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nfspec.errors import InputError, suggest
-from nfspec.generation import keras, numpy, torch
+from nfspec.generation import keras, mlx, numpy, torch
 from nfspec.generation.target import Target
 
-TARGETS: Mapping[str, Target] = {each.name: each for each in (torch.TARGET, keras.TARGET, numpy.TARGET)}
+TARGETS: Mapping[str, Target] = {each.name: each for each in (torch.TARGET, keras.TARGET, mlx.TARGET, numpy.TARGET)}
 
 
 def target_of(name: str) -> Target:

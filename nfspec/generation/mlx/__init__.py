@@ -1,0 +1,37 @@
+"""MLX: an mlx.nn.Module for images (N, H, W, C)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from nfspec.generation.target import Images, Target
+
+
+def _make(module: ModuleType, name: str, weights: str | None, options: Mapping[str, Any]) -> Any:
+    network = getattr(module, name)(**options)
+    if weights is not None:
+        module.load_weights(network, weights)
+    return network
+
+
+def _logits(network: Any, images: Images) -> Images:
+    import mlx.core as mx
+
+    training = network.training
+    logits = np.array(network.eval()(mx.array(images)))
+    network.train(training)
+    return logits
+
+
+TARGET = Target(
+    name="mlx",
+    package="mlx.core",
+    command="pip install mlx, or 'mlx[cpu]' on Linux",
+    summary="an mlx.nn.Module for images (N, H, W, C)",
+    make=_make,
+    logits=_logits,
+)
