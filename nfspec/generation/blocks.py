@@ -40,7 +40,13 @@ def one(values: Iterable[T], meaning: str) -> T:
 def fields(row: Block) -> dict[str, Number]:
     """The numbers of a block by field; `se` is SE's hidden channels and `eca` ECA's taps, or 0."""
     sizes = {kind: row.attention_size if row.attention == kind else 0 for kind in ("se", "eca")}
-    values = (row.in_channels, row.mid_channels, row.out_channels, row.groups, row.kernel)
+    values: tuple[Number, ...] = (
+        row.in_channels,
+        row.mid_channels,
+        row.out_channels,
+        row.groups,
+        row.kernel,
+    )
     values += (row.stride, row.alpha, row.beta, sizes["se"], sizes["eca"])
     return dict(zip(FIELDS, values, strict=True))
 

@@ -42,7 +42,7 @@ def generate(spec: Spec | Plan, *, to: str) -> str:
 
     Args:
         spec: What `nfspec.load` or `nfspec.resolve` returned.
-        to: Name of a target, one of `nfspec.generation.targets.TARGETS`: `torch`.
+        to: Name of a target, one of `nfspec.generation.targets.TARGETS`, such as `torch`.
 
     Raises:
         InputError: The target is not known, or the plan is folded or rewritten.

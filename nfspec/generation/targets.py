@@ -8,7 +8,9 @@ from nfspec.errors import InputError, suggest
 from nfspec.generation import keras, mlx, numpy, torch
 from nfspec.generation.target import Target
 
-TARGETS: Mapping[str, Target] = {each.name: each for each in (torch.TARGET, keras.TARGET, mlx.TARGET, numpy.TARGET)}
+TARGETS: Mapping[str, Target] = {
+    each.name: each for each in (torch.TARGET, keras.TARGET, mlx.TARGET, numpy.TARGET)
+}
 
 
 def target_of(name: str) -> Target:

@@ -34,4 +34,6 @@ TARGET = Target(
     summary="an mlx.nn.Module for images (N, H, W, C)",
     make=_make,
     logits=_logits,
+    classes="num_classes",
+    channels="in_chans",
 )

@@ -17,8 +17,8 @@ def _make(module: ModuleType, name: str, weights: str | None, options: Mapping[s
             "numpy: a network in NumPy draws no weights; give params=nfspec.init(plan), or those "
             "of a file"
         )
-    if options:
-        raise InputError(f"numpy: a network in NumPy has no options; found {', '.join(options)}")
+    if unknown := options.keys() - {"classes", "channels"}:  # which the weights have already
+        raise InputError(f"numpy: a network in NumPy has no option {', '.join(sorted(unknown))}")
     return partial(module.forward, module.load_weights(weights))
 
 
