@@ -41,7 +41,9 @@ MUTANTS = {
     "a shortcut of the raw input": Mutant(BLOCK, '"x" if net.raw_shortcut else "out"', '"x"'),
     "beta before": Mutant(BLOCK, '"%s * act(x)" % beta', '"act(%s * x)" % beta'),
     "attention twice": Mutant(BLOCK, "not net.attention_last", "net.attention_last"),
-    "no skip gain": Mutant(BLOCK, "if net.residual.skip_gain else alpha }} *", "if 0 else alpha }} *"),
+    "no skip gain": Mutant(
+        BLOCK, "if net.residual.skip_gain else alpha }} *", "if 0 else alpha }} *"
+    ),
     "numbers of another block": Mutant(
         NETWORK, "{{ name }}={{ row[name] | number }}",
         "{{ name }}={{ blocks.rows[row.index - 1][name] | number }}",
