@@ -40,7 +40,12 @@ print(keras.backend.backend())
     (tmp_path / "keras.json").write_text('{"backend": "tensorflow"}')
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={"KERAS_BACKEND": "tensorflow", "KERAS_HOME": str(tmp_path), "PATH": ""},
+        env={
+            "KERAS_BACKEND": "tensorflow",
+            "KERAS_HOME": str(tmp_path),
+            "PATH": "",
+            "PYTHONPATH": os.environ["PYTHONPATH"],
+        },
         capture_output=True,
         text=True,
     )

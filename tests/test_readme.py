@@ -2,13 +2,21 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import nfspec
+from nfspec.cli import app
+from nfspec.compilation import BACKENDS
+from nfspec.conformance import compare
+from nfspec.conformance.workers import worker
+from nfspec.conformance.workers.process import WorkerProcess
 
 from quick_xla import XLA_FLAGS
 
@@ -27,25 +35,62 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(command: list[str], folder: Path) -> str:
+@pytest.fixture
+def environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "XLA_FLAGS": XLA_FLAGS}
+    return {**os.environ, "PATH": path, "XLA_FLAGS": XLA_FLAGS}
+
+
+class Kept(WorkerProcess):
+    """A process that goes on when a command is done with it, for the next command."""
+
+    def close(self) -> None:
+        pass
+
+    def end(self) -> None:
+        super().close()
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process of each framework for all commands, each of which would start its own."""
+    monkeypatch.setenv("XLA_FLAGS", XLA_FLAGS)
+    processes = {name: Kept(name, "cpu", "f32") for name in BACKENDS}
+    monkeypatch.setattr(compare, "WorkerProcess", lambda subject: processes[subject])
+    monkeypatch.setattr(worker, "WorkerProcess", lambda subject, device, mode: processes[subject])
+    yield
+    for process in processes.values():
+        process.end()
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_the_python_blocks_run(folder):
+def within(line: str) -> str:
+    """Output of a command line, run in this process."""
+    program, *arguments = shlex.split(line, comments=True)
+    assert program == "nfspec"
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_the_python_blocks_run(folder, environment):
     assert len(blocks("python")) == 8
-    run([sys.executable, "-c", "\n".join(blocks("python"))], folder)
+    run([sys.executable, "-c", "\n".join(blocks("python"))], folder, environment)
 
 
-def test_the_commands_run(folder):
+def test_the_commands_run(folder, environment, kept, monkeypatch):
     commands, replay = blocks("sh")
-    output = run(["sh", "-euc", commands], folder)
-    assert "THE SAME NETWORK on jax, torch, tensorflow" in output
-    assert "\nCONFORMANT: " in output
-    assert run(["sh", "-euc", replay], folder).count("within its bound") == 3
+    *quick, comparison, conformance = commands.splitlines()
+    run(["sh", "-euc", "\n".join(quick)], folder, environment)
+    monkeypatch.chdir(folder)
+    assert "THE SAME NETWORK on jax, torch, tensorflow" in within(comparison)
+    assert "\nCONFORMANT: " in within(conformance)
+    assert within(replay).count("within its bound") == 3
 
 
 def test_the_parity_table_is_of_todays_form():

@@ -16,6 +16,8 @@ from nfspec.conformance.cases.target import target
 from nfspec.conformance.workers import worker as worker_module
 from nfspec.outputs import alone
 
+from local_process import use_this_process
+
 FAKES = Path(__file__).parents[1] / "conformance" / "fake_subjects.py"
 CHEAP = ("--properties", "EXACT-03,AGC-01", "--examples", "1")
 POOL = next(op for op in target(None).ops if type(op).__name__ == "Pool")
@@ -27,6 +29,7 @@ def folder(tmp_path, monkeypatch):
     """The present folder, in which `fakes:NAME` is a subject."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(FAKES, tmp_path / "fakes.py")
+    use_this_process(monkeypatch, tmp_path)
     return tmp_path
 
 

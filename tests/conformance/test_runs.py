@@ -10,6 +10,7 @@ from nfspec.conformance.running.run import Status
 from nfspec.errors import InputError
 
 from .fakes import prepare
+from local_process import use_this_process
 
 SETTINGS = Settings(subjects=("fakes:Good",), properties=("EXACT-03",), examples=0)
 
@@ -18,6 +19,7 @@ SETTINGS = Settings(subjects=("fakes:Good",), properties=("EXACT-03",), examples
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path)
+    use_this_process(monkeypatch, tmp_path)
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """The fuzzer finds a reader that does something that no reader may do."""
 
+import gc
 import os
 import socket
 import subprocess
@@ -92,6 +93,15 @@ BROKEN = {
     "a flood": (said("x" * 5000), "a message that fills the terminal"),
     "a warning": (warned, "a warning: a message with control characters"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """What all tests together hold is not collected anew in each process."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

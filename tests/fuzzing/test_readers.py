@@ -19,9 +19,10 @@ def turns(tmp_path_factory):
     """The result of one turn of each target."""
     state = tmp_path_factory.mktemp("fuzz")
     command = [sys.executable, "-m", "fuzzing", "--once", "--executions", str(FILES)]
+    path = f"{TESTS}{os.pathsep}{os.environ['PYTHONPATH']}"
     done = subprocess.run(
         [*command, "--state", state],
-        env={**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

@@ -68,6 +68,12 @@ class LocalWorker(Worker):
             raise WorkerError(str(error)) from None
 
 
+@contextmanager
+def within(settings, mode):
+    """The workers of a run, in this process."""
+    yield [LocalWorker(name, mode) for name in settings.subjects]
+
+
 def explanations(subject, spec, ids=(), mode="f32"):
     """The failing properties of a subject, and the entries of its explanations by property.
 

@@ -13,6 +13,14 @@ from nfspec.conformance.running.run import run
 from nfspec.conformance.running.settings import Settings
 from nfspec.errors import InputError, NfspecError
 
+from local_process import use_this_process
+
+
+@pytest.fixture(autouse=True)
+def local(folder, monkeypatch):
+    use_this_process(monkeypatch, folder)
+
+
 GENERAL = target(None)
 POOL = PROPERTIES["EXACT-03"].cases(GENERAL)[0]
 ACTIVATION = PROPERTIES["ACT-01"].cases(GENERAL)[0]

@@ -7,11 +7,13 @@ from nfspec import reference
 from nfspec.conformance.cases.case import Clip
 from nfspec.conformance.cases.target import SE, plan_of
 from nfspec.conformance.cases.weights import trial_params
+from nfspec.conformance.conventions import explain as explaining
 from nfspec.conformance.conventions.explain import explain
 from nfspec.conformance.running.run import run
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.subjects import NotOffered
 from nfspec.conformance.subjects.timm import Timm
+from nfspec.conformance.workers import frameworks
 from nfspec.conformance.workers.frameworks import torch as framework
 from nfspec.errors import BackendError
 from nfspec.language.loader import load
@@ -19,7 +21,8 @@ from nfspec.plan import ECA, Activation, Pool
 from nfspec.plan.resolver import resolve
 from nfspec.reference.rounding import Rounding
 
-import standin
+import standin  # noqa: F401  (it imports timm)
+from ..conventions.local import within
 from .failing import failing
 
 OURS = (
@@ -50,14 +53,14 @@ WS_FIELDS = {"ws.eps_rule": "add", "ws.eps": 1e-5}
 
 
 @pytest.fixture(autouse=True)
-def torchvision(monkeypatch):
-    """Let workers find the stand-in, too."""
-    monkeypatch.setenv("PYTHONPATH", standin.FOLDER)
+def without_keras(monkeypatch):
+    """The kit imports Keras, which timm does not need, wherever Keras could run."""
+    monkeypatch.setattr(frameworks, "select", lambda name: None)
 
 
-def test_conforms_to_its_own_conventions():
+def test_conforms_to_its_own_conventions(monkeypatch):
     settings = Settings("timm/test_nfnet", ("timm",), examples=2, properties=(*OURS, "NET-03"))
-    results = run(settings)
+    results = run(settings, workers_of=within)
     verdicts = {cell.property: cell.verdict for cell in results.cells}
     in_part = {"BLOCK-01": "pass in part", "NET-03": "not offered"}  # the network cut down
     assert verdicts == {**dict.fromkeys(OURS, "pass"), **in_part}
@@ -65,14 +68,16 @@ def test_conforms_to_its_own_conventions():
     assert "timm has no model for timm/test_nfnet-reduced" in message
     facts = results.columns[0].facts
     assert facts["version"].startswith("1.") and facts["framework_version"].startswith("2.")
+    monkeypatch.setattr(explaining, "started", within)
     assert explain(settings, results) == []
 
 
-def test_asked_for_the_originals_conventions(tmp_path):
+def test_asked_for_the_originals_conventions(tmp_path, monkeypatch):
     path = tmp_path / "asked.toml"
     path.write_text(DEEPMINDS)
     ids = ("WS-01", "EXACT-02", "EXACT-04", "WS-04", "BLOCK-01", "NET-01")  # EXACT-02 passes
     settings = Settings(str(path), ("timm",), examples=0, properties=ids)
+    monkeypatch.setattr(explaining, "started", within)
     explained = explain(settings, failing("timm", "torch", ids))
     entries = {entry["property"]: entry for entry in explained}
     fields = {name: entry["fields"] for name, entry in entries.items()}
