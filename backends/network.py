@@ -51,8 +51,20 @@ def plan_of(spec: str, folded: bool) -> Plan:
     return fold(plan, init(plan)).plan if folded else plan
 
 
+class TracedOnce:
+    """A model whose optimizer TensorFlow builds before the first step: a step that makes the
+    optimizer's variables is traced twice."""
+
+    def make_train_function(self: Any, force: bool = False) -> Any:
+        optimizer = getattr(self, "optimizer", None)
+        if keras.backend.backend() == "tensorflow" and optimizer and not optimizer.built:
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)  # type: ignore[misc]  # of keras.Model
+
+
 @keras.saving.register_keras_serializable(package="nfspec")
-class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
+class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has no types
     """A functional model that knows its plan, and keeps it through copies and files.
 
     On PyTorch it is a module like any other: see `nfspec.backends.module`.
@@ -141,14 +153,6 @@ class Network(Float32Data, Base):  # type: ignore[misc]  # Keras has no types
         if training and self._replicated is not None:
             return self._replicated[0](inputs)
         return super().call(inputs, training=training, mask=mask)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        optimizer = getattr(self, "optimizer", None)
-        if keras.backend.backend() == "tensorflow" and optimizer and not optimizer.built:
-            # Otherwise the first step makes the optimizer's variables, and is traced twice for it.
-            with self.distribute_strategy.scope():
-                optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
 
     def train_step(self, *args: Any) -> Any:
         if keras.backend.backend() == "torch":

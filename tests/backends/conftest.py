@@ -1,5 +1,6 @@
 """These tests run once for each framework: KERAS_BACKEND=jax python -m pytest tests/backends."""
 
+import gc
 import os
 
 import pytest
@@ -29,6 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _rare_collections():
+    """Tracing makes many objects and little garbage, and Python would search all of a framework's
+    objects for garbage again and again: a sixth of the time of a trace."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs():
     """On JAX, forget the programs of each file: together they take gigabytes."""
@@ -37,6 +46,7 @@ def _programs():
         import jax
 
         jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,8 +44,8 @@ def smoothed(network):
 
 @cache
 def gradient_function(model):
-    """A function of (images, targets) to the mean cross-entropy, its gradient for the images, and
-    those for `model.trainable_variables`, in the framework's own arrays."""
+    """A function of (images, targets) to the logits, the mean cross-entropy, its gradient for the
+    images, and those for `model.trainable_variables`, in the framework's own arrays."""
     backend = keras.backend.backend()
     weights = model.trainable_variables
     if backend == "torch":
@@ -53,10 +53,11 @@ def gradient_function(model):
 
         def gradients(x, targets):
             images = torch.tensor(x, requires_grad=True)
-            scores = torch.log_softmax(model(images), -1)
+            logits = model(images)
+            scores = torch.log_softmax(logits, -1)
             loss = -(torch.tensor(targets) * scores).sum(-1).mean()
             grads = torch.autograd.grad(loss, [images, *(v.value for v in weights)])
-            return loss.detach(), grads[0], list(grads[1:])
+            return logits.detach(), loss.detach(), grads[0], list(grads[1:])
 
         return gradients
     if backend == "tensorflow":
@@ -66,10 +67,10 @@ def gradient_function(model):
         def gradients(images, targets):
             with tf.GradientTape() as tape:
                 tape.watch(images)
-                scores = tf.nn.log_softmax(model(images))
-                loss = -tf.reduce_mean(tf.reduce_sum(targets * scores, -1))
+                logits = model(images)
+                loss = -tf.reduce_mean(tf.reduce_sum(targets * tf.nn.log_softmax(logits), -1))
             first, *rest = tape.gradient(loss, [images, *(v.value for v in weights)])
-            return loss, first, rest
+            return logits, loss, first, rest
 
         return lambda x, targets: gradients(tf.constant(x), tf.constant(targets))
     import jax
@@ -77,19 +78,20 @@ def gradient_function(model):
 
     def loss(values, images, targets):
         logits, _ = model.stateless_call(values, [], images)
-        return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), -1))
+        return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), -1)), logits
 
-    jitted = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    jitted = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
 
     def gradients(x, targets):
-        value, (rest, first) = jitted([v.value for v in weights], x, targets)
-        return value, first, rest
+        (value, logits), (rest, first) = jitted([v.value for v in weights], x, targets)
+        return logits, value, first, rest
 
     return gradients
 
 
 def loss_gradients(model, x, targets):
-    """Gradients of the mean cross-entropy: that of the images, and those by canonical name."""
-    _, first, rest = gradient_function(model)(x, targets)
-    arrays = map(keras.ops.convert_to_numpy, rest)
-    return keras.ops.convert_to_numpy(first), dict(zip(nfspec.names_of(model), arrays, strict=True))
+    """Logits, and gradients of the mean cross-entropy: that of the images, and those by canonical
+    name."""
+    logits, _, first, rest = gradient_function(model)(x, targets)
+    arrays = dict(zip(nfspec.names_of(model), map(keras.ops.convert_to_numpy, rest), strict=True))
+    return keras.ops.convert_to_numpy(logits), keras.ops.convert_to_numpy(first), arrays

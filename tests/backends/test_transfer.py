@@ -7,19 +7,24 @@ import sys
 import nfspec
 from nfspec.conformance.cases.weights import params_digest, trial_params
 
+from .small import small_params, small_run, small_spec
+
 SPEC = "timm/test_nfnet"
 
 # README: import nfspec.backends.register, then keras.saving.load_model. Nothing else comes before.
 LOAD = """
 import json, os, sys
-backend, model = sys.argv[1:]
+backend, model, with_sam = sys.argv[1:]
 os.environ["KERAS_BACKEND"] = backend
 import keras
 import nfspec
 import nfspec.backends.register
-loaded = keras.saving.load_model(model)
+model, with_sam = keras.saving.load_model(model), keras.saving.load_model(with_sam)
 from nfspec.conformance.cases.weights import params_digest
-print(json.dumps([keras.backend.backend(), params_digest(nfspec.params_of(loaded))]))
+agc = with_sam.optimizer.inner.agc
+params = [nfspec.params_of(model), dict(sorted(nfspec.params_of(with_sam).items()))]
+facts = [with_sam.rho, with_sam.fraction, agc.clipping]
+print(json.dumps([keras.backend.backend(), *map(params_digest, params), facts]))
 """
 
 
@@ -37,12 +42,17 @@ def test_a_file_has_the_same_bytes_whichever_framework_wrote_it(backend, tmp_pat
     assert params_digest(read) == params_digest(params)
 
 
-def test_a_saved_model_loads_in_a_fresh_process(backend, tmp_path):
+def test_saved_models_load_in_a_fresh_process(backend, tmp_path):
+    """One as it is compiled, and one that trains by SAM, with its optimizer."""
     spec = nfspec.load(SPEC)
     params = trial_params(nfspec.resolve(spec), 7)
-    path = tmp_path / "model.keras"
-    nfspec.compile(spec, backend, params).save(path)
-    command = [sys.executable, "-c", LOAD, backend, str(path)]
+    model, with_sam = tmp_path / "model.keras", tmp_path / "sam.keras"
+    nfspec.compile(spec, backend, params).save(model)
+    trainer = nfspec.sam(nfspec.compile(small_spec(), backend, small_params()), 0.1, 0.5)
+    trainer.compile(small_run().optimizer(), small_run().loss())
+    trainer.save(with_sam)
+    command = [sys.executable, "-c", LOAD, backend, str(model), str(with_sam)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [backend, params_digest(params)]
+    digests = [params_digest(params), params_digest(dict(sorted(small_params().items())))]
+    assert json.loads(done.stdout.splitlines()[-1]) == [backend, *digests, [0.1, 0.5, 0.01]]
