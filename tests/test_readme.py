@@ -79,7 +79,7 @@ def within(line: str) -> str:
 
 
 def test_the_python_blocks_run(folder, environment):
-    assert len(blocks("python")) == 8
+    assert len(blocks("python")) == 9
     run([sys.executable, "-c", "\n".join(blocks("python"))], folder, environment)
 
 
