@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -153,28 +154,27 @@ class _Column:
         return list(distinct.values())
 
     def _following(self, question: Question) -> dict[str, Any] | None:
-        """The entry of a property of networks, judged under the conventions that are known."""
-        draws = Draws(question, self.worker, cases(question, self.grid))
-        for fields in self._tried(question):
+        """The entry of a property of networks, judged under the conventions that are known; cases
+        are drawn where these do not suffice."""
+        draws, known = Draws(question, self.worker, cases(question, self.grid)), self._known()
+        for fields in chain(known, self._of_training(question, known)):
             own = {name: value for name, value in fields.items() if question.changes({name: value})}
             if not question.explains(own):
                 continue
             part = reduced(own, question.explains)
-            refuted = next(draws.refuting(part, UNIT), None) is not None
+            refuted = fields not in known and next(draws.refuting(part, UNIT), None) is not None
             if refuted or question.ratio(part) > 1.0:
                 continue
-            known = (id for id, other in self.explained.items() if other and other.fields == part)
-            reason, inherits = Explanation(part), next(known, "")
+            alike = (id for id, other in self.explained.items() if other and other.fields == part)
+            reason, inherits = Explanation(part), next(alike, "")
             if inherits:
                 reason = self.explained[inherits] or reason
             self.explained[question.asked.id] = reason
             return self._written(question, reason, inherits)
         return None
 
-    def _tried(self, question: Question) -> Iterator[Fields]:
-        """What is known, and with it a convention or a defect of training where that is asked."""
-        known = self._known()
-        yield from known
+    def _of_training(self, question: Question, known: list[Fields]) -> Iterator[Fields]:
+        """A convention or a defect of training, alone and with all that is known."""
         if question.asked is TRAIN_01:
             moves = [*filter(question.trains, question.moves((), defects=True))]
             yield from ({**fields, **move} for fields in ({}, *known[:1]) for move in moves)

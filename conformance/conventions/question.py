@@ -55,6 +55,7 @@ class Question:
     about: Target
     evidence: list[Answer]
     _known: dict[tuple[int, frozenset[Any], str], dict[str, float]] = field(default_factory=dict)
+    _largest: dict[Any, float] = field(default_factory=dict)
     _networks: dict[Any, Network | None] = field(default_factory=dict)
     _evaluated: dict[int, list[Evaluated]] = field(default_factory=dict)
     _bands: dict[int, dict[Any, Mapping[str, Expectation]]] = field(default_factory=dict)
@@ -122,8 +123,11 @@ class Question:
 
     def ratio(self, fields: Fields, factor: Factor = UNIT) -> float:
         """The largest |error| / bound of all cases, under the bounds of the changed network."""
-        several = (self.ratios(e, fields, factor, exact=True).values() for e in self.evidence)
-        return max((ratio for ratios in several for ratio in ratios), default=0.0)
+        key = frozenset(fields.items()), factor, len(self.evidence)
+        if key not in self._largest:
+            several = (self.ratios(e, fields, factor, exact=True).values() for e in self.evidence)
+            self._largest[key] = max((r for ratios in several for r in ratios), default=0.0)
+        return self._largest[key]
 
     def excess(self, fields: Fields, evidence: Iterable[Answer], upto: str = "") -> float:
         """The distance of outputs beyond their bounds, in factors of e; 0 if none is beyond.
