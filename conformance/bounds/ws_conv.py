@@ -136,14 +136,14 @@ def forward(
 
 
 def _input_gradient(
-    op: WSConv, dy: Array, x: Array, s: Standard, dx: Array, squares: Array, precision: Precision
+    op: WSConv, dy: Array, s: Standard, dx: Array, squares: Array, precision: Precision
 ) -> Terms:
     """Terms of dx, a sum of dy·ŵ over output channels and taps; `squares` is the sum of (dy·ŵ)²."""
     u = precision.accumulate
-    n = op.kernel**2 * op.out_channels // op.groups
+    n, shape = op.kernel**2 * op.out_channels // op.groups, dx.shape
 
     def back(weights: Array) -> Array:
-        return derivatives.conv(dy**2, x, weights, op.stride, op.groups, op.padding)[0]
+        return derivatives.conv_images(dy**2, shape, weights, op.stride, op.groups, op.padding)
 
     # An error that all of a channel's weights share does not average out over an input's taps.
     common = (s.relative * s.kernel) ** 2 + (s.scale * s.shift) ** 2
@@ -202,7 +202,7 @@ def gradients(
     dbias = dy.sum(axis=OVER)
     of_bias = {"sum": summing(pixels, dbias, (dy**2).sum(axis=OVER), u) + 2.0 * u * np.abs(dbias)}
     by_argument = {
-        "x": (dx, _input_gradient(op, dy, x, s, dx, of_dx, precision)),
+        "x": (dx, _input_gradient(op, dy, s, dx, of_dx, precision)),
         "kernel": (dkernel, terms),
         "gain": (dgain, of_gain),
         "bias": (dbias, of_bias),

@@ -34,7 +34,9 @@ def trial_params(plan: Plan, seed: int, kernel_mean: float = 0.25) -> Params:
     for name, parameter in plan.parameters.items():
         z = generator(seed, f"trial/{name}").standard_normal(parameter.shape)
         if parameter.role == "kernel":
-            value = parameter.init.value * (z + kernel_mean)
+            z += kernel_mean
+            z *= parameter.init.value
+            value = z
         elif parameter.role == "head":
             value = parameter.shape[0] ** -0.5 * z
         else:
@@ -44,16 +46,17 @@ def trial_params(plan: Plan, seed: int, kernel_mean: float = 0.25) -> Params:
     return params
 
 
-def network_params(plan: Plan, seed: int, regime: str) -> Params:
-    """The weights of a network in a regime: those of `trial_params`, or with changes to them that
-    make mistakes visible which those hide.
+def changed_params(plan: Plan, usual: Params, seed: int, regime: str) -> Params:
+    """The weights of a network in a regime: with changes that make mistakes visible which the usual
+    ones hide.
 
     Args:
         plan: The network.
+        usual: Its weights by `trial_params`, of the same seed.
         seed: At least 0.
         regime: `FLAT`, `GAINS`, or another one, in which nothing is changed.
     """
-    params = trial_params(plan, seed)
+    params = dict(usual)
     if regime == FLAT:
         for op in plan.ops:
             if isinstance(op, WSConv):

@@ -17,7 +17,7 @@ from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.reduction import SIDE
 from nfspec.conformance.cases.sides import odd_and_even
 from nfspec.conformance.cases.target import Target, plan_of
-from nfspec.conformance.cases.weights import network_params
+from nfspec.conformance.cases.weights import changed_params, trial_params
 from nfspec.conformance.properties.base import (
     Array,
     Expectation,
@@ -59,10 +59,22 @@ def block_plan(plan: Plan, name: str) -> Plan:
     )
 
 
-@lru_cache(maxsize=2)
 def weights(source: str, reduced: bool, seed: int, regime: str = "normal") -> Arrays:
     """Weights of a network, every gain and bias away from its initial value."""
-    return network_params(plan_of(source, reduced), seed, regime)
+    if regime in (FLAT, GAINS):
+        return _changed_weights(source, reduced, seed, regime)
+    return _usual_weights(source, reduced, seed)
+
+
+@lru_cache(maxsize=2)  # of the whole network and of the one that is cut down
+def _usual_weights(source: str, reduced: bool, seed: int) -> Arrays:
+    return trial_params(plan_of(source, reduced), seed)
+
+
+@lru_cache(maxsize=2)
+def _changed_weights(source: str, reduced: bool, seed: int, regime: str) -> Arrays:
+    usual = _usual_weights(source, reduced, seed)
+    return changed_params(plan_of(source, reduced), usual, seed, regime)
 
 
 def case_weights(case: Case) -> Arrays:

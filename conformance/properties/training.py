@@ -9,7 +9,7 @@ import numpy as np
 
 from nfspec import reference
 from nfspec.conformance.bounds import clipping as clip_bounds
-from nfspec.conformance.cases.case import Arrays, Case
+from nfspec.conformance.cases.case import DROPS, Arrays, Case
 from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.reduction import CLASSES, IMAGES, RATE_STEPS, SIDE
 from nfspec.conformance.properties.base import (
@@ -36,7 +36,13 @@ from nfspec.reference.rounding import Rounding
 
 SAMPLES = 10  # perturbed runs
 STEPS = 10
+FEWEST = 2  # steps, where the first alone is judged; a subject is never asked for one alone
 DONE = 3  # steps before the one that is tested
+
+
+def steps_of(case: Case) -> int:
+    """The number of steps that a subject takes."""
+    return FEWEST if case.regime == DROPS else STEPS
 
 
 def _batch(case: Case) -> list[Arrays]:

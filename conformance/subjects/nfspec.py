@@ -105,7 +105,9 @@ class Nfspec:
         return function
 
     def forward(self, plan: Plan) -> Function:
-        model = self._model(plan, taps=True)
+        # Built with zeros, like a layer: the parameters are arguments of the function.
+        zeros = {name: np.zeros(q.shape, np.float32) for name, q in plan.parameters.items()}
+        model = self._model(plan, zeros, taps=True)
         order = [v.canonical for v in model.trainable_variables]
         rest = [v.value for v in model.non_trainable_variables]
 

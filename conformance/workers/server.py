@@ -6,6 +6,7 @@ answers each request of `nfspec.conformance.workers.requests`, or sends a `Failu
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from nfspec.conformance.properties.base import Work
 from nfspec.conformance.properties.folding import WAYS, folded_weights
 from nfspec.conformance.properties.network_drops import shown
 from nfspec.conformance.properties.networks import case_plan, case_weights
-from nfspec.conformance.properties.training import DONE, STEPS
+from nfspec.conformance.properties.training import DONE, steps_of
 from nfspec.conformance.subjects import loading
 from nfspec.conformance.workers import frameworks
 from nfspec.conformance.workers.requests import (
@@ -211,7 +212,7 @@ class Server:
     def _train(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         plan, (call,) = self.fault.plan(self._plan(case)), calls
         params = self._params(case, plan)
-        return self._method(asked)(plan, params, call["x"], call["labels"], STEPS)
+        return self._method(asked)(plan, params, call["x"], call["labels"], steps_of(case))
 
     def _step(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
         plan, (call,) = self.fault.plan(self._plan(case)), calls
@@ -317,6 +318,7 @@ def main(descriptor: int, subject: str, mode: str) -> None:
     pipe = Connection(descriptor)
     sys.path.extend(folder for folder in pipe.recv() if folder not in sys.path)
     server = _started(subject, mode)
+    gc.freeze()  # what was imported stays, and need not be searched again and again
     while True:
         try:
             request = pipe.recv()

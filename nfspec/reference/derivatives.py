@@ -119,6 +119,8 @@ def standardise(op: WSConv, dy: Array, kernel: Array, gain: Array) -> tuple[Arra
 def windows(dy: Array, shape: tuple[int, ...], stride: int, padding: Padding) -> Array:
     """Derivative of `operations.windows`: adds (N, Ho, Wo, C, k, k) up to (N, H, W, C), `shape`."""
     kernel = dy.shape[-1]
+    if kernel == stride == 1:
+        return dy[..., 0, 0]
     (top, bottom), (left, right) = (ops.pads(side, kernel, stride, padding) for side in shape[1:3])
     padded = np.zeros((shape[0], shape[1] + top + bottom, shape[2] + left + right, shape[3]))
     view = sliding_window_view(padded, (kernel, kernel), axis=(1, 2), writeable=True)
@@ -130,19 +132,33 @@ def windows(dy: Array, shape: tuple[int, ...], stride: int, padding: Padding) ->
 def conv(
     dy: Array, x: Array, kernel: Array, stride: int, groups: int, padding: Padding
 ) -> tuple[Array, Array]:
+    """Derivatives by images and kernel."""
     size, _, inputs, channels = kernel.shape
     outputs = channels // groups
     view = ops.windows(x, size, stride, padding, 0.0)
-    dx, dkernel = np.empty_like(x), np.empty_like(kernel)
+    dkernel = np.empty_like(kernel)
     for g in range(groups):
         rows, columns = slice(g * inputs, (g + 1) * inputs), slice(g * outputs, (g + 1) * outputs)
         patches = view[:, :, :, rows].transpose(0, 1, 2, 4, 5, 3).reshape(-1, size**2 * inputs)
+        of_group = patches.T @ dy[..., columns].reshape(-1, outputs)
+        dkernel[..., columns] = of_group.reshape(size, size, inputs, outputs)
+    return conv_images(dy, x.shape, kernel, stride, groups, padding), dkernel
+
+
+def conv_images(
+    dy: Array, shape: tuple[int, ...], kernel: Array, stride: int, groups: int, padding: Padding
+) -> Array:
+    """Derivative of a conv by its images, whose shape is given."""
+    size, _, inputs, channels = kernel.shape
+    outputs = channels // groups
+    dx = np.empty(shape)
+    for g in range(groups):
+        rows, columns = slice(g * inputs, (g + 1) * inputs), slice(g * outputs, (g + 1) * outputs)
         flat = dy[..., columns].reshape(-1, outputs)
-        dkernel[..., columns] = (patches.T @ flat).reshape(size, size, inputs, outputs)
         dpatches = flat @ kernel[..., columns].reshape(-1, outputs).T
-        dview = dpatches.reshape(*view.shape[:3], size, size, inputs).transpose(0, 1, 2, 5, 3, 4)
-        dx[..., rows] = windows(dview, (*x.shape[:3], inputs), stride, padding)
-    return dx, dkernel
+        dview = dpatches.reshape(*dy.shape[:3], size, size, inputs).transpose(0, 1, 2, 5, 3, 4)
+        dx[..., rows] = windows(dview, (*shape[:3], inputs), stride, padding)
+    return dx
 
 
 def folded_conv(

@@ -77,10 +77,11 @@ def evaluate(
 
 def _ws_conv(op: WSConv, x: Array, values: list[Array], rounding: Rounding | None) -> Array:
     kernel, gain, bias = values
-    standard = ops.standardise(op, kernel, gain)
+    centred, divisor = ops.centred(op, kernel)
+    scale, narrow = op.gamma * gain / divisor, op.dtype == "compute"
+    standard = centred * scale
     if rounding is None:
         return ops.conv(x, standard, op.stride, op.groups, op.padding) + bias
-    scale, narrow = op.gamma * gain / ops.divisor(op, kernel), op.dtype == "compute"
     noisy = rounding.kernel(standard, kernel, scale, narrow)
     out = ops.conv(x, noisy, op.stride, op.groups, op.padding)
     rounded = rounding.weights(kernel, scale, narrow)

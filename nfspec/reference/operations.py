@@ -41,20 +41,28 @@ def windows(x: Array, kernel: int, stride: int, padding: Padding, fill: float) -
 
 def divisor(op: WSConv, kernel: Array) -> Array:
     """The scale that weight standardisation divides each output channel's weights by, (O,)."""
+    return centred(op, kernel)[1]
+
+
+def centred(op: WSConv, kernel: Array) -> tuple[Array, Array]:
+    """A kernel less the mean of each output channel, and the divisor: see `divisor`."""
     n = op.fan_in
-    centred = kernel - kernel.mean(axis=(0, 1, 2))
-    variance = (centred**2).sum(axis=(0, 1, 2)) / (n - op.ddof)
+    around = kernel - kernel.mean(axis=(0, 1, 2))
+    variance = np.einsum("hwio,hwio->o", around, around) / (n - op.ddof)
     if op.eps_rule == "max":
-        return np.asarray(np.sqrt(np.maximum(n * variance, op.eps)))
-    if op.eps_rule == "add":
-        return np.asarray(np.sqrt(n * (variance + op.eps)))
-    return np.asarray(np.sqrt(n) * (np.sqrt(variance) + op.eps))
+        by = np.sqrt(np.maximum(n * variance, op.eps))
+    elif op.eps_rule == "add":
+        by = np.sqrt(n * (variance + op.eps))
+    else:
+        by = np.sqrt(n) * (np.sqrt(variance) + op.eps)
+    return around, np.asarray(by)
 
 
 def standardise(op: WSConv, kernel: Array, gain: Array) -> Array:
     """The kernel that convolves, (kh, kw, I/groups, O): gamma · gain · (w - mean) / divisor."""
-    centred = kernel - kernel.mean(axis=(0, 1, 2))
-    return centred * (op.gamma * gain / divisor(op, kernel))
+    around, by = centred(op, kernel)
+    around *= op.gamma * gain / by
+    return around
 
 
 def conv(x: Array, kernel: Array, stride: int, groups: int, padding: Padding) -> Array:

@@ -21,6 +21,11 @@ UNIT_ROUNDOFF = 2.0**-24  # float32, round to nearest
 Array = NDArray[np.float64]
 
 
+def _squares(kernel: Array) -> Array:
+    """The sum of the squares of each output channel's weights, (O,)."""
+    return np.asarray(np.einsum("hwio,hwio->o", kernel, kernel))
+
+
 class Rounding:
     """Noise for one perturbed run, drawn from a seed.
 
@@ -61,11 +66,13 @@ class Rounding:
             narrow: True if the statistics are in the precision of stored results.
         """
         unit, over, n = self.stored if narrow else self.unit, (0, 1, 2), kernel[..., 0].size
-        mean, squares = kernel.mean(axis=over), (kernel**2).sum(axis=over)
+        mean, squares = kernel.mean(axis=over), _squares(kernel)
         summed = np.sqrt((n + 1) / 6.0 * (2.0 * (n * mean) ** 2 + squares) + squares) / n
         deviation = unit / math.sqrt(3.0)  # of a rounding that errs by `unit` at most
         shift = deviation * (summed + np.abs(mean)) * self.rng.standard_normal(mean.shape)
-        return standard * (1.0 + 2.0 * unit * self.rng.standard_normal(mean.shape)) + scale * shift
+        noisy = standard * (1.0 + 2.0 * unit * self.rng.standard_normal(mean.shape))
+        noisy += scale * shift
+        return noisy
 
     def scores(self, scores: Array, shifted: Array) -> Array:
         """Noise of the logarithm of a softmax, which is `shifted` less another logarithm, and of
@@ -77,11 +84,14 @@ class Rounding:
     def gradient(self, gradient: Array, n: int) -> Array:
         """Noise of storing a gradient and of its accumulation over n terms, whose squares sum to
         about the mean square of the gradient's elements."""
-        size = math.sqrt(float((gradient**2).mean())) if gradient.size else 0.0
+        if not gradient.size:
+            return gradient
+        size = math.sqrt(float(np.vdot(gradient, gradient)) / gradient.size)
         noise = self.rng.standard_normal(gradient.shape)
         entered = self.operands * math.sqrt(2.0) * size
         summed = self.unit * math.sqrt(n / 6.0) * size
-        return gradient + (math.hypot(entered, summed) + self.stored * np.abs(gradient)) * noise
+        noise *= math.hypot(entered, summed) + self.stored * np.abs(gradient)
+        return gradient + noise
 
     def conv(
         self, out: Array, x: Array, kernel: Array, groups: int, rounded: Array | None = None
@@ -99,7 +109,7 @@ class Rounding:
         """
         squares = (x.reshape(-1, groups, kernel.shape[2]) ** 2).mean(axis=(0, 2))
         of_input = np.repeat(squares, kernel.shape[3] // groups)
-        of_kernel = (kernel**2).sum(axis=(0, 1, 2))
+        of_kernel = _squares(kernel)
         n, own = kernel[..., 0].size, max(self.unit, self.operands)
         variance = of_kernel * (n / 6.0 * self.unit**2 + self.operands**2 + own**2)
         if rounded is not None:
@@ -110,8 +120,9 @@ class Rounding:
         """The sum of squares of the errors of each channel's weights, (O,): scale·w - scale·mean,
         both rounded, as where the two are fused. The arguments are those of `kernel`."""
         unit = self.stored if narrow else self.unit
-        size = np.abs(kernel) + np.abs(kernel.mean(axis=(0, 1, 2)))
-        return (unit * scale) ** 2 * (size**2).sum(axis=(0, 1, 2))
+        size = np.abs(kernel)
+        size += np.abs(kernel.mean(axis=(0, 1, 2)))
+        return (unit * scale) ** 2 * _squares(size)
 
     def dense(self, out: Array, x: Array, kernel: Array) -> Array:
         """Noise of a matrix product's accumulation, (N, I) by (I, O)."""
