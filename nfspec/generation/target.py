@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.errors import BackendError
+from nfspec.errors import BackendError, InputError, suggest
 
 Images = NDArray[np.float32]
 
@@ -54,3 +55,18 @@ class Target:
                 f"a network for {self.name} needs {self.package}, which is not installed; run: "
                 f"{self.command}"
             ) from None
+
+
+def require_options(made: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Require that a class or function takes such arguments.
+
+    Raises:
+        InputError: It does not; the message names those that it takes.
+    """
+    taken = inspect.signature(made).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return
+    for name in options.keys() - taken.keys():
+        raise InputError(
+            f"options: {made.__name__} takes {', '.join(taken)}; found {name}{suggest(name, taken)}"
+        )

@@ -235,6 +235,11 @@ def test_other_classes_and_channels_from_the_start(plan_of):
     assert native(plan, num_classes=0)(torch.zeros(2, 3, 33, 47)).ndim == 2
 
 
+def test_an_option_that_the_class_lacks_is_a_sentence(plan_of):
+    with pytest.raises(nfspec.InputError, match=r"NFNet takes .*did you mean \"drop_path_rate\""):
+        native(plan_of(IDIOMS), drop_path=0.1)
+
+
 def test_some_maps_alone(idioms):
     model, x, _ = idioms
     maps = model.forward_intermediates(x, indices=[0, 2], intermediates_only=True)

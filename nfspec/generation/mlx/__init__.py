@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from nfspec.generation.target import Images, Target
+from nfspec.generation.target import Images, Target, require_options
 
 
 def _make(module: ModuleType, name: str, weights: str | None, options: Mapping[str, Any]) -> Any:
-    network = getattr(module, name)(**options)
+    made = getattr(module, name)
+    require_options(made, options)
+    network = made(**options)
     if weights is not None:
         module.load_weights(network, weights)
     return network
