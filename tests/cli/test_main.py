@@ -73,7 +73,7 @@ def made_of(error, cause):
     ],
 )
 def test_what_may_happen_to_any_command(monkeypatch, raised, status, message):
-    def interrupted(source):
+    def interrupted(source, over):
         raise raised
 
     monkeypatch.setitem(show.__globals__, "load", interrupted)
@@ -82,7 +82,7 @@ def test_what_may_happen_to_any_command(monkeypatch, raised, status, message):
 
 
 def test_a_mistake_of_our_own_is_not_hidden(monkeypatch):
-    def broken(source):
+    def broken(source, over):
         raise ZeroDivisionError
 
     monkeypatch.setitem(show.__globals__, "load", broken)
