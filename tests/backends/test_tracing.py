@@ -10,7 +10,9 @@ import pytest
 
 import nfspec
 from nfspec.backends import layers
+from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.conformance.cases.weights import trial_params
+from nfspec.plan.counting import output_side
 
 from .small import DROPS, SPEC, small_params, small_spec
 from golden import golden, relative
@@ -51,12 +53,20 @@ OPERATIONS = {
 }
 
 
+REDUCED = ("nfnet-f0", "timm/dm_nfnet_f0", "timm/nfnet_f0")
+
+
 def images(size, channels=3, seed=0):
     return np.random.default_rng(seed).standard_normal((*size, channels)).astype(np.float32)
 
 
 def network(how):
-    """A model and its params: fast, plain, folded, channels_first, or of the other padding."""
+    """A model and its params: fast, plain, folded, channels_first, of the other padding, or of a
+    built-in network that is cut to a few narrow blocks."""
+    if how in REDUCED:
+        plan = reduced_plan(nfspec.load(how))
+        params = trial_params(plan, 0)
+        return nfspec.compile(plan, BACKEND, params), plan, params
     if how == "symmetric":
         g = golden("nf_resnet_tiny")
         return nfspec.compile(g.spec, BACKEND, g.params), g.plan, g.params
@@ -231,9 +241,45 @@ def test_a_network_as_onnx_by_keras(tmp_path):
     assert_right(lambda x: session.run(None, {name: x})[0], made)
 
 
+def free_images(channels=3):
+    """JAX's way to say that batch and sides are free."""
+    import jax
+    from jax import export
+
+    return jax.ShapeDtypeStruct((*export.symbolic_shape("b, h, w"), channels), "float32")
+
+
+@on_jax
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_sides_that_are_always_equal_are_one_expression(plain, stride):
+    """So that JAX can prove that a branch and a shortcut may be added. Nothing is computed."""
+    import jax
+
+    expressions = {}
+    how = {"strides": stride, "plain": plain}
+    for padding in ("same", "symmetric"):
+        for kernel in (1, 3, 5):
+            conv = layers.WSConv2D(8, kernel, padding=padding, groups=kernel // 2 or 1, **how)
+            conv.build((None, None, None, 8))
+            pools = [layers.SpatialPool("max", kernel, padding=padding, **how)]
+            pools += [layers.SpatialPool("avg", kernel, **how)] if padding == "same" else []
+            sides = tuple(output_side(n, kernel, stride, padding) for n in range(1, 100))
+            for layer in (conv, *pools):
+                shape = jax.eval_shape(layer.call, free_images(8)).shape
+                expressions.setdefault(sides, set()).add(tuple(map(str, shape[1:3])))
+    assert max(map(len, expressions.values())) == 1, expressions.values()
+
+
 @on_jax
 @pytest.mark.parametrize(
-    "how", ["fast", "symmetric", pytest.param("folded", marks=pytest.mark.slow)]
+    "how",
+    [
+        "fast",
+        "symmetric",
+        pytest.param("folded", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in REDUCED),
+    ],
 )
 def test_a_network_exported_by_jax(how):
     import jax
@@ -247,10 +293,31 @@ def test_a_network_exported_by_jax(how):
     def forward(x):
         return made[0].stateless_call(trained, rest, x, training=False)[0]
 
-    sides = ("batch>=1", "height>=33", "width>=33")
-    shape = (*export.symbolic_shape("batch,height,width", constraints=sides), 3)
-    exported = export.export(forward)(jax.ShapeDtypeStruct(shape, "float32"))
-    assert_right(exported.call, made)
+    assert_right(export.export(forward)(free_images()).call, made)
+
+
+@on_jax
+@pytest.mark.parametrize("kernel, groups", [(3, 2), (1, 1)])
+def test_a_file_has_the_convs_of_each_platform_that_it_is_for(kernel, groups):
+    """Group by group, or as a matrix product, on the CPU alone."""
+    import jax
+    from jax import export
+
+    layer = layers.WSConv2D(16, kernel, groups=groups)
+    x = images((2, 9, 8), 8)
+    layer(x)
+    convs = {}
+    for platforms in (("cpu",), ("cuda",), ("tpu",), ("cpu", "cuda", "tpu")):
+        exported = export.export(jax.jit(layer.call), platforms=platforms)(x)
+        text = exported.mlir_module()
+        convs[platforms] = text.count("stablehlo.convolution")
+        grouped = text.count(f"feature_group_count = {groups}")
+        assert (grouped > 0) == (platforms != ("cpu",)), platforms
+    on_cpu = groups if groups > 1 else 0
+    *alone, together = convs.values()
+    assert alone == [on_cpu, 1, 1]
+    assert together >= on_cpu + 1  # JAX itself writes a conv once for each of several platforms
+    assert relative(exported.call(x), layer(x)) <= 1e-6
 
 
 @on_tensorflow
