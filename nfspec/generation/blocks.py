@@ -84,6 +84,11 @@ class Blocks:
         ]
         return ", ".join((*first, *others))
 
+    def numbers(self, row: Block, names: Iterable[str]) -> str:
+        """The fields of a block that are asked for, in that order."""
+        given = fields(row)
+        return ", ".join(number(given[name]) for name in names)
+
     @property
     def attentions(self) -> tuple[str, ...]:
         """Kinds of attention that occur: `se`, `eca`."""

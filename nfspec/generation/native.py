@@ -71,7 +71,10 @@ def native(
         options: More arguments of the class in the file, such as `drop_rate`.
 
     Returns:
-        For `torch`: an nn.Module, in training mode as PyTorch makes one.
+        For `torch`: an nn.Module, in training mode as PyTorch makes one. For `flax`: an nnx.Module,
+        in training mode, too. For `jax`: the file as a module, with its functions `init`, `apply`,
+        `features` and `clip_gradients`, and the parameters, a dict by canonical name; options are
+        those of `init`.
 
     Raises:
         InputError: As `nfspec.generate` raises it; or the class has no such argument.

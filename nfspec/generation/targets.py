@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nfspec.errors import InputError, suggest
-from nfspec.generation import keras, mlx, numpy, torch
+from nfspec.generation import flax, jax, keras, mlx, numpy, torch
 from nfspec.generation.target import Target
 
 TARGETS: Mapping[str, Target] = {
-    each.name: each for each in (torch.TARGET, keras.TARGET, mlx.TARGET, numpy.TARGET)
+    each.name: each
+    for each in (
+        torch.TARGET,
+        jax.TARGET,
+        flax.TARGET,
+        keras.TARGET,
+        mlx.TARGET,
+        numpy.TARGET,
+    )
 }
 
 
