@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from mutants import Mutant, expected, logits_differ, seed
 
 import nfspec
 from nfspec.conformance.compare import distance
 from nfspec.generation.native import module
 
 import networks
+from .mutants import Mutant, expected, logits_differ, seed
 
 LAYERS, BLOCK, NETWORK = "layers.jinja", "block.jinja", "network.py.jinja"
 MUTANTS = {

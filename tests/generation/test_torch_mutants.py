@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from mutants import Mutant, logits_differ, seed
 
 import nfspec
 from nfspec.plan.clipping import clip_rules
 from nfspec.reference.training import clip
 
 import networks
+from .mutants import Mutant, logits_differ, seed
 
 LAYERS, BLOCK, NETWORK, TRAINING = (
     "layers.jinja",
