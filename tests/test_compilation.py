@@ -52,21 +52,29 @@ print(keras.backend.backend())
     assert done.stdout.split() == ["torch"], done.stderr
 
 
-@pytest.mark.parametrize("text", ['{"floatx": "int9"}', '{"epsilon": 1}', "[]"])
-def test_keras_settings_that_keras_refuses_are_a_sentence(tmp_path, text):
+def test_keras_settings_that_keras_refuses_are_a_sentence(tmp_path):
+    """Each at a first import of Keras, all in one process, as PyTorch takes long to start."""
     program = """
+import os, pathlib, sys
 import nfspec
-try:
-    nfspec.compile(nfspec.load("timm/test_nfnet"), "torch")
-except nfspec.BackendError as error:
-    print(error)
+for text in sys.argv[1:]:
+    pathlib.Path(os.environ["KERAS_HOME"], "keras.json").write_text(text)
+    try:
+        nfspec.compile(nfspec.load("timm/test_nfnet"), "torch")
+    except nfspec.BackendError as error:
+        print(str(error).replace(chr(10), " "))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "keras"]:
+        del sys.modules[name]
 """
-    (tmp_path / "keras.json").write_text(text)
+    texts = ['{"floatx": "int9"}', '{"epsilon": 1}', "[]"]
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *texts],
         env={**os.environ, "KERAS_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
     )
-    assert done.stdout.startswith("Keras cannot be imported on torch: "), done.stderr
-    assert f"{tmp_path}/keras.json" in done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(texts), done.stderr
+    for line in lines:
+        assert line.startswith("Keras cannot be imported on torch: "), line
+        assert f"{tmp_path}/keras.json" in line

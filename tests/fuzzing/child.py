@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from nfspec.errors import NfspecError
 
 from fuzzing.finding import PROJECT, Finding, place_of
-from fuzzing.irregular import IRREGULAR, is_same, put
+from fuzzing.irregular import is_same, put
 from fuzzing.limits import limit_memory, peak, timed
 from fuzzing.target import Target, fault_of_text
 from fuzzing.watch import Ran, Watch
@@ -159,11 +159,6 @@ class Turn:
             return place_of(error), traceback.format_exc()
         faults = filter(None, (fault_of_text(str(warning.message)) for warning in said))
         return next((f"a warning: {fault}" for fault in faults), ""), ""
-
-    def hostile(self, start: int) -> None:
-        """Read what is no file, and the files that broke readers before, from a number on."""
-        for data in [*IRREGULAR, *self.target.hostile.values()][start:]:
-            self.keep(data)
 
     def generated(self, number: int, count: int, shrink: bool) -> None:
         """Read spoilt files: turn `number` of so many reads the same ones each time."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from hypothesis.strategies import SearchStrategy
 
+from fuzzing.irregular import IRREGULAR
+
 MOST_LINES = 130  # of a message: 100 problems of a spec, or 20 tensors, and what stands around them
 LONGEST_LINE = 1000
 
@@ -39,6 +41,11 @@ class Target:
     inputs: SearchStrategy[bytes]
     spare: int = 64 * 2**20
     writes: bool = False
+
+    @property
+    def to_be_read_first(self) -> Sequence[bytes]:
+        """Requests for what is no file, and the files that are hostile."""
+        return [*IRREGULAR, *self.hostile.values()]
 
 
 def fault_of_text(text: str) -> str | None:
