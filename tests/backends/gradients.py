@@ -76,8 +76,10 @@ def gradient_function(model):
     import jax
     import jax.numpy as jnp
 
+    states = [v.value for v in model.non_trainable_variables]
+
     def loss(values, images, targets):
-        logits, _ = model.stateless_call(values, [], images)
+        logits, _ = model.stateless_call(values, states, images)
         return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), -1)), logits
 
     jitted = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
