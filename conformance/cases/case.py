@@ -28,6 +28,7 @@ LONGEST = 2**16  # characters of a line
 LONGEST_MESSAGE = 200  # characters of the message about a line that is refused
 LARGEST = 2**26  # elements of an array of a case; its bounds take about ten float64 arrays like it
 # Regimes of networks, besides "normal".
+DRAWN = "drawn"  # the weights are those that a model is made with
 DROPS = "drops"  # they are trained, and drop at random
 FLAT = "flat"  # convs with channels whose weights are nearly alike, all alike, or 0
 GAINS = "gains"  # gains of very different sizes, of both signs, and 0; skip gains of both signs

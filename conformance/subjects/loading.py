@@ -31,6 +31,8 @@ SHIPPED = {
     "tensorflow-plain": "nfspec.conformance.subjects.nfspec:PlainTensorFlow",
     "timm": "nfspec.conformance.subjects.timm:Timm",
     "optax": "nfspec.conformance.subjects.optax:Optax",
+    "torch-source": "nfspec.conformance.subjects.generated.torch:TorchSource",
+    "numpy-source": "nfspec.conformance.subjects.generated.numpy:NumpySource",
 }
 GROUP = "nfspec.subjects"
 PICKLE = ".pkl"  # the ending of a file that `nfspec.conformance.check` wrote

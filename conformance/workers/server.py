@@ -20,7 +20,7 @@ from typing import Any, assert_never
 from nfspec import weights
 from nfspec.compilation import compile
 from nfspec.conformance import subjects
-from nfspec.conformance.cases.case import Arrays, Case, digest
+from nfspec.conformance.cases.case import DRAWN, Arrays, Case, digest
 from nfspec.conformance.cases.weights import params_digest, trial_params
 from nfspec.conformance.faults import NO_FAULT, Fault, fault_named
 from nfspec.conformance.properties import PROPERTIES, Property
@@ -223,19 +223,17 @@ class Server:
         return self._method(asked)(plan, *parts, DONE)
 
     def _weights(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
-        """Weights that went into a model, out of it, into a file, and from there into another model
-        and out of it."""
+        """Weights that a model is made with, or those that went into a model, out of it, into a file,
+        and from there into another model and out of it."""
         through = self._method(asked)
         plan = self._plan(case)
-        first = through(plan, None)
+        if case.regime == DRAWN:
+            return {f"init/{name}": value for name, value in through(plan, None).items()}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "weights.safetensors")
             weights.save(path, plan, through(plan, self._params(case, plan)))
             again = through(plan, weights.load(path, plan))
-        return {
-            **{f"init/{name}": value for name, value in first.items()},
-            **{f"file/{name}": value for name, value in again.items()},
-        }
+        return {f"file/{name}": value for name, value in again.items()}
 
     def _build(self, request: BuildRequest) -> dict[str, Any]:
         """Build a model; its time, and digests of its weights and of its spec."""
