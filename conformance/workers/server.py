@@ -223,8 +223,8 @@ class Server:
         return self._method(asked)(plan, *parts, DONE)
 
     def _weights(self, asked: Property, case: Case, calls: list[Arrays]) -> Outputs:
-        """Weights that a model is made with, or those that went into a model, out of it, into a file,
-        and from there into another model and out of it."""
+        """Weights that a model is made with, or those that went into a model, out of it, into a
+        file, and from there into another model and out of it."""
         through = self._method(asked)
         plan = self._plan(case)
         if case.regime == DRAWN:

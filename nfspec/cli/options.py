@@ -35,8 +35,9 @@ Subjects = Annotated[
     list[str] | None,
     typer.Option(
         "--subject",
-        help="Implementation to test instead of nfspec: timm, optax, an entry point, "
-        "module:object or path/to/file.py:object. Can be repeated.",
+        help="Implementation to test instead of nfspec: timm, optax, torch-source or numpy-source "
+        "(the file that nfspec generate writes), an entry point, module:object or "
+        "path/to/file.py:object. Can be repeated.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Device: cpu, gpu or tpu.")]

@@ -76,6 +76,15 @@ def test_parameters_come_back_to_the_bit(plan_of):
     assert all(np.array_equal(back[key], value) for key, value in params.items())
 
 
+def test_a_gate_that_is_nearly_shut_keeps_its_digits(plan_of):
+    x = np.array([-1e4, -80, -20, -1, 0, 20, 1e4], np.float32)
+    exact = 1 / (1 + np.exp(-x.astype(np.float64).clip(-700)))
+    gate = module(plan_of("two-attentions"), "numpy").sigmoid(x)
+    assert gate.dtype == np.float32
+    # An exponential, within two units of the last place, a sum and a quotient.
+    assert np.all(np.abs(gate - exact) <= 2.0**-24 * 6 * exact + np.finfo(np.float32).tiny)
+
+
 def test_other_classes_and_channels_by_the_weights(plan_of):
     plan = plan_of("plain")
     params, _ = expected(plan)

@@ -30,9 +30,7 @@ def small(parent: str = "nfnet-nano", attention: str = "se") -> Plan:
 
 
 def _with(plan: Plan, kind: type[Any], change: Callable[[Any], Any]) -> Plan:
-    return replace(
-        plan, ops=tuple(change(op) if isinstance(op, kind) else op for op in plan.ops)
-    )
+    return replace(plan, ops=tuple(change(op) if isinstance(op, kind) else op for op in plan.ops))
 
 
 def with_conv(op: WSConv) -> Plan:

@@ -125,7 +125,9 @@ class TorchSource(Generated):
                 logits = model.train()(_nchw(x))
                 features = taps["features"].permute(0, 3, 1, 2)
                 taps["pool"] = model.eval().forward_head(features, pre_logits=True)
-            return {name: value.cpu().numpy() for name, value in (*taps.items(), ("logits", logits))}
+            return {
+                name: value.cpu().numpy() for name, value in (*taps.items(), ("logits", logits))
+            }
 
         return {"training": training}
 
@@ -235,5 +237,3 @@ def _taps_of(model: Any, plan: Plan) -> dict[str, Any]:
 
     model.forward_features = kept
     return taps
-
-

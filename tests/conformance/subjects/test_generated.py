@@ -1,0 +1,151 @@
+"""Generated files as subjects: they conform, and a mistake in a template does not."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from generation.mutants import Mutant, seed
+
+import nfspec
+from nfspec import reference
+from nfspec.conformance.cases.reduction import reduced_plan
+from nfspec.conformance.cases.target import plan_of
+from nfspec.conformance.cases.weights import trial_params
+from nfspec.conformance.compare import bounds, distance
+from nfspec.conformance.properties.networks import block_plan
+from nfspec.conformance.running.run import run
+from nfspec.conformance.running.settings import Settings
+from nfspec.conformance.subjects import NotOffered
+from nfspec.conformance.subjects.generated import carriers
+from nfspec.conformance.subjects.generated.numpy import NumpySource
+from nfspec.conformance.subjects.generated.torch import TorchSource
+from nfspec.conformance.workers import frameworks
+from nfspec.errors import BackendError
+from nfspec.generation.targets import target_of
+from nfspec.plan import Pool
+
+from ..conventions.local import SPEC, within
+
+COMMON = (
+    "EXACT-01", "EXACT-02", "EXACT-03", "MODE-01", "WS-01", "ACT-01", "POOL-01", "SE-01",
+    "BLOCK-01", "NET-03", "WEIGHTS-01",
+)  # fmt: skip
+TRAINED = ("EXACT-04", "WS-02", "ACT-02", "SE-02", "AGC-01", "STEP-01")
+OFFERED = {"torch-source": (*COMMON, *TRAINED), "numpy-source": (*COMMON, "FC-01")}
+# A mistake of a template, and the property that sees it.
+MISTAKES = {
+    ("torch-source", "WS-01"): Mutant("layers.jinja", "variance.clamp(min=", "(variance + "),
+    ("torch-source", "AGC-01"): Mutant("training.jinja", "norm.clamp(min=eps)", "norm"),
+    ("torch-source", "BLOCK-01"): Mutant("block.jinja", '"%s * act(x)"', '"act(%s * x)"'),
+    ("torch-source", "STEP-01"): Mutant(
+        "network.py.jinja", 'weight_decay if name.endswith("weight") else 0.0', "weight_decay"
+    ),
+    ("numpy-source", "SE-01"): Mutant(
+        "layers.jinja", "np.where(x < 0, small, 1) / (1 + small)", "0.5 + 0.5 * np.tanh(0.5 * x)"
+    ),
+    ("numpy-source", "BLOCK-01"): Mutant(
+        "block.jinja", "if net.residual.skip_gain else alpha }} *", "if 0 else alpha }} *"
+    ),
+    ("numpy-source", "NET-03"): Mutant(
+        "network.py.jinja", "{{ row[name] | number }}", "{{ (2 * row[name]) | number }}"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def without_keras(monkeypatch):
+    """The kit imports Keras, which no file here needs, wherever Keras could run."""
+    monkeypatch.setattr(frameworks, "select", lambda name: None)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    path = tmp_path_factory.mktemp("spec") / "small.toml"
+    path.write_text(SPEC)
+    return str(path)
+
+
+def verdicts(spec, subject, properties):
+    settings = Settings(spec, (subject,), examples=0, properties=properties)
+    results = run(settings, workers_of=within)
+    return {cell.property: cell.verdict for cell in results.cells}
+
+
+@pytest.mark.parametrize("subject", OFFERED)
+def test_a_file_conforms(subject, spec):
+    wanted = {**dict.fromkeys(OFFERED[subject], "pass"), "WEIGHTS-01": "pass in part"}
+    assert verdicts(spec, subject, OFFERED[subject]) == wanted
+
+
+@pytest.mark.parametrize(("subject", "seen_by"), MISTAKES)
+def test_a_mistake_of_a_template_is_seen(subject, seen_by, spec, monkeypatch):
+    mutant = MISTAKES[subject, seen_by]
+    seed(monkeypatch, subject.removesuffix("-source"), mutant)
+    assert verdicts(spec, subject, (seen_by,)) != {seen_by: "pass"}
+
+
+def refused(call, *arguments):
+    with pytest.raises(NotOffered) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def test_what_a_file_has_no_counterpart_of(spec):
+    assert "mode f32, not in bf16" in refused(TorchSource, "bf16")
+    torch, numpy = TorchSource("f32"), NumpySource("f32")
+    most = Pool("op", ("x",), "max", 3, 2, "same")
+    assert "NET-01" in refused(torch.pool, most)
+    assert "no network has a same avg pool of 3x3" in refused(numpy.pool, replace(most, kind="avg"))
+    plan = plan_of(spec, True)
+    for subject in (torch, numpy):
+        assert "draws" in refused(subject.through, plan, None)
+    block = block_plan(plan, "stages.1.blocks.0")
+    other = replace(block, ops=tuple(reversed(block.ops)))
+    assert "is not as its spec has it" in refused(torch.block, other)
+
+
+def test_a_recipe_that_lets_gains_decay(spec):
+    plan = plan_of(spec, True)
+    recipe = plan.recipe.model_copy(update={"weight_decay_exclude": ("bias",)})
+    message = refused(TorchSource("f32")._trainer, replace(plan, recipe=recipe), nfspec.init(plan))
+    assert message == "the file's parameter groups let kernels decay, and nothing else"
+
+
+def test_without_the_framework(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(BackendError, match="run: pip install torch"):
+        TorchSource("f32")
+
+
+def test_a_block_is_of_the_network_that_its_spec_has(spec):
+    plan = plan_of(spec, True)
+    whole, row = carriers.network_of(block_plan(plan, "stages.1.blocks.1"))
+    assert (whole.ops, row) == (plan.ops, plan.blocks[2])
+
+
+def through_another(plan, params, folder):
+    """Weights through a file of timm's, or of the original's."""
+    if plan.name.startswith("timm/"):
+        nfspec.weights.to_timm_file(folder / "timm.safetensors", plan, params)
+        return nfspec.weights.from_timm(folder / "timm.safetensors", plan)
+    nfspec.weights.to_deepmind(folder / "w.pkl", plan, params)
+    return nfspec.weights.from_deepmind(folder / "w.pkl", plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", nfspec.variants())
+def test_every_variant(variant, tmp_path):
+    """Logits within the bound, and weights that come back to the bit, also by another's file."""
+    plan = reduced_plan(nfspec.load(variant))
+    params = trial_params(plan, 0)
+    images = np.random.default_rng(0).standard_normal((1, 35, 48, 3)).astype(np.float32)
+    exact = reference.forward(plan, params, images, {"logits": plan.taps["logits"]})
+    bound = bounds(plan, params, images, exact)["logits"]
+    for subject in (TorchSource("f32"), NumpySource("f32")):
+        network = nfspec.native(plan, subject.target, params=params)
+        logits = target_of(subject.target).logits(network, images)
+        assert distance(logits, exact["logits"]) <= bound
+        back = through_another(plan, subject.through(plan, params), tmp_path)
+        assert back.keys() == params.keys()
+        assert all(np.array_equal(back[name], value) for name, value in params.items())
