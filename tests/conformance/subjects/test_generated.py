@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from generation.mutants import Mutant, seed
 
 import nfspec
 from nfspec import reference
@@ -26,6 +25,7 @@ from nfspec.generation.targets import target_of
 from nfspec.plan import Pool
 
 from ..conventions.local import SPEC, within
+from generation.mutants import Mutant, seed
 
 COMMON = (
     "EXACT-01", "EXACT-02", "EXACT-03", "MODE-01", "WS-01", "ACT-01", "POOL-01", "SE-01",
