@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nfspec.files import write
 from nfspec.generation.source import generate
+from nfspec.generation.targets import TARGETS
 from nfspec.language.loader import load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -16,9 +17,9 @@ FOLDER = ROOT / "docs" / "generated"
 MOTH = ROOT / "conformance" / "reports" / "moth.toml"
 # Variant and target of each file.
 SHOWN = [
-    (variant, target)
-    for target in ("torch",)
-    for variant in ("nfnet-f0", "nf-resnet-50", "timm/eca_nfnet_l0", MOTH)
+    *(("nfnet-f0", target) for target in TARGETS),
+    *((variant, "torch") for variant in ("nf-resnet-50", "timm/eca_nfnet_l0", MOTH)),
+    (MOTH, "jax"),
 ]
 
 
