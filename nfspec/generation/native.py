@@ -74,7 +74,8 @@ def native(
         For `torch`: an nn.Module, in training mode as PyTorch makes one. For `flax`: an nnx.Module,
         in training mode, too. For `jax`: the file as a module, with its functions `init`, `apply`,
         `features` and `clip_gradients`, and the parameters, a dict by canonical name; options are
-        those of `init`.
+        those of `init`. For `keras`: a keras.Model. For `mlx`: an mlx.nn.Module, in training mode.
+        For `numpy`: a function of images, which needs `params`.
 
     Raises:
         InputError: As `nfspec.generate` raises it; or the class has no such argument.
