@@ -43,6 +43,21 @@ on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyT
 # For tests that need a program of their own for each network, which JAX takes seconds to compile,
 # and that test nothing of JAX alone.
 slow_on_jax = pytest.mark.slow if keras.backend.backend() == "jax" else lambda test: test
+# For those that test nothing of a framework alone, and that TensorFlow traces for seconds, too.
+slow_where_compiled = slow_on_jax if keras.backend.backend() != "tensorflow" else pytest.mark.slow
+
+
+def some_compiled(cases, kept):
+    """Values of a test's parameters: all on PyTorch, which compiles nothing; on the others those
+    that are kept, and the rest with the slow tests."""
+    fast = cases if keras.backend.backend() == "torch" else kept
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            marks=() if case in fast else pytest.mark.slow,
+        )
+        for case in cases
+    ]
 
 
 def outputs(model, x, training=False):

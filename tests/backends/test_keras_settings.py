@@ -11,7 +11,15 @@ from keras.src.backend.common import global_state
 import nfspec
 from nfspec.backends.optimizers import SGD
 
-from .small import IMAGES, batches, outputs, slow_on_jax, small_params, small_run, small_spec
+from .small import (
+    IMAGES,
+    batches,
+    outputs,
+    slow_where_compiled,
+    small_params,
+    small_run,
+    small_spec,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX's
 
@@ -73,7 +81,7 @@ def test_mixed_precision_is_the_same_bits_whatever_keras_is_told(backend, settin
     assert bits(forward(backend, dtype="mixed_bfloat16", plain=True)) == wanted
 
 
-@slow_on_jax
+@slow_where_compiled
 def test_training_is_the_same_bits_whatever_keras_is_told(backend, settings):
     wanted = by_default(trained, backend)
     settings("float16", 0.1, "channels_first")

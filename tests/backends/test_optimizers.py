@@ -15,7 +15,7 @@ import nfspec.plan.clipping
 from nfspec.backends.optimizers import EMA, SGD
 
 from .gradients import golden_model, gradient_function, smoothed
-from .small import small_params, small_plan, small_spec, with_recipe
+from .small import small_params, small_plan, small_spec, some_compiled, with_recipe
 from golden import NETWORKS, golden, relative
 
 
@@ -67,10 +67,9 @@ def train(network, optimizer, steps):
         yield float(loss), nfspec.params_of(model)
 
 
-# On JAX, whose programs for the others take long to compile, one network: the gradients of all are
-# in test_golden.py, and the step is one tensor's after another's, by the same rules as elsewhere.
-HERE = ("nfnet_tiny",) if keras.backend.backend() == "jax" else NETWORKS
-MANY = [n if n in HERE else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+# The gradients of the others are in test_golden.py, and the step is one tensor's after another's,
+# by the same rules as elsewhere.
+MANY = some_compiled(NETWORKS, ("nfnet_tiny",))
 
 
 @pytest.mark.parametrize("network", MANY)

@@ -1,6 +1,7 @@
 """The features of compiled networks, and gradients by taps, as Grad-CAM takes them."""
 
 from dataclasses import replace
+from itertools import product
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from nfspec.reference.derivatives import vjp
 from nfspec.reference.network import evaluate
 from nfspec.reference.rounding import Rounding
 
-from .small import SPEC, batches, outputs, slow_on_jax, small_spec
+from .small import SPEC, batches, outputs, slow_on_jax, small_spec, some_compiled
 
 BACKEND = keras.backend.backend()
 SPECS = {
@@ -42,9 +43,12 @@ def bounds(plan, params, x, exact):
     return {tap: SIGMAS * (square / SAMPLES) ** 0.5 for tap, square in squares.items()}
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", SPECS)
+FEATURES = list(product(SPECS, WAYS, ("channels_last", "channels_first")))
+# Where the final activation is, and which axis is the channels', do not depend on each other.
+KEPT = [case for case in FEATURES if case[0] == "final conv" or case[2] == "channels_last"]
+
+
+@pytest.mark.parametrize(("name", "way", "data_format"), some_compiled(FEATURES, KEPT))
 def test_features_are_those_of_the_network_as_written(name, way, data_format):
     spec = small_spec(SPECS[name])
     plan = nfspec.resolve(spec)
@@ -134,8 +138,12 @@ def gradient(model, x, tap, k):
     return y, jax.jit(jax.grad(lambda y: head(y)[:, k].sum()))(y)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("tap", ["features", "stages.0.blocks.0"])
+GRADIENTS = list(product(("features", "stages.0.blocks.0"), WAYS))
+# Behind a block comes all that comes behind the features.
+BEHIND = [case for case in GRADIENTS if case[0] != "features" or case[1] == "fast"]
+
+
+@pytest.mark.parametrize(("tap", "way"), some_compiled(GRADIENTS, BEHIND))
 def test_gradients_by_a_tap_are_the_references(tap, way):
     model = compiled(taps=True, **WAYS[way])
     plan, k = nfspec.resolve(small_spec()), 3

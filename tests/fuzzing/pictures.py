@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,12 @@ def _saved(image: Image.Image, form: str) -> bytes:
     out = io.BytesIO()
     image.save(out, form)
     return out.getvalue()
+
+
+@cache
+def _largest() -> bytes:
+    noise = np.random.default_rng(1).integers(0, 256, (2000, 3000, 3), np.uint8)
+    return _saved(Image.fromarray(noise), "PNG")
 
 
 def _seeds() -> Iterator[bytes]:
@@ -111,14 +118,13 @@ def _photo(path: Path) -> None:
 
 def _target(name: str, file: str, read: Callable[[Path], None]) -> Target:
     seeds = list(_seeds())
-    noise = np.random.default_rng(1).integers(0, 256, (2000, 3000, 3), np.uint8)
     pngs = [_chunks(seed) for seed in seeds if seed.startswith(b"\x89PNG")]
     return Target(
         name,
         file,
         read,
         seeds,
-        _saved(Image.fromarray(noise), "PNG"),
+        _largest(),
         hostile.pictures(),
         by_bytes(seeds) | by_pieces(pngs, _CHUNKS, _png),
     )
