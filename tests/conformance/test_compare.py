@@ -1,7 +1,5 @@
 """The comparison of the frameworks with the reference, and that it can fail."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 
@@ -10,21 +8,13 @@ from nfspec.compilation import BACKENDS
 from nfspec.conformance import compare as module
 from nfspec.conformance.cases.weights import params_digest
 from nfspec.conformance.compare import Comparison, Run, compare, distance
-from nfspec.conformance.workers.process import WorkerProcess
 from nfspec.data.images import prepare, sample_photo
 
 
-@pytest.fixture(scope="module")
-def process():
-    """PyTorch, in one process for all tests."""
-    with WorkerProcess("torch") as process:
-        yield process
-
-
 @pytest.fixture
-def shared(process, monkeypatch):
+def shared(torch_process, monkeypatch):
     """`compare` asks that process, and leaves it running."""
-    monkeypatch.setattr(module, "WorkerProcess", lambda backend: nullcontext(process))
+    monkeypatch.setattr(module, "WorkerProcess", lambda backend: torch_process)
 
 
 def images(side=32):

@@ -11,6 +11,7 @@ from nfspec.conformance.running.answers import started
 from nfspec.conformance.running.kill import attempt
 from nfspec.conformance.running.run import essential_cases
 from nfspec.conformance.running.settings import Settings
+from nfspec.conformance.workers import worker as module
 
 NAMES = [name for name in FAULTS if name.startswith(("drop-", "fold-"))]
 # Seconds, each like another.
@@ -19,10 +20,12 @@ GENERAL = target(None)
 
 
 @pytest.fixture(scope="module")
-def worker():
+def worker(torch_process):
     """nfspec on PyTorch, in one process for all of them."""
-    with started(Settings(subjects=("torch",)), "f32") as (worker,):
-        yield worker
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "WorkerProcess", lambda *how: torch_process)
+        with started(Settings(subjects=("torch",)), "f32") as (worker,):
+            yield worker
 
 
 def case_of(name):
