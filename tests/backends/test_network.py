@@ -18,7 +18,7 @@ from nfspec.plan import INPUT, WSConv
 from nfspec.rewrites.folding import fold
 
 from .gradients import loss_gradients
-from .small import SPEC, batches, small_params, small_plan, small_spec
+from .small import SPEC, batches, small_params, small_plan, small_spec, some_compiled
 
 BACKEND = keras.backend.backend()
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="on PyTorch alone")
@@ -44,7 +44,8 @@ def assert_near(taps, wanted):
         assert np.linalg.norm(taps[tap] - y) <= 32 * 2.0**-24 * np.linalg.norm(y), tap
 
 
-@pytest.mark.parametrize("how", ["fast", "plain", "folded"])
+# The others are in test_taps.py, each compiled as a whole.
+@pytest.mark.parametrize("how", some_compiled(["fast", "plain", "folded"], ["fast"]))
 def test_taps_are_the_oracles(how):
     model = compiled(taps=True, plain=how == "plain", folded=how == "folded")
     exact = nfspec.reference.forward(small_plan(), small_params(), batches(1)[0])
@@ -54,7 +55,11 @@ def test_taps_are_the_oracles(how):
         assert np.linalg.norm(taps[tap] - y) <= 3e-6 * np.linalg.norm(y), tap
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+FORMATS = ["channels_last", "channels_first"]
+
+
+# The other format is in test_taps.py, against the reference.
+@pytest.mark.parametrize("data_format", some_compiled(FORMATS, ["channels_last"]))
 def test_folded_and_plain_networks_are_the_same(data_format):
     x = images()
     if data_format == "channels_first":

@@ -349,7 +349,10 @@ def test_one_graph_for_the_compiler(plan_of):
         assert torch.equal(*outputs)
 
 
-@pytest.mark.parametrize("name", ["plain", "max-pool", "timm"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("plain", marks=pytest.mark.slow), "max-pool", "timm"],  # less, and more
+)
 def test_exported_with_free_sizes(name, plan_of):
     from torch.export import Dim, export
 
