@@ -28,7 +28,7 @@ FLAX = target_of("flax")
 IDIOMS = "two-attentions"  # the network for what does not depend on the network
 # Functions of arrays are those of the target `jax`, whose tests have all networks; these have
 # between them what the classes do. A slow test has all, at three sizes.
-SOME = ("two-attentions", "attention-mid", "biased", "mixed-padding")
+SOME = ("two-attentions", "biased")
 
 LAYERS, BLOCK, NETWORK, CLIPPING = (
     "layers.jinja",
@@ -251,6 +251,7 @@ def test_drops_and_clipping_are_the_plans(check, plan_of):
     assert not CHECKS[check](plan_of(IDIOMS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mistake_is_seen(name, plan_of, monkeypatch):
     mutant = MUTANTS[name]
