@@ -224,6 +224,7 @@ CHECKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mistake_is_seen(name, plan_of, monkeypatch):
     mutant = MUTANTS[name]

@@ -137,6 +137,7 @@ def test_the_templates_as_they_are_pass_each_check(check, plan_of):
     assert not CHECKS[check](plan_of("two-attentions"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mistake_is_seen(name, plan_of, monkeypatch):
     mutant = MUTANTS[name]
