@@ -32,6 +32,14 @@ DOORS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_keras():
+    """Keras on the framework that starts in the least time; no argument gets as far as that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "jax")
+        yield
+
+
 @pytest.mark.parametrize("value", NOT_WHOLE, ids=repr)
 @pytest.mark.parametrize("door", DOORS)
 def test_what_is_no_whole_number_is_a_sentence(door, value):
