@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from nfspec.conformance.cases.results import Results
 from nfspec.conformance.report import FILES
 from nfspec.conformance.report.terminal import failures, head
 from nfspec.conformance.running.journal import JOURNAL
+from nfspec.conformance.running.run import Progress, Status
 from nfspec.conformance.running.settings import Settings
-from nfspec.conformance.runs import conform
+from nfspec.conformance.runs import conform, started
 from nfspec.conformance.subjects.naming import named
+from nfspec.console import say
 
 
 def check(
@@ -26,6 +29,7 @@ def check(
     timeout: float = 600.0,
     deviations: str | Path | None = None,
     folder: str | Path | None = None,
+    progress: bool | None = None,
 ) -> Results:
     """Test an implementation against the float64 reference, and raise an error if it is wrong.
 
@@ -45,6 +49,8 @@ def check(
             with nfspec if None.
         folder: Folder of the reports, REPORT.md, report.html and results.json; those of an earlier
             run are replaced. Without one, nothing is written.
+        progress: True to say on stderr what is being done; if None, that is said where stderr is a
+            terminal.
 
     Returns:
         The results, of verdict CONFORMANT or CONFORMANT IN PART.
@@ -70,15 +76,28 @@ def check(
             timeout=timeout,
             must_offer=must_offer,
         )
-        results = conform(settings, folder, deviations=deviations, force=ours)
+        tells = sys.stderr.isatty() if progress is None else progress
+        told: Progress = _tell if tells else _nothing
+        results = conform(settings, folder, deviations=deviations, force=ours, progress=told)
         if not results.conformant:
-            text = [*head(results), "", *failures(results), *_reports(folder)]
+            text = [*head(results), "", *failures(results), *_reports(folder, results)]
             raise AssertionError("\n".join(text))
     return results
 
 
-def _reports(folder: str | Path | None) -> list[str]:
+def _tell(results: Results, status: Status) -> None:
+    if not status.counting:
+        say(status.text)
+
+
+def _nothing(results: Results, status: Status) -> None:
+    pass
+
+
+def _reports(folder: str | Path | None, results: Results) -> list[str]:
     """Lines that say where the reports are."""
     if folder is None:
         return ["", 'For the whole report give check(..., folder="reports").']
+    if not started(results):
+        return []
     return ["", *(f"wrote {Path(folder, name)}" for name in FILES)]

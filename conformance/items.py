@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from nfspec.conformance.cases.results import Results
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.report.terminal import head
+from nfspec.conformance.running.command import needed_folder
 from nfspec.conformance.running.run import asked_of, run
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers.worker import Worker
@@ -115,10 +117,9 @@ class PropertyTest(pytest.Item):
         return made
 
     def runtest(self) -> None:
-        try:
-            results = run(self.settings, workers_of=self.workers)
-        except NfspecError as error:
-            pytest.fail(str(error), pytrace=False)
+        results = self._run()
+        if isinstance(results, NfspecError):  # outside of `except`, as pytest tells both errors
+            pytest.fail(str(results), pytrace=False)
         (cell,) = results.cells
         self.user_properties += [("cases", cell.cases), ("error / bound", cell.worst)]
         if not results.conformant and (cell.verdict != "not offered" or results.problems):
@@ -127,13 +128,23 @@ class PropertyTest(pytest.Item):
         if cell.verdict == "not offered":
             pytest.skip(cell.message.rpartition("\n")[2])
 
+    def _run(self) -> Results | NfspecError:
+        try:
+            return run(self.settings, workers_of=self.workers)
+        except NfspecError as error:
+            return error
+
     def _more(self) -> list[str]:
         """Lines with the command that also looks for the conventions that the subject keeps."""
         run = self.settings
         words = ["nfspec", "conform", *([run.source] if run.source else [])]
         words += ["--subject", *run.subjects, "--properties", *run.properties]
         words += ["--device", run.device, "--mode", *run.modes]
-        return ["For the conventions with which it conforms, and a report:", shlex.join(words)]
+        folder = needed_folder(run.subjects, run.source or "")
+        command = (
+            f"cd {shlex.quote(folder)} && {shlex.join(words)}" if folder else shlex.join(words)
+        )
+        return ["For the conventions with which it conforms, and a report:", command]
 
     def reportinfo(self) -> tuple[Path, None, str]:
         return Path(NAME), None, self.name

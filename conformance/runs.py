@@ -11,16 +11,19 @@ from pathlib import Path
 from nfspec import files
 from nfspec.conformance import report
 from nfspec.conformance.cases.results import Results
+from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.conventions.explain import explain
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.report.faults import faults_markdown
 from nfspec.conformance.running import deviations as known_deviations
 from nfspec.conformance.running.alone import try_alone
-from nfspec.conformance.running.journal import JOURNAL
+from nfspec.conformance.running.journal import JOURNAL, holds_finished
 from nfspec.conformance.running.kill import KillMatrix, kill_matrix
 from nfspec.conformance.running.limits import limits
-from nfspec.conformance.running.run import Progress, run
+from nfspec.conformance.running.run import Progress, asked_of, fingerprint, run
 from nfspec.conformance.running.settings import Settings
+from nfspec.conformance.subjects.loading import place
+from nfspec.console import say
 from nfspec.errors import InputError
 from nfspec.outputs import alone, require_own
 
@@ -35,6 +38,7 @@ def conform(
     required: tuple[str, ...] = (),
     resume: bool = False,
     force: bool = False,
+    explained: bool = True,
     progress: Progress = lambda results, status: None,
 ) -> Results:
     """Test implementations against the float64 reference, as `nfspec conform` does.
@@ -42,11 +46,13 @@ def conform(
     Args:
         settings: Settings of the run.
         folder: Folder for the journal and for results.json, REPORT.md and report.html. Without one,
-            nothing is written.
+            and where no subject starts, nothing is written.
         deviations: A file of known deviations; the one that comes with nfspec if None.
         required: Subjects without which a run has a problem.
         resume: Go on with the run whose journal is in `folder`.
-        force: Replace an earlier run in `folder`.
+        force: Replace an earlier run in `folder`. One that is finished and had the same settings is
+            replaced without.
+        explained: True to look for the conventions or the mistake that a failure follows from.
         progress: Called with the results so far, and a text that says what is being done.
 
     Returns:
@@ -59,24 +65,45 @@ def conform(
     """
     out = None if folder is None else Path(folder)
     entries = known_deviations.load(None if deviations is None else Path(deviations))
-    with _own(out, (JOURNAL, *report.FILES), resume, force):
+    about = target(settings.source)
+    asked_of(settings, about)  # what cannot be used is said before the folder is looked at
+    for subject in settings.subjects:
+        place(subject)
+    again = not (force or resume) and _again(out, settings, about)
+    with _own(out, (JOURNAL, *report.FILES), resume, force or again):
         results = run(settings, out, resume=resume, progress=progress)
         left_out = set(PROPERTIES) - {info.id for info in results.properties}
         today = datetime.now(UTC).date()
         results.problems += known_deviations.apply(results, entries, today, left_out)
         results.problems += [f"required: {reason}" for reason in absent(results, required)]
-        if out is not None:
-            report.write(results, out)  # an explanation takes long, and may end in an error
-        _explain(settings, results, progress)
-        if out is not None:
-            report.write(results, out)
+        kept = out if started(results) else None
+        if kept is not None:
+            report.write(results, kept)  # an explanation takes long, and may end in an error
+        if explained:
+            _explain(settings, results, progress)
+        if kept is not None:
+            report.write(results, kept)
     return results
+
+
+def started(results: Results) -> bool:
+    """True if a subject of a run started; a run without one leaves no files."""
+    return any(column.facts for column in results.columns)
+
+
+def _again(out: Path | None, settings: Settings, about: Target) -> bool:
+    """True if a folder has a finished run of the same settings, which is replaced."""
+    if out is None or not holds_finished(out, fingerprint(settings, about)):
+        return False
+    say(f"{out}: the finished run of the same settings is replaced")
+    return True
 
 
 def _explain(settings: Settings, results: Results, progress: Progress) -> None:
     """Add the explanations to results. Whatever goes wrong there loses no result."""
     try:
-        results.explanations += explain(settings, results, progress)
+        for entry in explain(settings, results, progress):
+            results.explanations.append(entry)  # one at a time: an error loses none before it
     except Exception as error:
         reason = str(error).split("\n")[0]
         results.notes.append(

@@ -135,7 +135,7 @@ class Case:
 
     @builtins.property  # the field has the name
     def drops(self) -> bool:
-        """True if a network that is cut down has the spec's rates of dropping, which it follows in
+        """True if a reduced network has the spec's rates of dropping, which it follows in
         training alone; otherwise it has none."""
         return self.regime in (DROPS, FLAT, GAINS)
 

@@ -24,7 +24,7 @@ NAME = "-reduced"  # what the name of a network that is cut ends in
 
 
 def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
-    """The plan of the cut network.
+    """The plan of the reduced network.
 
     The second stage keeps two blocks, if it has them, and the others one: enough for a beta that
     is not 1. Widths are the smallest with two groups in a bottleneck. The recipe is `recipe_of`.
@@ -68,7 +68,7 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
 
 
 def _stem(spec: Spec, width: int) -> tuple[int, ...]:
-    """The channels of the cut network's stem.
+    """The channels of the reduced network's stem.
 
     DeepMind's constructor of NFNets is given the stages' widths alone. Its stem has 16, 32 and 64
     channels, and half of the first stage's width, which is kept here where the spec has it. timm's

@@ -137,7 +137,7 @@ class Cell:
         return self.cases > 0 or self.verdict in JUDGED
 
 
-@dataclass
+@dataclass(repr=False)
 class Results:
     """A whole run.
 
@@ -148,8 +148,9 @@ class Results:
         deviations: The entries of deviations.toml that matched, as their fields.
         explanations: For a subject that keeps other conventions: `subject`, `property`, `asked`
             (spec), `fields` (field to the value with which it conforms; empty if none was found),
-            `ratio_before`, `ratio_after`; and `defects`, `at_most`, `factor`, `inherits`, `error`
-            where they say something, as `nfspec.conformance.conventions.explain` describes them.
+            `ratio_before`, `ratio_after`; and `says`, `defects`, `at_most`, `factor`, `inherits`,
+            `error` where they say something, as `nfspec.conformance.conventions.explain` describes
+            them.
         problems: Sentences, each of which names something wrong with the run as a whole, such as an
             entry of deviations.toml for an unknown property. A run with a problem is not
             conformant.
@@ -185,6 +186,12 @@ class Results:
             return "NOT CONFORMANT"
         partial = any(cell.verdict in PARTIAL for cell in self.cells)
         return "CONFORMANT IN PART" if partial else "CONFORMANT"
+
+    def __repr__(self) -> str:
+        """The verdict and the extent: a run has far more than a line can hold."""
+        cases = sum(cell.cases for cell in self.cells)
+        tested = len({cell.property for cell in self.cells if cell.judged})
+        return f"<Results: {self.verdict}, cases: {cases}, properties judged: {tested}>"
 
     @property
     def conformant(self) -> bool:

@@ -52,7 +52,7 @@ class Target:
 
 @cache
 def plan_of(source: str, reduced: bool, drops: bool = False) -> Plan:
-    """The plan of a spec, whole or cut down; one that is cut down drops only if `drops` is set."""
+    """The plan of a spec, whole or reduced; a reduced one drops only if `drops` is set."""
     spec = load(source)
     return reduced_plan(spec, drops) if reduced else resolve(spec)
 

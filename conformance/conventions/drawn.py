@@ -67,20 +67,22 @@ def _resized(op: Any, size: Any) -> Any:
 def _ops(about: Target, grid: Target, kind: type[Any]) -> list[Any]:
     """The operations of a kind: those of the spec, and the sizes of the grid as the spec has it."""
     own = about.of(kind)
-    kernels = {op.kernel for op in own if isinstance(op, WSConv)}
-    # Implementations pad even kernels in ways of their own.
-    sizes = [
-        op
-        for op in grid.of(kind)
-        if _weights(op) <= MOST_WEIGHTS
-        and (not isinstance(op, WSConv) or op.kernel % 2 or op.kernel in kernels)
-    ]
+    sizes = [op for op in grid.of(kind) if _weights(op) <= MOST_WEIGHTS and _padded_alike(op, own)]
     small = [op for op in own if _weights(op) <= MOST_WEIGHTS]
     if about.general or not own:
         return small
     conventions = dict.fromkeys(_resized(op, own[0]) for op in own)
     resized = (_resized(op, size) for op in conventions for size in sizes)
     return list(dict.fromkeys([*small, *filter(_defined, resized)]))
+
+
+def _padded_alike(op: Any, own: list[Any]) -> bool:
+    """False of a conv of another stride than those of the spec, or of an even kernel that it does
+    not have: implementations pad these in ways of their own."""
+    if not isinstance(op, WSConv):
+        return True
+    kernels, strides = {conv.kernel for conv in own}, {conv.stride for conv in own}
+    return (op.kernel % 2 == 1 or op.kernel in kernels) and op.stride in {1, *strides}
 
 
 def _defined(op: Any) -> bool:
@@ -149,14 +151,32 @@ class Draws:
     def _against(
         self, answers: Iterable[Answer], explanation: Fields, factor: Any
     ) -> Iterator[Answer]:
+        of_others = not self._changes_units(explanation)
         for answer in answers:
             case = answer.prepared.case
+            if of_others and self._is_other(case):
+                continue
             op = None if case.op is None else self.question.altered(case.op, explanation)
             altered, calls = replace(case, op=op), answer.prepared.calls
             if op is not None and (discontinuous(altered, calls) or not fits(altered, calls)):
                 continue  # there is no right answer to a dy of another shape
             if max(self.question.judged(answer, explanation, factor).values(), default=0.0) > 1.0:
                 yield answer
+
+    def _changes_units(self, explanation: Fields) -> bool:
+        """True if an explanation is about the units of AGC."""
+        clips = [case.op for case in self.cases if isinstance(case.op, Clip)]
+        return any(
+            self.question.altered(clip, explanation).rule.axes != clip.rule.axes for clip in clips
+        )
+
+    def _is_other(self, case: Case) -> bool:
+        """True of a `Clip` unlike those of the spec. It tells units apart, and an implementation
+        may have units of its own there that no parameter of the spec shows."""
+        about = self.question.about
+        if not isinstance(case.op, Clip) or about.general:
+            return False
+        return _ones(case.op) not in {_ones(clip) for clip in about.clips}
 
     def _like(self, explanation: Fields) -> Iterator[Given]:
         """The cases with arrays drawn as those of the operations under other conventions."""
@@ -176,6 +196,11 @@ class Draws:
             reply = ask(prepared, [self.worker])[self.worker]
             if not isinstance(reply, WorkerError):
                 yield reply
+
+
+def _ones(clip: Clip) -> tuple[bool, ...]:
+    """The axes of a parameter that have one element: on these, definitions of units differ."""
+    return tuple(n == 1 for n in clip.shape)
 
 
 def _shapes(calls: list[Arrays]) -> list[dict[str, tuple[int, ...]]]:

@@ -33,6 +33,7 @@ from nfspec.conformance.cases.case import Arrays, Case, Clip
 from nfspec.conformance.cases.results import Cell, Column, Results
 from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.conventions.altered import Fields
+from nfspec.conformance.conventions.clock import Clock, OutOfTime
 from nfspec.conformance.conventions.defects import Defect, defects
 from nfspec.conformance.conventions.drawn import Draws, Given, cases
 from nfspec.conformance.conventions.factor import UNIT
@@ -47,6 +48,7 @@ from nfspec.conformance.running.run import Progress, Status, essential_cases
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers.process import WorkerError
 from nfspec.conformance.workers.worker import Worker
+from nfspec.language.spec import Spec
 
 
 def _inherits_alone(asked: Property) -> bool:
@@ -92,6 +94,7 @@ class _Column:
         grid: The general grid, whose shapes cases are drawn of.
         column: The column.
         worker: Its worker.
+        clock: The clock of the present search.
         explained: Property to its explanation; None where there is none.
     """
 
@@ -101,6 +104,7 @@ class _Column:
     grid: Target
     column: Column
     worker: Worker
+    clock: Clock = field(default_factory=Clock)
     explained: dict[str, Explanation | None] = field(default_factory=dict)
 
     def entry(self, cell: Cell) -> dict[str, Any] | None:
@@ -126,13 +130,15 @@ class _Column:
         self.explained[cell.property] = None  # so that nothing inherits from it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         entry = self._entry(PROPERTIES[cell.property], cell.worst, cell.worst)
-        return {**entry, "error": f"the search for an explanation failed: {reason}"}
+        failed = f"the search for an explanation failed: {reason}"
+        return {**entry, "error": str(error) if isinstance(error, OutOfTime) else failed}
 
     def _question(self, asked: Property, cell: Cell | None) -> Question:
         several = essential_cases(asked, self.about, self.column.mode, self.settings.seed)
         if cell is not None and cell.worst_case is not None:
             several.append(Case.parse(cell.worst_case))
-        return Question(asked, self.about, _evidence(dict.fromkeys(several), self.worker))
+        evidence = _evidence(dict.fromkeys(several), self.worker)
+        return Question(asked, self.about, evidence, self.clock)
 
     def _explanation(self, question: Question) -> Explanation | None:
         """The explanation of a question; None if there is none, or nothing fails."""
@@ -190,7 +196,7 @@ class _Column:
         clips = tuple(op for op in ops if isinstance(op, Clip))
         about = replace(self.about, ops=() if clips else ops, clips=clips)
         several = essential_cases(value, about, mode, self.settings.seed)
-        of_values = Question(value, self.about, _evidence(several, self.worker))
+        of_values = Question(value, self.about, _evidence(several, self.worker), self.clock)
         reason = self._explanation(of_values)
         if reason is None or not _within(question, reason):
             return None
@@ -231,6 +237,9 @@ class _Column:
             after = question.ratio(reason.fields, reason.factor)
         entry = self._entry(question.asked, before, after)
         entry["fields"] = {k: v for k, v in reason.fields.items() if not isinstance(v, Defect)}
+        if not self.about.general:
+            said = {name: _said(self.about.spec, name) for name in entry["fields"]}
+            entry["says"] = {name: value for name, value in said.items() if value is not None}
         if named := [defect.sentence for defect in defects(reason.fields)]:
             entry["defects"] = named
         if reason.at_most:
@@ -248,6 +257,12 @@ class _Column:
             "ratio_before": before,
             "ratio_after": after,
         }
+
+
+def _said(spec: Spec, name: str) -> Any:
+    """The value of a field of the language in a spec; None in a table that it lacks."""
+    table, _, key = name.partition(".")
+    return (spec.model_dump(by_alias=True)[table] or {}).get(key)
 
 
 def _evidence(several: Iterable[Case], worker: Worker) -> list[Answer]:
@@ -287,7 +302,7 @@ def _calls(e: Answer) -> list[Arrays]:
 
 def explain(
     settings: Settings, results: Results, progress: Progress = lambda results, status: None
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Look for the reasons for which subjects other than nfspec's own fail.
 
     Args:
@@ -295,7 +310,7 @@ def explain(
         results: Results of the run.
         progress: Called with a text that says what is being done.
 
-    Returns:
+    Yields:
         Entries of `Results.explanations`, one for each failing cell that there is something to say
         of. Each has
 
@@ -306,17 +321,18 @@ def explain(
 
         It has these where they say something:
 
+        - `says`: the spec's values of `fields`;
         - `defects`: mistakes, in words, that the answers are consistent with, under `fields`;
         - `at_most`: the fields whose value, or any smaller one, explains the answers;
         - `factor`: the constant factor, in words, by which the answers are off, under `fields`;
         - `inherits`: the property of the same column whose explanation this is: the same cause;
-        - `error`: a sentence, where the search itself failed.
+        - `error`: a sentence, where the search itself failed, or took too long.
 
         An entry that has no fields, defects, factor or error says that nothing was found. An
         invariance, a probe of integers, or a network that is trained or folded has no entry where
         nothing that was found elsewhere explains it.
     """
-    about, entries = target(settings.source), []
+    about = target(settings.source)
     for column in results.columns:
         cells = _failed(results, column) if column.subject not in BACKENDS else []
         if not cells:
@@ -326,11 +342,15 @@ def explain(
             explained = _Column(settings, results, about, target(None), column, worker)
             for cell in cells:
                 text = f"{cell.property} on {column.name}: trying other conventions"
+
+                def tell(more: str, text: str = text) -> None:
+                    progress(results, Status(f"{text}: {more}"))
+
                 progress(results, Status(text))
+                explained.clock = Clock(tell)
                 try:
                     entry = explained.entry(cell)
                 except Exception as error:  # whatever it is, it costs this explanation alone
                     entry = explained.failed(cell, error)
                 if entry is not None:
-                    entries.append(entry)
-    return entries
+                    yield entry

@@ -18,7 +18,7 @@ NEAR_EPS = 1e-3  # of eps: there the gradient under the rule `max` is discontinu
 def value_of(asked: Property) -> Property:
     """The property that judges the values of the operation, or network, that a property is about.
 
-    That of a network is the one that is cut down, as it is the one that is trained and folded.
+    That of a network is the reduced one's, as that is the one that is trained and folded.
     """
     if follows(asked):
         return NET_03

@@ -131,7 +131,7 @@ def markdown(
         by_spec.setdefault(_spec(results), []).append(results)
     for spec, several in by_spec.items():
         lines += [f"## {escaped(spec)}", ""]
-        head = ["implementation", "part", "verdict", "ratio", "conforms with, or why not"]
+        head = ["implementation", "part", "verdict", "ratio", "behaves as, or why not"]
         lines += [*table(head, (astuple(row) for each in several for row in rows(each))), ""]
     if bullets := [f"- {note}" for note in notes]:
         lines += ["## Notes on the sources", "", *bullets, ""]
@@ -167,7 +167,7 @@ def _answer(results: Results) -> str:
 
 def _shortened(answer: str) -> str:
     """An answer without the subject, which is beside it."""
-    return re.sub(r"^.*?: (?=with |consistent |off )", "", answer)
+    return re.sub(r"^.*?: (?=behaves as |consistent with |off by )", "", answer)
 
 
 def _spec(results: Results) -> str:

@@ -20,6 +20,7 @@ from nfspec.conformance.conventions.altered import (
 )
 from nfspec.conformance.conventions.beginnings import Evaluated, cut, evaluate, same_until
 from nfspec.conformance.conventions.candidates import candidates
+from nfspec.conformance.conventions.clock import Clock
 from nfspec.conformance.conventions.defects import DEFECTS
 from nfspec.conformance.conventions.factor import UNIT, Factor
 from nfspec.conformance.conventions.kinds import fits, follows, of_networks, of_steps
@@ -49,11 +50,13 @@ class Question:
         asked: The property that the subject fails.
         about: The spec that it was asked for.
         evidence: Its answers to cases of the property; drawn ones are added.
+        clock: The clock of the search.
     """
 
     asked: Property
     about: Target
     evidence: list[Answer]
+    clock: Clock = field(default_factory=Clock)
     _known: dict[tuple[int, frozenset[Any], str], dict[str, float]] = field(default_factory=dict)
     _largest: dict[Any, float] = field(default_factory=dict)
     _networks: dict[Any, Network | None] = field(default_factory=dict)
@@ -175,6 +178,7 @@ class Question:
     ) -> dict[str, float]:
         """The ratio of each output of an answer, by the band of the changed network where it is
         close to that of the network asked for: see `ratios`."""
+        self.clock.tick()
         ratios = self.ratios(e, fields, factor, upto=upto)
         if fields and 1.0 < max(ratios.values(), default=0.0) < self._close(e, fields):
             ratios = self.ratios(e, fields, factor, exact=True, upto=upto)

@@ -59,7 +59,7 @@ def _drops(plan: Plan) -> bool:
 
 
 def _networks(property_id: str) -> Callable[[Target], list[Case]]:
-    """One case: the network cut down, with the drop rates of its spec. None if it drops nothing."""
+    """One case: the reduced network, with the drop rates of its spec. None if it drops nothing."""
 
     def cases(target: Target) -> list[Case]:
         case = Case(

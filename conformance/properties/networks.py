@@ -128,7 +128,7 @@ def _distinct(plan: Plan) -> Iterable[Block]:
 
 
 def _block_cases(target: Target) -> list[Case]:
-    """The distinct blocks of the network; those of the network cut down in each regime."""
+    """The distinct blocks of the network; those of the reduced network in each regime."""
     whole = Case("BLOCK-01", spec=target.source, digest=target.spec.digest)
     cut = _distinct(plan_of(target.source, True))
     return [

@@ -1,4 +1,4 @@
-"""Tiers 3 and 4: training runs of the cut network, and single steps of its optimizer."""
+"""Tiers 3 and 4: training runs of the reduced network, and single steps of its optimizer."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _expect_training(network: Network, case: Case, calls: list[Arrays]) -> Expec
 TRAIN_01 = Property(
     id="TRAIN-01",
     tier=3,
-    title="training, ten steps of the cut network: losses and parameters",
+    title="training, ten steps of the reduced network: losses and parameters",
     request="train",
     method="train",
     cases=network("TRAIN-01", True),

@@ -7,8 +7,9 @@ are told with the first of these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from nfspec.conformance.cases.results import BAD, Cell, Results
@@ -120,26 +121,38 @@ def entry_of(results: Results, cell: Cell) -> dict[str, Any] | None:
 
 def reason(entry: dict[str, Any]) -> str:
     """An explanation as a phrase: conventions, a mistake, a factor; empty if it has none."""
-    at_most = entry.get("at_most", ())
-    with_fields = f"with {conventions(entry['fields'], at_most)}" if entry["fields"] else ""
+    parts = []
+    if entry["fields"]:
+        at_most, says = entry.get("at_most", ()), entry.get("says", {})
+        parts.append(f"behaves as {conventions(entry['fields'], at_most, says)}")
     if named := entry.get("defects", ()):
-        return _joined(f"consistent with: {'; '.join(named)}", with_fields)
+        parts.append(f"consistent with: {'; '.join(named)}")
     if factor := entry.get("factor", ""):
-        return _joined(f"off by the factor {factor}", with_fields)
-    return f"conformant {with_fields}" if with_fields else ""
+        parts.append(f"off by the factor {factor}")
+    return "; ".join(parts)
 
 
-def _joined(first: str, more: str) -> str:
-    return f"{first}; {more}" if more else first
-
-
-def conventions(fields: dict[str, Any], at_most: Iterable[str] = ()) -> str:
-    """Fields and their values as text; those of `at_most` may be smaller."""
-    return ", ".join(f"{name} = {_value(name, value, at_most)}" for name, value in fields.items())
+def conventions(
+    fields: dict[str, Any],
+    at_most: Iterable[str] = (),
+    says: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Fields and their values as text; those of `at_most` may be smaller. `says` has the spec's."""
+    texts = (
+        f"{name} = {_value(name, value, at_most)}{_said(name, value, says)}"
+        for name, value in fields.items()
+    )
+    return ", ".join(texts)
 
 
 def _value(name: str, value: Any, at_most: Iterable[str]) -> str:
     return f"{found_text(value)} or less" if name in at_most else found_text(value)
+
+
+def _said(name: str, value: Any, says: Mapping[str, Any]) -> str:
+    """The spec's value of a field, in brackets; nothing where it is the same or none is known."""
+    other = name in says and found_text(says[name]) != found_text(value)
+    return f" (the spec says {found_text(says[name])})" if other else ""
 
 
 def explanation(results: Results, entry: dict[str, Any]) -> str:
@@ -187,13 +200,21 @@ def _answer(results: Results, subject: str, cells: list[Cell]) -> str:
     defects = _once(defect for entry in explained for defect in entry.get("defects", ()))
     factors = _once(entry.get("factor", "") for entry in explained)
     left = [cell.property for cell in cells if not _explained(entries[cell.property], cell)]
-    parts = [f"with {fields}"] if fields else []
+    parts = [f"behaves as {fields}"] if fields else []
     parts += [f"consistent with {defect}" for defect in defects]
     parts += [f"off by the factor {factor}" for factor in factors]
-    verdict = "" if defects or factors else ": conformant"
     ids = ", ".join(dict.fromkeys(left))
-    rest = f"{', but for' if verdict else '; not explained:'} {ids}" if left else ""
-    return f"{subject}: {', '.join(parts)}{verdict}{rest}."
+    if defects or factors:
+        rest = f"; not explained: {ids}" if left else ""
+        return f"{subject}: {'; '.join(parts)}{rest}."
+    rest = f", but for {ids}" if left else ""
+    return f"{subject}: {parts[0]}. With that: conformant{_extent(results)}{rest}."
+
+
+def _extent(results: Results) -> str:
+    """The properties that were run, if they were not all."""
+    chosen = results.settings.get("properties", ())
+    return f" in what was run ({', '.join(chosen)})" if chosen else ""
 
 
 def _explained(entry: dict[str, Any] | None, cell: Cell) -> bool:
@@ -205,14 +226,14 @@ def _values(entries: Iterable[dict[str, Any]]) -> str:
     values: dict[str, dict[str, list[str]]] = {}
     for entry in entries:
         for name, value in entry["fields"].items():
-            text = _value(name, value, entry.get("at_most", ()))
-            of_value = values.setdefault(name, {}).setdefault(text, [])
-            of_value.append(entry["property"])
+            says = entry.get("says", {})
+            text = conventions({name: value}, entry.get("at_most", ()), says)
+            values.setdefault(name, {}).setdefault(text, []).append(entry["property"])
     texts = []
-    for name, of_field in values.items():
-        for value, ids in of_field.items():
+    for of_field in values.values():
+        for text, ids in of_field.items():
             where = f" (in {', '.join(ids)})" if len(of_field) > 1 else ""
-            texts.append(f"{name} = {value}{where}")
+            texts.append(f"{text}{where}")
     return ", ".join(texts)
 
 

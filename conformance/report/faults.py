@@ -82,7 +82,7 @@ def _alone(matrix: KillMatrix) -> Iterator[str]:
     yield "## Where the network alone is offered"
     yield ""
     yield "The same faults in a subject that offers `forward` and `block` and nothing else, on"
-    yield f"{matrix.alone_on}, with networks that are cut down: {killed} of {len(matrix.alone)} are"
+    yield f"{matrix.alone_on}, with reduced networks: {killed} of {len(matrix.alone)} are"
     yield "killed. Of the others, the reason why a network's outputs do not show them. Given are"
     yield "the first property that killed it, and the network and regime of that case."
     yield ""

@@ -18,7 +18,7 @@ def main() -> None:
     results = run(SMALL)
     print(json.dumps(compact_verdicts(results), indent=1))
     if not results.conformant:
-        sys.exit("\n".join(terminal.summary(results)))
+        sys.exit("\n".join([*terminal.head(results), *terminal.failures(results)]))
 
 
 if __name__ == "__main__":

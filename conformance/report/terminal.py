@@ -66,10 +66,9 @@ def lines(results: Results) -> list[str]:
     return text
 
 
-def summary(results: Results) -> list[str]:
-    """The failures by cause, and then, where a reader of a terminal looks first, the verdict with
-    the answers."""
-    return [*failures(results), *head(results)]
+def shown(results: Results) -> list[str]:
+    """A run from its answer on: the verdict, then the table, then the failures by cause."""
+    return [*head(results), "", *lines(results), *failures(results)]
 
 
 def head(results: Results) -> list[str]:

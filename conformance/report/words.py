@@ -159,9 +159,13 @@ def _unoffered(results: Results, column: Column) -> list[str]:
     if not whole and not part:
         return []
     methods = dict.fromkeys(PROPERTIES[c.property].method for c in whole if c.no_method)
-    others = [cell.property for cell in whole if not cell.no_method]
     named = [f"it has no {', '.join(methods)}"] if methods else []
-    named += [", ".join(others)] if others else []
+    reasons: dict[str, list[str]] = {}
+    for cell in whole:
+        if not cell.no_method:
+            why = last_line(cell.message).removeprefix(f"{column.subject}: ")
+            reasons.setdefault(why, []).append(cell.property)
+    named += [f"{', '.join(ids)}: {why}" for why, ids in reasons.items()]
     told = []
     if whole:
         told = [f"{len(whole)} of {counted(len(cells), 'property', 'properties')} not offered"]

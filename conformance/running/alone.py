@@ -1,7 +1,7 @@
 """The faults that are found where a subject offers its network and its blocks, and nothing else.
 
 Somebody who ports a network writes `forward` first, and `block`. So each fault is tried on the
-properties of these two alone, with networks that are cut down.
+properties of these two alone, with reduced networks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ QUICK = "torch"  # compiles nothing; a fault is the same mistake on each framewo
 
 
 def network_cases(settings: Settings) -> Iterator[Case]:
-    """The cases of networks and blocks that are cut down, in the first mode."""
+    """The cases of reduced networks and their blocks, in the first mode."""
     mode, sources = settings.modes[0], (settings.source,) if settings.source else NETWORKS
     chosen = settings.properties or tuple(PROPERTIES)
     several = [p for p in PROPERTIES.values() if p.id in chosen and mode in p.modes]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.conformance.cases.case import Case
-from nfspec.conformance.cases.results import HISTOGRAM_EDGES, histogram
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.properties.base import (
     Array,
@@ -18,6 +15,9 @@ from nfspec.conformance.properties.base import (
     Judgement,
     Outputs,
 )
+
+MOST_NAMED = 6  # other outputs beyond their bounds that are named
+EDGES = (0.01, 0.1, 0.5, 1.0, 10.0)  # of the ratios that elements are counted by
 
 
 def describe(
@@ -38,8 +38,9 @@ def describe(
     ]
     others = [f for f in judgement.findings if f is not worst and f.ratio > 1.0]
     if others:
-        named = (_short(f, outputs, expected) for f in others[:20])
-        lines.append("also beyond their bounds: " + ", ".join(named))
+        named = [_short(f, outputs, expected) for f in others[:MOST_NAMED]]
+        more = [f"and {len(others) - MOST_NAMED} more"] if len(others) > MOST_NAMED else []
+        lines.append("also beyond their bounds: " + ", ".join([*named, *more]))
     return "\n".join(lines)
 
 
@@ -108,17 +109,18 @@ def _terms(terms: dict[str, float], finding: Finding) -> list[str]:
 
 
 def _spread(error: Array, wanted: Expectation, finding: Finding) -> list[str]:
-    """The spread of the ratios of all elements, by powers of two."""
+    """The spread of the ratios of all elements."""
     bound: NDArray[np.float64] = wanted.bound
     if not bound.any():
         return [f"{finding.over} of {error.size} elements differ"]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(error == 0.0, 0.0, error / bound).ravel()
-    counts = histogram(ratios.tolist())
-    edges = [f"{edge:.2g}" for edge in HISTOGRAM_EDGES]
+    bins = np.searchsorted(EDGES, np.nan_to_num(ratios, nan=np.inf))
+    counts = np.bincount(bins, minlength=len(EDGES) + 1)
+    edges = [f"{edge:g}" for edge in EDGES]
     ranges = [
-        f"below {edges[0]}",
-        *(f"from {a} to {b}" for a, b in pairwise(edges)),
+        f"up to {edges[0]}",
+        *(f"up to {edge}" for edge in edges[1:]),
         f"over {edges[-1]}",
     ]
     shown = [f"{n} {where}" for where, n in zip(ranges, counts, strict=True) if n]

@@ -13,11 +13,15 @@ from nfspec.errors import InputError
 from nfspec.files import opened, write
 
 JOURNAL = "journal.jsonl"
+FINISHED = {"finished": True}
 LONGEST = 2**22  # bytes of a line; the longest ones hold a message with a traceback
 
 
 class Journal:
     """Finished cells, one line of JSON each; an interrupted run loses the present one alone.
+
+    A new journal is written when the run has its first cell, and ends in a line that says that the
+    run is finished.
 
     Args:
         folder: Folder of the journal; None for none.
@@ -33,11 +37,9 @@ class Journal:
         self.cells: list[Cell] = []
         if self.path is None:
             return
+        self._about: dict[str, Any] | None = None if resume else about
         if resume:
             self._read(about)
-        else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps({"run": about}) + "\n", encoding="utf-8")
 
     def _read(self, about: dict[str, Any]) -> None:
         assert self.path is not None
@@ -52,6 +54,7 @@ class Journal:
                 "or give another --out"
             )
         try:
+            entries = [entry for entry in entries if entry != FINISHED]
             self.cells = [cell_of(entry["cell"]) for entry in entries[1:]]
             for cell in self.cells:
                 if cell.worst_case is not None:
@@ -78,10 +81,35 @@ class Journal:
         """Write a line, and see that it is on the disk."""
         if self.path is None:
             return
+        if self._about is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps({"run": self._about}) + "\n", encoding="utf-8")
+            self._about = None
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def holds_finished(folder: Path, about: dict[str, Any]) -> bool:
+    """True if a folder has the journal of a finished run with the same settings, whatever the spec
+    was."""
+    path = folder / JOURNAL
+    if not path.is_file():
+        return False
+    with opened(path) as file:
+        first = last = file.readline(LONGEST)
+        while line := file.readline(LONGEST):
+            last = line
+    if not all(_whole(line.decode(errors="replace")) for line in (first, last)):
+        return False
+    run = json.loads(first)
+    same = isinstance(run, dict) and isinstance(run.get("run"), dict)
+    return (
+        same
+        and {**run["run"], "digest": ""} == {**about, "digest": ""}
+        and (json.loads(last) == FINISHED)
+    )
 
 
 def _whole(line: str) -> bool:

@@ -22,7 +22,7 @@ from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.running.answers import started
 from nfspec.conformance.running.command import needed_folder
-from nfspec.conformance.running.journal import Journal
+from nfspec.conformance.running.journal import FINISHED, Journal
 from nfspec.conformance.running.judging import Trial
 from nfspec.conformance.running.offers import lacking, lacking_methods, notes
 from nfspec.conformance.running.settings import Settings
@@ -131,6 +131,8 @@ def run(
     with threadpool_limits(1), _no_traces():
         for mode in settings.modes:
             under_way.mode(mode, [p for p in asked if mode in p.modes])
+    if any(column.facts for column in results.columns):
+        journal.add(FINISHED)
     results.problems += lacking(results, settings.must_offer)
     results.notes += notes(results, settings.must_offer)
     results.seconds = time.perf_counter() - begun
@@ -195,4 +197,5 @@ class _Run:
         for worker, tally in trial.tallies.items():
             cell = tally.cell(asked, worker.column.name, must, seconds)
             self.results.cells.append(cell)
-            self.journal.add({"cell": finite(asdict(cell))})
+            if any(column.facts for column in self.results.columns):
+                self.journal.add({"cell": finite(asdict(cell))})

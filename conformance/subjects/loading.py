@@ -52,6 +52,12 @@ def place(name: str) -> str:
     if name in installed:
         return installed[name]
     known = [*SHIPPED, *installed]
+    module, dot, path = name.rpartition(".")
+    if dot and all(part.isidentifier() for part in name.split(".")):
+        raise InputError(
+            f'no subject "{name}"; an object of a module is named with a colon: did you mean '
+            f'"{module}:{path}"?'
+        )
     raise InputError(
         f'no subject "{name}"; expected one of {", ".join(known)}, or module:object, or '
         f"file.py:object{suggest(name, known)}"

@@ -97,7 +97,13 @@ Properties = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the reports.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help=f"{FORCE_HELP} A finished run of the same command is replaced without.",
+    ),
+]
 Faults = Annotated[
     bool,
     typer.Option(
@@ -127,6 +133,14 @@ Deviations = Annotated[
     str | None,
     typer.Option(help="A file of known deviations. Default: the deviations.toml of nfspec."),
 ]
+NoExplain = Annotated[
+    bool,
+    typer.Option(
+        "--no-explain",
+        help="Do not look for the conventions or the mistake that failures follow from. That takes "
+        "up to five minutes of computing for each property that fails.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -148,6 +162,7 @@ def conform(
     must_offer: MustOffer = "",
     deviations: Deviations = None,
     timeout: Timeout = 600.0,
+    no_explain: NoExplain = False,
     as_json: AsJson = False,
 ) -> None:
     """Test implementations against the float64 reference.
@@ -183,7 +198,7 @@ def conform(
         elif faults:
             _faults(settings, out, resume, force, as_json)
         else:
-            _run(settings, out, deviations, names(require), resume, force, as_json)
+            _run(settings, out, deviations, names(require), resume, force, not no_explain, as_json)
     except KeyboardInterrupt:
         say(f"interrupted; go on with the same command and --resume --out {out}")
         raise typer.Exit(130) from None
@@ -196,11 +211,12 @@ def _run(
     required: tuple[str, ...],
     resume: bool,
     force: bool,
+    explained: bool,
     as_json: bool,
 ) -> None:
     from nfspec.conformance import runs
     from nfspec.conformance.report import FILES
-    from nfspec.conformance.report.terminal import lines, summary
+    from nfspec.conformance.report.terminal import shown
 
     with _progress() as progress:
         results = runs.conform(
@@ -210,14 +226,14 @@ def _run(
             required=required,
             resume=resume,
             force=force,
+            explained=explained,
             progress=progress,
         )
     if as_json:
         print_text(results.to_json())
     else:
-        print_lines(
-            [*lines(results), *summary(results), *(f"wrote {out / name}" for name in FILES)]
-        )
+        written = FILES if runs.started(results) else ()
+        print_lines([*shown(results), *(f"wrote {out / name}" for name in written)])
     if absent := runs.absent(results, required):
         raise BackendError("--require: " + "\n".join(absent))
     raise typer.Exit(STATUS[results.verdict])

@@ -59,11 +59,12 @@ def test_a_conformant_framework(on_torch):
     done, _ = on_torch
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["property", "torch/cpu/f32"]
-    assert [line.split()[0] for line in lines[1:4]] == ["EXACT-03", "ACT-01", "AGC-01"]
-    assert lines[1].split() == ["EXACT-03", "0"]
-    assert all(0.0 < float(line.split()[1]) <= 1.0 for line in lines[2:4])
-    assert any(re.match(r"CONFORMANT: \d+ cases, worst error / bound 0\.", line) for line in lines)
+    assert re.match(r"CONFORMANT: \d+ cases, worst error / bound 0\.", lines[0])
+    head, *table = lines[lines.index("") + 1 :][:4]
+    assert head.split() == ["property", "torch/cpu/f32"]
+    assert [line.split()[0] for line in table] == ["EXACT-03", "ACT-01", "AGC-01"]
+    assert table[0].split() == ["EXACT-03", "0"]
+    assert all(0.0 < float(line.split()[1]) <= 1.0 for line in table[1:])
     assert max(map(len, lines)) <= 80
     assert lines[-3:] == [
         f"wrote results/of/today/{name}" for name in ("results.json", "REPORT.md", "report.html")
@@ -95,7 +96,7 @@ def test_one_that_does_not_conform_fails_with_1(folder):
     assert ["EXACT-03", "0", "bits", "!"] in [line.split() for line in lines]
     assert any("EXACT-03 on fakes:Off/cpu/f32: fail: the bits differ" in line for line in lines)
     assert any(line.startswith(f"cd {folder} && nfspec replay '{{") for line in lines)
-    assert any(line.startswith("NOT CONFORMANT: ") for line in lines)
+    assert lines[0].startswith("NOT CONFORMANT: ")
 
 
 def test_one_that_crashes_fails_with_1(folder):
@@ -134,8 +135,8 @@ def test_one_that_offers_nothing_that_was_asked_for_fails_with_2(folder):
     done = conform("--properties", "AGC-01", subjects=("Shy",))
     assert done.exit_code == 2
     lines = done.stdout.splitlines()
-    assert lines[1].split() == ["AGC-01", "-"]
-    assert "NOTHING JUDGED" in lines
+    assert lines[0] == "NOTHING JUDGED"
+    assert ["AGC-01", "-"] in [line.split() for line in lines]
 
 
 def test_nothing_that_is_installed_fails_with_2(monkeypatch, folder):

@@ -47,6 +47,13 @@ def test_a_class_that_is_wrong():
     assert text.endswith('give check(..., folder="reports").')
 
 
+def test_progress_is_told_on_request(capsys):
+    check(Pools, **ONE)
+    assert capsys.readouterr().err == ""  # which is no terminal
+    check(Pools, progress=True, **ONE)
+    assert "EXACT-03 f32: done" in capsys.readouterr().err
+
+
 def test_a_class_made_in_a_function_and_its_case_again(tmp_path, monkeypatch):
     """It is sent with what it names; its file is kept, as the line to replay a case names it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))

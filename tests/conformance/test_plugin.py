@@ -63,7 +63,8 @@ def test_a_failure_and_how_it_is_run_again(folder):
     assert ": found " in text and "bound 0: the same bits were expected" in text
     assert "nfspec replay '{" in text
     assert (
-        "nfspec conform --subject fakes:Off --properties EXACT-03 --device cpu --mode f32" in text
+        f"cd {folder.path} && nfspec conform --subject fakes:Off --properties EXACT-03 --device "
+        "cpu --mode f32" in text
     )
     assert "Traceback" not in text
     cases = {
@@ -105,6 +106,8 @@ def test_a_subject_that_does_not_run_or_lacks_what_it_must_offer_fails(folder):
     done.stdout.fnmatch_lines(["*fakes:Stillborn: the worker died with status 3*"])
     done.stdout.fnmatch_lines(["*must-offer agc: fakes:Shy*Shy has no agc*"])
     assert "Traceback" not in done.stdout.str()
+    assert "During handling" not in done.stdout.str()
+    assert done.stdout.str().count("subject fakes:Nobody: fakes has no Nobody") == 2  # once short
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from nfspec.conformance import Results, Settings, conform, runs, seed_faults
 from nfspec.conformance.running.run import Status
-from nfspec.errors import InputError
+from nfspec.errors import InputError, NfspecError
 
 from .fakes import prepare
 from local_process import use_this_process
@@ -137,6 +137,73 @@ def test_an_earlier_run_is_left_as_it_is(folder):
     assert (folder / "out" / "results.json").read_text() == "kept"
     conform(SETTINGS, folder / "out", force=True)
     assert json.loads((folder / "out" / "results.json").read_text())["verdict"] == "CONFORMANT"
+
+
+def test_a_finished_run_of_the_same_settings_is_replaced(folder, capsys):
+    conform(SETTINGS, "out")
+    assert conform(SETTINGS, "out").verdict == "CONFORMANT"
+    assert "out: the finished run of the same settings is replaced" in capsys.readouterr().err
+    with pytest.raises(InputError, match="of an earlier run"):
+        conform(replace(SETTINGS, seed=1), "out")
+
+
+def test_an_interrupted_run_is_not_replaced(folder):
+    def interrupt(results, status):
+        if status.text == "EXACT-03 f32: done":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conform(SETTINGS, "out", progress=interrupt)
+    with pytest.raises(InputError, match="go on with --resume"):
+        conform(SETTINGS, "out")
+    assert conform(SETTINGS, "out", resume=True).verdict == "CONFORMANT"
+    assert conform(SETTINGS, "out").verdict == "CONFORMANT"
+
+
+@pytest.mark.parametrize("name", ["fakes:Nobody", "fakes:Stillborn"])
+def test_a_run_in_which_no_subject_starts_leaves_nothing(folder, name):
+    settings = replace(SETTINGS, subjects=(name,))
+    try:
+        assert conform(settings, "out").verdict == "NOTHING JUDGED"
+    except InputError as error:
+        assert "fakes has no Nobody" in str(error)
+    assert not (folder / "out").exists()
+    assert conform(SETTINGS, "out").verdict == "CONFORMANT"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"properties": ("WS-99",)}, "no WS-99"),
+        ({"source": "nfnet-f00"}, 'did you mean "nfnet-f0"'),
+        ({"subjects": ("fakes.Good",)}, 'did you mean "fakes:Good"'),
+    ],
+)
+def test_settings_are_checked_before_the_folder(folder, changes, message):
+    (folder / "out").mkdir()
+    (folder / "out" / "results.json").write_text("kept")
+    with pytest.raises(NfspecError, match=message):
+        conform(replace(SETTINGS, **changes), "out")
+
+
+def test_failures_are_not_explained_where_that_is_not_wanted(folder, monkeypatch):
+    monkeypatch.setattr(runs, "explain", None)  # would end in a note
+    results = conform(replace(SETTINGS, subjects=("fakes:Off",)), explained=False)
+    assert (results.verdict, results.explanations, results.notes) == ("NOT CONFORMANT", [], [])
+
+
+def test_explanations_before_an_error_are_kept(folder, monkeypatch):
+    def broken(settings, results, progress):
+        yield {"property": "EXACT-03"}
+        raise ValueError("later")
+
+    monkeypatch.setattr(runs, "explain", broken)
+    results = conform(replace(SETTINGS, subjects=("fakes:Off",)))
+    assert results.explanations == [{"property": "EXACT-03"}]
+
+
+def test_results_are_a_line(folder):
+    assert repr(conform(SETTINGS)) == "<Results: CONFORMANT, cases: 1, properties judged: 1>"
 
 
 def test_a_run_without_a_folder_cannot_go_on():

@@ -97,7 +97,7 @@ def explanations(subject, spec, ids=(), mode="f32"):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "started", started)
-        entries = explain(settings, results)
+        entries = list(explain(settings, results))
     failed = [cell.property for cell in results.cells if cell.verdict == "fail"]
     return failed, {entry["property"]: entry for entry in entries}
 

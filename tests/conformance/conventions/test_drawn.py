@@ -49,6 +49,7 @@ def test_the_sizes_of_the_grid_under_the_conventions_of_the_spec(about, worker):
     own = {(op.eps, op.eps_rule, op.ddof, op.gamma, op.padding) for op in about.of(WSConv)}
     assert {(c.op.eps, c.op.eps_rule, c.op.ddof, c.op.gamma, c.op.padding) for c in drawn} == own
     assert {c.regime for c in drawn} == {*CONV_REGIMES}
+    assert {c.op.stride for c in drawn} == {1, *(op.stride for op in about.of(WSConv))}
     kernels = {c.op.kernel for c in drawn}
     assert {1, 3, 5, 7} <= kernels and not any(kernel % 2 == 0 for kernel in kernels)
     assert all(c.op.parameters[0].size <= MOST_WEIGHTS for c in drawn)

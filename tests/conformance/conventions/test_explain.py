@@ -67,7 +67,8 @@ def judged(tmp_path_factory):
         settings = Settings("spec.toml", subjects, examples=2, properties=("WS-01", "ACT-01"))
         results = run(settings)
         steps: list[str] = []
-        entries = explain(settings, results, lambda results, status: steps.append(status.text))
+        told = explain(settings, results, lambda results, status: steps.append(status.text))
+        entries = list(told)
     return results, entries, steps
 
 
@@ -106,4 +107,4 @@ def test_what_passes_is_not_explained_and_progress_is_told(judged):
 def test_nfspecs_own_columns_are_left_alone(monkeypatch):
     monkeypatch.setattr(module, "started", None)  # would start workers
     results = Results({}, None, [], [], [])
-    assert explain(Settings(), results) == []
+    assert list(explain(Settings(), results)) == []

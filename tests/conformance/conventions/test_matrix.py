@@ -30,7 +30,7 @@ def test_the_worst_of_a_part_and_the_conventions_that_explain_it():
     entry = {"subject": "timm", "property": "WS-01", "fields": fields}
     (row,) = rows(of(cell("WS-01", "fail", 30.0), cell("WS-02", "pass"), explanations=[entry]))
     assert (row.part, row.verdict, row.ratio) == ("WS conv", "deviates", "30")
-    assert row.reason == 'conformant with ws.eps_rule = "add", ws.eps = 1e-05'
+    assert row.reason == 'behaves as ws.eps_rule = "add", ws.eps = 1e-05'
 
 
 def test_a_cause_of_two_properties_is_told_once():
@@ -41,14 +41,14 @@ def test_a_cause_of_two_properties_is_told_once():
     ]
     cells = (cell("EXACT-04", "fail", 9.0), cell("AGC-01", "fail", 30.0))
     (row,) = rows(of(*cells, explanations=entries))
-    assert row.reason == 'conformant with agc.unit = "timm"'
+    assert row.reason == 'behaves as agc.unit = "timm"'
 
 
 def test_a_mistake_that_is_none_of_the_conventions():
     defect = "fan-in that counts output channels"
     entry = {"subject": "timm", "property": "WS-01", "fields": {"ws.ddof": 1}, "defects": [defect]}
     (row,) = rows(of(cell("WS-01", "fail", 30.0), explanations=[entry]))
-    assert row.reason == f"consistent with: {defect}; with ws.ddof = 1"
+    assert row.reason == f"behaves as ws.ddof = 1; consistent with: {defect}"
 
 
 def test_what_nothing_explains():

@@ -215,6 +215,10 @@ class EpsAdded(Right):
         return rate * (self.norm(p) + 1e-3)
 
 
+class EpsAddedByOutput(EpsAdded, TensorFlowAGC):
+    """Its units differ from DeepMind's for kernels alone that no network of the spec has."""
+
+
 class EpsInRoot(Right):
     def limit(self, p, rate):
         return rate * np.sqrt(self.norm(p) ** 2 + 1e-3)
@@ -322,6 +326,22 @@ class Symmetric(Exact):
         return super()._layer(replace(op, padding="symmetric") if symmetric else op, *arguments)
 
     pool = _layer
+
+
+class PaddedByHalfAndEpsAdded(Right):
+    """Half a kernel on either side whatever the stride is, and √(N·v + eps)."""
+
+    def divisor(self, w, op):
+        return np.sqrt(w[..., 0].size * w.var((0, 1, 2)) + self.eps)
+
+    def ws_conv(self, op):
+        function, half = super().ws_conv(replace(op, padding="valid")), op.kernel // 2
+
+        def padded(x, *parameters):
+            sides = ((0, 0), (half, half), (half, half), (0, 0))
+            return function(np.pad(x, sides), *parameters)
+
+        return padded
 
 
 class UnbiasedOtherGelu(Unbiased):

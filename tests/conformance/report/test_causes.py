@@ -7,7 +7,7 @@ from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.report import causes, messages, words
 from nfspec.conformance.report.markdown import markdown
-from nfspec.conformance.report.terminal import summary
+from nfspec.conformance.report.terminal import shown
 
 COLUMN = Column("mine:Port", "torch", "cpu", "f32", {"version": "1"})
 TRACE = (
@@ -40,15 +40,17 @@ def entry(property_id, fields=(), **more):
     }  # fmt: skip
 
 
-DDOF = entry("WS-01", {"ws.ddof": 1})
-GELU = entry("ACT-01", {"activation.kind": "gelu_erf"})
-MODE = entry("MODE-01", {"ws.ddof": 1}, inherits="WS-01")
+SAYS = {"ws.ddof": 0, "activation.kind": "gelu_tanh"}
+DDOF = entry("WS-01", {"ws.ddof": 1}, says=SAYS)
+GELU = entry("ACT-01", {"activation.kind": "gelu_erf"}, says=SAYS)
+MODE = entry("MODE-01", {"ws.ddof": 1}, says=SAYS, inherits="WS-01")
 
 
 def test_the_answer_is_a_sentence_joined_over_the_properties():
     cells = [("MODE-01", "fail"), ("WS-01", "fail"), ("ACT-01", "fail"), ("POOL-01", "pass")]
     assert causes.answers(run(cells, DDOF, GELU, MODE)) == [
-        'mine:Port: with ws.ddof = 1, activation.kind = "gelu_erf": conformant.'
+        'mine:Port: behaves as ws.ddof = 1 (the spec says 0), activation.kind = "gelu_erf" (the '
+        'spec says "gelu_tanh"). With that: conformant.'
     ]
 
 
@@ -57,18 +59,25 @@ def test_the_answer_is_a_sentence_joined_over_the_properties():
     [
         ([("WS-01", "fail")], [], []),
         ([("WS-01", "fail")], [entry("WS-01")], []),  # nothing was found
-        ([("WS-01", "deviates")], [DDOF], ["mine:Port: with ws.ddof = 1: conformant."]),
+        (
+            [("WS-01", "deviates")],
+            [DDOF],
+            ["mine:Port: behaves as ws.ddof = 1 (the spec says 0). With that: conformant."],
+        ),
         (
             [("WS-01", "fail"), ("NET-01", "fail"), ("FC-01", "error")],
             [DDOF, entry("NET-01")],
-            ["mine:Port: with ws.ddof = 1: conformant, but for NET-01, FC-01."],
+            [
+                "mine:Port: behaves as ws.ddof = 1 (the spec says 0). With that: conformant, but "
+                "for NET-01, FC-01."
+            ],
         ),
         (
             [("WS-01", "fail"), ("ACT-01", "fail")],
             [entry("WS-01", defects=["no eps in the weight standardisation"]), GELU],
             [
-                'mine:Port: with activation.kind = "gelu_erf", consistent with no eps in the '
-                "weight standardisation."
+                'mine:Port: behaves as activation.kind = "gelu_erf" (the spec says "gelu_tanh"); '
+                "consistent with no eps in the weight standardisation."
             ],
         ),
         (
@@ -79,7 +88,10 @@ def test_the_answer_is_a_sentence_joined_over_the_properties():
         (
             [("WS-01", "fail"), ("NET-01", "fail")],
             [DDOF, entry("NET-01", {"ws.ddof": 0})],
-            ["mine:Port: with ws.ddof = 1 (in WS-01), ws.ddof = 0 (in NET-01): conformant."],
+            [
+                "mine:Port: behaves as ws.ddof = 1 (the spec says 0) (in WS-01), ws.ddof = 0 (in "
+                "NET-01). With that: conformant."
+            ],
         ),
     ],
 )
@@ -96,7 +108,10 @@ def test_a_cause_is_told_once():
     results = run(cells, DDOF, MODE)
     told = causes.causes(results)
     assert [(cause.heading, [cell.property for cell in cause.cells]) for cause in told] == [
-        ("mine:Port: conformant with ws.ddof = 1 (2 properties)", ["WS-01", "MODE-01"]),
+        (
+            "mine:Port: behaves as ws.ddof = 1 (the spec says 0) (2 properties)",
+            ["WS-01", "MODE-01"],
+        ),
         ("mine:Port: error: RuntimeError: size mismatch (2 properties)", ["FC-01", "FC-02"]),
         (
             "mine:Port: no case met a regime that cases have to meet (1 property)",
@@ -104,7 +119,7 @@ def test_a_cause_is_told_once():
         ),
         ("mine:Port: no cause is known (1 property)", ["POOL-01"]),
     ]
-    lines = summary(results)
+    lines = shown(results)
     assert lines.count("RuntimeError: size mismatch (the report has the traceback)") == 1
     assert "  MODE-01 on mine:Port/cpu/f32: fail 2" in lines
     assert "<details><summary>For the same reason: MODE-01</summary>" in markdown(results)
@@ -117,17 +132,18 @@ def test_a_cause_that_is_made_of_others_is_told_with_these():
     told = causes.causes(run(cells, DDOF, GELU, entry("BLOCK-01", both), more))
     assert [(cause.heading, [cell.property for cell in cause.cells]) for cause in told] == [
         (
-            "mine:Port: conformant with ws.ddof = 1 (1 property; BLOCK-01 for other reasons, too)",
+            "mine:Port: behaves as ws.ddof = 1 (the spec says 0) (1 property; BLOCK-01 for "
+            "other reasons, too)",
             ["WS-01", "BLOCK-01"],
         ),
         (
-            'mine:Port: conformant with activation.kind = "gelu_erf" (1 property; BLOCK-01 for '
-            "other reasons, too)",
+            'mine:Port: behaves as activation.kind = "gelu_erf" (the spec says "gelu_tanh") (1 '
+            "property; BLOCK-01 for other reasons, too)",
             ["ACT-01"],
         ),
         (
-            "mine:Port: consistent with: a stem; with ws.ddof = 1, activation.kind = "
-            '"gelu_erf" (1 property)',
+            'mine:Port: behaves as ws.ddof = 1, activation.kind = "gelu_erf"; consistent with: a '
+            "stem (1 property)",
             ["NET-01"],
         ),
         ("mine:Port: no cause is known (1 property)", ["SE-01"]),
@@ -137,9 +153,35 @@ def test_a_cause_that_is_made_of_others_is_told_with_these():
 def test_a_value_that_may_be_smaller_is_said_so():
     cells = [("NET-01", "fail")]
     results = run(cells, entry("NET-01", {"ws.eps": 1e-6}, at_most=["ws.eps"]))
-    assert causes.answers(results) == ["mine:Port: with ws.eps = 1e-06 or less: conformant."]
+    answer = "mine:Port: behaves as ws.eps = 1e-06 or less. With that: conformant."
+    assert causes.answers(results) == [answer]
     (cause,) = causes.causes(results)
-    assert cause.reason == "conformant with ws.eps = 1e-06 or less"
+    assert cause.reason == "behaves as ws.eps = 1e-06 or less"
+
+
+def test_the_answer_of_some_properties_is_said_to_be_of_these():
+    results = run([("WS-01", "fail")], DDOF)
+    results.settings = {"properties": ["WS-01"]}
+    assert causes.answers(results) == [
+        "mine:Port: behaves as ws.ddof = 1 (the spec says 0). With that: conformant in what was "
+        "run (WS-01)."
+    ]
+
+
+def test_an_explanation_stays_where_another_property_has_none():
+    cells = [("AGC-01", "fail"), ("STEP-01", "fail")]
+    results = run(cells, entry("AGC-01", defects=["an eps"]), entry("STEP-01"))
+    assert causes.answers(results) == ["mine:Port: consistent with an eps; not explained: STEP-01."]
+    assert [(c.reason, c.cells[0].property) for c in causes.causes(results)] == [
+        ("consistent with: an eps", "AGC-01"), ("", "STEP-01"),
+    ]  # fmt: skip
+
+
+def test_the_verdict_and_the_answer_come_first():
+    lines = shown(run([("WS-01", "fail")], DDOF))
+    assert lines[0].startswith("NOT CONFORMANT: ")
+    assert lines[1].startswith("mine:Port: behaves as ws.ddof = 1")
+    assert lines[3].split() == ["property", "mine:Port/cpu/f32"]
 
 
 def test_a_traceback_is_one_part_whose_last_error_stands_for_it():
@@ -166,9 +208,10 @@ def test_an_explanation_says_all_that_it_has():
     ]
     asked = "mine:Port asked for nfnet-f0: "
     assert lines == [
-        f"{asked}conformant with ws.ddof = 1 (MODE-01, as WS-01: ratio 3 before, ratio 0.5 after)",
-        f"{asked}consistent with: no eps; with ws.ddof = 1 (WS-01: ratio 3 before, ratio 0.5 "
-        "after)",
+        f"{asked}behaves as ws.ddof = 1 (the spec says 0) (MODE-01, as WS-01: ratio 3 before, "
+        "ratio 0.5 after)",
+        f"{asked}behaves as ws.ddof = 1; consistent with: no eps (WS-01: ratio 3 before, ratio "
+        "0.5 after)",
         f"{asked}off by the factor 0.1667 = 1/√36 (SE-01: ratio 3 before, ratio 0.5 after)",
         f"{asked}the search for an explanation failed: ValueError: x (WS-01: ratio 3)",
     ]

@@ -139,7 +139,7 @@ def test_deviations_and_other_conventions():
         "cancels <https://example.org/issues/1> (opened 2026-11-24, expires 2027-05-24)"
     )
     assert section(text, "Other conventions")[1:3] == [
-        '- timm/dm_nfnet_f0 asked for nfnet-f0: conformant with ws.eps_rule = "add", '
+        '- timm/dm_nfnet_f0 asked for nfnet-f0: behaves as ws.eps_rule = "add", '
         'ws.eps = 1e-05, activation.kind = "gelu_erf" (NET-01: ratio 1.2e+04 before, '
         "ratio 0.31 after)",
         "- timm/nf_resnet50 asked for nfnet-f0: no other conventions were found with which it "

@@ -58,7 +58,7 @@ def test_faults_are_killed_or_have_a_reason(tmp_path, monkeypatch):
     try_alone(SETTINGS, again, lambda matrix, message: pytest.fail(message))  # all known
 
     text = faults_markdown(matrix)
-    assert "with networks that are cut down: 4 of 5 are" in text
+    assert "with reduced networks: 4 of 5 are" in text
     assert "| `agc-lambda` | lambda a hundredth larger | not seen: only in training |" in text
 
 

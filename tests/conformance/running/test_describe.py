@@ -7,7 +7,8 @@ import pytest
 
 from nfspec.conformance.cases.target import target
 from nfspec.conformance.properties import PROPERTIES
-from nfspec.conformance.properties.base import Expectation, Expected, judge
+from nfspec.conformance.properties.base import Expectation, Expected, Finding, judge
+from nfspec.conformance.running import describe as describing
 from nfspec.conformance.running.describe import describe, infinite
 
 from ..exact_replies import reply
@@ -67,9 +68,20 @@ def test_the_lines():
         abs(value - exact) / np.spacing(np.float32(abs(exact))), rel=1e-2
     )
     assert "1 of 672 elements beyond their bound" in lines
-    counts = [int(n) for n in re.findall(r"(\d+) (?:below|over|from) ", lines[-1])]
+    counts = [int(n) for n in re.findall(r"(\d+) (?:up to|over) ", lines[-1])]
     assert lines[-1].startswith("elements by error / bound: ")
     assert sum(counts) == outputs["y"].size
+
+
+def test_a_spread_is_a_line_that_can_be_read():
+    """However the ratios are spread, and a ratio of 1 is within the bound."""
+    error = 2.0 ** np.arange(-20, 20)
+    wanted = Expectation(np.zeros(40), {"all": np.ones(40)})
+    finding = Finding("y", 2.0**19, (39,), over=19)
+    assert describing._spread(error, wanted, finding)[1] == (
+        "elements by error / bound: 14 up to 0.01, 3 up to 0.1, 3 up to 0.5, 1 up to 1, 3 up to "
+        "10, 16 over 10"
+    )
 
 
 def test_a_case_that_conforms_is_described_too():
@@ -77,6 +89,12 @@ def test_a_case_that_conforms_is_described_too():
     assert judgement.ratio <= 1.0
     assert "0 of 672 elements beyond their bound" in text
     assert "also beyond" not in text
+
+
+def test_few_of_many_outputs_beyond_their_bounds_are_named(monkeypatch):
+    monkeypatch.setattr(describing, "MOST_NAMED", 1)
+    _, _, _, text = judged(PROPERTIES["WS-02"].cases(GENERAL)[0], off)
+    assert re.fullmatch(r"also beyond their bounds: \w+ \(\S+\), and 2 more", text.split("\n")[-1])
 
 
 def test_other_outputs_beyond_their_bounds_are_named():

@@ -72,7 +72,7 @@ def test_conforms_to_its_own_conventions(monkeypatch, examples):
     facts = results.columns[0].facts
     assert facts["version"].startswith("1.") and facts["framework_version"].startswith("2.")
     monkeypatch.setattr(explaining, "started", within)
-    assert explain(settings, results) == []
+    assert list(explain(settings, results)) == []
 
 
 # Conventions of the whole network are those of a block, with the stem's padding.
@@ -87,7 +87,7 @@ def test_asked_for_the_originals_conventions(tmp_path, monkeypatch, ids):
     path.write_text(DEEPMINDS)
     settings = Settings(str(path), ("timm",), examples=0, properties=ids)
     monkeypatch.setattr(explaining, "started", within)
-    explained = explain(settings, failing("timm", "torch", ids))
+    explained = list(explain(settings, failing("timm", "torch", ids)))
     entries = {entry["property"]: entry for entry in explained}
     fields = {name: entry["fields"] for name, entry in entries.items()}
     if "NET-01" in ids:
