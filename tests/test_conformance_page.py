@@ -1,5 +1,6 @@
 """The blocks of docs/conformance.md: the port and its adapters are judged as the page says."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -10,10 +11,14 @@ import pytest
 
 import nfspec
 from nfspec.conformance import check
+from nfspec.conformance.properties import PROPERTIES
+from nfspec.conformance.subjects import METHODS
+from nfspec.plan import ECA, Activation, Pool, Residual, SqueezeExcite, WSConv
 
 from .conformance.subjects.onnx_network import onnx_file
 
 TEXT = (Path(__file__).parent.parent / "docs" / "conformance.md").read_text(encoding="utf-8")
+OPERATIONS = (WSConv, Activation, Pool, SqueezeExcite, ECA, Residual)
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 
 
@@ -49,6 +54,29 @@ def test_a_file_in_onnxruntime_conforms(folder):
     results = check("onnx_adapter.py:File", "small.toml", properties=ids, examples=0)
     verdicts = {cell.property: cell.verdict for cell in results.cells}
     assert verdicts == {"NET-01": "pass", "NET-03": "not offered"}
+
+
+def test_every_property_and_method_is_named():
+    names = {*re.findall(r"\b[A-Z]+-\d\d\b", TEXT)}
+    assert names == {*PROPERTIES}
+    assert {*METHODS} <= {*re.findall(r"`(\w+)`", TEXT)}
+
+
+def test_the_fields_of_descriptions_are_those_that_there_are():
+    plan = nfspec.resolve(nfspec.load("nfnet-f0"))
+    described = {kind.__name__: {f.name for f in dataclasses.fields(kind)} for kind in OPERATIONS}
+    row = {f.name for f in dataclasses.fields(plan.blocks[0])}
+    described |= {"a row of `plan.blocks`": row, "a plan": {*dir(plan)}}
+    described |= {
+        "`plan.agc`": {*plan.agc.model_dump()},
+        "`plan.recipe`": {*plan.recipe.model_dump()},
+    }
+    table = re.search(r"^\| description .*?\n\n", TEXT, re.DOTALL | re.MULTILINE)[0]
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", table, re.MULTILINE)[1:]
+    assert len(rows) == 10
+    for name, fields in rows:
+        named = {*re.findall(r"`(\w+)`", re.sub(r"\{.*?\}|\(.*?\)", "", fields))}
+        assert named and named <= described[name.strip("`") if name[1:-1].isalnum() else name], name
 
 
 @pytest.mark.slow  # the whole of what the port offers, three times

@@ -76,13 +76,14 @@ def _ops(about: Target, grid: Target, kind: type[Any]) -> list[Any]:
     return list(dict.fromkeys([*small, *filter(_defined, resized)]))
 
 
-def _padded_alike(op: Any, own: list[Any]) -> bool:
+def _padded_alike(op: Any, own: Iterable[Any]) -> bool:
     """False of a conv of another stride than those of the spec, or of an even kernel that it does
     not have: implementations pad these in ways of their own."""
     if not isinstance(op, WSConv):
         return True
-    kernels, strides = {conv.kernel for conv in own}, {conv.stride for conv in own}
-    return (op.kernel % 2 == 1 or op.kernel in kernels) and op.stride in {1, *strides}
+    convs = {(conv.kernel, conv.stride) for conv in own}
+    kernels, strides = {kernel for kernel, _ in convs}, {1, *(stride for _, stride in convs)}
+    return (op.kernel % 2 == 1 or op.kernel in kernels) and op.stride in strides
 
 
 def _defined(op: Any) -> bool:

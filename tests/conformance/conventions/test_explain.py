@@ -100,7 +100,8 @@ def test_no_convention_explains_a_mistake(judged):
 
 def test_what_passes_is_not_explained_and_progress_is_told(judged):
     _, entries, steps = judged
-    assert len(entries) == len(steps) == 2
+    begun = [step for step in steps if step.endswith("trying other conventions")]
+    assert len(entries) == len(begun) == 2
     assert steps[0] == "WS-01 on mine:Added/cpu/f32: trying other conventions"
 
 
