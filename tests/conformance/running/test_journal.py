@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from nfspec.conformance.running.journal import JOURNAL
+from nfspec.conformance.running.journal import FINISHED, JOURNAL
 from nfspec.conformance.running.run import run
 from nfspec.errors import InputError
 
@@ -34,7 +34,7 @@ def interrupted(folder, *finished, resume=False, **changes):
 def journal(folder):
     """The properties of the cells that are on the disk."""
     lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
-    return [line["cell"]["property"] for line in lines[1:]]
+    return [line["cell"]["property"] for line in lines[1:] if line != FINISHED]
 
 
 def resumed(folder, **changes):
