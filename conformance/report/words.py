@@ -46,6 +46,7 @@ REGIMES = {
     "canary": "numbers that each rounding changes in its own way",
     "flat": "networks with kernels of channels that are nearly constant, and 0",
     "gains": "networks whose gains differ in size and sign, with some that are 0",
+    "drawn": "the weights that a model is made with",
     "drops": "networks that drop blocks and features at random",
 }
 
