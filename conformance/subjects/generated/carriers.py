@@ -82,7 +82,7 @@ def with_pool(op: Pool) -> Plan:
 
 def with_clipping(clip: Clip) -> Plan:
     """A network that clips the gradients of all parameters alike."""
-    table = {
+    table: dict[str, Any] = {
         "enabled": True,
         "clipping": clip.clipping,
         "eps": clip.eps,

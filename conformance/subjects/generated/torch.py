@@ -163,7 +163,8 @@ class TorchSource(Generated):
         model, optimizer = self._trainer(plan, params)
         smoothing = recipe_of(plan).label_smoothing
         x, labels = _nchw(x), torch.as_tensor(labels, device=_device())
-        losses, after = [], {}
+        after: dict[str, Any] = {}
+        losses = []
         for step in range(steps):
             optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(model(x), labels, label_smoothing=smoothing)
