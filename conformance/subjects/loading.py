@@ -33,6 +33,7 @@ SHIPPED = {
     "optax": "nfspec.conformance.subjects.optax:Optax",
     "torch-source": "nfspec.conformance.subjects.generated.torch:TorchSource",
     "numpy-source": "nfspec.conformance.subjects.generated.numpy:NumpySource",
+    "jax-source": "nfspec.conformance.subjects.generated.jax:JaxSource",
 }
 GROUP = "nfspec.subjects"
 PICKLE = ".pkl"  # the ending of a file that `nfspec.conformance.check` wrote

@@ -35,8 +35,8 @@ Subjects = Annotated[
     list[str] | None,
     typer.Option(
         "--subject",
-        help="Implementation to test instead of nfspec: timm, optax, torch-source or numpy-source "
-        "(the file that nfspec generate writes), an entry point, module:object or "
+        help="Implementation to test instead of nfspec: timm, optax, the file of nfspec generate "
+        "(torch-source, jax-source, numpy-source), an entry point, module:object or "
         "path/to/file.py:object. Can be repeated.",
     ),
 ]

@@ -84,7 +84,7 @@ class TorchSource(Generated):
         def function(gradient: Any, parameter: Any) -> Any:
             held = nn.Parameter(in_torch(parameter).clone(), requires_grad=False)
             held.grad = in_torch(gradient).clone()
-            clip_gradients_(nn.ParameterDict({name: held}))
+            clip_gradients_(nn.ModuleDict({"op": nn.ParameterDict({name: held})}))
             return ours(held.grad)
 
         return function
@@ -163,8 +163,8 @@ class TorchSource(Generated):
         model, optimizer = self._trainer(plan, params)
         smoothing = recipe_of(plan).label_smoothing
         x, labels = _nchw(x), torch.as_tensor(labels, device=_device())
+        losses: list[float] = []
         after: dict[str, Any] = {}
-        losses = []
         for step in range(steps):
             optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(model(x), labels, label_smoothing=smoothing)

@@ -17,6 +17,7 @@ from nfspec.conformance.running.run import run
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.subjects import NotOffered
 from nfspec.conformance.subjects.generated import carriers
+from nfspec.conformance.subjects.generated.jax import JaxSource
 from nfspec.conformance.subjects.generated.numpy import NumpySource
 from nfspec.conformance.subjects.generated.torch import TorchSource
 from nfspec.conformance.workers import frameworks
@@ -32,7 +33,11 @@ COMMON = (
     "BLOCK-01", "NET-03", "WEIGHTS-01",
 )  # fmt: skip
 TRAINED = ("EXACT-04", "WS-02", "ACT-02", "SE-02", "AGC-01", "STEP-01")
-OFFERED = {"torch-source": (*COMMON, *TRAINED), "numpy-source": (*COMMON, "FC-01")}
+OFFERED = {
+    "torch-source": (*COMMON, *TRAINED),
+    "numpy-source": (*COMMON, "FC-01"),
+    "jax-source": ("SE-01", "STEP-01", "WEIGHTS-01"),  # the others compile for long
+}
 # A mistake of a template, and the property that sees it.
 MISTAKES = {
     ("torch-source", "WS-01"): Mutant("layers.jinja", "variance.clamp(min=", "(variance + "),
@@ -41,6 +46,7 @@ MISTAKES = {
     ("torch-source", "STEP-01"): Mutant(
         "network.py.jinja", 'weight_decay if name.endswith("weight") else 0.0', "weight_decay"
     ),
+    ("jax-source", "AGC-01"): Mutant("parameters.jinja", "jnp.maximum(norm, ", "(norm + "),
     ("numpy-source", "SE-01"): Mutant(
         "layers.jinja", "np.where(x < 0, small, 1) / (1 + small)", "0.5 + 0.5 * np.tanh(0.5 * x)"
     ),
@@ -74,7 +80,7 @@ def verdicts(spec, subject, properties):
 
 @pytest.mark.parametrize("subject", OFFERED)
 def test_a_file_conforms(subject, spec):
-    wanted = {**dict.fromkeys(OFFERED[subject], "pass"), "WEIGHTS-01": "pass in part"}
+    wanted = {**dict.fromkeys(OFFERED[subject], "pass"), "WEIGHTS-01": "pass in part"}  # no seed
     assert verdicts(spec, subject, OFFERED[subject]) == wanted
 
 
@@ -83,6 +89,25 @@ def test_a_mistake_of_a_template_is_seen(subject, seen_by, spec, monkeypatch):
     mutant = MISTAKES[subject, seen_by]
     seed(monkeypatch, subject.removesuffix("-source"), mutant)
     assert verdicts(spec, subject, (seen_by,)) != {seen_by: "pass"}
+
+
+@pytest.mark.slow
+def test_a_file_of_jax_conforms(spec):
+    properties = ("WS-01", "WS-02", "SE-02", "AGC-01", "POOL-01", "BLOCK-01", "NET-03", "TRAIN-01")
+    assert verdicts(spec, "jax-source", properties) == dict.fromkeys(properties, "pass")
+
+
+@pytest.mark.slow
+def test_training_of_jax_drops(spec):
+    """A step with the rates of the spec is another one than a step without."""
+    results = []
+    for drops in (False, True):
+        plan = plan_of(spec, True, drops)
+        x = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype(np.float32)
+        labels = np.eye(10, dtype=np.float32)[:8]
+        trained = JaxSource("f32").train(plan, trial_params(plan, 0), x, labels, 1)
+        results.append(trained["first/head.fc.kernel"])
+    assert np.isfinite(results).all() and not np.array_equal(*results)
 
 
 def refused(call, *arguments):
@@ -98,7 +123,7 @@ def test_what_a_file_has_no_counterpart_of(spec):
     assert "NET-01" in refused(torch.pool, most)
     assert "no network has a same avg pool of 3x3" in refused(numpy.pool, replace(most, kind="avg"))
     plan = plan_of(spec, True)
-    for subject in (torch, numpy):
+    for subject in (torch, numpy, JaxSource("f32")):
         assert "draws" in refused(subject.through, plan, None)
     block = block_plan(plan, "stages.1.blocks.0")
     other = replace(block, ops=tuple(reversed(block.ops)))
