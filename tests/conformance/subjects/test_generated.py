@@ -2,12 +2,14 @@
 
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import nfspec
 from nfspec import reference
+from nfspec.conformance.cases.case import Clip
 from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.conformance.cases.target import plan_of
 from nfspec.conformance.cases.weights import trial_params
@@ -23,7 +25,9 @@ from nfspec.conformance.subjects.generated.torch import TorchSource
 from nfspec.conformance.workers import frameworks
 from nfspec.errors import BackendError
 from nfspec.generation.targets import target_of
+from nfspec.language.fields import Unit
 from nfspec.plan import Pool
+from nfspec.reference.training import clip as clip_exactly
 
 from ..conventions.local import SPEC, within
 from generation.mutants import Mutant, seed
@@ -108,6 +112,20 @@ def test_training_of_jax_drops(spec):
         trained = JaxSource("f32").train(plan, trial_params(plan, 0), x, labels, 1)
         results.append(trained["first/head.fc.kernel"])
     assert np.isfinite(results).all() and not np.array_equal(*results)
+
+
+@pytest.mark.parametrize("subject", [TorchSource, JaxSource])
+@pytest.mark.parametrize("unit", get_args(Unit))
+def test_every_unit_of_clipping(subject, unit):
+    """A gain of three elements, of which one is beyond its limit by itself or with the others."""
+    clip = Clip("gain", (3,), unit, 0.5, 1e-3)
+    gradient, parameter = np.float32([4, 1, 0]), np.float32([2, 4, 4])
+    framework = frameworks.load(subject.framework)
+    got = framework.compiled(subject("f32").agc(clip))(gradient, parameter)
+    exact, _ = clip_exactly(*map(np.float64, (gradient, parameter)), clip.rule)
+    assert distance(got, exact) <= 2.0**-22
+    alone = unit in ("timm", "element")
+    assert np.array_equal(got[1:], gradient[1:]) == alone
 
 
 def refused(call, *arguments):
