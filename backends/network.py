@@ -33,12 +33,13 @@ def executed(plan: Plan, *, taps: bool, plain: bool) -> Plan:
 
 
 def spec_of(plan: Plan) -> str:
-    """A spec that a plan is resolved from, as JSON; its source and fine-tuning are not known.
+    """A spec that a plan is resolved from, as JSON; its table of fine-tuning is not known.
 
     Empty where a spec does not say all of the plan, such as one whose operations were changed.
     """
     data = json.loads(plan.canonical)
-    data |= {"name": plan.name, "source": "", "agc": plan.agc.model_dump(mode="json")}
+    data |= {"name": plan.name, "source": plan.source}
+    data["agc"] = plan.agc.model_dump(mode="json")
     data["recipe"] = plan.recipe and plan.recipe.model_dump(mode="json")
     text = json.dumps(data)
     folded = any(isinstance(op, Conv) for op in plan.ops)

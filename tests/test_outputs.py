@@ -41,9 +41,18 @@ WRITES: dict[str, tuple[str, ...]] = {
     "bench": ("nfnet-nano", "--work", "forward", "--backends", "torch", "--out", "mine"),
     "train": ("nfnet-nano", "digits", "--backend", "torch", "--out", "mine"),
     "plot": ("run", "--out", "mine/a.png"),
+    "generate": ("nfnet-nano", "--to", "torch", "--out", "mine/net.py"),
     "convert": ("a.npz", "mine/a.safetensors", "--variant", "nfnet-nano"),
 }
-THEIRS = ("moth.toml", "a.png", "a.safetensors", "BENCH.md", "REPORT.md", "weights.safetensors")
+THEIRS = (
+    "moth.toml",
+    "a.png",
+    "net.py",
+    "a.safetensors",
+    "BENCH.md",
+    "REPORT.md",
+    "weights.safetensors",
+)
 
 
 def test_the_commands_that_write_are_those() -> None:

@@ -63,9 +63,12 @@ def generate(
     ] = 0,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
-    """Write a network as plain source: one file that needs its framework and nothing else.
+    """Write a network as plain source in a framework.
 
-    The same spec gives the same file. nfspec.native gives the same network as an object.
+    The source is one file that needs its framework and nothing else. The same spec gives the same
+    file. nfspec.native gives the same network as an object.
+
+    Nothing in a spec or a file of weights is run, whoever wrote it.
     """
     target_of(to)
     plan = resolve(load(variant, changed_by(changes)))

@@ -19,6 +19,7 @@ WITH = {
     "bench": ("nfnet-nano", "--backends", "torch", "--work", "forward"),
     "train": ("nfnet-nano", "digits", "--backend", "torch"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "nowhere.safetensors"),
+    "generate": ("nfnet-nano", "--to", "torch"),
     "cost": ("nfnet-nano", "--accelerator", "cpu"),
 }
 NONSENSE = ("nan", "inf", "-inf", "-1", "1e308", "0", str(10**30), "9" * 5000)
@@ -26,6 +27,7 @@ MAY_BE_ZERO = {
     "compare --seed",
     "conform --seed",
     "conform --examples",
+    "generate --seed",
     "train --seed",
     "train --warmup",
     "train --stop-at",
