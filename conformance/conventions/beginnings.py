@@ -90,7 +90,7 @@ def _is_passage(plan: Plan, tap: str) -> bool:
 
 
 def _after(plan: Plan, tap: str) -> Plan:
-    """What comes after a tap, as a plan that reads it in place of the image."""
+    """The rest of a network after a tap, as a plan that reads it in place of the image."""
     at = plan.taps[tap]
     start = next(i for i, op in enumerate(plan.ops) if op.name == at) + 1
     ops = tuple(

@@ -151,7 +151,7 @@ class _Column:
         return reason
 
     def _known(self) -> list[Fields]:
-        """What explains other properties: all of it together, and each by itself."""
+        """The explanations of other properties: all of them together, and each by itself."""
         several = [earlier.fields for earlier in self.explained.values() if earlier]
         together: Fields = {}
         for fields in several:

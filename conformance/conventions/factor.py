@@ -38,7 +38,7 @@ class Factor:
     names: frozenset[str] | None = None
 
     def applied(self, e: Answer, expected: Expected) -> Expected:
-        """What is expected of an answer, multiplied."""
+        """The expected values of an answer, multiplied."""
         if self is UNIT:
             return expected
         outputs = {}

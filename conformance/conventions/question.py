@@ -107,7 +107,7 @@ class Question:
         return all(kind == (False, True) for kind in kinds)
 
     def _kinds(self, case: Case, fields: Fields) -> tuple[bool, bool]:
-        """Whether fields change what a network computes, and how it is trained."""
+        """Two answers: fields change a network's outputs, and they change its training."""
         other, own = self.network(case, fields), case_plan(case)
         if other is None:
             return False, False

@@ -82,7 +82,7 @@ def head(results: Results) -> list[str]:
 
 
 def failures(results: Results) -> list[str]:
-    """What is wrong, by cause, and the problems of the run."""
+    """The failures by cause, and the problems of the run."""
     text = []
     for cause in causes.causes(results):
         text += [cause.heading, ""]

@@ -47,7 +47,7 @@ Timeout = Annotated[
 
 
 def changed_by(changes: list[str] | None) -> list[Layer]:
-    """What --set puts over a spec, for `load`.
+    """The values that --set puts over a spec, for `load`.
 
     Raises:
         SpecError: Names each text that cannot be read.

@@ -115,7 +115,7 @@ def _with_channels(op: WSConv, kernel: Float32, gain: Float32) -> Params:
 
 
 def _shares(old: int, new: int) -> NDArray[np.float64]:
-    """How much of each old channel each new one is, (new, old); each column's sum is 1."""
+    """The share of each old channel in each new one, (new, old); each column's sum is 1."""
     fewer = min(old, new)
     pairs = np.arange(new)[:, None] % fewer == np.arange(old) % fewer
     return pairs / pairs.sum(axis=0)

@@ -170,7 +170,7 @@ def test_stochastic_depth_drops_whole_images(rescale, kept):
 
 
 def test_training_mode_is_random_and_evaluation_is_not(backend):
-    """Of stochastic depth alone: the first block of all is never dropped."""
+    """The network drops by stochastic depth alone, which never drops the first block of all."""
     spec = small_spec(
         SPEC.replace("rate = 0.0", "rate = 0.5").replace("depth = [1]", "depth = [2]")
     )

@@ -97,7 +97,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """What all tests together hold is not collected anew in each process."""
+    """The objects that all tests hold are not collected anew in each process."""
     gc.collect()
     gc.freeze()
     yield

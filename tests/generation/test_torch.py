@@ -17,41 +17,12 @@ from nfspec.generation.targets import target_of
 from nfspec.plan.clipping import clip_rules
 from nfspec.reference.rounding import Rounding
 from nfspec.reference.training import clip
-from nfspec.weights.timm import timm_shapes
 
 import networks
+from .torch_models import canonical, file_of, named, native, nchw, ours
 
 TORCH = target_of("torch")
 IDIOMS = "two-attentions"  # the network for what does not depend on the network
-
-
-def native(plan, params=None, **options):
-    return nfspec.native(plan, "torch", params=params, **options)
-
-
-def file_of(model):
-    """The generated file that a model's class is of."""
-    return sys.modules[type(model).__module__]
-
-
-def nchw(images):
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-def canonical(model):
-    """Parameters, or what is given instead, by canonical name and in the canonical layout."""
-    return {name: ours(name, value.detach().numpy()) for name, value in model.named_parameters()}
-
-
-def ours(name, value):
-    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
-
-
-def named(values):
-    return {
-        f"{name.removesuffix('weight')}kernel" if name.endswith("weight") else name: value
-        for name, value in values.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -372,35 +343,3 @@ def test_compiled(idioms):
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True)
     assert distance(compiled(x).detach().numpy(), logits.double().numpy()) < 1e-5
-
-
-@pytest.mark.parametrize(
-    "variant",
-    [
-        "timm/test_nfnet",
-        "timm/dm_nfnet_f0",
-        "timm/eca_nfnet_l0",
-        "timm/nf_regnet_b0",
-        "timm/nf_seresnet26",
-        "timm/nf_ecaresnet26",
-    ],
-)
-def test_state_dicts_of_timm_load(variant):
-    plan = nfspec.resolve(nfspec.load(variant))
-    with torch.device("meta"):
-        model = native(plan)
-        state = {k: torch.empty(shape) for k, shape in timm_shapes(plan).items()}
-    renamed = file_of(model).from_timm(model, state)
-    assert {k: v.shape for k, v in renamed.items()} == {
-        k: v.shape for k, v in model.state_dict().items()
-    }
-
-
-def test_files_of_timm_load(tmp_path):
-    plan = nfspec.resolve(nfspec.load("timm/test_nfnet"))
-    params, _ = networks.drawn(plan)
-    nfspec.weights.to_timm_file(tmp_path / "timm.safetensors", plan, params)
-    model = native(plan)
-    file_of(model).load_weights(model, str(tmp_path / "timm.safetensors"))
-    back = named(canonical(model))
-    assert all(np.array_equal(back[key], value) for key, value in params.items())

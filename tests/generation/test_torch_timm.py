@@ -4,9 +4,16 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
+import nfspec
+from nfspec.weights.timm import timm_shapes
+
+import networks
 import standin
+from .torch_models import canonical, file_of, named, native
 
 PROGRAM = """
 import sys
@@ -56,3 +63,35 @@ def test_shapes_are_those_of_timm():
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "timm/test_nfnet",
+        "timm/dm_nfnet_f0",
+        "timm/eca_nfnet_l0",
+        "timm/nf_regnet_b0",
+        "timm/nf_seresnet26",
+        "timm/nf_ecaresnet26",
+    ],
+)
+def test_state_dicts_of_timm_load(variant):
+    plan = nfspec.resolve(nfspec.load(variant))
+    with torch.device("meta"):
+        model = native(plan)
+        state = {k: torch.empty(shape) for k, shape in timm_shapes(plan).items()}
+    renamed = file_of(model).from_timm(model, state)
+    assert {k: v.shape for k, v in renamed.items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+
+
+def test_files_of_timm_load(tmp_path):
+    plan = nfspec.resolve(nfspec.load("timm/test_nfnet"))
+    params, _ = networks.drawn(plan)
+    nfspec.weights.to_timm_file(tmp_path / "timm.safetensors", plan, params)
+    model = native(plan)
+    file_of(model).load_weights(model, str(tmp_path / "timm.safetensors"))
+    back = named(canonical(model))
+    assert all(np.array_equal(back[key], value) for key, value in params.items())

@@ -42,7 +42,7 @@ def trained(plan):
 
 
 def logits(plan, params, image, channels):
-    """Of an image whose channels are repeated in order."""
+    """Channels of an image are repeated in order."""
     repeated = image[..., np.arange(channels) % image.shape[-1]]
     return nfspec.reference.forward(plan, params, repeated)["logits"]
 

@@ -116,7 +116,7 @@ def test_a_unit_that_agrees_on_the_shapes_of_the_spec_alone_is_not_given(timms):
 
 
 def test_one_cause_is_told_once(spec):
-    """What cannot be stated under other conventions passes there for no reason."""
+    """A property that is not stated under other conventions passes there for no reason."""
     ids = ("WS-03", "WS-04", "EXACT-01", "EXACT-02", "MODE-01", "WS-01")
     failed, entries = explanations(wrong.Tiny, spec, ids)
     assert set(failed) == {"WS-01", "WS-04", "EXACT-01"}  # the canary sees rounding alone
@@ -138,7 +138,7 @@ def test_an_invariance_alone_inherits_from_what_was_not_run_or_says_nothing(spec
 
 @pytest.mark.slow
 def test_gradients_under_another_padding(spec):
-    """Where the output has another shape, dy does not fit: no exception, but no explanation."""
+    """An output of another shape does not fit dy: no exception, but no explanation."""
     _, entries = explanations(wrong.Symmetric, spec, ("WS-01", "WS-02"))
     assert reason(entries["WS-01"]) == ({"conv.padding": "symmetric"}, "", "")
     assert entries["WS-02"]["inherits"] == "WS-01"

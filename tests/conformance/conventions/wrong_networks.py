@@ -247,7 +247,7 @@ class ElementwiseTraining(Exact):
 
 
 class Rescaled(Exact):
-    """What is kept is divided by 1 - rate, as dropout does it."""
+    """Kept residuals are divided by 1 - rate, as dropout does it."""
 
     def stochastic_depth(self, op, seed, replica):
         return super().stochastic_depth(replace(op, rescale=True), seed, replica)
