@@ -63,7 +63,6 @@ class View:
         conv: A conv of the blocks, for what all convs share: eps, ddof, gamma and the like.
         act: An activation, for what all share.
         padding: Padding of the convs that are not the stem's.
-        stem_padding: Padding of the stem's convs.
         init_scale: Variance of an initial kernel times its fan-in.
         se: A squeeze-excite, for its gain, activation, gamma and initial values; None without one.
         eca: An ECA, for its gain; None without one.
@@ -80,7 +79,6 @@ class View:
     conv: WSConv
     act: Activation
     padding: Padding
-    stem_padding: Padding
     init_scale: float
     se: SqueezeExcite | None
     eca: ECA | None
@@ -254,7 +252,6 @@ def view(plan: Plan) -> View:
         conv=inner,
         act=acts[0],
         padding=one((op.padding for op in convs if op not in stem), "padding"),
-        stem_padding=one((op.padding for op in stem if isinstance(op, WSConv)), "stem padding"),
         init_scale=round(inner.kernel_init.value**2 * inner.fan_in, 12),
         se=next((op for op in plan.ops if isinstance(op, SqueezeExcite)), None),
         eca=next((op for op in plan.ops if isinstance(op, ECA)), None),
