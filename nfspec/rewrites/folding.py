@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TypeGuard
 
@@ -86,32 +87,73 @@ def fold(plan: Plan, params: Params) -> Folded:
     """
     require_free_memory(plan, "fold", 1)
     params = check(plan, params)
+    return Folded(fold_plan(plan), dict(folded_params(plan, params)), plan, params)
+
+
+def fold_plan(plan: Plan) -> Plan:
+    """The plan of a folded network, which does not depend on parameters.
+
+    Args:
+        plan: A plan that `nfspec.resolve` returned.
+    """
+    joined = _join_activations(_plain_convs(_without_drops(move_scalars(plan))))
+    digest = hashlib.sha256(f"folded/{plan.digest}".encode()).hexdigest()
+    return replace(_scale_branches(joined, _scaled_convs(joined)), digest=digest)
+
+
+def folded_params(plan: Plan, params: Params) -> Iterator[tuple[str, Array]]:
+    """The parameters of a folded network one after another, in the order of `fold_plan(plan)`, so
+    that a writer never holds all of them.
+
+    Args:
+        plan: A plan that `nfspec.resolve` returned.
+        params: Its parameters: canonical name to float32 array.
+
+    Yields:
+        Canonical name, and float32 array.
+    """
     moved = _without_drops(move_scalars(plan))
-    arrays = _kernels_standardised(moved, params)
-    scaled = _scale_branches(_join_activations(_plain_convs(moved)), arrays)
-    result = replace(scaled, digest=hashlib.sha256(f"folded/{plan.digest}".encode()).hexdigest())
-    return Folded(
-        result, {p: np.asarray(arrays[p], np.float32) for p in result.parameters}, plan, params
-    )
+    joined = _join_activations(_plain_convs(moved))
+    scaled, sources = _scaled_convs(joined), {op.name: op for op in moved.ops}
+    for op in _scale_branches(joined, scaled).ops:
+        source = sources[op.name]
+        branch = scaled.get(op.name, source)
+        scale = _scale(branch, params) if isinstance(branch, Residual) else 1.0
+        arrays = _folded(source, scale, params)
+        for parameter in op.parameters:
+            yield parameter.name, np.asarray(arrays[parameter.name], np.float32)
 
 
-def _kernels_standardised(plan: Plan, params: Params) -> dict[str, Array]:
-    """The parameters of a plan, but for gains, which standardised kernels hold."""
-    arrays: dict[str, Array] = {}
-    for op in plan.ops:
-        match op:
-            case WSConv():
-                kernel, gain, bias = (np.asarray(params[p.name], np.float64) for p in op.parameters)
-                arrays[f"{op.name}.kernel"] = standardise(op, kernel, gain)
-                arrays[f"{op.name}.bias"] = bias
-            case (
-                Conv() | Activation() | Pool() | SqueezeExcite() | ECA() | StochasticDepth()
-                | Residual() | GlobalPool() | Dropout() | Dense()
-            ):  # fmt: skip
-                arrays |= {p.name: params[p.name] for p in op.parameters}
-            case _:
-                raise unknown_operation(op, "nfspec.fold")
-    return arrays
+def _scale(op: Residual, params: Params) -> float:
+    """alpha, times the skip gain where there is one."""
+    gains = [float(np.asarray(params[p.name], np.float64)) for p in op.parameters]
+    return op.alpha * (gains[0] if gains else 1.0)
+
+
+def _folded(op: Operation, scale: float, params: Params) -> dict[str, Array]:
+    """The parameters of an operation, once it is folded.
+
+    Args:
+        op: The operation before its conv was made a plain one.
+        scale: Factor of a branch that this operation takes.
+        params: The parameters before folding.
+    """
+    match op:
+        case WSConv():
+            kernel, gain, bias = (np.asarray(params[p.name], np.float64) for p in op.parameters)
+            kernel = standardise(op, kernel, gain)
+            if scale != 1.0:
+                kernel *= scale
+            return {f"{op.name}.kernel": kernel, f"{op.name}.bias": scale * bias}
+        case Residual():
+            return {p.name: np.asarray(scale) for p in op.parameters}
+        case (
+            Conv() | Activation() | Pool() | SqueezeExcite() | ECA() | StochasticDepth()
+            | GlobalPool() | Dropout() | Dense()
+        ):  # fmt: skip
+            return {p.name: params[p.name] for p in op.parameters}
+        case _:
+            raise unknown_operation(op, "nfspec.fold")
 
 
 def _plain_convs(plan: Plan) -> Plan:
@@ -149,27 +191,36 @@ def _join_activations(plan: Plan) -> Plan:
     return replace(plan, ops=tuple(ops.values()), taps=taps_of)
 
 
-def _scale_branches(plan: Plan, arrays: dict[str, Array]) -> Plan:
+def _scaled_convs(plan: Plan) -> dict[str, Residual]:
+    """Name of each conv that takes the scale of a branch, and the sum whose scale this is.
+
+    Args:
+        plan: Plan of plain convs.
+    """
+    taps, readers = set(plan.taps.values()), _reader_counts(plan)
+    by_name = {op.name: op for op in plan.ops}
+    return {
+        op.inputs[0]: op
+        for op in plan.ops
+        if isinstance(op, Residual)
+        and len(op.inputs) == 2
+        and _absorbs(by_name.get(op.inputs[0]), readers, taps)
+    }
+
+
+def _scale_branches(plan: Plan, scaled: Mapping[str, Residual]) -> Plan:
     """The plan in which alpha and the skip gain are in the weights, or are one number.
 
     Args:
         plan: Plan of plain convs.
-        arrays: Canonical name to parameter; those that take the scale are replaced.
+        scaled: What `_scaled_convs` returned.
     """
-    taps, readers = set(plan.taps.values()), _reader_counts(plan)
-    by_name = {op.name: op for op in plan.ops}
     ops: list[Operation] = []
     for op in plan.ops:
-        if isinstance(op, Residual):
-            scale = op.alpha * (float(arrays[op.parameters[0].name]) if op.skip_gain else 1.0)
-            before = by_name.get(op.inputs[0])
-            if len(op.inputs) == 2 and _absorbs(before, readers, taps):
-                for p in before.parameters:
-                    arrays[p.name] = scale * arrays[p.name]
-                op = replace(op, alpha=1.0, skip_gain=False)
-            elif op.skip_gain:
-                arrays[op.parameters[0].name] = np.asarray(scale)
-                op = replace(op, alpha=1.0)
+        if isinstance(op, Residual) and op.inputs[0] in scaled:
+            op = replace(op, alpha=1.0, skip_gain=False)
+        elif isinstance(op, Residual) and op.skip_gain:
+            op = replace(op, alpha=1.0)
         ops.append(op)
     return replace(plan, ops=tuple(ops))
 
