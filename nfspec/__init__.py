@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nfspec import reference, weights
     from nfspec.compilation import agc, compile, fold, names_of, params_of, sam, unfold
+    from nfspec.conformance.exporting import Proof, ProofError, export, verify
     from nfspec.errors import (
         BackendError,
         InputError,
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "compilation": ["agc", "compile", "fold", "names_of", "params_of", "sam", "unfold"],
+    "conformance.exporting": ["Proof", "ProofError", "export", "verify"],
     "plan.counting": ["Count", "count"],
     "errors": [
         "BackendError",

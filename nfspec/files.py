@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,6 +84,39 @@ def replacing(path: Path, *, only_new: bool = False) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def beside(path: Path, replace: bool) -> Iterator[Path]:
+    """A temporary folder beside `path`. What the block writes there takes its place beside it, the
+    file of `path`'s own name last, when the block ends without an error.
+
+    Args:
+        path: The file to write.
+        replace: Replace files that exist, but nothing else.
+
+    Raises:
+        OSError: A file cannot be written, or there is one that must not be replaced.
+    """
+    folder = path.parent / f".nfspec-{token_hex(8)}.tmp"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}"
+        raise OSError(error.errno, reason, str(path)) from None
+    try:
+        yield folder
+        made = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+        for file in made:
+            to = path.with_name(file.name)
+            if os.path.lexists(to) and not (replace and to.is_file() and not to.is_symlink()):
+                raise FileExistsError(errno.EEXIST, "exists, and is left as it is", str(to))
+            with file.open("rb") as opened_file:
+                os.fsync(opened_file.fileno())
+        for file in made:
+            file.replace(path.with_name(file.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _link(temporary: Path, path: Path) -> None:
     """Give a file a second name, which must be new, or copy it where there are no hard links."""
     try:
@@ -109,4 +143,7 @@ def sweep(folder: Path) -> None:
     """Delete the temporary files of a process that was killed while it wrote in a folder."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

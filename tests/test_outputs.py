@@ -42,12 +42,14 @@ WRITES: dict[str, tuple[str, ...]] = {
     "train": ("nfnet-nano", "digits", "--backend", "torch", "--out", "mine"),
     "plot": ("run", "--out", "mine/a.png"),
     "generate": ("nfnet-nano", "--to", "torch", "--out", "mine/net.py"),
+    "export": ("nfnet-nano", "--to", "onnx", "--out", "mine/a.onnx"),
     "convert": ("a.npz", "mine/a.safetensors", "--variant", "nfnet-nano"),
 }
 THEIRS = (
     "moth.toml",
     "a.png",
     "net.py",
+    "a.onnx",
     "a.safetensors",
     "BENCH.md",
     "REPORT.md",

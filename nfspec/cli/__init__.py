@@ -1,7 +1,7 @@
 """The command line, `nfspec`.
 
 Results go to stdout, what is wrong to stderr. Exit status: 0; 1 where `diff` finds a difference,
-`compare` and `conform` an implementation that is not the same;
+`compare`, `conform`, `export` and `verify` an implementation that is not the same;
 2 for anything that cannot be used; 130 when interrupted.
 
 One file for each command, which parses, calls and prints. Commands import every other room, and
@@ -61,6 +61,13 @@ COMMANDS = {
     "bench": Command("nfspec.cli.bench:bench", "Measure a network next to its peers."),
     "generate": Command(
         "nfspec.cli.generate:generate", "Write a network as plain source in a framework."
+    ),
+    "export": Command(
+        "nfspec.cli.export:export",
+        "Write a network as a file for another runtime, and prove the file.",
+    ),
+    "verify": Command(
+        "nfspec.cli.verify:verify", "Prove an exported file again, from what is in it alone."
     ),
     "train": Command(
         "nfspec.cli.train:train", "Train a network by its spec's recipe, or by nfspec's own."

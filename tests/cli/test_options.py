@@ -20,6 +20,8 @@ WITH = {
     "train": ("nfnet-nano", "digits", "--backend", "torch"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "nowhere.safetensors"),
     "generate": ("nfnet-nano", "--to", "torch"),
+    "export": ("nfnet-nano", "--to", "onnx"),
+    "verify": ("a.onnx",),
     "cost": ("nfnet-nano", "--accelerator", "cpu"),
 }
 NONSENSE = ("nan", "inf", "-inf", "-1", "1e308", "0", str(10**30), "9" * 5000)
@@ -28,12 +30,14 @@ MAY_BE_ZERO = {
     "conform --seed",
     "conform --examples",
     "generate --seed",
+    "export --seed",
+    "verify --seed",
     "train --seed",
     "train --warmup",
     "train --stop-at",
     "train --checkpoint-minutes",
 }
-NUMBERS_IN_TEXT = {"train --clipping"}
+NUMBERS_IN_TEXT = {"train --clipping", "export --size", "export --batch"}
 
 
 def numeric(parameter):

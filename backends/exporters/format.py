@@ -1,0 +1,86 @@
+"""A format: what writes a file of it, what runs it, and what reads it back."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nfspec.backends.exporters.settings import Network
+from nfspec.errors import BackendError
+from nfspec.plan.initialise import Params
+
+Outputs = Mapping[str, NDArray[Any]]
+Run = Callable[[NDArray[Any]], Outputs]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was written.
+
+    Attributes:
+        nodes: Kind of node to the number of such nodes; empty where a format has none.
+        opset: The version of the operators; empty where a format has none.
+    """
+
+    nodes: Mapping[str, int]
+    opset: str = ""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What is read back from a file.
+
+    Attributes:
+        network: The network that its metadata describe.
+        params: The folded plan's parameters, from the file's own weights.
+    """
+
+    network: Network
+    params: Params
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files.
+
+    Attributes:
+        name: Its name, as `nfspec export --to` takes it.
+        suffix: The ending of its files' names.
+        summary: What it is, for help texts.
+        packages: Modules that write and run it.
+        command: What installs them.
+        write: A function of a path and a network, which writes the file.
+        load: A function of a path, which returns a function of images in the file's layout: its
+            outputs by name.
+        read: A function of a path, which reads metadata and weights.
+        runtime: A function that names the runtime and its version.
+    """
+
+    name: str
+    suffix: str
+    summary: str
+    packages: tuple[str, ...]
+    command: str
+    write: Callable[[Path, Network], Facts]
+    load: Callable[[Path], Run]
+    read: Callable[[Path], Read]
+    runtime: Callable[[], str]
+
+    def require(self) -> None:
+        """Require the packages that write and run such files.
+
+        Raises:
+            BackendError: One is not installed.
+        """
+        absent = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        if absent:
+            are = "is" if len(absent) == 1 else "are"
+            raise BackendError(
+                f"{self.name} needs {' and '.join(absent)}, which {are} not installed; run: "
+                f"{self.command}"
+            )

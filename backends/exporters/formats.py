@@ -1,0 +1,37 @@
+"""The formats by name. A new one is a module and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nfspec.backends.exporters import onnx
+from nfspec.backends.exporters.format import Format
+from nfspec.errors import InputError, suggest
+
+FORMATS: Mapping[str, Format] = {each.name: each for each in (onnx.FORMAT,)}
+
+
+def format_of(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise InputError(f"to: expected one of {known}; found {name!r}{suggest(name, FORMATS)}")
+    return FORMATS[name]
+
+
+def format_of_file(path: Path) -> Format:
+    """The format that a file's name says.
+
+    Raises:
+        InputError: It says none.
+    """
+    for each in FORMATS.values():
+        if path.suffix == each.suffix:
+            return each
+    known = ", ".join(each.suffix for each in FORMATS.values())
+    raise InputError(f"{path}: expected a name that ends in one of {known}")

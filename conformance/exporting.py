@@ -1,0 +1,263 @@
+"""Exported files, each run in its own runtime and judged before it has its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nfspec.backends.exporters.format import Facts, Format, Outputs
+from nfspec.backends.exporters.formats import format_of, format_of_file
+from nfspec.backends.exporters.settings import Network, Settings, as_given, as_nhwc
+from nfspec.conformance.bounds.bands import rounding
+from nfspec.conformance.cases.precision import MODES
+from nfspec.conformance.cases.sides import odd_and_even
+from nfspec.conformance.compare import Progress
+from nfspec.conformance.proof import Noise, Row, prove_outputs
+from nfspec.errors import NfspecError
+from nfspec.files import beside
+from nfspec.language.spec import Spec
+from nfspec.outputs import require_free
+from nfspec.plan import Plan
+from nfspec.plan.free_memory import FLOAT32, require_free_memory
+from nfspec.plan.initialise import Params
+from nfspec.plan.resolver import resolve
+from nfspec.reference.rounding import UNIT_ROUNDOFF, Rounding
+from nfspec.weights import check
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found when a file was run in its runtime.
+
+    Attributes:
+        network: Name of the network.
+        format: Name of the file's format.
+        path: The file; the name it has or was to have.
+        runtime: Name and version of what ran it.
+        rows: Each output at each size.
+        facts: What is in the file; None where it was read and not written.
+        bytes: Size of the file, with what belongs to it.
+        weights: Size of the network's weights in the file's dtype, in bytes.
+    """
+
+    network: str
+    format: str
+    path: Path
+    runtime: str
+    rows: tuple[Row, ...]
+    facts: Facts | None
+    bytes: int
+    weights: int
+
+    @property
+    def same(self) -> bool:
+        return all(row.within for row in self.rows)
+
+    @property
+    def sizes(self) -> int:
+        """The number of sizes of images."""
+        return len({(row.batch, row.height, row.width) for row in self.rows})
+
+
+class ProofError(NfspecError):
+    """An exported file that is not the network; `proof` says where it differs."""
+
+    def __init__(self, proof: Proof, kept: Path | None):
+        self.proof, self.kept = proof, kept
+        worst = next(row for row in proof.rows if not row.within)
+        found = worst.problem or f"{worst.distance:.1e} off, bound {worst.bound:.1e}"
+        where = f"; it is kept as {kept}" if kept else ", and was deleted; keep=True keeps it"
+        super().__init__(
+            f"{proof.path}: the file is not {proof.network}: {worst.output} at {worst.size}: "
+            f"{found}{where}"
+        )
+
+    def __reduce__(self) -> tuple[type[ProofError], tuple[Proof, Path | None]]:
+        return type(self), (self.proof, self.kept)
+
+
+def export(
+    spec: Spec | Plan,
+    to: str,
+    path: str | Path,
+    params: Params,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    layout: str = "nhwc",
+    dtype: str = "f32",
+    preprocess: bool = False,
+    outputs: Sequence[str] = ("logits",),
+    license: str = "",
+    force: bool = False,
+    keep: bool = False,
+    seed: int = 0,
+    progress: Progress = lambda message: None,
+) -> Proof:
+    """Write a network for the runtime of others, and prove the file before it has its name.
+
+    The file is folded: plain convs, no weight standardisation. It is run in its own runtime at
+    several sizes, odd and even, and every output is compared with the float64 reference of the
+    network as it was before folding.
+
+    Args:
+        spec: What `nfspec.load` or `nfspec.resolve` returned.
+        to: Name of the format, such as `onnx`.
+        path: The file. Weights of more than 2 GB go to a second one, `PATH.data`.
+        params: Canonical name to float32 array.
+        size: Height and width of the images in px; any if not given.
+        batch: Number of images; any if not given.
+        layout: Layout of the images and of outputs that are images, `nhwc` or `nchw`.
+        dtype: `f32`; `f16`: weights and arithmetic; `bf16`: weights alone.
+        preprocess: True if the file takes pixels, uint8, and normalises them.
+        outputs: Names of taps, such as `logits`, `pool` and `stages.2.blocks.5`.
+        license: Licence of the weights, for the file's metadata.
+        force: Replace a file that exists.
+        keep: Keep a file that is not the network, under a name with `.failed` in it.
+        seed: Random seed of the images.
+        progress: A function that is called with a line for each step.
+
+    Raises:
+        ProofError: The file is not the network; none is at `path`, or still the one from before.
+        InputError: An argument has a wrong type or value, a file exists, or the memory is short.
+        WeightError: `params` are not the plan's.
+        BackendError: A package that is needed is not installed.
+        OSError: The file cannot be written.
+    """
+    plan, path, form = resolve(spec) if isinstance(spec, Spec) else spec, Path(path), format_of(to)
+    form.require()
+    settings = Settings(size, batch, layout, dtype, preprocess, tuple(outputs), license).checked(
+        plan
+    )
+    require_free(path, force)
+    require_free_memory(plan, "prove the file of", 4)  # the reference's float64, and the runtime's
+    network = Network(plan, check(plan, params), settings)
+    proof = None
+    with beside(path, force) as folder:
+        made = folder / path.name
+        progress(f"writing {path} ...")
+        facts = form.write(made, network)
+        proof = _proved(form, made, path, network, params, facts, seed, progress)
+        kept = path.with_name(f"{path.stem}.failed{path.suffix}") if keep else None
+        if not proof.same:
+            if kept:
+                for file in folder.iterdir():
+                    file.replace(kept.with_name(file.name.replace(path.name, kept.name)))
+            raise ProofError(proof, kept)
+    return proof
+
+
+def verify(path: str | Path, *, seed: int = 0, progress: Progress = lambda message: None) -> Proof:
+    """Prove a file again from what is in it alone: its metadata and its weights.
+
+    Args:
+        path: A file that `export` wrote.
+        seed: Random seed of the images.
+        progress: A function that is called with a line for each step.
+
+    Raises:
+        InputError: It is no such file, or damaged.
+        BackendError: A package that is needed is not installed.
+    """
+    path = Path(path)
+    form = format_of_file(path)
+    form.require()
+    read = form.read(path)
+    network = read.network
+    return _proved(form, path, path, network, read.params, None, seed, progress)
+
+
+def _proved(
+    form: Format,
+    made: Path,
+    path: Path,
+    network: Network,
+    params: Params,
+    facts: Facts | None,
+    seed: int,
+    progress: Progress,
+) -> Proof:
+    """Run a file and compare.
+
+    Args:
+        form: Its format.
+        made: Where it is.
+        path: Where it is to be.
+        network: The network that it should be.
+        params: The weights of `network.plan`; where there are no facts, those of the folded plan.
+        facts: What was written.
+        seed: Random seed of the images.
+        progress: A function that is called with a line for each step.
+    """
+    settings = network.settings
+    run = form.load(made)
+
+    def outputs(images: NDArray[Any]) -> Outputs:
+        found = run(as_given(images, settings))
+        return {name: as_nhwc(value, settings) for name, value in found.items()}
+
+    rows = prove_outputs(
+        network.plan if facts else network.folded,
+        params,
+        outputs,
+        settings.outputs,
+        sizes_of(network),
+        progress,
+        seed=seed,
+        pixels=network.input if settings.preprocess else None,
+        noise=_noise(settings.dtype),
+        survives=Exception,  # every runtime raises its own
+    )
+    files = [file for file in made.parent.glob(f"{made.name}*") if file.is_file()]
+    width = FLOAT32 if settings.dtype == "f32" else FLOAT32 // 2
+    return Proof(
+        network=network.plan.name,
+        format=form.name,
+        path=path,
+        runtime=form.runtime(),
+        rows=rows,
+        facts=facts,
+        bytes=sum(file.stat().st_size for file in files),
+        weights=width * sum(q.size for q in network.folded.parameters.values()),
+    )
+
+
+def _noise(dtype: str) -> Noise:
+    """The rounding that a file's arithmetic may have, for one seed.
+
+    Weights in bfloat16 are off by its unit; nothing else is narrower than float32.
+    """
+    if dtype == "bf16":
+        return lambda seed: Rounding(
+            seed, UNIT_ROUNDOFF, UNIT_ROUNDOFF, operands=MODES["bf16"].operand
+        )
+    return partial(_rounding, dtype)
+
+
+def _rounding(mode: str, seed: int) -> Rounding:
+    return rounding(seed, MODES[mode])
+
+
+def sizes_of(network: Network) -> tuple[tuple[int, int, int], ...]:
+    """The images, heights and widths at which a file is proved: six where all are free, odd and
+    even at every stride, and not square."""
+    odd, even = odd_and_even(network.plan)
+    sides = [
+        (even, odd),
+        (odd, even),
+        (odd, odd + even),
+        (2 * even, even + 1),
+        (odd + 1, odd + 3),
+        (even + 2, even + 5),
+    ]
+    batches = [1, 2, 3, 1, 2, 4]
+    if network.settings.size is not None:
+        sides, batches = [network.settings.size] * 2, [1, 2]
+    if network.settings.batch is not None:
+        batches = [network.settings.batch] * len(sides)
+    return tuple((batch, *side) for batch, side in dict.fromkeys(zip(batches, sides, strict=True)))
