@@ -2,7 +2,7 @@
 
 A subject is a class. It is called with a mode (`f32`, `tf32`, `bf16`, `f16`), and has
 
-- `framework`: `jax`, `torch`, `tensorflow` or `numpy`, a class attribute;
+- `framework`: `jax`, `torch`, `tensorflow`, `mlx` or `numpy`, a class attribute;
 - `package`, where it likes: the distribution whose version the reports name, such as `timm`;
 - any of the methods of `Subject`, which says what each is given and returns. A method that the
   class lacks, or that is None, is not offered; a method raises `NotOffered` for a description that
@@ -64,7 +64,7 @@ from nfspec.plan import (
     WSConv,
 )
 
-FRAMEWORKS = ("jax", "torch", "tensorflow", "numpy")
+FRAMEWORKS = ("jax", "torch", "tensorflow", "mlx", "numpy")
 
 Function = Callable[..., Any]
 

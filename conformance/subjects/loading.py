@@ -32,8 +32,13 @@ SHIPPED = {
     "timm": "nfspec.conformance.subjects.timm:Timm",
     "optax": "nfspec.conformance.subjects.optax:Optax",
     "torch-source": "nfspec.conformance.subjects.generated.torch:TorchSource",
-    "numpy-source": "nfspec.conformance.subjects.generated.numpy:NumpySource",
     "jax-source": "nfspec.conformance.subjects.generated.jax:JaxSource",
+    "flax-source": "nfspec.conformance.subjects.generated.flax:FlaxSource",
+    "keras-source": "nfspec.conformance.subjects.generated.keras:KerasSource",
+    "keras-source-jax": "nfspec.conformance.subjects.generated.keras:KerasSourceJAX",
+    "keras-source-torch": "nfspec.conformance.subjects.generated.keras:KerasSourceTorch",
+    "mlx-source": "nfspec.conformance.subjects.generated.mlx:MlxSource",
+    "numpy-source": "nfspec.conformance.subjects.generated.numpy:NumpySource",
 }
 GROUP = "nfspec.subjects"
 PICKLE = ".pkl"  # the ending of a file that `nfspec.conformance.check` wrote

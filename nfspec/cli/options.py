@@ -36,7 +36,7 @@ Subjects = Annotated[
     typer.Option(
         "--subject",
         help="Implementation to test instead of nfspec: timm, optax, the file of nfspec generate "
-        "(torch-source, jax-source, numpy-source), an entry point, module:object or "
+        "(torch-source, flax-source and so on), an entry point, module:object or "
         "path/to/file.py:object. Can be repeated.",
     ),
 ]

@@ -69,3 +69,8 @@ def rebound(made: ModuleType, **others: Any) -> dict[str, Any]:
 def named(values: tuple[Any, ...], *names: str) -> dict[str, Any]:
     """The parameters of a layer that a file knows as `op`."""
     return {f"op.{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def weight(name: str) -> str:
+    """The name of a parameter in PyTorch and MLX, given the canonical one."""
+    return f"{name.removesuffix('kernel')}weight" if name.endswith("kernel") else name

@@ -9,16 +9,11 @@ import numpy as np
 
 from nfspec.conformance.cases.case import Arrays, Clip
 from nfspec.conformance.subjects import Function, NotOffered
-from nfspec.conformance.subjects.generated import Generated, carriers, decays, rate
+from nfspec.conformance.subjects.generated import Generated, carriers, decays, rate, weight
 from nfspec.conformance.subjects.torch_layout import applied, images, ours, tapped, theirs
 from nfspec.generation.native import native
 from nfspec.plan import ECA, Plan, Pool, SqueezeExcite, WSConv
 from nfspec.reference.training import recipe_of
-
-
-def weight(name: str) -> str:
-    """PyTorch's name of a parameter, given the canonical one."""
-    return f"{name.removesuffix('kernel')}weight" if name.endswith("kernel") else name
 
 
 def in_torch(value: Any) -> Any:

@@ -122,7 +122,9 @@ def test_what_cannot_be_loaded(folder):
 
 
 def test_what_is_no_subject():
-    expected = "mine: expected the attribute `framework`, one of jax, torch, tensorflow or numpy, "
+    expected = (
+        "mine: expected the attribute `framework`, one of jax, torch, tensorflow, mlx or numpy, "
+    )
     assert message(checked, object(), "mine").startswith(expected)
     assert message(checked, object(), "mine").endswith("; it has none")
 
