@@ -99,6 +99,12 @@ class Blocks:
         return all(row.attention == attention for row in self.rows)
 
     @property
+    def attended(self) -> str:
+        """The condition for an attention of any kind: `True`, `False`, or an expression."""
+        there = [row.attention != "none" for row in self.rows]
+        return str(all(there)) if len(set(there)) == 1 else " or ".join(self.attentions)
+
+    @property
     def projected(self) -> str:
         """The condition for a conv on the shortcut: `True`, `False`, or an expression."""
         wanted = [row.shortcut != "identity" for row in self.rows]

@@ -14,21 +14,23 @@ from types import ModuleType
 from typing import Any
 
 from nfspec.arguments import whole
+from nfspec.errors import InputError
 from nfspec.generation.source import generate, plan_of
 from nfspec.generation.targets import target_of
 from nfspec.generation.view import CLASSES
 from nfspec.language.spec import Spec
-from nfspec.plan import INPUT, Dense, Operation, Plan, WSConv
+from nfspec.plan import INPUT, Conv, Dense, Operation, Plan, WSConv
+from nfspec.rewrites.folding import Folded
 from nfspec.weights.checking import Float32
 from nfspec.weights.fitting import FitWarning, fit
 from nfspec.weights.store import save
 
 
-def module(spec: Spec | Plan, to: str) -> ModuleType:
+def module(spec: Spec | Plan | Folded, to: str) -> ModuleType:
     """The generated file as a module, which is imported once.
 
     Args:
-        spec: What `nfspec.load` or `nfspec.resolve` returned.
+        spec: What `nfspec.load`, `nfspec.resolve` or `nfspec.fold` returned.
         to: Name of the target, as `nfspec.generate` takes it.
 
     Raises:
@@ -52,7 +54,7 @@ def module(spec: Spec | Plan, to: str) -> ModuleType:
 
 
 def native(
-    spec: Spec | Plan,
+    spec: Spec | Plan | Folded,
     to: str,
     *,
     params: Mapping[str, Float32] | None = None,
@@ -63,11 +65,14 @@ def native(
     """A network as an object of its framework: what the generated file offers, and nothing else.
 
     Args:
-        spec: What `nfspec.load` or `nfspec.resolve` returned.
+        spec: What `nfspec.load`, `nfspec.resolve` or `nfspec.fold` returned; a folded network is
+            for inference alone.
         to: Name of the target, as `nfspec.generate` takes it.
-        params: Canonical name to float32 array; drawn by the framework if not given.
+        params: Canonical name to float32 array. If not given, those that `nfspec.fold` returned, or
+            else drawn by the framework.
         classes, channels: Another number of classes or input channels than the spec's. `params` are
-            changed as `nfspec.weights.fit` does, and a FitWarning says each change.
+            changed as `nfspec.weights.fit` does, and a FitWarning says each change. Input channels
+            are changed before a network is folded.
         options: More arguments of the class in the file, such as `drop_rate`.
 
     Returns:
@@ -84,6 +89,12 @@ def native(
         BackendError: A package that is needed is not installed.
     """
     plan = plan_of(spec)
+    if isinstance(spec, Folded) and params is None:
+        params = spec.params
+    if channels is not None and any(isinstance(op, Conv) for op in plan.ops):
+        raise InputError(
+            "channels: folded weights keep theirs; call nfspec.weights.fit before nfspec.fold"
+        )
     made, target = module(plan, to), target_of(to)
     name = CLASSES[plan.family]
     if classes is not None:

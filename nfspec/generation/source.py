@@ -18,34 +18,38 @@ from nfspec.generation.view import view
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.resolver import resolve
+from nfspec.rewrites.folding import Folded
 
 LINE_LENGTH = 100
 
 
-def plan_of(spec: Spec | Plan) -> Plan:
-    """The plan of a spec, or the plan itself.
+def plan_of(spec: Spec | Plan | Folded) -> Plan:
+    """The plan of a spec, or of what was folded, or the plan itself.
 
     Raises:
         InputError: Something else, or a spec of which no network can be made.
     """
     if isinstance(spec, Plan):
         return spec
+    if isinstance(spec, Folded):
+        return spec.plan
     if not isinstance(spec, Spec):
-        raise refuse("spec", "what nfspec.load or nfspec.resolve returns", spec)
+        raise refuse("spec", "what nfspec.load, nfspec.resolve or nfspec.fold returns", spec)
     return resolve(spec)
 
 
-def generate(spec: Spec | Plan, *, to: str) -> str:
+def generate(spec: Spec | Plan | Folded, *, to: str) -> str:
     """A network as plain source: one formatted file that needs its framework and nothing else.
 
     The same spec gives the same bytes, with the same versions of nfspec, Jinja2 and ruff.
 
     Args:
-        spec: What `nfspec.load` or `nfspec.resolve` returned.
+        spec: What `nfspec.load`, `nfspec.resolve` or `nfspec.fold` returned. The file of a folded
+            network is for inference alone: plain convs, and nothing that trains.
         to: Name of a target, one of `nfspec.generation.targets.TARGETS`, such as `torch`.
 
     Raises:
-        InputError: The target is not known, or the plan is folded or rewritten.
+        InputError: The target is not known, or the plan is rewritten.
         SpecError: No network can be made of the spec.
         BackendError: Jinja2 or ruff is not installed.
     """

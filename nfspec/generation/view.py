@@ -8,18 +8,22 @@ network shares. Everything here is taken from the plan's operations and blocks; 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from nfspec.errors import InputError
 from nfspec.generation.blocks import Blocks, Drop, blocks_of, drop_of, one
+from nfspec.generation.folded import apart, scalars_left
 from nfspec.plan import (
     ECA,
+    FEATURES,
     Activation,
     Block,
     Conv,
+    Convolution,
     Dense,
     Dropout,
     Operation,
@@ -60,12 +64,15 @@ class View:
         plan: The plan.
         stem: Operations of the stem, in order.
         blocks: The residual blocks.
-        conv: A conv of the blocks, for what all convs share: eps, ddof, gamma and the like.
+        conv: A conv of the blocks, for what all convs share: eps, ddof, gamma and the like, but in
+            a folded plan.
         act: An activation, for what all share.
         padding: Padding of the convs that are not the stem's.
         init_scale: Variance of an initial kernel times its fan-in.
         se: A squeeze-excite, for its gain, activation, gamma and initial values; None without one.
         eca: An ECA, for its gain; None without one.
+        scale: Factor of the features and of the stem's map, which the activations of a folded plan
+            lack; 1 in other plans.
         residual: A residual sum, for its skip gain.
         drop: The schedule of stochastic depth; None without it.
         final_conv: The conv before the head; None without one.
@@ -76,35 +83,51 @@ class View:
     plan: Plan
     stem: tuple[Operation, ...]
     blocks: Blocks
-    conv: WSConv
+    conv: Convolution
     act: Activation
     padding: Padding
     init_scale: float
     se: SqueezeExcite | None
     eca: ECA | None
+    scale: float
     residual: Residual
     drop: Drop | None
-    final_conv: WSConv | None
+    final_conv: Convolution | None
     dropout: float
     dense: Dense
 
     @property
     def timm(self) -> bool:
         """True for a network of timm's, whose weight files have timm's names."""
-        return self.plan.name.startswith("timm/")
+        return self.plan.name.startswith("timm/") and not self.folded
+
+    @property
+    def folded(self) -> bool:
+        """True for a network for inference, whose kernels are used as they are."""
+        return isinstance(self.conv, Conv)
+
+    @property
+    def gated(self) -> bool:
+        """True if attention gives the factor of the branch, which alpha and skip gain multiply."""
+        return any(op.gate_only for op in (self.se, self.eca) if op is not None)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the spec, which a folded plan has, too."""
+        return hashlib.sha256(self.plan.canonical.encode()).hexdigest()
 
     @property
     def class_name(self) -> str:
         return CLASSES[self.plan.family]
 
     @property
-    def convs(self) -> tuple[WSConv, ...]:
-        return tuple(op for op in self.plan.ops if isinstance(op, WSConv))
+    def convs(self) -> tuple[Convolution, ...]:
+        return tuple(op for op in self.plan.ops if isinstance(op, Convolution))
 
     @property
     def gains(self) -> tuple[float, ...]:
         """Initial gains that occur, the most common first."""
-        values = [conv.gain_init for conv in self.convs]
+        values = [conv.gain_init for conv in self.convs if isinstance(conv, WSConv)] or [1.0]
         return tuple(sorted(dict.fromkeys(values), key=values.count, reverse=True))
 
     @property
@@ -131,7 +154,7 @@ class View:
         if row is None:
             return False
         first = "shortcut_pool" if row.shortcut == "pool_conv" else "conv_shortcut"
-        return not self.names[f"{row.name}.{first}"].inputs[0].endswith(".act0")
+        return self.names[f"{row.name}.{first}"].inputs != self.names[f"{row.name}.conv0"].inputs
 
     @property
     def max_pool(self) -> Pool | None:
@@ -142,7 +165,9 @@ class View:
         """Number of operations of the stem up to its feature map, as timm takes it: before the
         last operation with a stride, where more than one has one."""
         strided = [
-            n for n, op in enumerate(self.stem) if isinstance(op, WSConv | Pool) and op.stride > 1
+            n
+            for n, op in enumerate(self.stem)
+            if isinstance(op, Convolution | Pool) and op.stride > 1
         ]
         return strided[-1] if len(strided) > 1 else len(self.stem)
 
@@ -150,11 +175,13 @@ class View:
     def features(self) -> tuple[tuple[str, int, int], ...]:
         """Name, channels and stride of each feature map: of the stem, and after each stage."""
         info = self.plan.tap_info
-        strided = [op for op in self.stem[: self.stem_feature] if isinstance(op, WSConv | Pool)]
+        strided = [
+            op for op in self.stem[: self.stem_feature] if isinstance(op, Convolution | Pool)
+        ]
         stride = 1
         for op in strided:
             stride *= op.stride
-        last = [op for op in strided if isinstance(op, WSConv)][-1]
+        last = [op for op in strided if isinstance(op, Convolution)][-1]
         maps = [("stem", last.out_channels, stride)]
         for row in self.blocks.rows:
             if row.index == sum(other.stage == row.stage for other in self.blocks.rows) - 1:
@@ -211,9 +238,9 @@ class View:
 
     @property
     def clipping(self) -> Clipping | None:
-        """The rule of AGC; None for a network that trains without."""
+        """The rule of AGC; None for a network that trains without, or not at all."""
         agc = self.plan.agc
-        if not agc.enabled:
+        if self.folded or not agc.enabled:
             return None
         rules = {name: rule.clipping for name, rule in clip_rules(self.plan).items()}
         values = [value for value in rules.values() if value is not None]
@@ -226,25 +253,29 @@ def view(plan: Plan) -> View:
     """See a plan as a template needs it.
 
     Args:
-        plan: What `nfspec.resolve` returned.
+        plan: What `nfspec.resolve` or `nfspec.fold` returned.
 
     Raises:
-        InputError: The plan has been folded or rewritten, so that a number differs which all
-            blocks of a network as written share.
+        InputError: The plan has been rewritten, so that a number differs which all blocks of a
+            network as written share.
     """
-    if any(isinstance(op, Conv) for op in plan.ops):
-        raise InputError("generate: the plan is folded; give the plan that nfspec.resolve returned")
-    convs = [op for op in plan.ops if isinstance(op, WSConv)]
-    acts = [op for op in plan.ops if isinstance(op, Activation)]
-    for field in ("eps", "eps_rule", "ddof", "dtype", "gamma"):
+    plan = apart(plan)
+    residuals = [op for op in plan.ops if isinstance(op, Residual)]
+    convs = [op for op in plan.ops if isinstance(op, Convolution)]
+    folded = isinstance(convs[0], Conv)
+    if not folded and any(len(op.inputs) > 2 for op in residuals):
+        raise InputError("generate: the plan is rewritten; give the plan of nfspec.resolve")
+    if folded:
+        plan = replace(plan, blocks=scalars_left(plan))
+    acts = [op for op in plan.ops if isinstance(op, Activation) and op.name != FEATURES]
+    for field in () if folded else ("eps", "eps_rule", "ddof", "dtype", "gamma"):
         one((getattr(conv, field) for conv in convs), f"{field} of convs")
     for field in ("kind", "slope", "gamma", "beta_at"):
         one((getattr(act, field) for act in acts), f"{field} of activations")
-    residuals = [op for op in plan.ops if isinstance(op, Residual)]
-    if any(len(op.inputs) > 2 for op in residuals):
-        raise InputError("generate: the plan is rewritten; give the plan of nfspec.resolve")
     stem = tuple(op for op in plan.ops if plan.section(op) == "stem")
     inner = next(op for op in convs if plan.section(op).startswith("stages."))
+    spread = inner.parameters[0].init.value
+    features = next((op for op in plan.ops if op.name == FEATURES), None)
     return View(
         plan=plan,
         stem=stem,
@@ -252,10 +283,11 @@ def view(plan: Plan) -> View:
         conv=inner,
         act=acts[0],
         padding=one((op.padding for op in convs if op not in stem), "padding"),
-        init_scale=round(inner.kernel_init.value**2 * inner.fan_in, 12),
+        init_scale=round(spread**2 * inner.fan_in, 12),
         se=next((op for op in plan.ops if isinstance(op, SqueezeExcite)), None),
         eca=next((op for op in plan.ops if isinstance(op, ECA)), None),
-        residual=residuals[0],
+        scale=features.gamma if isinstance(features, Activation) else 1.0,
+        residual=next((op for op in residuals if op.skip_gain), residuals[0]),
         drop=drop_of(plan),
         final_conv=next((op for op in convs if op.name == "final_conv"), None),
         dropout=next((op.rate for op in plan.ops if isinstance(op, Dropout)), 0.0),

@@ -54,7 +54,7 @@ MUTANTS = {
     ),
     "no activation in the stem": Mutant(NETWORK, 'else "act(x)"', 'else "x"', "flat"),
     "no final activation": Mutant(
-        NETWORK, "x = act(features(", "x = (features(", "no-shortcut-conv"
+        NETWORK, "act(features(", "(features(", "no-shortcut-conv"
     ),
     "no skip gain": Mutant(
         NETWORK, """'(%s * p[f"{name}.skip_gain"]).astype(x.dtype)' % alpha if""", "alpha if",

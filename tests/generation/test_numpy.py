@@ -49,7 +49,7 @@ MUTANTS = {
         "{{ name }}={{ blocks.rows[row.index - 1][name] | number }}",
     ),
     "no activation after the stem's conv": Mutant(NETWORK, '"act(x)"', '"x"', "valid-stem"),
-    "no final activation": Mutant(NETWORK, "return act(x)", "return x"),
+    "no final activation": Mutant(NETWORK, "}}act(x)", "}}x"),
 }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ MUTANTS = {
     "beta before": Mutant(BLOCK, '"%s * act(x)" % beta', '"act(%s * x)" % beta'),
     "beta of 1": Mutant(BLOCK, "self.{{ name }} = {{ name }}", "self.{{ name }} = 1.0"),
     "no skip gain": Mutant(BLOCK, '"(%s * self.skip_gain)" % alpha', "alpha"),
-    "alpha on the shortcut, too": Mutant(BLOCK, "}} * out + {{", "}} * out + 0.2 * {{"),
+    "alpha on the shortcut, too": Mutant(BLOCK, "out + {{", "out + 0.2 * {{"),
     "an activation left out": Mutant(
         BLOCK, "self.conv1(act(self.conv0(out)))\"", "self.conv1(self.conv0(out))\"", "timm"
     ),
@@ -63,7 +63,7 @@ MUTANTS = {
     ),
     "no activation after the stem's conv": Mutant(NETWORK, '"act(x)"', '"x"', "valid-stem"),
     "a max pool of zeros": Mutant(NETWORK, ", -torch.inf)", ", 0.0)", "max-pool"),
-    "no final activation": Mutant(NETWORK, "(act(x), chosen)", "(x, chosen)"),
+    "no final activation": Mutant(NETWORK, "}}act(x), chosen)", "}}x, chosen)"),
     "hwio taken for oihw": Mutant(
         TRAINING, "values.movedim((-1, -2), (0, 1))", "values.movedim((-1, -2), (1, 0))"
     ),

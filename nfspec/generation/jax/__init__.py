@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from nfspec.errors import InputError
 from nfspec.generation.target import Images, Target, require_options
 
 
 def _make(module: ModuleType, name: str, weights: str | None, options: Mapping[str, Any]) -> Any:
     import jax
 
+    if not hasattr(module, "init"):
+        if weights is None or options:
+            raise InputError(
+                "jax: a folded network draws no weights, and has no options; give params"
+            )
+        return module, module.load_weights(weights)
     require_options(module.init, options)
     if weights is not None:
         return module, module.load_weights(weights)
