@@ -11,13 +11,19 @@ from numpy.typing import NDArray
 from nfspec.benchmarks.works import Setup
 from nfspec.conformance.cases.weights import trial_params
 from nfspec.language.loader import load
+from nfspec.language.overrides import ON_COMMAND_LINE, overriding, parsed
+from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 
 
+def spec_of(setup: Setup) -> Spec:
+    return load(setup.variant, overriding(parsed(setup.changes), ON_COMMAND_LINE))
+
+
 def plan_of(setup: Setup) -> Plan:
-    return resolve(load(setup.variant))
+    return resolve(spec_of(setup))
 
 
 def clipped_whole(plan: Plan) -> Plan:
@@ -33,6 +39,10 @@ def params_of(plan: Plan) -> Params:
 def images(setup: Setup) -> NDArray[np.float32]:
     shape = (setup.batch, setup.size, setup.size, plan_of(setup).channels)
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def images_nchw(setup: Setup) -> NDArray[np.float32]:
+    return np.ascontiguousarray(images(setup).transpose(0, 3, 1, 2))
 
 
 def labels(setup: Setup, classes: int) -> NDArray[np.int64]:

@@ -12,7 +12,6 @@ from nfspec import compilation
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.ours import RATE
 from nfspec.benchmarks.works import Setup, Work
-from nfspec.language.loader import load
 from nfspec.plan.resolver import resolve
 
 
@@ -21,7 +20,7 @@ def step(setup: Setup) -> Work:
 
     Dropout and stochastic depth as the variant has them.
     """
-    spec = load(setup.variant)
+    spec = inputs.spec_of(setup)
     plan = resolve(spec)
     model = compilation.compile(spec, "jax", inputs.params_of(plan), plain=True)
     x = jnp.asarray(inputs.images(setup))

@@ -11,7 +11,6 @@ from nfspec import compilation
 from nfspec.backends.running import caller
 from nfspec.benchmarks import inputs
 from nfspec.benchmarks.works import Setup, Work
-from nfspec.language.loader import load
 from nfspec.plan.resolver import resolve
 
 RATE = 1e-4  # learning rate, so small that the parameters hardly change
@@ -20,7 +19,7 @@ RATE = 1e-4  # learning rate, so small that the parameters hardly change
 def forward(setup: Setup, **how: Any) -> Work:
     """As the framework's users run it: jitted on JAX, a graph on TensorFlow, eager on PyTorch."""
     backend = keras.backend.backend()
-    spec = load(setup.variant)
+    spec = inputs.spec_of(setup)
     params = inputs.params_of(resolve(spec))
     model = compilation.compile(spec, backend, params, **how)
     x = keras.ops.convert_to_tensor(inputs.images(setup))
@@ -39,7 +38,7 @@ def step(setup: Setup) -> Work:
     """
     from nfspec.backends.optimizers import SGD
 
-    spec = load(setup.variant)
+    spec = inputs.spec_of(setup)
     plan = resolve(spec)
     model = compilation.compile(spec, keras.backend.backend(), inputs.params_of(plan))
     model.compile(
@@ -55,7 +54,7 @@ def _torch_parts(setup: Setup) -> tuple[Any, Any, dict[str, Any]]:
     """Plan, model and gradients, which are kept as PyTorch keeps those of the parameters."""
     import torch
 
-    spec = load(setup.variant)
+    spec = inputs.spec_of(setup)
     plan = inputs.clipped_whole(resolve(spec))
     model = compilation.compile(spec, "torch", inputs.params_of(plan))
     drawn = inputs.gradients(plan)

@@ -47,10 +47,25 @@ def sections(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     parts: dict[str, list[Result]] = {}
     for result in results:
         setup = result.setup
-        of = f", {setup.batch} x {setup.size} px" if setup.size else ", newly drawn weights"
+        of = f"{setup.batch} x {setup.size} px" if setup.size else "newly drawn weights"
+        network = ", ".join([setup.variant, *setup.changes, of])
+        if setup.cores is not None:
+            network += f", {setup.cores} core{'s' if setup.cores > 1 else ''}"
         title = WORKS.get(result.work, "building the model")
-        parts.setdefault(f"{title}: {setup.variant}{of}", []).append(result)
+        parts.setdefault(f"{title}: {network}", []).append(result)
     return list(parts.items())
+
+
+def beside(members: Sequence[Result]) -> list[list[str]]:
+    """Times of generated sources over those of all others, as a table; empty without sources."""
+    done = [result for result in members if result.median]
+    sources = [result for result in done if " source" in result.name]
+    others = [result for result in done if result not in sources]
+    rows = [["time over that of", *(other.name for other in others)]]
+    for source in sources:
+        ratios = [f"{source.median / other.median:.2f}" for other in others]  # type: ignore[operator]
+        rows.append([source.name, *ratios])
+    return rows if sources and others else []
 
 
 def share_of_peak(result: Result, sgemm: float) -> float | None:
@@ -93,7 +108,7 @@ def about(machine: dict[str, Any]) -> list[str]:
     ]
 
 
-PACKAGES = ("keras", "jax", "torch", "tensorflow", "timm", "optax")
+PACKAGES = ("keras", "jax", "torch", "tensorflow", "timm", "optax", "flax", "mlx")
 
 
 def rooflines(results: Sequence[Result], machine: dict[str, Any]) -> list[list[str]]:
@@ -122,6 +137,8 @@ def markdown(results: Sequence[Result], machine: dict[str, Any]) -> str:
     for heading, members in sections(results):
         lines += [f"## {heading[0].upper()}{heading[1:]}", ""]
         lines += [*table(HEADINGS, (row(r, results) for r in members)), ""]
+        if rows := beside(members):
+            lines += [*table(rows[0], rows[1:]), ""]
     rows = rooflines(results, machine)
     if len(rows) > 1:
         lines += ["## Against the machine's sgemm", "", *table(rows[0], rows[1:]), ""]

@@ -35,11 +35,11 @@ class Build:
     """Asks to build a model with newly drawn weights.
 
     Attributes:
-        variant: Name of a built-in network, or a spec's path.
+        setup: The network; it has no images.
         backend: Framework that Keras runs on.
     """
 
-    variant: str
+    setup: Setup
     backend: str
 
 

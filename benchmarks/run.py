@@ -135,7 +135,7 @@ def race(
 
 
 def build(
-    variant: str, backends: Iterable[str], say: Say, start: Callable[[str], Process] = Process
+    setup: Setup, backends: Iterable[str], say: Say, start: Callable[[str], Process] = Process
 ) -> list[Result]:
     """Time and memory of building a model, each in a process of its own.
 
@@ -145,10 +145,10 @@ def build(
     results: list[Result] = []
     for backend in backends:
         say(f"build: {backend}")
-        result = Result("build", backend, None, Setup(variant, 0, 0))
+        result = Result("build", backend, None, setup)
         process = start(backend)
         try:
-            answer = process.ask(Build(variant, backend))
+            answer = process.ask(Build(setup, backend))
         except KeyboardInterrupt:
             raise Interrupted([*results, result]) from None
         finally:

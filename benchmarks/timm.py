@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from nfspec.benchmarks import inputs
@@ -16,8 +15,11 @@ from nfspec.errors import InputError
 timm = imported()
 
 
-def name_of(variant: str) -> str:
+def name_of(setup: Setup) -> str:
     """timm's name of a variant."""
+    variant = setup.variant
+    if setup.changes:
+        raise InputError("timm has this network without changes alone")
     known = {"nfnet-": "dm_nfnet_", "nf-regnet-": "nf_regnet_", "timm/": ""}
     for ours, theirs in known.items():
         name = theirs + variant.removeprefix(ours)
@@ -27,20 +29,24 @@ def name_of(variant: str) -> str:
 
 
 def _model(setup: Setup) -> Any:
-    return timm.create_model(name_of(setup.variant))
+    return timm.create_model(name_of(setup))
 
 
 def _images(setup: Setup) -> Any:
-    return torch.from_numpy(np.ascontiguousarray(inputs.images(setup).transpose(0, 3, 1, 2)))
+    return torch.from_numpy(inputs.images_nchw(setup))
 
 
-def forward(setup: Setup, channels_last: bool = False, bf16: bool = False) -> Work:
-    """Eager."""
+def forward(
+    setup: Setup, channels_last: bool = False, bf16: bool = False, compiled: bool = False
+) -> Work:
+    """Eager, unless it is to be compiled, which takes a C++ compiler."""
     model, x = _model(setup).eval(), _images(setup)
     if channels_last:
         model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
     if bf16:
         model, x = model.to(torch.bfloat16), x.to(torch.bfloat16)
+    if compiled:
+        model = torch.compile(model)
     return torch.inference_mode()(lambda: model(x))
 
 

@@ -38,12 +38,25 @@ def _optax() -> Mapping[str, Maker]:
     return MAKERS
 
 
+def _sources() -> Mapping[str, Maker]:
+    from nfspec.benchmarks.sources import MAKERS
+
+    return MAKERS
+
+
 # The makers of work by whose it is; each imports its framework when it is asked for.
 MAKERS: dict[str, Callable[[], Mapping[str, Maker]]] = {
     "ours": _ours,
     "timm": _timm,
     "optax": _optax,
+    "sources": _sources,
 }
+
+
+def take_cores(count: int | None) -> None:
+    """Use so many cores alone, which frameworks make as many threads for when they are imported."""
+    if count is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def memory(field: str) -> int:
@@ -65,11 +78,12 @@ def forget_peak() -> None:
 def _built(request: Build) -> Answer:
     """Seconds to build a model, and the peak growth of memory where Linux reports it."""
     from nfspec import compilation
+    from nfspec.benchmarks import inputs
     from nfspec.language.loader import load
     from nfspec.plan.resolver import resolve
 
     backend: Any = request.backend
-    spec = load(request.variant)
+    spec = inputs.spec_of(request.setup)
     compilation.compile(load("timm/test_nfnet"), backend)  # imports
     measurable = STATUS.exists()
     forget_peak()
@@ -97,12 +111,14 @@ class Contestant:
     def answer(self, request: Request) -> Answer:
         match request:
             case Prepare():
+                take_cores(request.setup.cores)
                 whose, _, name = request.make.partition(":")
                 self.work = MAKERS[whose]()[name](request.setup, **request.options)
                 return Answer(first=_timed(self.work))
             case Repeat():
                 return Answer(seconds=[_timed(self._ready()) for _ in range(request.runs)])
             case Build():
+                take_cores(request.setup.cores)
                 return _built(request)
 
     def _ready(self) -> Work:

@@ -38,19 +38,34 @@ class Setup:
         variant: Name of a built-in network, or a spec's path.
         batch: Number of images.
         size: Side of the images, px.
+        changes: Fields of the spec that are changed, FIELD=VALUE each.
+        cores: Number of cores to use, on systems that can limit it; None for all.
     """
 
     variant: str
     batch: int
     size: int
+    changes: tuple[str, ...] = ()
+    cores: int | None = None
 
 
+# Frameworks whose files of `nfspec generate` are measured.
+SOURCES = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow", "mlx": "MLX"}
 WORKS = {
     "forward": "forward pass in inference, float32",
     "forward-bf16": "forward pass in inference, bfloat16, one image",
     "step": "training step: loss, gradients, AGC, SGD with Nesterov momentum",
     "agc": "AGC alone, every gradient clipped",
     "optimizer": "AGC and SGD, without gradients",
+    **{
+        f"source-{name}": f"generated source on {framework}: forward pass in inference, float32"
+        for name, framework in SOURCES.items()
+    },
+    "source-compiled": "generated source under torch.compile: forward pass, float32",
+    **{
+        f"source-step-{name}": f"generated source on {SOURCES[name]}: training step"
+        for name in ("torch", "jax")
+    },
 }
 
 
@@ -121,12 +136,68 @@ def _agc(backends: Collection[str], against: Collection[str]) -> Iterator[Contes
         yield Contestant("jax", "jax", "optax:ours", optax)
 
 
+def _source(framework: str, name: str, target: str, peer: str | None) -> Iterator[Contestant]:
+    """A file, plain and folded, beside nfspec's own network, plain and folded."""
+    for folded in (False, True):
+        kind = " folded" if folded else ""
+        beside = f"{peer}{kind}" if peer else None
+        options = {"folded": True} if folded else {}
+        yield Contestant(f"{name}{kind}", framework, f"sources:{target}", beside, options)
+
+
+def _compiled(backends: Collection[str], against: Collection[str]) -> Iterator[Contestant]:
+    """`torch.compile`, which takes a C++ compiler, and minutes."""
+    if "torch" not in backends:
+        return
+    timm = "timm" if "timm" in against else None
+    compiled = {"compiled": True}
+    if timm:
+        yield Contestant("timm", "torch", "timm:forward")
+        yield Contestant("timm compiled", "torch", "timm:forward", timm, compiled)
+    yield from _ours("torch", timm)
+    for folded, peer in ((False, "torch"), (True, "torch folded")):
+        name = f"torch source{' folded' if folded else ''} compiled"
+        options = {"folded": folded, **compiled}
+        yield Contestant(name, "torch", "sources:torch", peer, options)
+
+
+def _sources(
+    framework: str, backends: Collection[str], against: Collection[str]
+) -> Iterator[Contestant]:
+    timm = "timm" if "timm" in against else None
+    if framework != "mlx" and framework not in backends:
+        return
+    if timm:
+        yield Contestant("timm", "torch", "timm:forward")
+    if framework == "mlx":
+        yield from _source("torch", "mlx source", "mlx", None)
+        return
+    if framework == "jax":
+        yield _plain("jax", None)
+    yield from _ours(framework, "jax plain" if framework == "jax" else timm)
+    for target in {"torch": ("torch",), "jax": ("jax", "flax")}.get(framework, ()):
+        yield from _source(framework, f"{target} source", target, framework)
+    yield from _source(framework, f"keras source, {framework}", "keras", framework)
+
+
+def _source_steps(
+    framework: str, backends: Collection[str], against: Collection[str]
+) -> Iterator[Contestant]:
+    if framework not in backends:
+        return
+    yield from _step((framework,), against)
+    yield Contestant(f"{framework} source", framework, f"sources:{framework}_step", framework)
+
+
 CONTESTANTS: dict[str, Callable[[Collection[str], Collection[str]], Iterator[Contestant]]] = {
     "forward": _forward,
     "forward-bf16": _forward_bf16,
     "step": _step,
     "agc": _agc,
     "optimizer": partial(_on_torch, "optimizer"),
+    **{f"source-{name}": partial(_sources, name) for name in SOURCES},
+    "source-compiled": _compiled,
+    **{f"source-step-{name}": partial(_source_steps, name) for name in ("torch", "jax")},
 }
 
 

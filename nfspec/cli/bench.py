@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, parse_backends, some_of
+from nfspec.cli.options import (
+    MAX_IMAGES,
+    MAX_SIDE,
+    Changes,
+    changed_by,
+    parse_backends,
+    some_of,
+)
 from nfspec.compilation import BACKENDS, missing
 from nfspec.console import print_json, print_lines, say, table
 from nfspec.cost import machine
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 PEERS = ("timm", "optax")
 GROWTH = ("nfnet-f0", "nfnet-f1", "nfnet-f2", "nfnet-f3")
 BATCHES = (1, 2, 8)
+MAX_CORES = 1_000
 
 
 def _measure(races: Iterable[Callable[[], list[Result]]]) -> tuple[list[Result], bool]:
@@ -49,11 +57,13 @@ def _say(line: str) -> None:
 
 
 def _works(text: str | None) -> tuple[str, ...]:
-    """The kinds of work that --work names; all of them if it is not given."""
+    """The kinds of work that --work names; all but generated sources if it is not given."""
     from nfspec.benchmarks.works import WORKS
 
     known = (*WORKS, "build")
-    return known if text is None else some_of("--work", text, known)
+    if text is None:
+        return tuple(name for name in known if not name.startswith("source"))
+    return some_of("--work", text, known)
 
 
 def _installed(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,18 +85,19 @@ def _races(
     from nfspec.benchmarks.works import Setup, contestants
 
     races: list[Callable[[], list[Result]]] = []
-    usual = Setup(given.variant, given.batch, given.size)
+    rest = (given.changes, given.cores)
+    usual = Setup(given.variant, given.batch, given.size, *rest)
     for name in works:
         if name == "build":
-            races.append(partial(run.build, given.variant, frameworks, _say))
+            races.append(partial(run.build, Setup(given.variant, 0, 0, *rest), frameworks, _say))
             continue
-        setup = Setup(given.variant, 1, 256) if name == "forward-bf16" else usual
+        setup = Setup(given.variant, 1, 256, *rest) if name == "forward-bf16" else usual
         who = contestants(name, frameworks, peers)
         races.append(partial(run.race, name, who, setup, given.rounds, _say))
     if given.growth:
         folded = [c for c in contestants("forward", frameworks, ()) if c.options.get("folded")]
-        setups = [Setup(name, usual.batch, usual.size) for name in GROWTH if name != given.variant]
-        setups += [Setup(given.variant, n, usual.size) for n in BATCHES if n != usual.batch]
+        setups = [replace(usual, variant=name) for name in GROWTH if name != given.variant]
+        setups += [replace(usual, batch=n) for n in BATCHES if n != usual.batch]
         races += [partial(run.race, "forward", folded, setup, 3, _say) for setup in setups]
     return races
 
@@ -112,6 +123,8 @@ class Given:
     size: int
     rounds: int
     growth: bool
+    changes: tuple[str, ...]
+    cores: int | None
 
 
 ALL_FRAMEWORKS, ALL_PEERS = ",".join(BACKENDS), ",".join(PEERS)
@@ -123,14 +136,22 @@ Against = Annotated[str, typer.Option(help="Peers to measure beside it, separate
 Work = Annotated[
     str | None,
     typer.Option(
-        help="Work to measure, separated by commas: forward, forward-bf16, step, agc, "
-        "optimizer, build. Default: all."
+        help="Work to measure, separated by commas: forward, forward-bf16, step, agc, optimizer, "
+        "build, which are the default; and the files of nfspec generate, plain and folded: "
+        "source-torch, source-jax, source-tensorflow, source-mlx, in training source-step-torch, "
+        "source-step-jax, and source-compiled by torch.compile, which takes minutes."
     ),
 ]
 Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")]
 Size = Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the images, px.")]
 Rounds = Annotated[
     int, typer.Option(min=1, max=1_000, help="Number of times that each contestant runs.")
+]
+Cores = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MAX_CORES, help="Cores to use, on systems that can limit it. Default: all."
+    ),
 ]
 Growth = Annotated[
     bool,
@@ -151,6 +172,8 @@ def bench(
     batch: Batch = 4,
     size: Size = 192,
     rounds: Rounds = 7,
+    cores: Cores = None,
+    changes: Changes = None,
     growth: Growth = False,
     out: Out = None,
     force: Force = False,
@@ -167,7 +190,7 @@ def bench(
     from nfspec.benchmarks import report
     from nfspec.benchmarks.works import WORKS, contestants
 
-    plan = resolve(load(variant))
+    plan = resolve(load(variant, changed_by(changes)))
     works = _works(work)
     wanted, peers = parse_backends(backends), some_of("--against", against, PEERS, least=0)
     frameworks = _installed(wanted)
@@ -185,7 +208,7 @@ def bench(
         "sgemm_gflops": machine.sgemm(),
         "copy_gbs": machine.bandwidth(),
     }
-    given = Given(variant, batch, size, rounds, growth)
+    given = Given(variant, batch, size, rounds, growth, tuple(changes or ()), cores)
     results, complete = _measure(_races(works, frameworks, peers, given))
     if out is not None:
         _write(results, facts, out)

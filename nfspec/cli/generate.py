@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ from nfspec.plan import Plan
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
+from nfspec.rewrites.folding import fold, fold_plan
 from nfspec.weights.kinds import kind_of_file, read_fitting
 from nfspec.weights.store import save
 
@@ -47,6 +49,14 @@ def generate(
             "classes is drawn anew, and other input channels are made to fit."
         ),
     ] = None,
+    folded: Annotated[
+        bool,
+        typer.Option(
+            "--folded",
+            help="The network for inference alone: plain convs, their kernels standardised once. "
+            "The weights are folded as nfspec.fold does it.",
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -79,9 +89,9 @@ def generate(
         outputs.append(out.with_suffix(".safetensors"))
     for path in outputs:
         require_free(path, force)
-    source = source_of(plan, to=to)
+    source = source_of(fold_plan(plan) if folded else plan, to=to)
     params = _read(plan, weights) if weights is not None else None
-    if check and not _checked(plan, to, params, seed, out is None):
+    if check and not _checked(Checked(plan, to, folded, seed), params, out is None):
         raise typer.Exit(1)
     if out is None:
         print_text(source.rstrip("\n"))
@@ -91,6 +101,9 @@ def generate(
     write(out, source)
     print_lines([f"wrote {out}: {plan.name} for {to}, {source.count(chr(10))} lines"])
     if params is not None:
+        if folded:
+            network = fold(plan, params)
+            plan, params = network.plan, network.params
         save(outputs[1], plan, params)
         print_lines([f"wrote {outputs[1]}: its weights"])
 
@@ -103,24 +116,34 @@ def _read(plan: Plan, path: Path) -> Params:
     return fitted.params
 
 
-def _checked(plan: Plan, to: str, params: Params | None, seed: int, aside: bool) -> bool:
+@dataclass(frozen=True)
+class Checked:
+    """What --check runs: a network, the target, if it is folded, and the seed of its images."""
+
+    plan: Plan
+    to: str
+    folded: bool
+    seed: int
+
+
+def _checked(given: Checked, params: Params | None, aside: bool) -> bool:
     """Compare the source with the reference, and print how far apart they are.
 
     Args:
-        plan: The network.
-        to: The target.
-        params: Its weights; drawn from the seed if not given.
-        seed: Random seed.
+        given: The source.
+        params: Weights of the network, not folded; drawn from the seed if not given.
         aside: Print to stderr, since the source goes to stdout.
     """
     from nfspec.conformance.cases.weights import trial_params
     from nfspec.conformance.proof import prove
 
-    require_free_memory(plan, "check the source of", 4)
-    params = trial_params(plan, seed) if params is None else params
+    plan, to = given.plan, given.to
+    require_free_memory(plan, "check the source of", 5 if given.folded else 4)
+    params = trial_params(plan, given.seed) if params is None else params
     target = target_of(to)
-    network = native(plan, to, params=params)
-    rows = prove(plan, params, lambda images: target.logits(network, images), say, seed=seed)
+    spec = fold(plan, params) if given.folded else plan
+    network = native(spec, to, params=None if given.folded else params)
+    rows = prove(plan, params, lambda images: target.logits(network, images), say, seed=given.seed)
     lines = _report(plan, to, rows)
     if aside:
         say("\n".join(lines))

@@ -53,6 +53,20 @@ def test_weights_beside_the_source(spec):
     assert all(np.array_equal(back[name], value) for name, value in params.items())
 
 
+def test_a_folded_file_and_its_weights(spec):
+    plan = nfspec.resolve(nfspec.load(spec))
+    params, _ = networks.drawn(plan)
+    nfspec.weights.save("old.safetensors", plan, params)
+    asked = ("--to", "numpy", "--folded", "--check", "--weights", "old.safetensors")
+    done = run(spec, *asked, "--out", "net.py")
+    assert done.exit_code == 0, done.stderr
+    assert "THE SAME NETWORK" in done.stdout
+    folded = nfspec.fold(plan, params)
+    assert Path("net.py").read_text(encoding="utf-8") == nfspec.generate(folded, to="numpy")
+    back = nfspec.weights.load("net.safetensors", folded.plan)
+    assert all(np.array_equal(back[name], value) for name, value in folded.params.items())
+
+
 def test_weights_of_another_head_and_grey_images(spec):
     plan = nfspec.resolve(nfspec.load(spec))
     nfspec.weights.save("old.safetensors", plan, networks.drawn(plan)[0])

@@ -16,7 +16,7 @@ from nfspec.training.session import prepare
 CHANGED = ("--set", "stages.alpha=0.3", "--set", "head.classes=10", "--set", "activation.kind=silu")
 OVER = {"stages.alpha": 0.3, "head.classes": 10, "activation.kind": "silu"}
 # Commands that have a spec in a file alone, and those that take no spec.
-WITHOUT = {"conform", "bench", "list", "explain", "replay", "plot"}
+WITHOUT = {"conform", "list", "explain", "replay", "plot"}
 ARGUMENTS = {
     "show": ["show", "nfnet-nano"],
     "agc": ["agc", "nfnet-nano"],
@@ -27,6 +27,7 @@ ARGUMENTS = {
     "train": ["train", "nfnet-nano", "digits", "--backend", "torch"],
     "evaluate": ["evaluate", "nfnet-nano", "digits", "--weights", "none.safetensors"],
     "cost": ["cost", "nfnet-nano"],
+    "bench": ["bench", "nfnet-nano", "--backends", "torch", "--work", "forward"],
     "generate": ["generate", "nfnet-nano", "--to", "torch"],
     "convert": ["convert", "in.safetensors", "out.npz", "--variant", "nfnet-nano"],
 }
