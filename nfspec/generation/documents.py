@@ -11,6 +11,8 @@ from nfspec.files import write
 from nfspec.generation.source import generate
 from nfspec.generation.targets import TARGETS
 from nfspec.language.loader import load
+from nfspec.plan.resolver import resolve
+from nfspec.rewrites.folding import fold_plan
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docs" / "generated"
@@ -21,6 +23,7 @@ SHOWN = [
     *((variant, "torch") for variant in ("nf-resnet-50", "timm/eca_nfnet_l0", MOTH)),
     (MOTH, "jax"),
 ]
+FOLDED = ("torch", "jax")  # targets of NFNet-F0 for inference
 
 
 def documents() -> dict[Path, str]:
@@ -30,6 +33,9 @@ def documents() -> dict[Path, str]:
         spec = load(variant)
         name = "".join(letter if letter.isalnum() else "_" for letter in spec.name)
         texts[FOLDER / f"{name}_{target}.py"] = generate(spec, to=target)
+    folded = fold_plan(resolve(load("nfnet-f0")))
+    for target in FOLDED:
+        texts[FOLDER / f"nfnet_f0_folded_{target}.py"] = generate(folded, to=target)
     return texts
 
 

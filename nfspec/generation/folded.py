@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from nfspec.plan import FEATURES, Activation, Block, Conv, Operation, Plan, Residual
 
@@ -12,10 +13,8 @@ def apart(plan: Plan) -> Plan:
 
     Each belongs to the part of the network that reads it.
     """
-    at = next(
-        (op.beta_at for op in plan.ops if isinstance(op, Activation) and op.name != FEATURES),
-        "after",
-    )
+    others = [op for op in plan.ops if isinstance(op, Activation) and op.name != FEATURES]
+    at: Literal["after", "before"] = others[0].beta_at if others else "after"
     ops: list[Operation] = []
     renamed: dict[str, str] = {}
     for op in plan.ops:
