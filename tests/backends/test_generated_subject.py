@@ -2,10 +2,13 @@
 
 import keras
 import pytest
+import variants
 from conformance.conventions.local import SPEC, within
 
+import nfspec
 from nfspec.conformance.running.run import run
 from nfspec.conformance.running.settings import Settings
+from nfspec.conformance.subjects import loading
 
 from generation.mutants import Mutant, seed
 
@@ -54,3 +57,11 @@ def test_a_file_conforms_in_what_takes_long(spec):
 def test_a_mistake_of_a_template_is_seen(seen_by, spec, monkeypatch):
     seed(monkeypatch, "keras", MISTAKES[seen_by])
     assert verdicts(spec, (seen_by,)) != {seen_by: "pass"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", nfspec.variants())
+def test_every_variant(variant, tmp_path):
+    """Logits within the bound, and weights that come back to the bit, also by another's file."""
+    variants.within_bound(loading.load(SUBJECT)("f32"), variant, tmp_path)
+    keras.utils.clear_session()

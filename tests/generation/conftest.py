@@ -1,6 +1,5 @@
 """The small networks, each resolved once, and what the reference makes of them."""
 
-import os
 from functools import cache
 
 import numpy as np
@@ -12,7 +11,6 @@ from nfspec.conformance.compare import distance
 from nfspec.reference.rounding import Rounding
 
 import networks
-from quick_xla import XLA_FLAGS
 
 
 @pytest.fixture(scope="session")
@@ -43,18 +41,3 @@ def derivatives(plan_of):
         return images, targets, rows
 
     return compute
-
-
-@pytest.fixture(scope="session")
-def quick_jax():
-    """JAX that compiles in a third of the time, unless it has been started before."""
-    import jax
-
-    before = os.environ.get("XLA_FLAGS")
-    flags = [before or "", XLA_FLAGS, "--xla_cpu_parallel_codegen_split_count=1"]
-    os.environ["XLA_FLAGS"] = " ".join(flags)
-    jax.devices()  # reads them
-    if before is None:
-        del os.environ["XLA_FLAGS"]
-    else:
-        os.environ["XLA_FLAGS"] = before

@@ -6,25 +6,24 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import variants
 
 import nfspec
-from nfspec import reference
 from nfspec.conformance.cases.case import Clip
-from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.conformance.cases.target import plan_of
 from nfspec.conformance.cases.weights import trial_params
-from nfspec.conformance.compare import bounds, distance
+from nfspec.conformance.compare import distance
 from nfspec.conformance.properties.networks import block_plan
 from nfspec.conformance.running.run import run
 from nfspec.conformance.running.settings import Settings
-from nfspec.conformance.subjects import NotOffered
+from nfspec.conformance.subjects import NotOffered, loading
 from nfspec.conformance.subjects.generated import carriers
 from nfspec.conformance.subjects.generated.jax import JaxSource
 from nfspec.conformance.subjects.generated.numpy import NumpySource
 from nfspec.conformance.subjects.generated.torch import TorchSource
+from nfspec.conformance.subjects.loading import SHIPPED
 from nfspec.conformance.workers import frameworks
 from nfspec.errors import BackendError
-from nfspec.generation.targets import target_of
 from nfspec.language.fields import Unit
 from nfspec.plan import Pool
 from nfspec.reference.training import clip as clip_exactly
@@ -199,28 +198,10 @@ def test_a_block_is_of_the_network_that_its_spec_has(spec):
     assert (whole.ops, row) == (plan.ops, plan.blocks[2])
 
 
-def through_another(plan, params, folder):
-    """Weights through a file of timm's, or of the original's."""
-    if plan.name.startswith("timm/"):
-        nfspec.weights.to_timm_file(folder / "timm.safetensors", plan, params)
-        return nfspec.weights.from_timm(folder / "timm.safetensors", plan)
-    nfspec.weights.to_deepmind(folder / "w.pkl", plan, params)
-    return nfspec.weights.from_deepmind(folder / "w.pkl", plan)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", nfspec.variants())
-def test_every_variant(variant, tmp_path):
+@pytest.mark.parametrize("variant", nfspec.variants())  # one after another, for each subject
+@pytest.mark.parametrize("subject", [name for name in SHIPPED if name in (*OFFERED, *SLOW)])
+def test_every_variant(subject, variant, tmp_path, quick_jax):
     """Logits within the bound, and weights that come back to the bit, also by another's file."""
-    plan = reduced_plan(nfspec.load(variant))
-    params = trial_params(plan, 0)
-    images = np.random.default_rng(0).standard_normal((1, 35, 48, 3)).astype(np.float32)
-    exact = reference.forward(plan, params, images, {"logits": plan.taps["logits"]})
-    bound = bounds(plan, params, images, exact)["logits"]
-    for subject in (TorchSource("f32"), NumpySource("f32")):
-        network = nfspec.native(plan, subject.target, params=params)
-        logits = target_of(subject.target).logits(network, images)
-        assert distance(logits, exact["logits"]) <= bound
-        back = through_another(plan, subject.through(plan, params), tmp_path)
-        assert back.keys() == params.keys()
-        assert all(np.array_equal(back[name], value) for name, value in params.items())
+    require(subject)
+    variants.within_bound(loading.load(subject)("f32"), variant, tmp_path)
