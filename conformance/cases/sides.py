@@ -9,17 +9,22 @@ from nfspec.plan.counting import shapes
 
 
 @lru_cache(maxsize=16)
-def odd_and_even(plan: Plan) -> tuple[int, int]:
+def odd_and_even(plan: Plan, last: int = 1) -> tuple[int, int]:
     """Two sides in px, of a network's images: at the first as many strides as possible leave a
     remainder, which for a stride of 2 is an odd side; at the second as few as possible do.
 
-    Of several such sides it is the least that leaves a pixel or more to the last stage. An average
+    Of several such sides it is the least that leaves `last` pixels or more to the last stage. An average
     that counts padding, or padding at the wrong end, shows at the first; a pooling that drops a
     row which it should keep, too. Mistakes in one direction of a network alone show where an
     image's height is one of them and its width the other.
     """
     least = plan.tap_info["features"].stride or 1
-    sides = range(least, 3 * least + 2)
+    features = plan.taps["features"]
+    sides = [
+        side
+        for side in range(least, (last + 2) * least + 2)
+        if shapes(plan, side, side)[features][0] >= last
+    ]
     remainders = {side: _remainders(plan, side) for side in sides}
     odd = max(sides, key=lambda side: (remainders[side], -side))
     return odd, min(sides, key=lambda side: (remainders[side], side))

@@ -30,6 +30,16 @@ def test_every_stride_meets_an_odd_side_and_an_even_one(name):
         assert height % stride and not width % stride
 
 
+@pytest.mark.parametrize("name", ["nfnet-f0", "timm/nf_resnet50"])
+def test_as_many_pixels_as_are_asked_for_are_left_to_the_last_stage(name):
+    plan = nfspec.resolve(nfspec.load(name))
+    odd, even = odd_and_even(plan, last=3)
+    height, width, _ = shapes(plan, odd, even)[plan.taps["features"]]
+    assert height == width == 3
+    for stride, height, width in entering(plan, odd, even):
+        assert height % stride and not width % stride
+
+
 def test_padding_that_drops_rows():
     """Under `valid` padding other sides are odd everywhere."""
     spec = nfspec.load("nf-resnet-50")
