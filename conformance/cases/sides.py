@@ -13,10 +13,10 @@ def odd_and_even(plan: Plan, last: int = 1) -> tuple[int, int]:
     """Two sides in px, of a network's images: at the first as many strides as possible leave a
     remainder, which for a stride of 2 is an odd side; at the second as few as possible do.
 
-    Of several such sides it is the least that leaves `last` pixels or more to the last stage. An average
-    that counts padding, or padding at the wrong end, shows at the first; a pooling that drops a
-    row which it should keep, too. Mistakes in one direction of a network alone show where an
-    image's height is one of them and its width the other.
+    Of several such sides it is the least that leaves `last` pixels or more to the last stage. An
+    average that counts padding, or padding at the wrong end, shows at the first; a pooling that
+    drops a row which it should keep, too. Mistakes in one direction of a network alone show where
+    an image's height is one of them and its width the other.
     """
     least = plan.tap_info["features"].stride or 1
     features = plan.taps["features"]
