@@ -1,9 +1,7 @@
-"""Keras starts quickly in all tests, and in the processes that they start."""
+"""Keras starts quickly, and XLA compiles quickly, in all tests and in what they start."""
 
 import os
 from pathlib import Path
-
-import pytest
 
 from quick_keras import sitecustomize  # noqa: F401  (it acts as it is imported)
 from quick_xla import XLA_FLAGS
@@ -11,22 +9,11 @@ from quick_xla import XLA_FLAGS
 FOLDER = str(Path(__file__).with_name("quick_keras"))
 
 
-def pytest_configure():
+def pytest_configure(config):
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if FOLDER not in path:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [FOLDER, *path]))
-
-
-@pytest.fixture(scope="session")
-def quick_jax():
-    """JAX that compiles in a third of the time, unless it has been started before."""
-    import jax
-
-    before = os.environ.get("XLA_FLAGS")
-    flags = [before or "", XLA_FLAGS, "--xla_cpu_parallel_codegen_split_count=1"]
-    os.environ["XLA_FLAGS"] = " ".join(flags)
-    jax.devices()  # reads them
-    if before is None:
-        del os.environ["XLA_FLAGS"]
-    else:
-        os.environ["XLA_FLAGS"] = before
+    # Before any test, or module of tests, starts JAX. A framework's slow tests compile as users do,
+    # and so does the conformance kit: see conformance/conftest.py.
+    if config.option.markexpr != "slow" or "KERAS_BACKEND" not in os.environ:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()

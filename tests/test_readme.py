@@ -18,7 +18,6 @@ from nfspec.conformance import compare
 from nfspec.conformance.workers import worker
 
 from kept_process import Kept
-from quick_xla import XLA_FLAGS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -47,13 +46,12 @@ def make_shallow(folder: Path) -> None:
 @pytest.fixture
 def environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "XLA_FLAGS": XLA_FLAGS}
+    return {**os.environ, "PATH": path}
 
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process of each framework for all commands, each of which would start its own."""
-    monkeypatch.setenv("XLA_FLAGS", XLA_FLAGS)
     processes = {name: Kept(name, "cpu", "f32") for name in BACKENDS}
     monkeypatch.setattr(compare, "WorkerProcess", lambda subject: processes[subject])
     monkeypatch.setattr(worker, "WorkerProcess", lambda subject, device, mode: processes[subject])

@@ -5,8 +5,6 @@ import os
 
 import pytest
 
-from quick_xla import XLA_FLAGS
-
 BACKEND = os.environ.get("KERAS_BACKEND", "")
 
 if BACKEND:
@@ -21,13 +19,6 @@ if BACKEND in ("jax", "torch"):
     from keras.src.utils import module_utils
 
     module_utils.tensorflow._available = False
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """On JAX, most of this run is compilation, and some on TensorFlow. The slow tests, and the
-    workers of the conformance kit, compile as users do."""
-    if BACKEND in ("jax", "tensorflow") and config.option.markexpr != "slow":
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
 
 
 @pytest.fixture(scope="session", autouse=True)

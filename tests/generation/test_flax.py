@@ -56,8 +56,6 @@ MUTANTS = {
     "norms by input": Mutant(CLIPPING, "range(w.ndim - 1)", "range(1, w.ndim)", seen_by="clipping"),
 }
 
-pytestmark = pytest.mark.usefixtures("quick_jax")
-
 
 def rngs():
     """Random bits of a kind that takes no time to compile."""

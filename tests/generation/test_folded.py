@@ -48,14 +48,14 @@ def furthest(plan, to, sizes):
 
 
 @pytest.mark.parametrize(("to", "name"), [case(to, name) for to in TARGETS for name in NAMES])
-def test_logits_are_those_of_the_reference(to, name, plan_of, quick_jax):
+def test_logits_are_those_of_the_reference(to, name, plan_of):
     assert furthest(plan_of(name), to, 1 if to in COMPILED else 2) <= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 @pytest.mark.parametrize("to", TARGETS)
-def test_built_in_networks(to, name, quick_jax):
+def test_built_in_networks(to, name):
     assert furthest(reduced_plan(nfspec.load(name)), to, 2) <= 1
 
 

@@ -25,8 +25,6 @@ from .mutants import expected
 JAX = target_of("jax")
 IDIOMS = "two-attentions"  # the network for what does not depend on the network
 
-pytestmark = pytest.mark.usefixtures("quick_jax")
-
 
 def native(plan, params=None, **options):
     return nfspec.native(plan, "jax", params=params, **options)

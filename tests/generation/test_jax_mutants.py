@@ -14,8 +14,6 @@ from nfspec.reference.training import clip
 import networks
 from .mutants import Mutant, logits_differ, seed
 
-pytestmark = pytest.mark.usefixtures("quick_jax")
-
 EXPRESSIONS, LAYERS, CONV, NETWORK, PARAMETERS = (
     "expressions.jinja",
     "layers.jinja",

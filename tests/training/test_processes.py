@@ -52,7 +52,10 @@ def launchers():
     """Every command in nfspec that begins with this Python: file, line and what follows it."""
     for folder in ("nfspec", "backends", "conformance", "benchmarks"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            text = path.read_text()
+            if "sys.executable" not in text:
+                continue
+            for node in ast.walk(ast.parse(text)):
                 parts = getattr(node, "elts", [])
                 if parts and ast.unparse(parts[0]) == "sys.executable":
                     place = f"{path.relative_to(ROOT)}:{node.lineno}"
