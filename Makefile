@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
-.PHONY: help demo test test-nfspec test-generation test-conformance test-slow bench bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test test-nfspec test-generation test-conformance test-slow bench bench-sources bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
   fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
 
 help:
@@ -75,6 +75,11 @@ mutations: $(BIN)/.installed-test
 ## make bench      NFNet-F0 against timm, optax and a plain port: benchmarks/results
 bench: $(BIN)/.installed-test
 	$(TIMM) $(BIN)/nfspec bench --growth --force --out benchmarks/results
+
+## make bench-sources  the files of nfspec generate, on one core: benchmarks/results/sources (half an hour)
+bench-sources: $(BIN)/.installed-test
+	$(TIMM) $(BIN)/nfspec bench --cores 1 --force --out benchmarks/results/sources --work $(SOURCES)
+SOURCES = source-torch,source-jax,source-tensorflow,source-mlx,source-step-torch,source-step-jax
 
 ## make bench-kernels  each kernel against its plain twin, in each framework
 bench-kernels: $(BIN)/.installed-test

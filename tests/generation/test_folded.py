@@ -98,6 +98,12 @@ def test_nothing_is_left_of_training(to, name, plan_of):
         assert used or defined in doors or defined.startswith("NF"), defined
 
 
+@pytest.mark.parametrize("to", TARGETS)
+def test_alpha_and_beta_are_named_in_a_docstring_alone(to, plan_of):
+    text = nfspec.generate(fold_plan(plan_of("two-attentions")), to=to)
+    assert (text.count("alpha"), text.count("beta")) == (1, 2 if "gamma and beta" in text else 1)
+
+
 def test_what_fold_returned_is_its_plan_and_parameters(plan_of):
     plan = plan_of("plain")
     params, (images, *_) = networks.drawn(plan)
