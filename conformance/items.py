@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nfspec.conformance.cases.results import Results
-from nfspec.conformance.cases.target import target
+from nfspec.conformance.cases.target import target, words_of
 from nfspec.conformance.report.terminal import head
 from nfspec.conformance.running.command import needed_folder
 from nfspec.conformance.running.run import asked_of, run
@@ -137,7 +137,7 @@ class PropertyTest(pytest.Item):
     def _more(self) -> list[str]:
         """Lines with the command that also looks for the conventions that the subject keeps."""
         run = self.settings
-        words = ["nfspec", "conform", *([run.source] if run.source else [])]
+        words = ["nfspec", "conform", *(words_of(run.source) if run.source else [])]
         words += ["--subject", *run.subjects, "--properties", *run.properties]
         words += ["--device", run.device, "--mode", *run.modes]
         folder = needed_folder(run.subjects, run.source or "")

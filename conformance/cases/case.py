@@ -116,7 +116,8 @@ class Case:
         mode: Mode of the arithmetic: f32, tf32, bf16, f16.
         op: The operation or `Clip`, where it is about one; its fields, and its `type`.
         shape: Shape of the input, where the operation does not fix it.
-        spec: Name or path of the spec, where it is about a network.
+        spec: The spec, where it is about a network: its name or path, and what is changed in it,
+            as `nfspec.conformance.cases.target.source_of` writes it.
         digest: Digest of that spec, as a file may change.
         block: Name of the block, where it is about one.
         reduced: True if it is about the spec's network cut to a few narrow blocks.

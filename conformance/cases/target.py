@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, get_args
@@ -13,6 +13,7 @@ from nfspec.conformance.cases.corners import CONV, SE, corners
 from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.language.fields import Unit
 from nfspec.language.loader import load
+from nfspec.language.overrides import ON_COMMAND_LINE, overriding, parsed
 from nfspec.language.spec import Spec
 from nfspec.plan import Operation, Plan, unknown_operation
 from nfspec.plan.activations import DEEPMIND_GAMMA
@@ -20,6 +21,7 @@ from nfspec.plan.clipping import clip_rules
 from nfspec.plan.resolver import resolve
 
 GENERAL = "nfnet-f0"  # whose network is tested where no spec is given
+_SET = f" {ON_COMMAND_LINE} "  # between a spec and each of its changes
 CLIPS = 5  # at most this many shapes of a role's parameters, and rates; the others are alike
 OUTPUTS = 64  # of a clipped parameter or a classifier at most, whose outputs are all alike
 
@@ -29,7 +31,7 @@ class Target:
     """The operations and networks that a run tests.
 
     Attributes:
-        source: Name or path of the spec that networks and blocks are of.
+        source: The spec that networks and blocks are of, as `source_of` writes it.
         spec: That spec.
         general: True if operations are those of the general grid, not of the spec.
         ops: Distinct operations.
@@ -50,10 +52,37 @@ class Target:
         return tuple(op for op in self.ops if isinstance(op, kind))
 
 
+def source_of(name: str, changes: Sequence[str]) -> str:
+    """A spec and what is changed in it as one text, as on the command line: `nfnet-f0 --set
+    stages.alpha=0.3`.
+
+    Args:
+        name: Name or path of the spec.
+        changes: `FIELD=VALUE` each.
+    """
+    return _SET.join((name, *changes))
+
+
+def words_of(source: str) -> list[str]:
+    """The words of a command that name such a spec."""
+    name, *changes = source.split(_SET)
+    return [name, *(word for change in changes for word in (ON_COMMAND_LINE, change))]
+
+
+def spec_of(source: str) -> Spec:
+    """The spec of a text of `source_of`.
+
+    Raises:
+        SpecError: There is no such spec, or it cannot be changed so.
+    """
+    name, *changes = source.split(_SET)
+    return load(name, overriding(parsed(changes), ON_COMMAND_LINE))
+
+
 @cache
 def plan_of(source: str, reduced: bool, drops: bool = False) -> Plan:
     """The plan of a spec, whole or reduced; a reduced one drops only if `drops` is set."""
-    spec = load(source)
+    spec = spec_of(source)
     return reduced_plan(spec, drops) if reduced else resolve(spec)
 
 
@@ -61,13 +90,13 @@ def target(source: str | None) -> Target:
     """The target of a run.
 
     Args:
-        source: Name or path of a spec; None for the general grid.
+        source: A spec, as `source_of` writes it; None for the general grid.
 
     Raises:
         SpecError: The spec cannot be used.
         TypeError: It has an operation that no property tests.
     """
-    spec = load(source or GENERAL)
+    spec = spec_of(source or GENERAL)
     plan = resolve(spec)
     if source is None:
         return Target(GENERAL, spec, True, *_with_corners(_grid(), _clip_grid()))

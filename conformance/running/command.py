@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nfspec.compilation import BACKENDS
 from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.target import words_of
 from nfspec.conformance.subjects.loading import PICKLE
 from nfspec.conformance.workers.worker import Worker
 
@@ -62,8 +63,8 @@ def needed_folder(subjects: Iterable[str], spec: str = "") -> str:
 
     Args:
         subjects: Names of subjects.
-        spec: Name or path of a spec. It stays as it was named, as the arrays of a case depend on
-            every character of its line.
+        spec: A spec as a case names it. It stays as it is, as the arrays of a case depend on every
+            character of its line.
     """
     here = placed("", spec) or any(placed(name) and _lies_here(name) for name in subjects)
     return str(Path.cwd()) if here else ""
@@ -74,7 +75,8 @@ def placed(subject: str, spec: str = "") -> bool:
     module, colon, _ = subject.rpartition(":")
     named = bool(colon) or subject.endswith(PICKLE)
     relative = named and not Path(module or subject).is_absolute()
-    return relative or (spec.endswith(".toml") and not Path(spec).is_absolute())
+    path = words_of(spec)[0]
+    return relative or (path.endswith(".toml") and not Path(path).is_absolute())
 
 
 def _lies_here(subject: str) -> bool:

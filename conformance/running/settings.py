@@ -19,7 +19,8 @@ class Settings:
     """The settings of a run, which its results record.
 
     Attributes:
-        source: Name or path of a spec; None for a general grid of shapes.
+        source: Name or path of a spec, and what is changed in it: `nfnet-f0 --set head.classes=10`;
+            None for a general grid of shapes.
         subjects: Names that `nfspec.conformance.subjects` knows; the name of a framework is nfspec
             on it.
         device: cpu, gpu or tpu.

@@ -12,6 +12,7 @@ import typer
 from nfspec.arguments import MAX_SEED, MOST_EXAMPLES, one_of
 from nfspec.cli.options import (
     ALL_BACKENDS,
+    Changes,
     Device,
     Subjects,
     TestedBackends,
@@ -21,7 +22,7 @@ from nfspec.cli.options import (
     some_of,
 )
 from nfspec.console import clean, print_lines, print_text, say
-from nfspec.errors import BackendError
+from nfspec.errors import BackendError, InputError
 from nfspec.outputs import FORCE_HELP
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def conform(
     spec: Spec = None,
+    changes: Changes = None,
     backends: TestedBackends = ALL_BACKENDS,
     subject: Subjects = None,
     against: AgainstTwo = None,
@@ -179,10 +181,13 @@ def conform(
     in a file of deviations is run, whoever wrote it.
     """
     from nfspec.conformance import Settings
+    from nfspec.conformance.cases.target import source_of
     from nfspec.conformance.running.settings import DEVICES, MODES
 
+    if changes and spec is None:
+        raise InputError("--set: expected a SPEC to change; found none")
     settings = Settings(
-        source=spec,
+        source=None if spec is None else source_of(spec, changes or ()),
         subjects=against or parse_subjects(subject, backends),
         device=one_of("--device", device, DEVICES),
         modes=some_of("--mode", mode, MODES),

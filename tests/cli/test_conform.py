@@ -234,6 +234,16 @@ def test_a_spec_of_ones_own(folder):
     assert [cell["property"] for cell in data["cells"]] == ["EXACT-03", "AGC-01"]
 
 
+def test_a_spec_that_is_changed_and_the_line_that_replays_it(folder):
+    arguments = ("timm/test_nfnet", "--set", "stages.alpha=0.3", "--properties", "NET-03")
+    done = command("conform", *arguments, "--subject", "numpy-source", "--out", "out", "--json")
+    (cell,) = Results.from_json(done.stdout).cells
+    case = Case.parse(cell.worst_case)
+    assert case.spec == "timm/test_nfnet --set stages.alpha=0.3"
+    again = command("replay", case.line(), "--subject", "numpy-source")
+    assert again.stdout.startswith("numpy-source/cpu/f32: within its bound\n")
+
+
 def test_a_run_goes_on(folder):
     first = conform("--json")
     again = conform("--json", "--resume")
@@ -264,6 +274,7 @@ REFUSED = {
     ("--device", "moon"): '--device: expected one of "cpu", "gpu", "tpu"; found \'moon\'',
     ("--properties", "X-01"): "--properties: no X-01; expected some of EXACT-01, ",
     ("--backends", "jacks"): "--backends: expected some of jax, torch, tensorflow; found 'jacks'",
+    ("--set", "stages.alpha=0.3"): "--set: expected a SPEC to change; found none",
     ("nope",): 'no built-in spec "nope"; ',
     ("--must-offer", "wsconv"): "must_offer: expected methods of a subject, of ws_conv, ",
     ("--resume",): "--resume: out/journal.jsonl does not exist; start without --resume",

@@ -15,8 +15,8 @@ from nfspec.training.session import prepare
 
 CHANGED = ("--set", "stages.alpha=0.3", "--set", "head.classes=10", "--set", "activation.kind=silu")
 OVER = {"stages.alpha": 0.3, "head.classes": 10, "activation.kind": "silu"}
-# Commands that have a spec in a file alone, and those that take no spec.
-WITHOUT = {"conform", "list", "explain", "replay", "plot"}
+# Commands that take no spec.
+WITHOUT = {"list", "explain", "replay", "plot"}
 ARGUMENTS = {
     "show": ["show", "nfnet-nano"],
     "agc": ["agc", "nfnet-nano"],
@@ -24,6 +24,7 @@ ARGUMENTS = {
     "diff": ["diff", "nfnet-nano", "nfnet-nano"],
     "new": ["new", "mine", "--from", "nfnet-nano"],
     "compare": ["compare", "nfnet-nano"],
+    "conform": ["conform", "nfnet-nano"],
     "train": ["train", "nfnet-nano", "digits", "--backend", "torch"],
     "evaluate": ["evaluate", "nfnet-nano", "digits", "--weights", "none.safetensors"],
     "cost": ["cost", "nfnet-nano"],

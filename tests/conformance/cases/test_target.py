@@ -6,7 +6,15 @@ from typing import get_args
 import pytest
 
 from nfspec import plan as p
-from nfspec.conformance.cases.target import CONV, OUTPUTS, narrowed, target
+from nfspec.conformance.cases.target import (
+    CONV,
+    OUTPUTS,
+    narrowed,
+    plan_of,
+    source_of,
+    target,
+    words_of,
+)
 from nfspec.conformance.properties import layers
 from nfspec.conformance.subjects import nfspec as subject
 from nfspec.language.fields import Kind
@@ -61,3 +69,16 @@ def test_every_kind_of_operation_is_tested_somewhere():
 def test_the_general_grid_has_every_kind_of_activation():
     kinds = {op.kind for op in target(None).ops if isinstance(op, p.Activation)}
     assert kinds == set(get_args(Kind))
+
+
+def test_a_spec_that_is_changed_is_named_with_its_changes():
+    changes = ("stages.alpha=[0.3, 0.4]", "activation.kind=silu")
+    source = source_of("a folder/nfnet.toml", changes)
+    assert words_of(source) == [
+        "a folder/nfnet.toml", *("--set", changes[0]), *("--set", changes[1])
+    ]  # fmt: skip
+    assert words_of("nfnet-f0") == ["nfnet-f0"]
+    changed = source_of("nfnet-nano", ("stages.alpha=0.3",))
+    assert {row.alpha for row in plan_of(changed, False).blocks} == {0.3}
+    assert {row.alpha for row in plan_of(changed, True).blocks} == {0.3}
+    assert target(changed).spec.digest != target("nfnet-nano").spec.digest
