@@ -16,7 +16,7 @@ from nfspec.training.session import prepare
 CHANGED = ("--set", "stages.alpha=0.3", "--set", "head.classes=10", "--set", "activation.kind=silu")
 OVER = {"stages.alpha": 0.3, "head.classes": 10, "activation.kind": "silu"}
 # Commands that take no spec.
-WITHOUT = {"list", "explain", "replay", "plot"}
+WITHOUT = {"list", "explain", "replay", "plot", "verify"}
 ARGUMENTS = {
     "show": ["show", "nfnet-nano"],
     "agc": ["agc", "nfnet-nano"],
@@ -30,6 +30,7 @@ ARGUMENTS = {
     "cost": ["cost", "nfnet-nano"],
     "bench": ["bench", "nfnet-nano", "--backends", "torch", "--work", "forward"],
     "generate": ["generate", "nfnet-nano", "--to", "torch"],
+    "export": ["export", "nfnet-nano", "--to", "onnx"],
     "convert": ["convert", "in.safetensors", "out.npz", "--variant", "nfnet-nano"],
 }
 
