@@ -30,7 +30,7 @@ def same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """A conv that pads by `same`; its weight has been standardised, and has gamma and beta in it."""
+    """A conv that pads by `same`; its weight is standardised, and has gamma and beta in it."""
 
     def __init__(self, in_chs: int, out_chs: int, kernel: int, stride: int = 1, groups: int = 1):
         pad = kernel // 2 if stride == 1 else 0

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -96,6 +98,10 @@ def test_nothing_is_left_of_training(to, name, plan_of):
     for defined in names:
         used = len(re.findall(rf"\b{defined}\b", text)) > 1
         assert used or defined in doors or defined.startswith("NF"), defined
+    ruff = ["ruff", "check", "--isolated", "--line-length", "100", "--select", "E,F,I,UP,B,SIM,C4"]
+    run = [sys.executable, "-m", *ruff, "-"]
+    done = subprocess.run(run, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("to", TARGETS)
