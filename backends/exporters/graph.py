@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from nfspec import plan as p
+from nfspec.backends.exporters.layout import padding
 from nfspec.backends.exporters.settings import Network
 from nfspec.errors import InputError
 from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE
 from nfspec.plan.counting import Shape, shapes
-from nfspec.reference.operations import pads
 
 IMAGES = "images"
 
@@ -107,22 +106,12 @@ def _activation(graph: Graph, kind: str, slope: float, name: str, x: str) -> str
 
 
 def _sliding(kernel: int, op: p.Convolution | p.Pool, sides: Shape | None) -> dict[str, Any]:
-    """The attributes of what slides over an image.
-
-    Args:
-        kernel: Side of the window.
-        op: The conv or pool.
-        sides: Height and width of the image, where they are known.
-    """
+    """The attributes of what slides over an image; the arguments are those of `padding`."""
     how: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [op.stride] * 2}
-    if op.padding != "same" or kernel == 1:
-        padding = "valid" if op.padding == "same" else op.padding
-        around = [pads(1, kernel, op.stride, padding)] * 2  # of any side
-    elif sides is None:
+    around = padding(kernel, op, sides)
+    if around is None:
         return how | {"auto_pad": "SAME_UPPER"}
-    else:
-        around = [pads(side, kernel, op.stride, op.padding) for side in sides[:2]]
-    return how | {"pads": [before for before, _ in around] + [after for _, after in around]}
+    return how | {"pads": [*around[0], *around[1]]}
 
 
 @dataclass
@@ -293,41 +282,3 @@ def _output_shape(network: Network, name: str, known: Mapping[str, Shape]) -> li
         return _dimensions(network, (tap.channels,))
     sides = known.get(network.folded.taps[name], (f"{name}.height", f"{name}.width"))[:2]
     return _dimensions(network, (tap.channels, *sides))
-
-
-Weight = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Place:
-    """The form that a parameter has in a file: its axes in another order, then its shape."""
-
-    axes: tuple[int, ...]
-    shape: tuple[int, ...]
-
-    def stored(self, value: Weight) -> Weight:
-        """A parameter of the plan as it is in the file."""
-        return np.array(value.transpose(self.axes).reshape(self.shape), order="C")
-
-    def restored(self, value: Weight, shape: tuple[int, ...]) -> Weight:
-        """A parameter of the plan, of its shape, from what is in the file."""
-        moved = value.reshape([shape[axis] for axis in self.axes])
-        return np.array(moved.transpose([self.axes.index(n) for n in range(len(shape))]), order="C")
-
-
-def places(plan: p.Plan) -> dict[str, Place]:
-    """Canonical name to the form of a parameter in a file: convs OIHW, the classifier IO."""
-    found: dict[str, Place] = {}
-    for op in plan.ops:
-        for q in op.parameters:
-            shape = q.shape
-            axes = tuple(range(len(shape)))
-            if isinstance(op, p.Convolution) and len(shape) == 4:
-                axes = (3, 2, 0, 1)
-                shape = tuple(shape[axis] for axis in axes)
-            elif isinstance(op, p.SqueezeExcite) and len(shape) == 2:
-                axes, shape = (1, 0), (shape[1], shape[0], 1, 1)
-            elif isinstance(op, p.ECA):
-                shape = (1, 1, *shape, 1)
-            found[q.name] = Place(axes, shape)
-    return found

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run
+from nfspec.backends.exporters.layout import narrow, places
 from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
@@ -43,7 +44,7 @@ def without_weights(network: Network) -> tuple[ModelProto, list[TensorProto]]:
     """The model without its weights; and the name, shape and dtype of each weight."""
     from onnx import TensorProto, helper
 
-    from nfspec.backends.exporters.graph import graph_of, places
+    from nfspec.backends.exporters.graph import graph_of
 
     graph, given, outputs = graph_of(network)
     made = helper.make_graph(graph.nodes, network.plan.name, [given], outputs, graph.constants)
@@ -64,20 +65,9 @@ def without_weights(network: Network) -> tuple[ModelProto, list[TensorProto]]:
 
 def _values(network: Network) -> Iterator[NDArray[Any]]:
     """The weights one after another, as they are in the file."""
-    from nfspec.backends.exporters.graph import places
-
     found = places(network.folded)
     for name, value in network.weights():
-        yield _narrow(found[name].stored(value), network.settings.dtype)
-
-
-def _narrow(value: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """float32 in the dtype of a file's weights, little-endian; bfloat16 as its bits."""
-    if dtype == "bf16":
-        bits = np.ascontiguousarray(value, np.float32).view(np.uint32)
-        even = (bits >> np.uint32(16)) & np.uint32(1)  # to nearest, ties to even
-        return ((bits + np.uint32(0x7FFF) + even) >> np.uint32(16)).astype("<u2")
-    return np.asarray(value, "<f2" if dtype == "f16" else "<f4")
+        yield narrow(found[name].stored(value), network.settings.dtype)
 
 
 def load(path: Path) -> Run:
@@ -111,8 +101,6 @@ def read(path: Path) -> Read:
         OSError: It is not a regular file that can be opened.
     """
     import onnx
-
-    from nfspec.backends.exporters.graph import places
 
     opened(path).close()
     try:

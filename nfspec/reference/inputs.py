@@ -84,6 +84,16 @@ def as_params(plan: Plan, params: Mapping[str, ArrayLike]) -> dict[str, Array]:
     """A plan's parameters as float64, in its order.
 
     Raises:
+        WeightError: As `checked_params`.
+    """
+    own = checked_params(plan, params)
+    return {name: value.astype(np.float64, copy=False) for name, value in own.items()}
+
+
+def checked_params(plan: Plan, params: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    """A plan's parameters as arrays of their own floating dtypes, in its order.
+
+    Raises:
         WeightError: Names each missing, misshapen, mistyped and extra one, the first 20 of them.
     """
     if not isinstance(params, Mapping):
@@ -97,4 +107,4 @@ def as_params(plan: Plan, params: Mapping[str, ArrayLike]) -> dict[str, Array]:
         for name, value in arrays.items()
     }
     require(shapes_of(plan), given, plan.name)
-    return {name: np.asarray(arrays[name], np.float64) for name in plan.parameters}
+    return {name: np.asarray(arrays[name]) for name in plan.parameters}

@@ -29,7 +29,7 @@ from nfspec.plan import (
 from nfspec.plan.activations import apply
 from nfspec.plan.initialise import Params
 from nfspec.reference import operations as ops
-from nfspec.reference.inputs import as_images, as_params
+from nfspec.reference.inputs import as_images, checked_params
 from nfspec.reference.rounding import Rounding
 
 Array = NDArray[np.float64]
@@ -129,7 +129,7 @@ def forward(
         WeightError: Names or shapes of `params` are not the plan's.
     """
     image = as_images(plan, x)
-    own = as_params(plan, params)
+    own = checked_params(plan, params)
     taps = plan.taps if taps is None else mapping("taps", taps, "operations' names")
     known = {INPUT, *(op.name for op in plan.ops)}
     for tap, name in taps.items():
@@ -139,7 +139,8 @@ def forward(
     last_use = {name: i for i, op in enumerate(plan.ops) for name in op.inputs}
     values: dict[str, Array] = {INPUT: image}
     for i, op in enumerate(plan.ops):
-        of_op = [own[p.name] for p in op.parameters]
+        # Converted here, so that the float64 copies are of one operation at a time.
+        of_op = [np.asarray(own[p.name], np.float64) for p in op.parameters]
         out = evaluate(op, [values[name] for name in op.inputs], of_op, rounding)
         out = change(op, values[op.inputs[0]], out) if change else out
         values[op.name] = rounding.output(out) if rounding else out

@@ -9,7 +9,7 @@ import pytest
 
 import nfspec
 from nfspec import plan as p
-from nfspec.backends.exporters import graph, settings
+from nfspec.backends.exporters import graph, layout, settings
 from nfspec.backends.exporters import onnx as format_onnx
 from nfspec.backends.exporters.settings import Network
 from nfspec.conformance import exporting
@@ -118,9 +118,9 @@ def average_that_counts_padding(monkeypatch):
 
 def kernels_in_another_order(monkeypatch):
     """Height and width exchanged."""
-    stored = graph.Place.stored
+    stored = layout.Place.stored
     monkeypatch.setattr(
-        graph.Place,
+        layout.Place,
         "stored",
         lambda self, value: stored(self, value.swapaxes(0, 1) if value.ndim == 4 else value),
     )
@@ -157,10 +157,8 @@ def mean_over_the_traced_size(monkeypatch):
 
 
 def constants_in_float16(monkeypatch):
-    narrow = format_onnx._narrow
-    monkeypatch.setattr(
-        format_onnx, "_narrow", lambda v, dtype: narrow(v.astype(np.float16), dtype)
-    )
+    narrow = format_onnx.narrow
+    monkeypatch.setattr(format_onnx, "narrow", lambda v, dtype: narrow(v.astype(np.float16), dtype))
 
 
 def batch_baked_in(monkeypatch):
