@@ -27,6 +27,7 @@ SIZES = ((1, 64, 64), (2, 65, 48), (3, 33, 71))
 LOGITS = "logits"
 
 Noise = Callable[[int], Rounding]
+Run = Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Row:
     """One output at one size: its distance from the reference, and its bound.
 
     Attributes:
+        runtime: Name of what ran the network, where several do.
         problem: The reason why the network did not run at this size; empty if it ran.
     """
 
@@ -43,6 +45,7 @@ class Row:
     distance: float
     bound: float
     output: str = LOGITS
+    runtime: str = ""
     problem: str = ""
 
     @property
@@ -71,15 +74,14 @@ def prove(
         sizes: Images, height and width in px of each comparison.
         seed: Random seed of the images.
     """
-    return prove_outputs(
-        plan, params, lambda images: {LOGITS: logits(images)}, (LOGITS,), sizes, progress, seed=seed
-    )
+    runs: dict[str, Run] = {"": lambda images: {LOGITS: logits(images)}}
+    return prove_outputs(plan, params, runs, (LOGITS,), sizes, progress, seed=seed)
 
 
 def prove_outputs(
     plan: Plan,
     params: Params,
-    run: Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]],
+    runs: Mapping[str, Run],
     outputs: Sequence[str],
     sizes: Sequence[tuple[int, int, int]],
     progress: Progress = lambda message: None,
@@ -93,19 +95,19 @@ def prove_outputs(
 
     Args:
         plan, params: The network, and the weights in it.
-        run: A function of images, (N, H, W, C), that returns outputs by name, images NHWC.
+        runs: Name to a function of images, (N, H, W, C), that returns outputs by name, images NHWC.
         outputs: Names of the taps to compare.
         sizes: Images, height and width in px of each comparison.
         progress: A function that is called with a line for each step.
         seed: Random seed of the images.
         pixels: How pixels become images, where the network takes pixels, uint8.
         noise: A function of a seed: the rounding that the network's arithmetic has.
-        survives: The errors of `run` that are a row's problem and not the caller's.
+        survives: The errors of those functions that are a row's problem and not the caller's.
     """
     rng, taps = np.random.default_rng(seed), {name: plan.taps[name] for name in outputs}
     perturbed = -(-SAMPLES // len(sizes))  # runs at each size
     squares: dict[str, list[float]] = {name: [] for name in outputs}
-    found: list[tuple[tuple[int, int, int], str, float, str]] = []
+    found: list[tuple[tuple[int, int, int], float, str, str, str]] = []
     for size in sizes:
         given, images = _images(rng, (*size, plan.channels), pixels)
         progress(f"float64 reference, {size[0]} x {size[1]} x {size[2]} px ...")
@@ -114,17 +116,18 @@ def prove_outputs(
             rounding = noise(len(squares[outputs[0]]))
             for name, value in reference.forward(plan, params, images, taps, rounding).items():
                 squares[name].append(distance(value, exact[name]) ** 2)
-        problem = ""
-        values: Mapping[str, NDArray[Any]] = {}
-        try:
-            values = run(given)
-        except survives as error:
-            problem = str(error) or type(error).__name__
-        for name in outputs:
-            gap = distance(np.asarray(values[name]), exact[name]) if name in values else np.inf
-            found.append((size, name, gap, problem))
+        for runtime, run in runs.items():
+            problem = ""
+            values: Mapping[str, NDArray[Any]] = {}
+            try:
+                values = run(given)
+            except survives as error:
+                problem = str(error) or type(error).__name__
+            for name in outputs:
+                gap = distance(np.asarray(values[name]), exact[name]) if name in values else np.inf
+                found.append((size, gap, name, runtime, problem))
     bound = {name: SIGMAS * float(np.sqrt(np.mean(each))) for name, each in squares.items()}
-    return tuple(Row(*size, gap, bound[name], name, why) for size, name, gap, why in found)
+    return tuple(Row(*size, gap, bound[name], name, *rest) for size, gap, name, *rest in found)
 
 
 def _images(

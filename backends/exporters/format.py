@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,31 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """What runs files.
+
+    Attributes:
+        package: The module, which is the name of its distribution, too.
+        name: Its name in reports.
+        load: A function of a path, which returns a function of images in the file's layout: its
+            outputs by name. It raises InputError for a file that it cannot load.
+    """
+
+    package: str
+    name: str
+    load: Callable[[Path], Run]
+
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.package) is not None
+
+    @property
+    def version(self) -> str:
+        """Name and version."""
+        return f"{self.name} {importlib.metadata.version(self.package)}"
+
+
+@dataclass(frozen=True)
 class Format:
     """A format of files.
 
@@ -55,10 +81,9 @@ class Format:
         packages: Modules that write and run it.
         command: What installs them.
         write: A function of a path and a network, which writes the file.
-        load: A function of a path, which returns a function of images in the file's layout: its
-            outputs by name.
         read: A function of a path, which reads metadata and weights.
-        runtime: A function that names the runtime and its version.
+        parts: A function of a path, which returns the files of which it is one.
+        runtimes: What runs them. The first is in `packages`; others are used where installed.
     """
 
     name: str
@@ -67,9 +92,9 @@ class Format:
     packages: tuple[str, ...]
     command: str
     write: Callable[[Path, Network], Facts]
-    load: Callable[[Path], Run]
     read: Callable[[Path], Read]
-    runtime: Callable[[], str]
+    parts: Callable[[Path], list[Path]]
+    runtimes: tuple[Runtime, ...]
 
     def require(self) -> None:
         """Require the packages that write and run such files.

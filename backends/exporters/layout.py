@@ -77,7 +77,7 @@ def narrow(value: Weight, dtype: str) -> Weight:
     if dtype == "bf16":
         bits = np.asarray(value, np.float32).view(np.uint32)
         even = (bits >> np.uint32(16)) & np.uint32(1)  # to nearest, ties to even
-        return ((bits + np.uint32(0x7FFF) + even) >> np.uint32(16)).astype("<u2")
+        return np.asarray((bits + np.uint32(0x7FFF) + even) >> np.uint32(16), "<u2")
     return np.asarray(value, "<f2" if dtype == "f16" else "<f4")
 
 

@@ -1,4 +1,4 @@
-"""ONNX: the folded plan node by node, run by onnxruntime. No framework is imported.
+"""ONNX: the folded plan node by node, run by onnxruntime and OpenVINO. No framework is imported.
 
 The operators are those of the standard's opset alone. Two files of a network have equal bytes.
 """
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run
+from nfspec.backends.exporters import openvino
+from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.layout import narrow, places
 from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.errors import InputError
@@ -119,12 +120,12 @@ def read(path: Path) -> Read:
     return Read(network, params)
 
 
-def runtime() -> str:
-    import onnxruntime
+def parts(path: Path) -> list[Path]:
+    beside = path.with_name(f"{path.name}.data")
+    return [path, beside] if beside.exists() else [path]
 
-    return f"onnxruntime {onnxruntime.__version__}"
 
-
+RUNTIME = Runtime("onnxruntime", "onnxruntime", load)
 FORMAT = Format(
     name="onnx",
     suffix=".onnx",
@@ -132,7 +133,7 @@ FORMAT = Format(
     packages=("onnx", "onnxruntime"),
     command="pip install onnx onnxruntime",
     write=write,
-    load=load,
     read=read,
-    runtime=runtime,
+    parts=parts,
+    runtimes=(RUNTIME, openvino.RUNTIME),
 )

@@ -197,21 +197,34 @@ def show(proof: Proof, as_json: bool) -> None:
 
 
 def _report(proof: Proof) -> list[str]:
-    cells = [["images", "output", "distance", "bound"]]
-    for row in proof.rows:
-        mark = "" if row.within else " !"
-        cells.append([row.size, row.output, f"{row.distance:.1e}{mark}", f"{row.bound:.1e}"])
-    problems = dict.fromkeys(row.problem for row in proof.rows if row.problem)
+    problems = dict.fromkeys((row.runtime, row.problem) for row in proof.rows if row.problem)
     return [
         *_facts(proof),
         "Distance of each output to the float64 reference, relative L2 norm; bound:",
         "3 times what rounding of every operation does to the reference itself.",
         "",
-        *table(cells, "<<>>"),
+        *_table(proof),
         "",
-        *(f"{proof.runtime}: {each.splitlines()[0][:300]}" for each in problems),
-        _verdict(proof),
+        *(f"{runtime}: {_first(problem)}" for runtime, problem in problems),
+        *(_verdict(proof, runtime) for runtime in proof.runtimes),
     ]
+
+
+def _table(proof: Proof) -> list[str]:
+    """A line for each output at each size, with a column for each runtime."""
+    short = [each.split()[0] for each in proof.runtimes]
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in proof.rows:
+        mark = "" if row.within else " !"
+        line = cells.setdefault((row.size, row.output), [f"{row.bound:.1e}"])
+        line.insert(-1, f"{row.distance:.1e}{mark}")
+    lines = [["images", "output", *short, "bound"]]
+    lines += [[*key, *line] for key, line in cells.items()]
+    return table(lines, "<<" + ">" * (1 + len(short)))
+
+
+def _first(problem: str) -> str:
+    return problem.strip().splitlines()[0][:300]
 
 
 def _facts(proof: Proof) -> list[str]:
@@ -220,17 +233,19 @@ def _facts(proof: Proof) -> list[str]:
     if proof.facts and proof.facts.nodes:
         nodes = sorted(proof.facts.nodes.items(), key=lambda each: (-each[1], each[0]))
         total = sum(proof.facts.nodes.values())
-        lines.append(f"{proof.facts.opset}, {total} nodes:")
+        opset = proof.facts.opset and f"{proof.facts.opset}, "
+        lines.append(f"{opset}{total} nodes:")
         lines += [f"  {count:5}  {kind}" for kind, count in nodes]
     return [*lines, ""]
 
 
-def _verdict(proof: Proof) -> str:
-    if proof.same:
-        return f"THE SAME NETWORK: {proof.network} in {proof.runtime} at {proof.sizes} sizes"
-    worst = next(row for row in proof.rows if not row.within)
-    what = "does not run" if worst.problem else "leaves the bound"
-    return f"NOT THE SAME: {proof.network} in {proof.runtime} {what} at {worst.size}"
+def _verdict(proof: Proof, runtime: str) -> str:
+    wrong = proof.first_beyond(runtime)
+    if wrong is None:
+        return f"THE SAME NETWORK: {proof.network} in {runtime} at {proof.sizes} sizes"
+    what = "does not run" if wrong.problem else "leaves the bound"
+    advice = "" if runtime == proof.runtimes[0] else "; do not run the file there"
+    return f"NOT THE SAME: {proof.network} in {runtime} {what} at {wrong.size}{advice}"
 
 
 def _data(proof: Proof) -> dict[str, Any]:
@@ -238,7 +253,7 @@ def _data(proof: Proof) -> dict[str, Any]:
         "network": proof.network,
         "format": proof.format,
         "file": str(proof.path),
-        "runtime": proof.runtime,
+        "runtimes": list(proof.runtimes),
         "same": proof.same,
         "bytes": proof.bytes,
         "weights_bytes": proof.weights,
@@ -250,6 +265,7 @@ def _data(proof: Proof) -> dict[str, Any]:
                 "height": row.height,
                 "width": row.width,
                 "output": row.output,
+                "runtime": row.runtime,
                 "distance": row.distance if row.distance < float("inf") else None,
                 "bound": row.bound,
                 "within": row.within,

@@ -38,14 +38,15 @@ def written(folder, plan, params, **choices):
 
 def proved(path, network, sizes):
     """The rows of a comparison of all outputs with the reference."""
-    settings, run = network.settings, format_onnx.load(path)
+    settings, run = network.settings, format_onnx.RUNTIME.load(path)
 
     def outputs(images):
         found = run(as_given(images, settings))
         return {name: as_nhwc(value, settings) for name, value in found.items()}
 
     assert network.params is not None
-    return prove_outputs(network.plan, network.params, outputs, settings.outputs, sizes)
+    runs = {"onnxruntime": outputs}
+    return prove_outputs(network.plan, network.params, runs, settings.outputs, sizes)
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
