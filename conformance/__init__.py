@@ -40,6 +40,8 @@ PACKAGES = ("cloudpickle", "hypothesis", "jinja2", "packaging", "threadpoolctl")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "subjects":
+        return importlib.import_module(f"{__name__}.subjects")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]

@@ -64,6 +64,8 @@ _HOMES = {
     "language.spec": ["Spec"],
 }
 _MODULES = {"reference": "reference", "signal": "reference.signal", "weights": "weights"}
+# Reached without an import of their own, as the documents write them: `nfspec.backends.jax.agc`.
+_PACKAGES = ("backends", "conformance", "training")
 
 __all__ = [
     "__version__",
@@ -75,6 +77,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"nfspec.{_MODULES[name]}")
+    if name in _PACKAGES:
+        return importlib.import_module(f"nfspec.{name}")
     for module, names in _HOMES.items():
         if name in names:
             value = getattr(importlib.import_module(f"nfspec.{module}"), name)

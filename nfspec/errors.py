@@ -64,7 +64,14 @@ class InputError(NfspecError):
     """An argument or input file (image, size, seed) that cannot be used."""
 
 
+_LOOK_ALIKE = str.maketrans("oOlI", "0011")
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean "…"?` for the known word nearest to `word`, or an empty string."""
-    near = difflib.get_close_matches(word[:100], list(known), n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    """Return `; did you mean "…"?` for the known word nearest to `word`, or an empty string.
+
+    A letter that looks like a digit counts as that digit.
+    """
+    plain = {known_word: known_word.translate(_LOOK_ALIKE) for known_word in known}
+    near = difflib.get_close_matches(word[:100].translate(_LOOK_ALIKE), plain.values(), n=1)
+    return next((f'; did you mean "{w}"?' for w, p in plain.items() if p in near), "")

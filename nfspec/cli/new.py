@@ -54,7 +54,9 @@ def _target(name: str, output: Path | None, force: bool) -> Path:
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new spec.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the new spec, without .toml.")
+    ],
     base: Annotated[
         str,
         typer.Option(
@@ -74,6 +76,7 @@ def new(
 
     Nothing in a file is run, whoever wrote it.
     """
+    name = name.removesuffix(".toml")
     over = changed_by(changes)
     for layer in over:
         if fixed := layer.data.keys() & {"schema", "family", *NOT_INHERITED}:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nfspec.errors import WeightError
 from nfspec.plan import Plan
 from nfspec.weights.arrays import converted
-from nfspec.weights.checking import Float32, check, ends_of, shapes
+from nfspec.weights.checking import Float32, check, ends_of, shapes, text_names
 from nfspec.weights.container import DAMAGED, contents, write
 from nfspec.wording import printable
 
@@ -47,7 +47,7 @@ def save(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
     Args:
         path: File to write; an older file there is kept until the new one is whole.
         plan: The network.
-        params: Canonical name to float32 array.
+        params: Canonical name to float32 array, of NumPy, JAX or PyTorch.
 
     Raises:
         WeightError: The weights are not the plan's, or the file cannot be written.
@@ -58,6 +58,9 @@ def save(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
         "digest": plan.digest,
         "spec": plan.canonical,
     }
+    if isinstance(params, Mapping):  # what else it is, `check` says
+        values, ends = text_names(params), ends_of(plan)
+        params = converted(values, shapes(plan), plan.name, "", ends, own_shapes=False, widen=())
     write(Path(path), check(plan, params), metadata)
 
 

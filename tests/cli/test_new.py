@@ -121,6 +121,11 @@ def test_what_cannot_be_is_said_and_nothing_written(arguments, message, folder):
     assert list(folder.iterdir()) == []
 
 
+def test_the_name_of_a_file_is_a_name_too(folder):
+    assert run("new", "net.toml").exit_code == 0
+    assert nfspec.load(folder / "net.toml").name == "net"
+
+
 def test_a_name_with_a_slash_makes_a_file_of_its_last_part(folder):
     assert run("new", "me/net").exit_code == 0
     assert nfspec.load(folder / "net.toml").name == "me/net"

@@ -44,6 +44,7 @@ def test_a_built_in_spec_is_loaded_by_name_and_a_file_by_path():
     ("source", "line"),
     [
         ("nfnet-f10", 'no built-in spec "nfnet-f10"; did you mean "nfnet-f1"? [SPEC-NAME]'),
+        ("nfnet-fo", 'no built-in spec "nfnet-fo"; did you mean "nfnet-f0"?'),
         ("timm/nfnet-f0", 'no built-in spec "timm/nfnet-f0"; did you mean "timm/nfnet_f0"?'),
         ("specs/mine", 'no built-in spec "specs/mine"; a file\'s path ends in .toml [SPEC-NAME]'),
         ("", 'no built-in spec ""; a file\'s path ends in .toml [SPEC-NAME]'),

@@ -46,6 +46,20 @@ def test_loaded_arrays_can_be_written_to_and_leave_the_file(tmp_path, plan, para
     same_bits(load(path, plan), params)
 
 
+def test_tensors_of_frameworks_are_saved(tmp_path, plan, params, same_bits):
+    tensors = {name: torch.tensor(value) for name, value in params.items()}
+    save(tmp_path / "w.safetensors", plan, tensors)
+    same_bits(load(tmp_path / "w.safetensors", plan), params)
+
+
+def test_narrow_tensors_are_not_saved(tmp_path, plan, params, complaint):
+    narrow = params | {"head.fc.bias": torch.zeros(10, dtype=torch.bfloat16)}
+    assert complaint(save, tmp_path / "w.safetensors", plan, narrow) == (
+        "1 tensor does not fit nfnet-tiny:\n  head.fc.bias: bfloat16, expected float32"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_weights_are_not_saved(tmp_path, plan, params, complaint):
     path = tmp_path / "w.safetensors"
     path.write_text("old")
