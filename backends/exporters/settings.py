@@ -139,9 +139,10 @@ class Network:
             "crop": how.crop,
             "margin": how.margin,
         }
+        classes = plan.tap_info[LOGITS].channels if LOGITS in plan.taps else "none"
         return {
             "name": plan.name,
-            "classes": str(plan.tap_info[LOGITS].channels),
+            "classes": str(classes),
             "preprocessing": json.dumps(preprocessing),
             "license": self.settings.license or "not stated",
             "spec": json.dumps(spec, sort_keys=True, separators=(",", ":")),

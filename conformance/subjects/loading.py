@@ -39,6 +39,8 @@ SHIPPED = {
     "keras-source-torch": "nfspec.conformance.subjects.generated.keras:KerasSourceTorch",
     "mlx-source": "nfspec.conformance.subjects.generated.mlx:MlxSource",
     "numpy-source": "nfspec.conformance.subjects.generated.numpy:NumpySource",
+    "onnxruntime": "nfspec.conformance.subjects.exported:OnnxRuntime",
+    "openvino": "nfspec.conformance.subjects.exported:OpenVino",
 }
 GROUP = "nfspec.subjects"
 PICKLE = ".pkl"  # the ending of a file that `nfspec.conformance.check` wrote

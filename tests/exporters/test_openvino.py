@@ -36,7 +36,11 @@ def within(path, network, sizes):
     return all(row.within for row in rows)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    ["two-attentions", "mixed-padding", "max-pool", "short-kernels", "valid-stem", "unbiased",
+     "biased", "attention-mid"],
+)  # fmt: skip
 def test_every_output_is_that_of_the_reference(name, small, tmp_path):
     plan, params = small(name)
     path, network = written(tmp_path, plan, params, outputs=tuple(plan.taps))
