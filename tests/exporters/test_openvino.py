@@ -10,8 +10,6 @@ from nfspec.backends.exporters.settings import Network, Settings, as_given, as_n
 from nfspec.conformance.cases.weights import trial_params
 from nfspec.conformance.proof import prove_outputs
 
-import networks
-
 IDIOMS = "two-attentions"  # the network for what does not depend on the network
 
 
