@@ -11,8 +11,7 @@ from typing import Any
 from nfspec.arguments import MAX_SEED, number, whole
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding
 from nfspec.language.reading import Layer
-from nfspec.language.spec import Spec
-from nfspec.training.recipes import asked_for, clipping_of, fine_tuning, read_recipe
+from nfspec.training.recipes import asked_for, clipping_of, read_recipe
 
 WORKERS = max(2, min(16, os.cpu_count() or 1))
 
@@ -96,7 +95,7 @@ class Options:
         """The overrides, under the name of their option."""
         return overriding(self.overrides, ON_COMMAND_LINE)
 
-    def layers(self, spec: Spec) -> list[Layer]:
+    def layers(self) -> list[Layer]:
         """The values that the options put over a spec's, each under the name of its option."""
         peak = self.learning_rate
         values = {
@@ -110,7 +109,6 @@ class Options:
             "--precision": (("recipe", "precision"), self.precision),
         }
         return [
-            *(fine_tuning(spec) if self.init is not None else []),
             *([read_recipe(Path(self.recipe))] if self.recipe is not None else []),
             *asked_for(values),
             *clipping_of(self.clipping),

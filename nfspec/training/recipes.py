@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from nfspec.errors import InputError, SpecError
 from nfspec.language.overrides import given
 from nfspec.language.reading import Layer, read_layer
 from nfspec.language.spec import Spec
+from nfspec.language.tables import Finetune, Recipe
 from nfspec.language.validation import Key
 from nfspec.wording import found_text, printable
 
@@ -86,3 +87,44 @@ def fine_tuning(spec: Spec) -> list[Layer]:
         return []
     values = spec.finetune.model_dump(exclude={"freeze"})
     return [given("[finetune]", {("recipe", name): value for name, value in values.items()})]
+
+
+def suited(
+    spec: Spec, published: Recipe | Finetune, images: int, asked: Sequence[Layer]
+) -> tuple[list[Layer], list[str]]:
+    """The values of a recipe that do not suit the data or the length of a run, replaced.
+
+    A batch of more images than there are becomes the largest power of two of which an epoch has
+    four. A warm-up that would take more than half of a shortened run keeps its share of the
+    published epochs. What somebody asked for stays.
+
+    Args:
+        spec: The spec, with the recipe that the run would have.
+        published: The recipe before somebody asked for anything.
+        images: Number of images to train on.
+        asked: The values that somebody asked for.
+
+    Returns:
+        A layer with these values, or none, and a line on each.
+    """
+    recipe = spec.recipe
+    assert recipe is not None
+    given_fields = {name for layer in asked for name in layer.data.get("recipe", {})}
+    values: dict[Key, Any] = {}
+    lines: list[str] = []
+    if "batch" not in given_fields and recipe.batch > images:
+        batch = 2 ** max(0, (images // 4).bit_length() - 1)
+        values["recipe", "batch"] = batch
+        lines.append(
+            f"batch: {batch}, because the recipe's {recipe.batch:,} images are more than the "
+            f"{images:,} of the data; --batch takes another"
+        )
+    long = 2 * recipe.warmup_epochs > recipe.epochs < published.epochs
+    if long and "warmup_epochs" not in given_fields:
+        warmup = published.warmup_epochs * recipe.epochs / published.epochs
+        values["recipe", "warmup_epochs"] = warmup
+        lines.append(
+            f"warm-up: {warmup:.3g} epochs, the share that the recipe's "
+            f"{published.warmup_epochs:g} have of {published.epochs}; --warmup takes another"
+        )
+    return [given("the data", values)] if values else [], lines

@@ -28,7 +28,7 @@ from nfspec.training.folders import claimed, clear, write_facts
 from nfspec.training.options import Options
 from nfspec.training.plots import plot
 from nfspec.training.processes import Asked, devices_of, is_first, require_disk, require_memory
-from nfspec.training.recipes import DEFAULT, default_for
+from nfspec.training.recipes import DEFAULT, default_for, fine_tuning, suited
 from nfspec.training.runs import Run, recipe
 from nfspec.training.watching import Quiet, Watcher, WithTensorBoard
 from nfspec.weights.kinds import kind_of_file, read_fitting
@@ -95,6 +95,7 @@ class Session:
         folder: Its folder.
         first: True in the first process, which writes the files.
         own_recipe: True if the spec has a recipe of its own.
+        suited: Lines on values of the recipe that were replaced to suit the data.
     """
 
     options: Options
@@ -107,6 +108,7 @@ class Session:
     folder: Path
     first: bool
     own_recipe: bool
+    suited: tuple[str, ...]
 
     @property
     def needs_processes(self) -> bool:
@@ -179,6 +181,7 @@ class Session:
         )
         return [
             *([] if self.own_recipe else [f"{variant} has no [recipe]; {DEFAULT} is taken"]),
+            *self.suited,
             *str(self.run).split("\n"),
             f"data           {data}: {images}",
         ]
@@ -242,14 +245,19 @@ def prepare(options: Options) -> Session:
     _require_installed(backend, options)
     variant = str(options.variant)
     usual = default_for(load(variant, options.changes))
-    base = load(variant, [*usual, *options.changes])
-    layers = [*usual, *options.layers(base)]
+    published, asked = load(variant, usual), options.layers()
+    tuned = fine_tuning(load(variant, [*usual, *options.changes])) if options.init else []
+    layers = [*usual, *tuned, *asked]
     source, held = open_sources(options.data, options.held_out, options.seed)
     of_data: dict[Key, int] = {
         ("recipe", "images"): len(source),
         ("head", "classes"): len(source.classes),
     }
-    spec = load(variant, [*layers, given("the data", of_data)])
+    layers.append(given("the data", of_data))
+    table = published.finetune if tuned else published.recipe
+    assert table is not None
+    adapted, lines = suited(load(variant, layers), table, len(source), asked)
+    spec = load(variant, [*layers, *adapted])
     require_channels(spec.input)
     plan = resolve(spec)
     # For the weights alone; `require_memory` looks at the memory of the devices later.
@@ -276,6 +284,7 @@ def prepare(options: Options) -> Session:
         folder=folder if options.out is None else Path(options.out),
         first=is_first(backend),
         own_recipe=not usual,
+        suited=tuple(lines),
     )
 
 

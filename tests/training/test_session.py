@@ -44,6 +44,41 @@ def test_numbers_that_cannot_be_are_refused_by_name(name, value):
         Options("nfnet-nano", "digits", **{name: value})
 
 
+def test_a_recipe_for_many_images_suits_few(place):
+    """The data has fewer images than the recipe's batch, and the run is shorter than its
+    warm-up."""
+    session = prepare(Options("nfnet-f0", place / "data", "torch", epochs=1))
+    images, taken = len(session.source), session.spec.recipe
+    assert taken.batch * 4 <= images < taken.batch * 8
+    assert taken.warmup_epochs == 5 / 360
+    batch, warmup = session.suited
+    assert batch == (
+        f"batch: {taken.batch}, because the recipe's 4,096 images are more than the {images} of "
+        "the data; --batch takes another"
+    )
+    assert warmup == (
+        "warm-up: 0.0139 epochs, the share that the recipe's 5 have of 360; --warmup takes another"
+    )
+
+
+def test_what_was_asked_for_is_not_replaced(place, tmp_path):
+    (tmp_path / "over.toml").write_text("batch = 4096\n")
+    for given in ({"batch": 4096}, {"recipe": tmp_path / "over.toml"}):
+        with pytest.raises(nfspec.InputError, match="^--batch: 4096 images are more than"):
+            prepare(Options("nfnet-f0", place / "data", "torch", epochs=1, **given))
+    with pytest.raises(nfspec.InputError, match="leave none of .* shorter one .--warmup."):
+        prepare(Options("nfnet-f0", place / "data", "torch", epochs=1, warmup=1.0))
+    longer = prepare(Options("nfnet-f0", place / "data", "torch", epochs=20))
+    assert longer.spec.recipe.warmup_epochs == 5 and len(longer.suited) == 1
+
+
+def test_a_short_fine_tuning_warms_up_shortly(place, tmp_path):
+    plan = nfspec.resolve(nfspec.load(place / "tiny.toml"))
+    nfspec.weights.save(tmp_path / "w.safetensors", plan, nfspec.init(plan))
+    session = prepare(options(place, init=tmp_path / "w.safetensors", epochs=1))
+    assert session.spec.recipe.warmup_epochs == 1 / 10  # of [finetune]: 1 of 10 epochs
+
+
 def test_options_replace_the_values_of_the_spec(place, tmp_path):
     (tmp_path / "over.toml").write_text("momentum = 0.8\nbatch = 6\n")
     session = prepare(
