@@ -208,6 +208,7 @@ def recipe(
     if warmup >= int(exact):
         raise InputError(
             f"warmup_epochs: {table.warmup_epochs:g} of {table.epochs} epochs leave none of the "
-            f"{exact:.4g} steps after the warm-up; use a shorter one (--warmup), or more epochs (--epochs)"
+            f"{exact:.4g} steps after the warm-up; use a shorter one (--warmup), or more epochs "
+            "(--epochs)"
         )
     return Run(plan, table, int(exact), batch, accumulation, warmup)

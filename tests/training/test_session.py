@@ -64,9 +64,9 @@ def test_a_recipe_for_many_images_suits_few(place):
 def test_what_was_asked_for_is_not_replaced(place, tmp_path):
     (tmp_path / "over.toml").write_text("batch = 4096\n")
     for given in ({"batch": 4096}, {"recipe": tmp_path / "over.toml"}):
-        with pytest.raises(nfspec.InputError, match="^--batch: 4096 images are more than"):
+        with pytest.raises(nfspec.InputError, match=r"^--batch: 4096 images are more than"):
             prepare(Options("nfnet-f0", place / "data", "torch", epochs=1, **given))
-    with pytest.raises(nfspec.InputError, match="leave none of .* shorter one .--warmup."):
+    with pytest.raises(nfspec.InputError, match=r"leave none of .* shorter one .--warmup."):
         prepare(Options("nfnet-f0", place / "data", "torch", epochs=1, warmup=1.0))
     longer = prepare(Options("nfnet-f0", place / "data", "torch", epochs=20))
     assert longer.spec.recipe.warmup_epochs == 5 and len(longer.suited) == 1
