@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
-from nfspec.backends.exporters.format import Facts, Format, Outputs, Runtime
+from nfspec.backends.exporters.format import Facts, Format
 from nfspec.backends.exporters.formats import format_of, format_of_file
-from nfspec.backends.exporters.settings import Network, Settings, as_given, as_nhwc
+from nfspec.backends.exporters.running import running
+from nfspec.backends.exporters.settings import Network, Settings
 from nfspec.conformance.bounds.bands import rounding
 from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.sides import odd_and_even
 from nfspec.conformance.compare import Progress
-from nfspec.conformance.proof import Noise, Row, Run, prove_outputs
+from nfspec.conformance.proof import Noise, Row, prove_outputs
 from nfspec.errors import NfspecError
 from nfspec.files import beside
 from nfspec.language.spec import Spec
@@ -204,7 +202,7 @@ def _proved(
     """
     settings = network.settings
     runtimes = [form.runtimes[0], *(each for each in form.runtimes[1:] if each.installed)]
-    runs = {each.version: _running(each, made, settings) for each in runtimes}
+    runs = {each.version: running(each, made, settings) for each in runtimes}
     rows = prove_outputs(
         network.plan if facts else network.folded,
         params,
@@ -228,17 +226,6 @@ def _proved(
         bytes=sum(file.stat().st_size for file in form.parts(made)),
         weights=width * sum(q.size for q in network.folded.parameters.values()),
     )
-
-
-def _running(runtime: Runtime, path: Path, settings: Settings) -> Run:
-    """A function of images, (N, H, W, C), that runs a file, which is loaded at the first call."""
-    load = cache(runtime.load)
-
-    def run(images: NDArray[Any]) -> Outputs:
-        found = load(path)(as_given(images, settings))
-        return {name: as_nhwc(value, settings) for name, value in found.items()}
-
-    return run
 
 
 def _noise(dtype: str) -> Noise:

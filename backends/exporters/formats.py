@@ -24,6 +24,11 @@ def format_of(name: str) -> Format:
     return FORMATS[name]
 
 
+def is_exported(path: Path) -> bool:
+    """True for a file whose name is that of a format."""
+    return path.is_file() and any(path.suffix == each.suffix for each in FORMATS.values())
+
+
 def format_of_file(path: Path) -> Format:
     """The format that a file's name says.
 

@@ -34,7 +34,7 @@ from nfspec.plan.initialise import Params, generator
 from nfspec.training import logs
 from nfspec.training.failures import Diverged, OtherTraining
 from nfspec.training.runs import Run
-from nfspec.training.scores import Score
+from nfspec.training.scores import Score, score_batches
 from nfspec.training.watching import Watcher
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -257,7 +257,7 @@ class Training:
         """The score of the held-out images at the test size, with the parameters as they are."""
         how, batch = self.spec.input, min(self.run.batch, 256, len(self.held))
         images = held_out(self.held, how, how.test, batch, self._bad)
-        return evaluation.evaluate(self.logits, images, batch)
+        return score_batches(self.logits, images, batch)
 
     def _write(self, name: str) -> None:
         params = compilation.params_of(self.network)

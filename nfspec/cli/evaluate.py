@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from nfspec.backends.exporters.formats import is_exported
 from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes
 from nfspec.console import print_json, print_lines, say
+from nfspec.errors import InputError
 from nfspec.language.overrides import parsed
 from nfspec.training import evaluating
 from nfspec.training.evaluating import Evaluation
@@ -17,7 +19,12 @@ from nfspec.wording import printable
 
 
 def evaluate(
-    variant: Annotated[str, typer.Argument(help="A folder that `nfspec train` wrote, or a spec.")],
+    variant: Annotated[
+        str,
+        typer.Argument(
+            help="A folder that `nfspec train` wrote, a spec, or a file of `nfspec export`."
+        ),
+    ],
     data: Annotated[
         str | None,
         typer.Argument(
@@ -30,6 +37,12 @@ def evaluate(
     ] = None,
     backend: Annotated[
         str | None, typer.Option(help="jax, torch or tensorflow. Default: the training's.")
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="Runtime of an exported file: onnxruntime or openvino. Default: its format's own."
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -53,17 +66,29 @@ def evaluate(
 
     Nothing in a spec, image or file of weights is run, whoever wrote it.
     """
-    result = evaluating.evaluate(
-        variant,
-        data,
-        weights,
-        backend=backend,
-        size=size,
-        batch=batch,
-        folded=not unfolded,
-        overrides=parsed(changes or []),
-        say=lambda message: say(printable(message)),
-    )
+    how: dict[str, Any] = {
+        "size": size,
+        "batch": batch,
+        "say": lambda message: say(printable(message)),
+    }
+    if is_exported(Path(variant)):
+        others = {"--weights": weights, "--backend": backend, "--unfolded": unfolded}
+        _refuse(variant, {**others, "--set": changes})
+        if data is None:
+            raise InputError(f"{variant} is an exported file; give DATA, too")
+        result = evaluating.evaluate_file(variant, data, runtime=runtime, **how)
+    else:
+        if runtime is not None:
+            raise InputError(f"--runtime is for exported files; {variant} is none")
+        result = evaluating.evaluate(
+            variant,
+            data,
+            weights,
+            backend=backend,
+            folded=not unfolded,
+            overrides=parsed(changes or []),
+            **how,
+        )
     if as_json:
         print_json(_json(result))
     else:
@@ -75,6 +100,17 @@ def evaluate(
                 f"loss   {score.loss / score.images:.4f}",
             ]
         )
+
+
+def _refuse(file: str, options: dict[str, Any]) -> None:
+    """Refuse options that an exported file has no use for.
+
+    Raises:
+        InputError: One is given.
+    """
+    given = [option for option, value in options.items() if value]
+    if given:
+        raise InputError(f"{given[0]}: {file} is an exported file, in which this is settled")
 
 
 def _json(result: Evaluation) -> dict[str, Any]:

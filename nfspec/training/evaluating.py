@@ -14,14 +14,14 @@ from nfspec.data.batches import held_out as batches_of
 from nfspec.data.images import require_channels
 from nfspec.data.sources import Source, open_held_out
 from nfspec.errors import InputError
+from nfspec.language.graph import Input
 from nfspec.language.loader import load
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding
-from nfspec.language.spec import Spec
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
 from nfspec.training import frameworks
 from nfspec.training.folders import Facts, read_facts
-from nfspec.training.scores import Score
+from nfspec.training.scores import Logits, Score, score_batches
 from nfspec.weights.kinds import READERS, kind_of_file
 
 
@@ -85,34 +85,97 @@ def evaluate(
     require_free_memory(plan, "evaluate", 2)  # the weights as they are read, and those in the model
     held = _images(facts, data)
     where = data or (facts.data if facts else "")
-    _require_classes(held, spec, where)
+    require_classes(held, spec.name, spec.head.classes, where)
     path = Path(weights or folder / "weights.safetensors")
     params = READERS[kind_of_file(path)](path, plan)
     chosen: Any = backend or (facts.backend if facts else compilation.default_backend())
     frameworks.start(chosen)
     from nfspec.backends.running import forward_function
-    from nfspec.backends.training import evaluation
 
     network = compilation.compile(plan, chosen, params, folded=folded)
-    side, bad = size or spec.input.test, []
+    side, batch = size or spec.input.test, min(batch, len(held))
+    score, bad = _scored(forward_function(network), held, spec.input, side, batch, say)
+    if not score.images:
+        raise InputError(f"{where}: none of the images can be read")
+    return Evaluation(spec.name, side, bad, score)
+
+
+def evaluate_file(
+    path: str | Path,
+    data: str | Path,
+    *,
+    runtime: str | None = None,
+    size: int | None = None,
+    batch: int = 64,
+    say: Callable[[str], None] = lambda message: None,
+) -> Evaluation:
+    """Evaluate an exported file in its runtime; no framework is imported.
+
+    Args:
+        path: A file that `nfspec.export` wrote, with logits among its outputs.
+        data: Folder of images, or "digits".
+        runtime: Package of the runtime, such as "onnxruntime"; the format's own if None.
+        size: Side of the images, px; the file's, or else the spec's test size, if None.
+        batch: Images at a time, where the file takes any number.
+        say: Called with a message for each image that is left out.
+
+    Raises:
+        NfspecError: Something is missing, or cannot be used.
+    """
+    from nfspec.backends.exporters.formats import format_of_file
+    from nfspec.backends.exporters.running import exported_logits, runtime_of
+
+    path, batch = Path(path), whole("batch", batch, 1, "images")
+    form = format_of_file(path)
+    form.require()
+    chosen = runtime_of(form, runtime)
+    network = form.read(path).network
+    settings, how = network.settings, network.input
+    require_channels(how)
+    side = size or (settings.size or (how.test,))[0]
+    if settings.size is not None and settings.size != (side, side):
+        height, width = settings.size
+        raise InputError(
+            f"{path}: takes images of {height} x {width} px alone, not of {side} x {side} px"
+        )
+    held = open_held_out(data, 1.0, 0, ())
+    require_classes(held, network.plan.name, network.plan.tap_info["logits"].channels, data)
+    batch = settings.batch or min(batch, len(held))
+    logits = exported_logits(chosen, path, network)
+    score, bad = _scored(logits, held, how, side, batch, say)
+    if not score.images:
+        raise InputError(f"{data}: none of the images can be read")
+    return Evaluation(network.plan.name, side, bad, score)
+
+
+def _scored(
+    logits: Logits,
+    held: Source,
+    how: Input,
+    side: int,
+    batch: int,
+    say: Callable[[str], None],
+) -> tuple[Score, int]:
+    """The score, and the number of images that cannot be read, each of which is said."""
+    bad = []
 
     def left_out(message: str) -> None:
         bad.append(message)
         say(f"{message}; left out")
 
-    batch = min(batch, len(held))
-    images = batches_of(held, spec.input, side, batch, left_out)
-    score = evaluation.evaluate(forward_function(network), images, batch)
-    if not score.images:
-        raise InputError(f"{where}: none of the images can be read")
-    return Evaluation(spec.name, side, len(bad), score)
+    images = batches_of(held, how, side, batch, left_out)
+    return score_batches(logits, images, batch), len(bad)
 
 
-def _require_classes(held: Source, spec: Spec, data: str | Path) -> None:
-    """Refuse images of more or fewer classes than a network tells apart."""
-    if len(held.classes) != spec.head.classes:
+def require_classes(held: Source, name: str, classes: int, data: str | Path) -> None:
+    """Refuse images of more or fewer classes than a network tells apart.
+
+    Raises:
+        InputError: They are.
+    """
+    if len(held.classes) != classes:
         raise InputError(
-            f"{data}: {len(held.classes)} class folders, and {spec.name} has {spec.head.classes} "
+            f"{data}: {len(held.classes)} class folders, and {name} has {classes} "
             "classes; expected a folder for each class, with names in the order of the outputs"
         )
 

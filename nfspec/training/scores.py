@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Z = 1.959963984540054  # 95 % of a normal distribution are within so many standard deviations
+
+
+Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,26 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:
         int(((above < 5) & right).sum()),
         float(losses.sum()),
     )
+
+
+def score_batches(
+    logits: Logits,
+    held: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    batch: int,
+) -> Score:
+    """Score a network on batches of images; the last one is filled up, so as to compile once.
+
+    Args:
+        logits: A function of (batch, H, W, C) that returns (batch, classes).
+        held: Images and labels.
+        batch: Images at a time.
+    """
+    total = Score()
+    for images, labels in held:
+        rest = np.zeros((batch - len(images), *images.shape[1:]), np.float32)
+        outputs = logits(np.concatenate([images, rest]) if len(rest) else images)
+        total += score(outputs[: len(labels)], labels)
+    return total
 
 
 def shares(top1: int, top5: int, images: int) -> list[str]:

@@ -14,7 +14,7 @@ from nfspec.backends.training.loop import seed_drops
 from nfspec.data.images import fit, normalise
 from nfspec.reference.training import smoothed
 from nfspec.training import logs
-from nfspec.training.scores import score
+from nfspec.training.scores import score, score_batches
 from nfspec.weights.container import write
 from nfspec.weights.store import read_all
 
@@ -230,7 +230,7 @@ def test_a_last_batch_that_is_filled_up_counts_its_images_alone(whole):
     images = [normalise(fit(held.image(n, 3), how, 16), how) for n in range(6)]
     parts = [(np.stack(images[i : i + 4]), held.labels[i : i + 4]) for i in (0, 4)]
     exact, norm = by_hand(whole, nfspec.params_of(whole.network))
-    score = evaluation.evaluate(whole.logits, parts, 4)
+    score = score_batches(whole.logits, parts, 4)
     assert (score.images, score.top1, score.top5) == (6, exact.top1, exact.top5)
     assert score.loss == pytest.approx(exact.loss, abs=6 * 2e-5 * norm)
 

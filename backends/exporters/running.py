@@ -1,0 +1,68 @@
+"""An exported file as a function of images, in one of its runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfspec.backends.exporters.format import Format, Outputs, Run, Runtime
+from nfspec.backends.exporters.settings import LOGITS, Network, Settings, as_given, as_nhwc
+from nfspec.errors import BackendError, InputError, suggest
+
+Images = NDArray[Any]
+
+
+def runtime_of(form: Format, name: str | None) -> Runtime:
+    """A runtime of a format by its package's name; its own if None.
+
+    Raises:
+        InputError: The format has no such runtime.
+        BackendError: The runtime is not installed.
+    """
+    known = {each.package: each for each in form.runtimes}
+    if name is None:
+        return form.runtimes[0]
+    if name not in known:
+        raise InputError(
+            f"runtime: expected one of {', '.join(known)} for {form.name}; found {name!r}"
+            f"{suggest(name, known)}"
+        )
+    if not known[name].installed:
+        raise BackendError(f"{name} is not installed; run: pip install {name}")
+    return known[name]
+
+
+def running(runtime: Runtime, path: Path, settings: Settings) -> Run:
+    """A function of images, (N, H, W, C), that returns outputs by name, images NHWC. The file is
+    loaded at the first call."""
+    load = cache(runtime.load)
+
+    def run(images: Images) -> Outputs:
+        found = load(path)(as_given(images, settings))
+        return {name: as_nhwc(value, settings) for name, value in found.items()}
+
+    return run
+
+
+def exported_logits(runtime: Runtime, path: Path, network: Network) -> Callable[[Images], Images]:
+    """A function of normalised images, (N, H, W, C), whatever the file takes: the logits.
+
+    Raises:
+        InputError: Logits are no output of the file.
+    """
+    if LOGITS not in network.settings.outputs:
+        raise InputError(f"{path}: has no output {LOGITS}; export it with --outputs {LOGITS}")
+    run, how = running(runtime, path, network.settings), network.input
+
+    def logits(images: Images) -> Images:
+        if network.settings.preprocess:
+            pixels = (images * np.asarray(how.std) + np.asarray(how.mean)) * 255.0
+            images = np.rint(pixels).astype(np.uint8)  # as they were before they were normalised
+        return np.asarray(run(images)[LOGITS])
+
+    return logits

@@ -1,0 +1,75 @@
+"""Exported files on labelled images: the predictions of the model, without a framework."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import nfspec
+from nfspec.cli import app
+from nfspec.data.images import prepare
+from nfspec.training.evaluating import evaluate_file
+from nfspec.training.scores import score
+
+import folders
+import networks
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with images of three classes, and a file for each choice."""
+    folder = tmp_path_factory.mktemp("place")
+    folders.pictures(folder / "photos", a=3, b=2, c=4)
+    spec = networks.network("plain", folder)
+    plan = nfspec.resolve(spec)
+    params, _ = networks.drawn(plan)
+    choices = {
+        "free": {},
+        "pixels": {"preprocess": True, "layout": "nchw"},
+        "fixed": {"size": (SIDE, SIDE), "batch": 2},
+        "pool": {"outputs": ("pool",), "size": (SIDE, 40), "batch": 1},
+    }
+    for name, choice in choices.items():
+        nfspec.export(plan, "onnx", folder / f"{name}.onnx", params, **choice)
+    images = sorted((folder / "photos").rglob("*.png"))
+    x = np.concatenate([prepare(path, spec.input, SIDE) for path in images])
+    labels = np.array(["abc".index(path.parent.name) for path in images])
+    return folder, score(nfspec.reference.forward(plan, params, x)["logits"], labels)
+
+
+@pytest.mark.parametrize("name", ["free", "pixels", "fixed"])
+@pytest.mark.parametrize("runtime", [None, "openvino"])
+def test_predictions_are_those_of_the_network(name, runtime, place):
+    folder, exact = place
+    found = evaluate_file(folder / f"{name}.onnx", folder / "photos", runtime=runtime, batch=4)
+    assert (found.name, found.size, found.left_out) == ("plain", SIDE, 0)
+    assert (found.score.images, found.score.top1) == (9, exact.top1)
+    assert found.score.loss == pytest.approx(exact.loss, rel=1e-4)
+
+
+def test_on_the_command_line(place):
+    folder, exact = place
+    arguments = ["evaluate", folder / "free.onnx", folder / "photos", "--runtime", "onnxruntime"]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.stderr
+    assert f"{exact.top1:,} of 9" in done.stdout.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("free.onnx",), "give DATA, too"),
+        (("free.onnx", "photos", "--runtime", "onnx"), "runtime: expected one of onnxruntime"),
+        (("free.onnx", "photos", "--backend", "torch"), "--backend: free.onnx is an exported"),
+        (("plain.toml", "photos", "--runtime", "onnxruntime"), "--runtime is for exported files"),
+        (("fixed.onnx", "photos", "--size", "40"), "takes images of 32 x 32 px alone"),
+        (("pool.onnx", "photos"), "takes images of 32 x 40 px alone"),
+        (("free.onnx", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_used_is_a_sentence(arguments, message, place, monkeypatch):
+    monkeypatch.chdir(place[0])
+    done = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert done.exit_code == 2 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
