@@ -84,8 +84,13 @@ def gradient_function(model):
 
     jitted = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
 
+    programs = []  # of the one shape, which outlives the clearing of JAX's caches after a file
+
     def gradients(x, targets):
-        (value, logits), (rest, first) = jitted([v.value for v in weights], x, targets)
+        given = ([v.value for v in weights], x, targets)
+        if not programs:
+            programs.append(jitted.lower(*given).compile())
+        (value, logits), (rest, first) = programs[0](*given)
         return logits, value, first, rest
 
     return gradients

@@ -8,9 +8,11 @@ import sys
 # Draws tensors of each distribution and the last two of some networks.
 DIGESTS = """
 import hashlib, json
+import numpy
+from PIL import Image
 import nfspec
 from nfspec.data.batches import Examples, Share, batches
-from nfspec.data.sources import open_sources
+from nfspec.data.sources import Source
 from nfspec.language.loader import load
 from nfspec.language.overrides import given
 from nfspec.plan.initialise import draw
@@ -18,8 +20,12 @@ from nfspec.plan.initialise import draw
 recipe = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "randaugment_layers": 4, "flip": True}
 values = {("recipe", name): value for name, value in recipe.items()}
 spec = load("nfnet-nano", [given("here", values)])
-source, _ = open_sources("digits", 0.2, 0)
-examples = Examples(source, spec.input, spec.recipe, 5, 16, 20 * 16)
+def opened(number):
+    pixels = numpy.random.default_rng(number).integers(0, 256, (40, 56, 3), dtype=numpy.uint8)
+    return Image.fromarray(pixels)
+labels = numpy.arange(60) % 3
+source = Source(("a", "b", "c"), labels, tuple(map(str, range(60))), opened)
+examples = Examples(source, spec.input, spec.recipe, 5, 16, 6 * 16)
 digest = hashlib.sha256()
 for images, labels in batches(Share(examples, 16, 0), 3):
     digest.update(images.tobytes() + labels.tobytes())

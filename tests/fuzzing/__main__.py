@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import sys
 import time
@@ -21,6 +22,7 @@ def main() -> int:
     saved = json.loads(state.read_text()) if state.exists() else {}
     done = {t.name: Progress(**saved.get(t.name, {})) for t in chosen}
     driver = Driver(asked.state / "work", shrink=not asked.once)
+    gc.freeze()  # or the process of each turn looks for garbage among all that frameworks have made
     start = time.monotonic()
     try:
         while True:

@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,7 @@ def safetensors_files(valid: bytes) -> dict[str, bytes]:
     }
 
 
+@cache
 def pictures() -> dict[str, bytes]:
     """Images that start a program, are larger than their files say, or none."""
     from PIL import Image

@@ -26,16 +26,16 @@ from fuzzing.target import Target, asserted, fault_of_text
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
-def _saved(image: Image.Image, form: str) -> bytes:
+def _saved(image: Image.Image, form: str, **options: int) -> bytes:
     out = io.BytesIO()
-    image.save(out, form)
+    image.save(out, form, **options)
     return out.getvalue()
 
 
 @cache
 def _largest() -> bytes:
     noise = np.random.default_rng(1).integers(0, 256, (2000, 3000, 3), np.uint8)
-    return _saved(Image.fromarray(noise), "PNG")
+    return _saved(Image.fromarray(noise), "PNG", compress_level=1)
 
 
 def _seeds() -> Iterator[bytes]:
