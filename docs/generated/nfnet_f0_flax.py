@@ -12,6 +12,7 @@ Images are (N, H, W, 3) of the dtype to compute in; published: 192 px in trainin
 
 import json
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -59,7 +60,18 @@ class WSConv(nnx.Module):
         w *= self.gain[...] * lax.rsqrt(jnp.maximum(variance, 0.0001))
         layout, groups = ("NHWC", "HWIO", "NHWC"), x.shape[3] // w.shape[2]
         strides, w = (self.stride, self.stride), w.astype(x.dtype)
-        x = lax.conv_general_dilated(x, w, strides, "SAME", None, None, layout, groups)
+
+        def run(x: Array, w: Array, groups: int = 1) -> Array:
+            return lax.conv_general_dilated(x, w, strides, "SAME", None, None, layout, groups)
+
+        def by_groups(x: Array, w: Array) -> Array:
+            """Several times as fast on CPUs, for which XLA has no fast grouped convs."""
+            return jnp.concatenate([*map(run, jnp.split(x, groups, 3), jnp.split(w, groups, 3))], 3)
+
+        if groups > 1:
+            x = lax.platform_dependent(x, w, cpu=by_groups, default=partial(run, groups=groups))
+        else:
+            x = run(x, w)
         return x + self.bias[...].astype(x.dtype)
 
 

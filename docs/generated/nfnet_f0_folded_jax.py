@@ -9,6 +9,7 @@ Images are (N, H, W, 3) of the dtype to compute in; published: 192 px in trainin
 """
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,18 @@ def conv(p: Params, name: str, x: Array, stride: int = 1) -> Array:
     w = p[f"{name}.kernel"].astype(x.dtype)
     layout, groups = ("NHWC", "HWIO", "NHWC"), x.shape[3] // w.shape[2]
     strides = (stride, stride)
-    x = lax.conv_general_dilated(x, w, strides, "SAME", None, None, layout, groups)
+
+    def run(x: Array, w: Array, groups: int = 1) -> Array:
+        return lax.conv_general_dilated(x, w, strides, "SAME", None, None, layout, groups)
+
+    def by_groups(x: Array, w: Array) -> Array:
+        """Several times as fast on CPUs, for which XLA has no fast grouped convs."""
+        return jnp.concatenate([*map(run, jnp.split(x, groups, 3), jnp.split(w, groups, 3))], 3)
+
+    if groups > 1:
+        x = lax.platform_dependent(x, w, cpu=by_groups, default=partial(run, groups=groups))
+    else:
+        x = run(x, w)
     return x + p[f"{name}.bias"].astype(x.dtype)
 
 

@@ -12,6 +12,7 @@ from nfspec.plan import Block, Plan, StochasticDepth
 T = TypeVar("T")
 Number = int | float
 
+MOST_GROUPS = 16  # each is a conv of its own to be compiled, and NF-RegNets have dozens
 # The fields that may differ between blocks, by the names that they have in source.
 CHANNELS = ("in_chs", "mid_chs", "out_chs")
 FIELDS = (*CHANNELS, "groups", "kernel", "stride", "alpha", "beta", "se", "eca")
@@ -97,6 +98,12 @@ class Blocks:
     def always(self, attention: str) -> bool:
         """True if every block has this kind of attention."""
         return all(row.attention == attention for row in self.rows)
+
+    @property
+    def few_groups(self) -> bool:
+        """True if some conv has groups, and each so few that one conv for each compiles quickly."""
+        groups = [row.groups for row in self.rows]
+        return 1 < max(groups) <= MOST_GROUPS
 
     @property
     def attended(self) -> str:

@@ -197,7 +197,7 @@ def test_a_file_imports_flax_and_what_flax_needs(plan_of):
         for part in ast.walk(tree):
             if isinstance(part, ast.Import):
                 names |= {alias.name for alias in part.names}
-        assert names <= {"flax", "jax", "jax.numpy", "numpy", "json", "math", "typing"}
+        assert names <= {"flax", "jax", "jax.numpy", "numpy", "functools", "json", "math", "typing"}
 
 
 def test_the_same_spec_gives_the_same_bytes(plan_of):
