@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nfspec import reference, weights
-    from nfspec.compilation import agc, compile, fold, names_of, params_of, sam, unfold
+    from nfspec.compilation import (
+        agc,
+        compile,
+        fold,
+        load_model,
+        names_of,
+        params_of,
+        sam,
+        unfold,
+    )
     from nfspec.conformance.exporting import Proof, ProofError, export, verify
     from nfspec.errors import (
         BackendError,
@@ -43,7 +52,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "compilation": ["agc", "compile", "fold", "names_of", "params_of", "sam", "unfold"],
+    "compilation": [
+        "agc",
+        "compile",
+        "fold",
+        "load_model",
+        "names_of",
+        "params_of",
+        "sam",
+        "unfold",
+    ],
     "conformance.exporting": ["Proof", "ProofError", "export", "verify"],
     "plan.counting": ["Count", "count"],
     "errors": [

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nfspec import weights
@@ -18,6 +19,7 @@ from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites import folding
 from nfspec.rewrites.folding import Folded
+from nfspec.wording import printable
 
 if TYPE_CHECKING:
     import keras
@@ -193,6 +195,37 @@ def unfold(folded: Any) -> tuple[Plan, Params]:
     if not isinstance(held, Folded):
         raise InputError(f"unfold: expected what nfspec.fold returned; found {type(held).__name__}")
     return held.unfold()
+
+
+def load_model(path: str | Path, backend: Backend | None = None) -> keras.Model:
+    """Load a model that was saved with `model.save("x.keras")`, optimizer included.
+
+    `keras.saving.load_model` does the same once `nfspec.backends.register` is imported.
+
+    Args:
+        path: The .keras file.
+        backend: The framework, which need not be the one that it was saved on. If not given, the
+            one that Keras runs on, or else `KERAS_BACKEND`, or the first that is installed.
+
+    Raises:
+        BackendError: The framework is missing, Keras cannot be imported or runs on another one.
+        InputError: There is no such file, or Keras cannot load it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{printable(str(path))}: there is no such file")
+    if backend is None and "keras" in sys.modules:
+        backend = sys.modules["keras"].backend.backend()
+    select(backend or default_backend())
+    import keras
+
+    from nfspec.backends import register  # noqa: F401  (it acts as it is imported)
+
+    try:
+        return keras.saving.load_model(file)
+    except Exception as error:  # Keras raises whatever what is in the file leads to
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"{printable(str(path))}: Keras cannot load it: {reason}") from error
 
 
 def names_of(model: Any) -> list[str]:

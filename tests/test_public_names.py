@@ -40,6 +40,7 @@ PROMISED = [
     "fold",
     "init",
     "load",
+    "load_model",
     "names_of",
     "params_of",
     "recipe",

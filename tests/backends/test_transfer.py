@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import nfspec
 from nfspec.conformance.cases.weights import params_digest, trial_params
 
@@ -11,15 +13,16 @@ from .small import small_params, small_run, small_spec
 
 SPEC = "timm/test_nfnet"
 
-# README: import nfspec.backends.register, then keras.saving.load_model. Nothing else comes before.
+# README: nfspec.load_model; or import nfspec.backends.register, then keras.saving.load_model.
 LOAD = """
 import json, os, sys
 backend, model, with_sam = sys.argv[1:]
 os.environ["KERAS_BACKEND"] = backend
 import keras
-import nfspec
 import nfspec.backends.register
-model, with_sam = keras.saving.load_model(model), keras.saving.load_model(with_sam)
+with_sam = keras.saving.load_model(with_sam)
+import nfspec
+model = nfspec.load_model(model)
 from nfspec.conformance.cases.weights import params_digest
 agc = with_sam.optimizer.inner.agc
 params = [nfspec.params_of(model), dict(sorted(nfspec.params_of(with_sam).items()))]
@@ -56,3 +59,11 @@ def test_saved_models_load_in_a_fresh_process(backend, tmp_path):
     assert done.returncode == 0, done.stderr
     digests = [params_digest(params), params_digest(dict(sorted(small_params().items())))]
     assert json.loads(done.stdout.splitlines()[-1]) == [backend, *digests, [0.1, 0.5, 0.01]]
+
+
+def test_what_is_no_saved_model_is_a_sentence(tmp_path):
+    with pytest.raises(nfspec.InputError, match=r"none\.keras: there is no such file$"):
+        nfspec.load_model(tmp_path / "none.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(nfspec.InputError, match=r"text\.keras: Keras cannot load it: "):
+        nfspec.load_model(tmp_path / "text.keras")
