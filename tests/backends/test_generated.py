@@ -54,6 +54,14 @@ MUTANTS = {
     "the odd pixel before": Mutant(
         LAYERS, "(total // 2, total - total // 2)", "(total - total // 2, total // 2)"
     ),
+    "a gain of attention left out": Mutant(
+        LAYERS, "{{ expression.times(net.se.gain) }}", "", "attention-mid"
+    ),
+    "no sigmoid": Mutant(LAYERS, "ops.sigmoid(self.fc1(hidden))", "self.fc1(hidden)"),
+    "a shortcut of the raw input": Mutant(BLOCK, '"x" if net.raw_shortcut else "out"', '"x"'),
+    "axes of a file reversed": Mutant(
+        TRAINING, '.reshape(entry["shape"])', '.reshape(entry["shape"][::-1]).T', "plain"
+    ),
     "an average that counts padding": Mutant(LAYERS, "return total / count", "return total"),
     "taps of ECA reversed": Mutant(
         LAYERS, "ops.reshape(self.kernel,", "ops.reshape(ops.flip(self.kernel),"

@@ -20,7 +20,7 @@ class Mutant:
     """One mistake.
 
     Attributes:
-        template: File of the target's folder.
+        template: File of the target's folder, or of another with its folder.
         right: The text that is replaced, which must be in it.
         wrong: What replaces it.
         network: Name of the network that shows it.
@@ -37,7 +37,7 @@ class Mutant:
 def seed(monkeypatch, to, mutant):
     """Generate sources of a target with a mistake from now on."""
     environment = source._environment()
-    path = f"{to}/{mutant.template}"
+    path = mutant.template if "/" in mutant.template else f"{to}/{mutant.template}"
     text, _, _ = environment.loader.get_source(environment, path)
     assert mutant.right in text, f"{path} has no {mutant.right!r}"
     loaders = [jinja2.DictLoader({path: text.replace(mutant.right, mutant.wrong)})]

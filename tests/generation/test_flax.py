@@ -30,15 +30,51 @@ IDIOMS = "two-attentions"  # the network for what does not depend on the network
 # between them what the classes do. A slow test has all, at three sizes.
 SOME = ("two-attentions", "biased")
 
-LAYERS, BLOCK, NETWORK, CLIPPING = (
+CONV, LAYERS, BLOCK, NETWORK, CLIPPING = (
+    "jax/conv.jinja",  # of both targets
     "layers.jinja",
     "block.jinja",
     "network.py.jinja",
     "clipping.jinja",
 )
 MUTANTS = {
+    "a gamma that is left out": Mutant(
+        "jax/expressions.jinja", "{{ times(op.gamma) }}", "", "flat"
+    ),
+    "no mean taken off": Mutant(CONV, "w -= w.mean((0, 1, 2))", "w -= 0.0", "flat"),
+    "eps that is added": Mutant(CONV, "jnp.maximum(variance, ", "(variance + ", "flat"),
+    "eps without the fan-in": Mutant(CONV, "fan_in**0.5 * {{ conv.eps", "{{ conv.eps", "unbiased"),
+    "variance over N": Mutant(CONV, '" * (fan_in / (fan_in - %d))" % conv.ddof', '""', "unbiased"),
+    "height taken for width in kernels": Mutant(CONV, '"HWIO"', '"WHIO"', "flat"),
+    "an average that counts padding": Mutant(
+        "jax/layers.jinja", "lax.add, *window) / count", "lax.add, *window) / 4", "flat"
+    ),
+    "a max pool of zeros": Mutant("jax/layers.jinja", ", -jnp.inf)", ", 0.0)", "max-pool"),
+    "no gain": Mutant(LAYERS, '"self.gain[...]"', '"1"', "flat"),
     "a gain of attention left out": Mutant(
         LAYERS, "{{ expression.times(net.se.gain) }}", "", "attention-mid"
+    ),
+    "no sigmoid": Mutant(
+        LAYERS, "jax.nn.sigmoid(self.fc1(hidden))", "self.fc1(hidden)", "attention-mid"
+    ),
+    "a shortcut of the raw input": Mutant(
+        BLOCK, '"x" if net.raw_shortcut else "out"', '"x"', "flat"
+    ),
+    "numbers of another block": Mutant(
+        BLOCK,
+        "({{ blocks.numbers(row, columns) }})",
+        "({{ blocks.numbers(row, columns[:-1]) }}, "
+        "{{ blocks.numbers(blocks.rows[row.index - 1], columns[-1:]) }})",
+    ),
+    "no final activation": Mutant(
+        NETWORK, "act(self.features(", "(self.features(", "no-shortcut-conv"
+    ),
+    "no final conv": Mutant(NETWORK, "self.final_conv(maps.pop(", "(maps.pop(", "no-shortcut-conv"),
+    "axes of a file reversed": Mutant(
+        "training.jinja",
+        "values.reshape(parameter.shape)",
+        "values.reshape(parameter.shape[::-1]).T",
+        "flat",
     ),
     "taps of ECA reversed": Mutant(LAYERS, "kernel[None, None]", "kernel[None, None, ::-1]"),
     "attention elsewhere": Mutant(
@@ -52,6 +88,16 @@ MUTANTS = {
     "no activation in the stem": Mutant(NETWORK, 'else "act(x)"', 'else "x"'),
     "drop rates that reach the last": Mutant(
         NETWORK, "{{ net.drop.steps }}", "{{ net.drop.steps - 1 }}", seen_by="drops"
+    ),
+    "residuals rescaled": Mutant(
+        LAYERS, '" / (1 - self.rate)" if net.drop.rescale', '" / (1 - self.rate)"', seen_by="drops"
+    ),
+    "single elements dropped": Mutant(LAYERS, "(x.shape[0], 1, 1, 1)", "x.shape", seen_by="drops"),
+    "a classifier that is clipped": Mutant(
+        CLIPPING, "            return g\n", "            pass\n", seen_by="clipping"
+    ),
+    "eps of clipping left out": Mutant(
+        CLIPPING, "jnp.maximum(norm, {{ clip.eps | number }})", "norm", seen_by="clipping"
     ),
     "norms by input": Mutant(CLIPPING, "range(w.ndim - 1)", "range(1, w.ndim)", seen_by="clipping"),
 }
@@ -231,6 +277,11 @@ def clipping_differs(plan):
 
 
 def drops_differ(plan):
+    """True if a block's rate is not the plan's, or what is kept is not whole or is rescaled."""
+    drop = module(plan, "flax").StochasticDepth(0.5, rngs=rngs())
+    kept = np.asarray(drop(jnp.ones((64, 1, 1, 8))))
+    if set(np.unique(kept)) != {0.0, 1.0} or np.ptp(kept, 3).any():
+        return True
     make = getattr(module(plan, "flax"), CLASSES[plan.family])
     model = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
     rates = [block.drop.rate for stage in model.stages for block in stage.blocks]

@@ -64,6 +64,13 @@ MUTANTS = {
     "a gain of attention left out": Mutant(
         NETWORK, "{{ expression.times(net.se.gain) }}", "", "attention-mid"
     ),
+    "no sigmoid": Mutant(
+        NETWORK, 'jax.nn.sigmoid(dense(p, f"{name}.fc1", hidden))',
+        'dense(p, f"{name}.fc1", hidden)', "attention-mid",
+    ),
+    "axes of a file reversed": Mutant(
+        PARAMETERS, '.reshape(e["shape"])', '.reshape(e["shape"][::-1]).T', "flat"
+    ),
     "taps of ECA reversed": Mutant(NETWORK, "kernel[None, None]", "kernel[None, None, ::-1]"),
     "drop rates that reach the last": Mutant(
         NETWORK, "{{ net.drop.steps }}", "{{ net.drop.steps - 1 }}", seen_by="rates"

@@ -36,6 +36,19 @@ MUTANTS = {
     "the odd pixel before": Mutant(
         LAYERS, "(total // 2, total - total // 2)", "(total - total // 2, total // 2)"
     ),
+    "eps without the fan-in": Mutant(LAYERS, "fan_in * {{ conv.eps", "{{ conv.eps", "timm"),
+    "a gain of attention left out": Mutant(
+        LAYERS, "{{ expression.times(net.se.gain) }}", "", "attention-mid"
+    ),
+    "no sigmoid": Mutant(LAYERS, "mx.sigmoid(self.fc1(hidden))", "self.fc1(hidden)"),
+    "taps of ECA reversed": Mutant(
+        LAYERS, "self.weight[None, :, None]", "self.weight[None, ::-1, None]"
+    ),
+    "a shortcut of the raw input": Mutant(BLOCK, '"x" if net.raw_shortcut else "out"', '"x"'),
+    "no attention": Mutant(
+        BLOCK, "{% if not net.attention_last %}\n{{ attend()", "{% if False %}\n{{ attend()",
+        "attention-mid",
+    ),
     "an average that counts padding": Mutant(LAYERS, ', "edge")', ")"),
     "a max pool of zeros": Mutant(NETWORK, ", -mx.inf)", ")", "max-pool"),
     "beta before": Mutant(BLOCK, '"%s * act(x)" % beta', '"act(%s * x)" % beta'),

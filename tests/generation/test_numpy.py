@@ -38,6 +38,16 @@ MUTANTS = {
     "an average that counts padding": Mutant(LAYERS, ', "edge")', ")"),
     "a max pool of zeros": Mutant(LAYERS, ", -np.inf)", ")", "max-pool"),
     "a gain of attention left out": Mutant(LAYERS, "{{ expression.times(net.se.gain) }}", ""),
+    "no gain": Mutant(LAYERS, "gain / np.sqrt(np.maximum", "1 / np.sqrt(np.maximum", "flat"),
+    "a gate that is not padded alike": Mutant(
+        LAYERS, "[(0, 0), (kernel.size // 2, kernel.size // 2)]", "[(0, 0), (kernel.size - 1, 0)]"
+    ),
+    "taps of ECA reversed": Mutant(LAYERS, "@ kernel)", "@ kernel[::-1])"),
+    "no sigmoid": Mutant(
+        LAYERS, 'sigmoid(dense(params, f"{name}.fc1", hidden))',
+        'dense(params, f"{name}.fc1", hidden)',
+    ),
+    "no activation before conv2": Mutant(BLOCK, '"conv2", "act(out)"', '"conv2", "out"'),
     "a shortcut of the raw input": Mutant(BLOCK, '"x" if net.raw_shortcut else "out"', '"x"'),
     "beta before": Mutant(BLOCK, '"%s * act(x)" % beta', '"act(%s * x)" % beta'),
     "attention twice": Mutant(BLOCK, "not net.attention_last", "net.attention_last"),
