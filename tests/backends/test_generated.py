@@ -71,7 +71,7 @@ MUTANTS = {
     "beta of 1": Mutant(BLOCK, "self.{{ name }} = {{ name }}", "self.{{ name }} = 1.0"),
     "no skip gain": Mutant(BLOCK, '"(%s * self.skip_gain)" % alpha', "alpha"),
     "no activation after the stem's conv": Mutant(NETWORK, '"act(x)"', '"x"', "valid-stem"),
-    "no final activation": Mutant(NETWORK, "return act(", "return (", "final-conv"),
+    "no final activation": Mutant(NETWORK, "act({{", "({{", "final-conv"),
     "drop rates that reach the last": Mutant(
         NETWORK, "net.drop.steps", "net.drop.steps - 1", seen_by="drops"
     ),

@@ -69,7 +69,7 @@ MUTANTS = {
     "no final activation": Mutant(
         NETWORK, "act(self.features(", "(self.features(", "no-shortcut-conv"
     ),
-    "no final conv": Mutant(NETWORK, "self.final_conv(maps.pop(", "(maps.pop(", "no-shortcut-conv"),
+    "no final conv": Mutant(NETWORK, "self.final_conv(maps.pop(", "(maps.pop(", "final-conv"),
     "axes of a file reversed": Mutant(
         "training.jinja",
         "values.reshape(parameter.shape)",
