@@ -1,6 +1,7 @@
 """Runs that were cut short, and go on."""
 
 import json
+import shutil
 from math import inf
 
 import pytest
@@ -9,7 +10,7 @@ from nfspec.conformance.running.journal import FINISHED, JOURNAL
 from nfspec.conformance.running.run import run
 from nfspec.errors import InputError
 
-from ..fakes import lives, starts
+from ..fakes import lives, prepare, starts
 from .small_runs import IDS, good, ratios, subjects
 
 
@@ -29,6 +30,29 @@ def interrupt_after(*finished):
 def interrupted(folder, *finished, resume=False, **changes):
     with pytest.raises(KeyboardInterrupt):
         run(good(**changes), folder, resume=resume, progress=interrupt_after(*finished))
+
+
+@pytest.fixture(scope="module")
+def cut_short(tmp_path_factory):
+    """Folders of runs that were interrupted after the first property, and after the second."""
+    folders = []
+    for finished in (("EXACT-03",), ("EXACT-03", "ACT-01")):
+        folders.append(tmp_path_factory.mktemp("cut"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folders[-1])
+            prepare(folders[-1])
+            interrupted(folders[-1], *finished)
+    return folders
+
+
+@pytest.fixture
+def after_one(folder, cut_short):
+    return shutil.copytree(cut_short[0], folder, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def after_two(folder, cut_short):
+    return shutil.copytree(cut_short[1], folder, dirs_exist_ok=True)
 
 
 def journal(folder):
@@ -71,12 +95,11 @@ def test_a_finished_run_has_nothing_to_go_on_with(folder):
     assert results.cells == whole.cells
 
 
-def test_a_half_written_line_is_left_out(folder):
-    interrupted(folder, "EXACT-03", "ACT-01")
-    path = folder / JOURNAL
+def test_a_half_written_line_is_left_out(after_two):
+    path = after_two / JOURNAL
     text = path.read_text()
     path.write_text(text[:-40])  # into the cell of ACT-01
-    results, ran = resumed(folder)
+    results, ran = resumed(after_two)
     assert ran == ["ACT-01", "POOL-01", "AGC-01"]
     assert [cell.property for cell in results.cells] == list(IDS)
 
@@ -94,12 +117,11 @@ def test_a_column_that_was_done_is_not_run_again_for_one_that_was_not(folder):
     assert json.loads(lines[-2])["cell"]["seconds"] == results.cells[2].seconds
 
 
-def test_a_run_may_go_on_twice_after_a_half_written_line(folder):
-    interrupted(folder, "EXACT-03", "ACT-01")
-    path = folder / JOURNAL
+def test_a_run_may_go_on_twice_after_a_half_written_line(after_two):
+    path = after_two / JOURNAL
     path.write_text(path.read_text()[:-40])
-    interrupted(folder, "ACT-01", resume=True)
-    _, ran = resumed(folder)
+    interrupted(after_two, "ACT-01", resume=True)
+    _, ran = resumed(after_two)
     assert ran == ["POOL-01", "AGC-01"]
 
 
@@ -118,17 +140,15 @@ def test_cells_of_each_verdict_are_kept(folder):
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"examples": 3}, {"properties": IDS[:2]},
                                      {"source": "timm/test_nfnet"}])  # fmt: skip
-def test_a_run_with_other_settings_does_not_go_on(folder, changes):
-    interrupted(folder, "EXACT-03")
-    kept = (folder / JOURNAL).read_text()
+def test_a_run_with_other_settings_does_not_go_on(after_one, changes):
+    kept = (after_one / JOURNAL).read_text()
     with pytest.raises(InputError, match=r"--resume: .* is of a run with other settings; "):
-        run(good(**changes), folder, resume=True)
-    assert (folder / JOURNAL).read_text() == kept
+        run(good(**changes), after_one, resume=True)
+    assert (after_one / JOURNAL).read_text() == kept
 
 
 def spoilt(folder, change):
     """The error about a journal whose cell of EXACT-03 is changed."""
-    interrupted(folder, "EXACT-03")
     path = folder / JOURNAL
     first, line = path.read_text().splitlines()
     entry = json.loads(line)
@@ -139,13 +159,13 @@ def spoilt(folder, change):
     return str(caught.value)
 
 
-def test_a_journal_whose_worst_case_is_too_large_does_not_go_on(folder):
-    said = spoilt(folder, lambda cell: cell["worst_case"].update(shape=[2000, 2000, 100, 16]))
+def test_a_journal_whose_worst_case_is_too_large_does_not_go_on(after_one):
+    said = spoilt(after_one, lambda cell: cell["worst_case"].update(shape=[2000, 2000, 100, 16]))
     assert "shape [2000, 2000, 100, 16] has 6,400,000,000 elements; at most 67,108,864" in said
 
 
-def test_a_journal_with_a_line_without_an_end_does_not_go_on(folder):
-    said = spoilt(folder, lambda cell: cell.update(message="x" * 5_000_000))
+def test_a_journal_with_a_line_without_an_end_does_not_go_on(after_one):
+    said = spoilt(after_one, lambda cell: cell.update(message="x" * 5_000_000))
     assert "a line of more than 4,194,304 bytes, which no run writes" in said
 
 
@@ -154,8 +174,7 @@ def test_a_run_that_never_began_does_not_go_on(folder):
         run(good(), folder, resume=True)
 
 
-def test_without_resume_it_begins_anew(folder):
-    interrupted(folder, "EXACT-03")
-    results = run(good(properties=IDS[1:2]), folder)
+def test_without_resume_it_begins_anew(after_one):
+    results = run(good(properties=IDS[1:2]), after_one)
     assert [cell.property for cell in results.cells] == ["ACT-01"]
-    assert journal(folder) == ["ACT-01"]
+    assert journal(after_one) == ["ACT-01"]
