@@ -20,7 +20,7 @@ from nfspec.errors import NfspecError
 from nfspec.files import beside
 from nfspec.language.spec import Spec
 from nfspec.outputs import require_free
-from nfspec.plan import Plan
+from nfspec.plan import FEATURES, Plan
 from nfspec.plan.free_memory import FLOAT32, require_free_memory
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
@@ -208,7 +208,7 @@ def _proved(
         params,
         runs,
         settings.outputs,
-        sizes_of(network),
+        sizes_of(network, form.least),
         progress,
         seed=seed,
         pixels=network.input if settings.preprocess else None,
@@ -244,10 +244,16 @@ def _rounding(mode: str, seed: int) -> Rounding:
     return rounding(seed, MODES[mode])
 
 
-def sizes_of(network: Network) -> tuple[tuple[int, int, int], ...]:
+def sizes_of(network: Network, least: int = 1) -> tuple[tuple[int, int, int], ...]:
     """The images, heights and widths at which a file is proved: six where all are free, odd and
-    even at every stride, and not square."""
-    odd, even = odd_and_even(network.plan)
+    even at every stride, and not square.
+
+    Args:
+        network: The network.
+        least: Pixels of a side that are left to the last stage, at least.
+    """
+    more = (least - 1) * (network.plan.tap_info[FEATURES].stride or 1)
+    odd, even = (side + more for side in odd_and_even(network.plan))
     sides = [
         (even, odd),
         (odd, even),

@@ -1,4 +1,4 @@
-"""The blocks of docs/deploy.md: the file is exported, run by onnxruntime and NumPy, and verified."""
+"""The blocks of docs/deploy.md: a file is exported, run by onnxruntime alone, and verified."""
 
 import re
 import subprocess

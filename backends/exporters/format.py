@@ -84,6 +84,7 @@ class Format:
         read: A function of a path, which reads metadata and weights.
         parts: A function of a path, which returns the files of which it is one.
         runtimes: What runs them. The first is in `packages`; others are used where installed.
+        least: Pixels of a side that images of any size must leave to the last stage.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Format:
     read: Callable[[Path], Read]
     parts: Callable[[Path], list[Path]]
     runtimes: tuple[Runtime, ...]
+    least: int = 1
 
     def require(self) -> None:
         """Require the packages that write and run such files.

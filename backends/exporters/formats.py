@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nfspec.backends.exporters import onnx, openvino
+from nfspec.backends.exporters import onnx, openvino, torch
 from nfspec.backends.exporters.format import Format
 from nfspec.errors import InputError, suggest
 
-FORMATS: Mapping[str, Format] = {each.name: each for each in (onnx.FORMAT, openvino.FORMAT)}
+FORMATS: Mapping[str, Format] = {
+    each.name: each for each in (onnx.FORMAT, openvino.FORMAT, torch.FORMAT)
+}
 
 
 def format_of(name: str) -> Format:

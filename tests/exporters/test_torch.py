@@ -1,0 +1,57 @@
+"""Files of PyTorch's ExportedProgram, and what is in them."""
+
+import numpy as np
+import pytest
+
+import nfspec
+from nfspec.backends.exporters import torch as format_torch
+from nfspec.backends.exporters.settings import Network, Settings
+from nfspec.errors import InputError
+
+IDIOMS = "two-attentions"  # the network for what does not depend on the network
+
+
+@pytest.mark.slow  # to trace a network takes seconds
+@pytest.mark.parametrize("name", [IDIOMS, "mixed-padding", "max-pool", "short-kernels", "biased"])
+def test_a_file_is_proved_and_proved_again(name, small, tmp_path):
+    plan, params = small(name)
+    path = tmp_path / "a.pt2"
+    proof = nfspec.export(plan, "torch", path, params, outputs=["logits", "pool", "features"])
+    assert proof.same and proof.sizes == 6
+    assert nfspec.verify(path).same
+
+
+@pytest.mark.slow
+def test_choices_and_weights_come_back(small, tmp_path):
+    plan, params = small(IDIOMS)
+    path = tmp_path / "a.pt2"
+    choices = {"size": (33, 40), "batch": 2, "layout": "nchw", "preprocess": True}
+    proof = nfspec.export(plan, "torch", path, params, **choices)
+    assert proof.same and proof.facts.nodes["aten.conv2d"] > 10
+    read = format_torch.read(path)
+    assert read.network.settings == Settings(**choices)
+    folded = nfspec.fold(plan, params).params
+    assert read.params.keys() == folded.keys()
+    for name, value in folded.items():
+        np.testing.assert_array_equal(read.params[name], value)
+
+
+def test_a_mistake_is_refused(small, tmp_path, monkeypatch):
+    """A mean that is a hundredth off."""
+    plan, params = small("plain")
+    made = format_torch._module_of(Network(plan, params, Settings()))
+    monkeypatch.setattr(made.network, "forward_head", lambda x, **more: x.mean((2, 3)) * 1.01)
+    monkeypatch.setattr(format_torch, "_module_of", lambda network: made)
+    with pytest.raises(nfspec.ProofError):
+        nfspec.export(plan, "torch", tmp_path / "a.pt2", params, size=(33, 40), batch=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_offered(small, tmp_path):
+    plan, params = small("plain")
+    for choices, message in (({"dtype": "f16"}, "is f32"), ({"outputs": ("stem",)}, "found stem")):
+        with pytest.raises(InputError, match=message):
+            nfspec.export(plan, "torch", tmp_path / "a.pt2", params, **choices)
+    (tmp_path / "a.pt2").write_text("no archive")
+    with pytest.raises(InputError, match=r"not a \.pt2 file"):
+        nfspec.verify(tmp_path / "a.pt2")
