@@ -10,7 +10,7 @@ BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
 .PHONY: help demo test test-nfspec test-generation test-conformance test-slow bench bench-sources bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
-  fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small
+  fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small reports-sources
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/## //'
@@ -91,8 +91,8 @@ bench-kernels: $(BIN)/.installed-test
 why: $(BIN)/.installed-test
 	$(BIN)/python -P -m nfspec.benchmarks.clipping benchmarks/results
 
-## make reports    regenerate conformance/reports (about 25 minutes)
-reports: reports-small reports-specs reports-modes reports-faults reports-matrix reports-clean
+## make reports    regenerate conformance/reports (about an hour)
+reports: reports-small reports-specs reports-sources reports-modes reports-faults reports-matrix reports-clean
 
 # `make reports-specs SPECS=timm/nf_resnet50` for one. Lines to replay a case of a file's network are
 # for the root of a checkout, wherever that is.
@@ -103,6 +103,20 @@ reports-specs: $(BIN)/.installed-test
 	  $(CONFORM) $$spec --out build/conform/$$name || exit 1; \
 	  sed "s|cd $(CURDIR) \&\& ||" build/conform/$$name/REPORT.md > $(REPORTS)/$$name.md; \
 	done
+
+# The files of `nfspec generate`, each as subject:spec.
+SOURCES = torch-source:nfnet-f0 torch-source:timm/eca_nfnet_l0 torch-source:$(REPORTS)/moth.toml \
+  jax-source:nfnet-f0 $(addsuffix :nf-regnet-b0,flax-source keras-source keras-source-jax \
+  keras-source-torch mlx-source numpy-source)
+reports-sources: $(BIN)/.installed-test
+	rm -rf build/conform/sources
+	for run in $(SOURCES); do \
+	  subject=$${run%%:*}; \
+	  out=build/conform/sources/$$(echo $$run | tr ':/' '__'); \
+	  $(BIN)/nfspec conform $${run#*:} --subject $$subject --require $$subject --out $$out || exit 1; \
+	done
+	$(BIN)/python -P -m nfspec.conformance.report.sources build/conform/sources/*/results.json > build/SOURCES.md
+	cp build/SOURCES.md $(REPORTS)/SOURCES.md
 
 reports-modes: $(BIN)/.installed-test
 	$(CONFORM) --mode bf16,f16 --out build/conform/narrow

@@ -13,6 +13,7 @@ from nfspec.conformance.cases.case import Case
 from nfspec.conformance.report.markdown import compact_verdicts
 from nfspec.conformance.report.small import SMALL
 from nfspec.conformance.running.run import run
+from nfspec.conformance.subjects.loading import SHIPPED
 
 REPORTS = Path(__file__).parents[2] / "conformance" / "reports"
 
@@ -33,6 +34,17 @@ def test_the_reports_kept_are_of_the_specs_as_they_are(name):
     text = (REPORTS / f"{name}.md").read_text(encoding="utf-8")
     assert "**CONFORMANT**" in text
     assert nfspec.load(str(path)).digest in text
+
+
+def test_the_files_in_the_report_of_sources_are_of_the_specs_as_they_are():
+    lines = (REPORTS / "SOURCES.md").read_text(encoding="utf-8").splitlines()
+    found = [line for line in lines if line.startswith("| `")]
+    rows = [[cell.strip("` ") for cell in line.split("|")[1:-1]] for line in found]
+    assert {row[0] for row in rows} <= {name for name in SHIPPED if "-source" in name}
+    for _, network, digest, verdict, *_ in rows:
+        path = REPORTS / "moth.toml" if network == "moth" else network
+        assert nfspec.load(str(path)).digest.startswith(digest)
+        assert verdict.startswith("CONFORMANT")
 
 
 def test_the_cases_that_the_reports_name_are_those_of_today():

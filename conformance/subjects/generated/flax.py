@@ -20,6 +20,7 @@ class FlaxSource(Modules, Trained):
     """Layers are made without values, which they get where they are evaluated."""
 
     framework = "jax"
+    package = "flax"
     target = "flax"
 
     def _layer(self, kind: Any, channels: int, *sizes: int, **more: int) -> Any:
