@@ -85,10 +85,11 @@ class Run:
         return optimizer
 
     def loss(self) -> keras.losses.Loss:
-        """Softmax cross-entropy of logits with label smoothing, for one-hot or mixed labels."""
-        import keras
+        """Softmax cross-entropy of logits with label smoothing, for labels that are one-hot, mixed
+        or the numbers of classes."""
+        from nfspec.backends.losses import CrossEntropy
 
-        return keras.losses.CategoricalCrossentropy(
+        return CrossEntropy(
             from_logits=True, label_smoothing=self.recipe.label_smoothing, dtype="float32"
         )
 
