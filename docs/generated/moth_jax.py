@@ -10,7 +10,6 @@ Images are (N, H, W, 3) of the dtype to compute in; published: 192 px in trainin
 """
 
 import json
-import math
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +151,7 @@ def init(key: Array, num_classes: int = 1000, in_chans: int = 3) -> Params:
             shapes[f"{name}.eca"] = (eca,)
     params: Params = {f"{name}.skip_gain": jnp.zeros(()) for name in BLOCKS}
     for i, (name, shape) in enumerate(shapes.items()):
-        own, fan_in = jax.random.fold_in(key, i), math.prod(shape[:-1])
+        own, fan_in = jax.random.fold_in(key, i), np.prod(shape[:-1]).item()
         if len(shape) == 1:
             edge = shape[0] ** -0.5
             params[f"{name}.kernel"] = jax.random.uniform(own, shape, minval=-edge, maxval=edge)
@@ -168,16 +167,17 @@ def init(key: Array, num_classes: int = 1000, in_chans: int = 3) -> Params:
     return params
 
 
-def load_weights(path: str) -> Params:
-    """Read a safetensors file with nfspec's names and layouts (HWIO, IO)."""
+def load_weights(path: str, **ends: int) -> Params:
+    """Read a safetensors file with nfspec's names and layouts (HWIO, IO); `ends` as for `init`."""
     data = np.fromfile(path, np.uint8)
     start = 8 + int(data[:8].view("<u8")[0])
     header = json.loads(data[8:start].tobytes())
     header.pop("__metadata__", None)
-    return {
-        name: jnp.asarray(data[start:][slice(*e["data_offsets"])].view("<f4").reshape(e["shape"]))
-        for name, e in header.items()
-    }
+    own = jax.eval_shape(lambda key: init(key, **ends), jax.random.key(0)).items()
+    if wrong := {(n, *e["shape"]) for n, e in header.items()} ^ {(n, *p.shape) for n, p in own}:
+        raise ValueError(f"{path} has other arrays than the network: {sorted(wrong)[:9]}")
+    parts = {name: data[start:][slice(*e["data_offsets"])] for name, e in header.items()}
+    return {n: jnp.asarray(v.view("<f4").reshape(header[n]["shape"])) for n, v in parts.items()}
 
 
 def clip_gradients(gradients: Params, params: Params, clipping: float = 0.01) -> Params:

@@ -220,9 +220,13 @@ def load_weights(model: nnx.Module, path: str) -> None:
     data = np.fromfile(path, np.uint8)
     start = 8 + int(data[:8].view("<u8")[0])
     header = json.loads(data[8:start].tobytes())
-    for parts, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        entry = header[".".join(map(str, parts))]
-        values = data[start:][slice(*entry["data_offsets"])].view("<f4")
+    header.pop("__metadata__", None)
+    own = {".".join(map(str, at)): p for at, p in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    found = {(name, *entry["shape"]) for name, entry in header.items()}
+    if wrong := found ^ {(name, *parameter.shape) for name, parameter in own.items()}:
+        raise ValueError(f"{path} has other arrays than the model: {sorted(wrong)[:9]}")
+    for name, parameter in own.items():
+        values = data[start:][slice(*header[name]["data_offsets"])].view("<f4")
         parameter[...] = jnp.asarray(values.reshape(parameter.shape))
 
 

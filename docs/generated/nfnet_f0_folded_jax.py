@@ -113,7 +113,5 @@ def load_weights(path: str) -> Params:
     start = 8 + int(data[:8].view("<u8")[0])
     header = json.loads(data[8:start].tobytes())
     header.pop("__metadata__", None)
-    return {
-        name: jnp.asarray(data[start:][slice(*e["data_offsets"])].view("<f4").reshape(e["shape"]))
-        for name, e in header.items()
-    }
+    parts = {name: data[start:][slice(*e["data_offsets"])] for name, e in header.items()}
+    return {n: jnp.asarray(v.view("<f4").reshape(header[n]["shape"])) for n, v in parts.items()}

@@ -218,8 +218,9 @@ def load_safetensors(model: keras.Model, path: str) -> None:
         data = file.read()
     header.pop("__metadata__", None)
     own = {canonical(variable): variable for variable in model.weights}
-    if different := own.keys() ^ header.keys():
-        raise ValueError(f"{path} has other names than the model: {sorted(different)}")
+    found = {(name, *entry["shape"]) for name, entry in header.items()}
+    if wrong := found ^ {(name, *variable.shape) for name, variable in own.items()}:
+        raise ValueError(f"{path} has other arrays than the model: {sorted(wrong)[:9]}")
     for name, entry in header.items():
         values = np.frombuffer(data[slice(*entry["data_offsets"])], "<f4")
         own[name].assign(values.reshape(entry["shape"]))

@@ -162,6 +162,15 @@ def test_parameters_come_back_to_the_bit(idioms, plan_of):
     assert all(back[key].tobytes() == value.tobytes() for key, value in params.items())
 
 
+def test_a_file_of_other_weights_is_refused(idioms, plan_of, tmp_path):
+    other = plan_of("plain")
+    path = tmp_path / "w.safetensors"
+    nfspec.weights.save(path, other, networks.drawn(other)[0])
+    file = sys.modules[type(idioms[0]).__module__]
+    with pytest.raises(ValueError, match=r"w.safetensors has other arrays than the model: .*'"):
+        file.load_weights(idioms[0], str(path))
+
+
 def test_initial_values_have_the_plans_spread(plan_of):
     plan = plan_of("biased")
     values = parameters(native(plan))

@@ -280,6 +280,18 @@ def test_other_classes_and_channels(plan_of):
         native(plan, networks.drawn(plan)[0], drop_rate=0.1)
 
 
+def test_a_file_of_other_weights_is_refused(plan_of, tmp_path):
+    plan, other = plan_of("plain"), plan_of(IDIOMS)
+    path = tmp_path / "w.safetensors"
+    file, _ = native(plan, networks.drawn(plan)[0])
+    nfspec.weights.save(path, other, networks.drawn(other)[0])
+    with pytest.raises(ValueError, match=r"w.safetensors has other arrays than the network: .*'"):
+        file.load_weights(str(path))
+    nfspec.weights.save(path, plan, networks.drawn(plan)[0])
+    with pytest.raises(ValueError, match=r"\('head.fc.bias', 3\), \('head.fc.bias', 4\)"):
+        file.load_weights(str(path), num_classes=4)
+
+
 @pytest.mark.parametrize("name", ["short-kernels", "valid-stem", "max-pool", "timm"])
 def test_exported_with_free_sizes(name, plan_of):
     plan = plan_of(name)

@@ -69,7 +69,7 @@ MUTANTS = {
         'dense(p, f"{name}.fc1", hidden)', "attention-mid",
     ),
     "axes of a file reversed": Mutant(
-        PARAMETERS, '.reshape(e["shape"])', '.reshape(e["shape"][::-1]).T', "flat"
+        PARAMETERS, '.reshape(header[n]["shape"])', '.reshape(header[n]["shape"][::-1]).T', "flat"
     ),
     "taps of ECA reversed": Mutant(NETWORK, "kernel[None, None]", "kernel[None, None, ::-1]"),
     "drop rates that reach the last": Mutant(

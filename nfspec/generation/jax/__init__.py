@@ -23,7 +23,8 @@ def _make(module: ModuleType, name: str, weights: str | None, options: Mapping[s
         return module, module.load_weights(weights)
     require_options(module.init, options)
     if weights is not None:
-        return module, module.load_weights(weights)
+        ends = {name: value for name, value in options.items() if name != "key"}
+        return module, module.load_weights(weights, **ends)
     return module, module.init(**{"key": jax.random.key(0), **options})
 
 
