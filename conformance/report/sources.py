@@ -26,6 +26,7 @@ def markdown(runs: list[Results]) -> str:
 
 def _row(run: Results) -> list[str]:
     (column,) = run.columns
+    assert run.spec is not None
     judged = [cell for cell in run.cells if cell.cases]
     worst = words.worst(run.cells)
     return [

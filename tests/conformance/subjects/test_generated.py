@@ -43,19 +43,11 @@ OFFERED = {
     "jax-source": ("SE-01", "STEP-01", "WEIGHTS-01"),  # the others compile for long
     "flax-source": ("SE-01",),
 }
+LONG = ("TRAIN-01", "DROP-03", "DROP-04")
 SLOW = {
-    "jax-source": (
-        "WS-01",
-        "WS-02",
-        "SE-02",
-        "AGC-01",
-        "POOL-01",
-        "BLOCK-01",
-        "NET-03",
-        "TRAIN-01",
-    ),
-    "flax-source": (*COMMON, *TRAINED, "TRAIN-01", "DROP-03", "DROP-04"),
-    "mlx-source": ("TRAIN-01", "DROP-03", "DROP-04"),
+    "jax-source": (*COMMON, *TRAINED, *LONG),
+    "flax-source": (*COMMON, *TRAINED, *LONG),
+    "mlx-source": LONG,
 }
 # A mistake of a template, and the property that sees it.
 MISTAKES = {
