@@ -11,6 +11,7 @@ from nfspec.conformance.cases.weights import trial_params
 from nfspec.conformance.proof import prove_outputs
 
 IDIOMS = "two-attentions"  # the network for what does not depend on the network
+OTHERS = ("max-pool", "valid-stem", "biased", "attention-mid")
 
 
 def written(folder, plan, params, form=format_openvino, **choices):
@@ -36,8 +37,8 @@ def within(path, network, sizes):
 
 @pytest.mark.parametrize(
     "name",
-    ["two-attentions", "mixed-padding", "max-pool", "short-kernels", "valid-stem", "unbiased",
-     "biased", "attention-mid"],
+    [IDIOMS, "mixed-padding", "short-kernels", "unbiased",
+     *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)],
 )  # fmt: skip
 def test_every_output_is_that_of_the_reference(name, small, tmp_path):
     plan, params = small(name)
@@ -52,8 +53,13 @@ def test_an_onnx_file_runs_in_openvino(name, small, tmp_path):
     assert within(path, network, ((2, 33, 46),))
 
 
-@pytest.mark.parametrize("kind", ["celu", "elu", "gelu_erf", "log_sigmoid", "relu6", "selu",
-                                  "sigmoid", "softplus", "tanh"])  # fmt: skip
+SLOW = ("celu", "elu", "gelu_erf", "relu6", "sigmoid", "softplus", "tanh")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["selu", "log_sigmoid", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)],
+)
 def test_every_activation(kind, tmp_path):
     one = {"stages.depth": [1], "stages.width": [8], "stages.stride": [1], "stages.group_width": 4}
     kinds = {"activation.kind": kind, "se.activation": kind}

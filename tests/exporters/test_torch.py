@@ -36,6 +36,7 @@ def test_choices_and_weights_come_back(small, tmp_path):
         np.testing.assert_array_equal(read.params[name], value)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_refused(small, tmp_path, monkeypatch):
     """A mean that is a hundredth off."""
     plan, params = small("plain")
