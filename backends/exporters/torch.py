@@ -62,8 +62,6 @@ def write(path: Path, network: Network) -> Facts:
         InputError: A choice is not offered by this format.
         OSError: It cannot be written.
     """
-    import torch
-
     settings = network.settings
     if settings.dtype != "f32":
         raise InputError(f"dtype: a file for PyTorch is f32; found {settings.dtype}")
@@ -71,6 +69,8 @@ def write(path: Path, network: Network) -> Facts:
         raise InputError(
             f"outputs: a file for PyTorch has some of {', '.join(OFFERED)}; found {strange[0]}"
         )
+    import torch
+
     batch, *sides = (settings.batch or TRACED[0], *(settings.size or TRACED[1:]))
     channels, nhwc = network.plan.channels, settings.layout == "nhwc"
     shape = (batch, *sides, channels) if nhwc else (batch, channels, *sides)

@@ -39,6 +39,15 @@ def exported(network, folder, **choices):
     return nfspec.export(network[0], "onnx", folder / "a.onnx", network[1], **choices)
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """The format's own runtime alone, to save time."""
+    form = replace(format_onnx.FORMAT, runtimes=(format_onnx.RUNTIME,))
+    monkeypatch.setattr(format_onnx, "FORMAT", form)
+    monkeypatch.setattr(exporting, "format_of", lambda name: form)
+    monkeypatch.setattr(exporting, "format_of_file", lambda path: form)
+
+
 def test_a_file_is_proved_at_six_sizes_and_again(network, tmp_path):
     proof = exported(network, tmp_path)
     assert proof.same and proof.sizes == 6 and len(proof.rows) == 6 * len(proof.runtimes)
@@ -52,6 +61,7 @@ def test_a_file_is_proved_at_six_sizes_and_again(network, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     "choices",
     [
@@ -181,15 +191,6 @@ FAULTS = (
     constants_in_float16,
     batch_baked_in,
 )
-
-
-@pytest.fixture
-def alone(monkeypatch):
-    """The format's own runtime alone, to save time."""
-    form = replace(format_onnx.FORMAT, runtimes=(format_onnx.RUNTIME,))
-    monkeypatch.setattr(format_onnx, "FORMAT", form)
-    monkeypatch.setattr(exporting, "format_of", lambda name: form)
-    monkeypatch.setattr(exporting, "format_of_file", lambda path: form)
 
 
 @pytest.mark.usefixtures("alone")

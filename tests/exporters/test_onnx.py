@@ -58,8 +58,14 @@ def test_every_output_is_that_of_the_reference(name, small, tmp_path):
         assert row.within, row
 
 
-@pytest.mark.parametrize("kind", ["celu", "elu", "gelu_erf", "log_sigmoid", "relu6", "selu",
-                                  "sigmoid", "softplus", "tanh"])  # fmt: skip
+SLOW = ("celu", "elu", "relu6", "sigmoid", "softplus", "tanh")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["selu", "log_sigmoid", "gelu_erf"]
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW],
+)
 def test_every_activation(kind, tmp_path):
     one = {"stages.depth": [1], "stages.width": [8], "stages.stride": [1], "stages.group_width": 4}
     kinds = {"activation.kind": kind, "se.activation": kind}

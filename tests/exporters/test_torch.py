@@ -53,6 +53,10 @@ def test_what_is_not_offered(small, tmp_path):
     for choices, message in (({"dtype": "f16"}, "is f32"), ({"outputs": ("stem",)}, "found stem")):
         with pytest.raises(InputError, match=message):
             nfspec.export(plan, "torch", tmp_path / "a.pt2", params, **choices)
+
+
+@pytest.mark.slow  # to import PyTorch takes seconds
+def test_a_file_of_others(tmp_path):
     (tmp_path / "a.pt2").write_text("no archive")
     with pytest.raises(InputError, match=r"not a \.pt2 file"):
         nfspec.verify(tmp_path / "a.pt2")

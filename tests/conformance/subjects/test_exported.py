@@ -12,7 +12,9 @@ from nfspec.conformance.properties.networks import block_plan
 from nfspec.conformance.subjects import NotOffered, exported
 
 
-@pytest.mark.parametrize("kind", [exported.OnnxRuntime, exported.OpenVino])
+@pytest.mark.parametrize(
+    "kind", [exported.OnnxRuntime, pytest.param(exported.OpenVino, marks=pytest.mark.slow)]
+)
 def test_networks_and_blocks_are_those_of_the_reference(kind):
     plan, subject = reduced_plan(nfspec.load("timm/eca_nfnet_l0")), kind("f32")
     params = trial_params(plan, 0)
