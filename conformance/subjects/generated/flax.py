@@ -62,7 +62,7 @@ class FlaxSource(Modules, Trained):
         definition, values, *rest = nnx.split(model, nnx.Param, ...)
 
         def network(values: Any, rest: Any, x: Any) -> tuple[Any, Any]:
-            model = nnx.merge(definition, values, *rest)
+            model = nnx.merge(definition, values, *rest, copy=True)  # its counts are of this trace
             logits = model(x)
             _, _, *after = nnx.split(model, nnx.Param, ...)
             return logits, after
