@@ -62,7 +62,7 @@ MUTANTS = {
     "axes of a file reversed": Mutant(
         TRAINING, '.reshape(entry["shape"])', '.reshape(entry["shape"][::-1]).T', "plain"
     ),
-    "an average that counts padding": Mutant(LAYERS, "return total / count", "return total"),
+    "an average that counts padding": Mutant(LAYERS, " * ops.round(1 / count)", ""),
     "taps of ECA reversed": Mutant(
         LAYERS, "ops.reshape(self.kernel,", "ops.reshape(ops.flip(self.kernel),"
     ),
