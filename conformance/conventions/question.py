@@ -180,17 +180,20 @@ class Question:
         close to that of the network asked for: see `ratios`."""
         self.clock.tick()
         ratios = self.ratios(e, fields, factor, upto=upto)
-        if fields and 1.0 < max(ratios.values(), default=0.0) < self._close(e, fields):
+        if fields and 1.0 < max(ratios.values(), default=0.0) < self._close(e, fields, upto):
             ratios = self.ratios(e, fields, factor, exact=True, upto=upto)
         return ratios
 
-    def _close(self, e: Answer, fields: Fields) -> float:
+    def _close(self, e: Answer, fields: Fields, upto: str) -> float:
         """The ratio below which an answer is judged again; 0 where that makes no difference."""
         case = e.prepared.case
         if not case.spec or of_steps(self.asked):
             return 0.0
         other = self.network(case, fields)
-        known = other is None or _eps(other.plan) in self._bands.get(id(e), {})
+        if other is None:
+            return CLOSE
+        taps = cut(other.plan, upto).taps.keys() & e.prepared.expected.outputs.keys()
+        known = taps <= self._bands.get(id(e), {}).get(_eps(other.plan), {}).keys()
         return CLOSE if known else CLOSE_BY_EPS
 
     def ratios(
