@@ -5,6 +5,7 @@ Jitted on JAX, a graph on TensorFlow, eager on PyTorch.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,10 @@ def _jitted(model: keras.Model, training: bool) -> Callable[[Any], Any]:
     import jax
 
     trained, rest = model.trainable_variables, model.non_trainable_variables
-    jitted = jax.jit(lambda t, r, x: model.stateless_call(t, r, x, training=training))
+    # Of a model that does nothing else in training, `call` need not know of it.
+    known = "training" in inspect.signature(model.call).parameters
+    how = {"training": training} if known else {}
+    jitted = jax.jit(lambda t, r, x: model.stateless_call(t, r, x, **how))
 
     def call(x: Any) -> Any:
         outputs, after = jitted([v.value for v in trained], [v.value for v in rest], x)

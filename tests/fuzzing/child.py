@@ -24,6 +24,7 @@ from fuzzing.target import Target, fault_of_text
 from fuzzing.watch import Ran, Watch
 
 TIMES = 10  # the time of the valid files together, which none may take alone
+LEAST = 2.0  # seconds that any file may take, such as one of thousands of mistakes
 PER_BYTE = 32  # of memory: bytes for each of a file
 
 
@@ -94,7 +95,7 @@ class Turn:
         if not self.limit:
             before = peak()
             spent += min(self._spent(self.target.largest) for _ in range(2))
-            self.limit = TIMES * spent + collected
+            self.limit = max(LEAST, TIMES * spent + collected)
             self.room = max(0, peak() - before) + self.target.spare
         limit_memory()
         self.watch = Watch(self.folder, (PROJECT,), self.target.writes)
