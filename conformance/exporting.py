@@ -30,7 +30,7 @@ from nfspec.weights import check
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found when a file was run in its runtime.
+    """The outputs of a file in its runtimes beside those of the reference.
 
     Attributes:
         network: Name of the network.

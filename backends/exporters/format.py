@@ -21,7 +21,7 @@ Run = Callable[[NDArray[Any]], Outputs]
 
 @dataclass(frozen=True)
 class Facts:
-    """What was written.
+    """Facts about a file that was written.
 
     Attributes:
         nodes: Kind of node to the number of such nodes; empty where a format has none.
@@ -34,7 +34,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Read:
-    """What is read back from a file.
+    """A network, read back from a file.
 
     Attributes:
         network: The network that its metadata describe.
@@ -47,7 +47,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs files.
+    """A program that runs files.
 
     Attributes:
         package: The module, which is the name of its distribution, too.

@@ -12,6 +12,7 @@ from nfspec.errors import InputError, suggest
 FORMATS: Mapping[str, Format] = {
     each.name: each for each in (onnx.FORMAT, openvino.FORMAT, torch.FORMAT)
 }
+SUFFIXES: Mapping[str, Format] = {each.suffix: each for each in FORMATS.values()}
 
 
 def format_of(name: str) -> Format:
@@ -28,7 +29,7 @@ def format_of(name: str) -> Format:
 
 def is_exported(path: Path) -> bool:
     """True for a file whose name is that of a format."""
-    return path.is_file() and any(path.suffix == each.suffix for each in FORMATS.values())
+    return path.is_file() and path.suffix in SUFFIXES
 
 
 def format_of_file(path: Path) -> Format:
@@ -37,8 +38,7 @@ def format_of_file(path: Path) -> Format:
     Raises:
         InputError: It says none.
     """
-    for each in FORMATS.values():
-        if path.suffix == each.suffix:
-            return each
-    known = ", ".join(each.suffix for each in FORMATS.values())
-    raise InputError(f"{path}: expected a name that ends in one of {known}")
+    if path.suffix not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise InputError(f"{path}: expected a name that ends in one of {known}")
+    return SUFFIXES[path.suffix]

@@ -33,7 +33,7 @@ def _varint(number: int) -> bytes:
 
 
 def _field(tag: int, length: int) -> bytes:
-    """What stands before the bytes of a field."""
+    """The tag and length that stand before the bytes of a field."""
     return bytes([tag]) + _varint(length)
 
 

@@ -85,7 +85,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Network:
-    """What an exporter writes: a folded plan, the way to its weights, and the choices.
+    """A network as an exporter writes it: a folded plan, the way to its weights, and the choices.
 
     Attributes:
         plan: The plan as it was resolved.
@@ -119,11 +119,11 @@ class Network:
 
     @property
     def input(self) -> Input:
-        """How images are prepared, as the spec says it."""
+        """The preparation of images that the spec states."""
         return Input.model_validate_json(json.dumps(json.loads(self.plan.canonical)["input"]))
 
     def metadata(self) -> dict[str, str]:
-        """What a file says about itself, by key. `spec` and `settings` are JSON; with them and the
+        """A file's metadata by key. `spec` and `settings` are JSON; with them and the
         weights `nfspec verify` makes the network again."""
         how, plan = self.input, self.plan
         spec = {**json.loads(plan.canonical), "name": plan.name, "agc": plan.agc.model_dump()}

@@ -61,7 +61,7 @@ class Place:
 
     @builtins.property
     def moved(self) -> Moved:
-        """Which of the two is beyond the reference's bound."""
+        """The one of the two, or both, that is beyond the reference's bound."""
         if self.a > 1.0:
             return "both" if self.b > 1.0 else "A"
         return "B" if self.b > 1.0 else "neither"

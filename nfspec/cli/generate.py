@@ -118,7 +118,7 @@ def _read(plan: Plan, path: Path) -> Params:
 
 @dataclass(frozen=True)
 class Checked:
-    """What --check runs: a network, the target, if it is folded, and the seed of its images."""
+    """The run of --check: a network, the target, if it is folded, and the seed of its images."""
 
     plan: Plan
     to: str

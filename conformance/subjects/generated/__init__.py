@@ -7,10 +7,12 @@ each framework, and imports `nfspec.generation`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from types import FunctionType, ModuleType
 from typing import Any
 
+from nfspec.conformance.cases.case import Arrays
 from nfspec.conformance.cases.reduction import RATE_STEPS
 from nfspec.conformance.subjects import Function, NotOffered
 from nfspec.conformance.subjects.generated import carriers
@@ -53,6 +55,26 @@ def rate(plan: Plan, step: int) -> float:
 def decays(plan: Plan) -> dict[str, float]:
     """Weight decay of each parameter, by canonical name."""
     return {q.name: recipe_of(plan).decay_of(q.role) for q in plan.parameters.values()}
+
+
+def given(params: Arrays | None) -> Arrays:
+    """The weights that a network is asked to take.
+
+    Raises:
+        NotOffered: It is asked to draw its own.
+    """
+    if params is None:
+        raise NotOffered("a file draws its weights by its framework, not by nfspec's seed")
+    return params
+
+
+def recorded(done: int, steps: int, parameters: Callable[[], Arrays]) -> Arrays:
+    """The parameters after the first step and after the last, as the kit names them; none after
+    the others."""
+    if done not in (0, steps - 1):
+        return {}
+    prefix = "first" if done == 0 else "last"
+    return {f"{prefix}/{name}": value for name, value in parameters().items()}
 
 
 def rebound(made: ModuleType, **others: Any) -> dict[str, Any]:

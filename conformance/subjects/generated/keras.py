@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nfspec.conformance.cases.case import Arrays, Clip
-from nfspec.conformance.subjects import Function, NotOffered
-from nfspec.conformance.subjects.generated import carriers, decays, rate
+from nfspec.conformance.subjects import Function
+from nfspec.conformance.subjects.generated import carriers, decays, given, rate, recorded
 from nfspec.conformance.subjects.generated.modules import Modules, Values
 from nfspec.generation.native import native
 from nfspec.plan import Plan
@@ -110,9 +111,7 @@ class KerasSource(Modules):
             optimizer.learning_rate = rate(plan, done)
             losses.append(model.train_on_batch(x, labels))
             model.reset_metrics()
-            if done in (0, steps - 1):
-                prefix = "first" if done == 0 else "last"
-                after |= {f"{prefix}/{k}": v for k, v in _arrays(model).items()}
+            after |= recorded(done, steps, partial(_arrays, model))
         return {"losses": np.asarray(losses, np.float32), **after}
 
     def step(
@@ -137,9 +136,7 @@ class KerasSource(Modules):
         return states
 
     def through(self, plan: Plan, params: Arrays | None) -> Arrays:
-        if params is None:
-            raise NotOffered("a file draws its weights by its framework, not by nfspec's seed")
-        return _arrays(native(plan, "keras", params=params))
+        return _arrays(native(plan, "keras", params=given(params)))
 
 
 class KerasSourceJAX(KerasSource):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nfspec.conformance.cases.case import Arrays, Clip
-from nfspec.conformance.subjects import Function, NotOffered
-from nfspec.conformance.subjects.generated import carriers, decays, rate, weight
+from nfspec.conformance.subjects import Function
+from nfspec.conformance.subjects.generated import carriers, decays, given, rate, recorded, weight
 from nfspec.conformance.subjects.generated.modules import Modules, Values
 from nfspec.generation.native import native
 from nfspec.plan import Plan
@@ -99,9 +100,7 @@ class MlxSource(Modules):
             value, gradients = nn.value_and_grad(model, loss)(mx.array(x), mx.array(labels))
             losses.append(value.item())
             self._descend(plan, model, optimizer, gradients, step)
-            if step in (0, steps - 1):
-                prefix = "first" if step == 0 else "last"
-                after |= {f"{prefix}/{k}": v for k, v in _arrays(plan, model.parameters()).items()}
+            after |= recorded(step, steps, partial(_arrays, plan, model.parameters()))
         return {"losses": np.asarray(losses, np.float32), **after}
 
     def step(
@@ -111,10 +110,10 @@ class MlxSource(Modules):
         from mlx.utils import tree_flatten, tree_unflatten
 
         model, optimizer = self._trainer(plan, params)
-        given = [(weight(name), theirs(mx.array(value))) for name, value in gradients.items()]
+        slopes = [(weight(name), theirs(mx.array(value))) for name, value in gradients.items()]
         buffers = [(f"{weight(n)}.v", theirs(mx.array(value))) for n, value in momentum.items()]
         optimizer.state = {**optimizer.state, **tree_unflatten(buffers)}
-        self._descend(plan, model, optimizer, tree_unflatten(given), done)
+        self._descend(plan, model, optimizer, tree_unflatten(slopes), done)
         after = {name.removesuffix(".v"): v for name, v in tree_flatten(optimizer.state)}
         return {
             **{f"parameter/{k}": v for k, v in _arrays(plan, model.parameters()).items()},
@@ -122,9 +121,7 @@ class MlxSource(Modules):
         }
 
     def through(self, plan: Plan, params: Arrays | None) -> Arrays:
-        if params is None:
-            raise NotOffered("a file draws its weights by its framework, not by nfspec's seed")
-        return _arrays(plan, native(plan, "mlx", params=params).parameters())
+        return _arrays(plan, native(plan, "mlx", params=given(params)).parameters())
 
 
 def theirs(value: Any) -> Any:

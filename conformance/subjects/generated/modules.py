@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -15,7 +16,7 @@ from nfspec.plan import ECA, Plan, Pool, SqueezeExcite, WSConv
 Values = Mapping[str, Any]  # arrays by canonical name within a layer, a block or a network
 
 
-class Modules(Generated):
+class Modules(Generated, ABC):
     """A subclass makes layers, and evaluates them with other parameters than their own.
 
     Attributes:
@@ -26,21 +27,21 @@ class Modules(Generated):
     conv: ClassVar[str] = "WSConv"
     call: ClassVar[str] = "__call__"
 
+    @abstractmethod
     def _layer(self, kind: Any, channels: int, *sizes: int, **more: int) -> Any:
         """A layer of the file for so many input channels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _model(self, plan: Plan) -> Any:
         """The file's network in inference."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _applied(self, layer: Any, values: Values, x: Any) -> Any:
         """The output of a layer, a block or a network with these parameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _head_layers(self) -> tuple[Any, Any]:
         """The framework's classes of dense layers and of dropout."""
-        raise NotImplementedError
 
     def ws_conv(self, op: WSConv) -> Function:
         kind = getattr(self._file(carriers.with_conv(op)), self.conv)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nfspec.conformance.cases.case import Arrays, Clip
-from nfspec.conformance.subjects import Function, NotOffered
-from nfspec.conformance.subjects.generated import Generated, carriers, decays, rate
+from nfspec.conformance.subjects import Function
+from nfspec.conformance.subjects.generated import (
+    Generated,
+    carriers,
+    decays,
+    given,
+    rate,
+    recorded,
+)
 from nfspec.plan import Plan
 from nfspec.reference.training import recipe_of
 
@@ -18,12 +27,12 @@ from nfspec.reference.training import recipe_of
 Network = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
-class Trained(Generated):
+class Trained(Generated, ABC):
     """A subclass says what is trained: a tree of parameters whose paths are canonical names."""
 
+    @abstractmethod
     def _held(self, plan: Plan, params: Arrays) -> tuple[Any, Any, Network]:
         """The parameters, what else the network holds, and the network in training."""
-        raise NotImplementedError
 
     def agc(self, clip: Clip) -> Function:
         clip_gradients = self._file(carriers.with_clipping(clip)).clip_gradients
@@ -31,9 +40,7 @@ class Trained(Generated):
         return lambda gradient, parameter: clip_gradients({name: gradient}, {name: parameter})[name]
 
     def through(self, plan: Plan, params: Arrays | None) -> Arrays:
-        if params is None:
-            raise NotOffered("a file draws its weights by its framework, not by nfspec's seed")
-        return arrays(self._held(plan, params)[0])
+        return arrays(self._held(plan, given(params))[0])
 
     def _optimizer(self, plan: Plan, speed: Any) -> Any:
         """SGD of optax after the file's clipping; `speed` is the learning rate."""
@@ -73,9 +80,7 @@ class Trained(Generated):
         for done in range(steps):
             of_batch, values, rest, state = run(values, rest, state, rate(plan, done))
             losses.append(of_batch)
-            if done in (0, steps - 1):
-                prefix = "first" if done == 0 else "last"
-                after |= {f"{prefix}/{name}": value for name, value in arrays(values).items()}
+            after |= recorded(done, steps, partial(arrays, values))
         return {"losses": np.asarray(losses, np.float32), **after}
 
     def step(

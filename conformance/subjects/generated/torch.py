@@ -9,7 +9,15 @@ import numpy as np
 
 from nfspec.conformance.cases.case import Arrays, Clip
 from nfspec.conformance.subjects import Function, NotOffered
-from nfspec.conformance.subjects.generated import Generated, carriers, decays, rate, weight
+from nfspec.conformance.subjects.generated import (
+    Generated,
+    carriers,
+    decays,
+    given,
+    rate,
+    recorded,
+    weight,
+)
 from nfspec.conformance.subjects.torch_layout import applied, images, ours, tapped, theirs
 from nfspec.generation.native import native
 from nfspec.plan import ECA, Plan, Pool, SqueezeExcite, WSConv
@@ -166,10 +174,7 @@ class TorchSource(Generated):
             loss.backward()
             losses.append(loss.item())
             self._descend(plan, model, optimizer, step)
-            if step in (0, steps - 1):
-                prefix = "first" if step == 0 else "last"
-                values = _arrays(plan, dict(model.named_parameters()))
-                after |= {f"{prefix}/{name}": value for name, value in values.items()}
+            after |= recorded(step, steps, lambda: _arrays(plan, dict(model.named_parameters())))
         return {"losses": np.asarray(losses, np.float32), **after}
 
     def step(
@@ -189,9 +194,7 @@ class TorchSource(Generated):
         }
 
     def through(self, plan: Plan, params: Arrays | None) -> Arrays:
-        if params is None:
-            raise NotOffered("a file draws its weights by its framework, not by nfspec's seed")
-        return _arrays(plan, dict(native(plan, "torch", params=params).named_parameters()))
+        return _arrays(plan, dict(native(plan, "torch", params=given(params)).named_parameters()))
 
 
 def _device() -> str:

@@ -60,7 +60,7 @@ def stem(name):
 
 @pytest.mark.parametrize("name", ["nfnet-f0", "nfnet-f3", "timm/dm_nfnet_f0"])
 def test_the_stem_is_one_that_the_original_makes(name):
-    """Which is given the stages' widths alone: 16, 32, 64, and half of the first."""
+    """It is given the stages' widths alone: 16, 32, 64, and half of the first."""
     widths, plan = stem(name)
     assert widths == [16, 32, 64, plan.blocks[0].out_channels // 2]
 
