@@ -8,6 +8,8 @@ that out again merges weights, which `nfspec verify` reads by name.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +33,23 @@ ROOM = "nfspec"  # the part of the file's metadata that is ours
 KEYS = ("name", "classes", "preprocessing", "license", "spec", "spec_digest", "settings", "nfspec")
 
 Node = Any
+TELEMETRY = "openvino_telemetry"
+
+
+def imported() -> Any:
+    """The package `openvino`, without what sends its use to its makers.
+
+    That would start a process as the package is imported, by a fork, which JAX warns of
+    (openvino/tools/ovc/__init__.py of 2026.4, which does without where the module is absent).
+    """
+    if "openvino" in sys.modules or TELEMETRY in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[TELEMETRY]
+
 
 # Activation to a function of OpenVINO's operators, a value and the slope of leaky_relu.
 ACTIVATIONS: Mapping[str, Callable[[Any, Node, float], Node]] = {
@@ -215,8 +234,8 @@ def _exit(network: Network, name: str, value: Node, ops: Any) -> Node:
 
 def model_of(network: Network) -> Any:
     """The network as an openvino.Model."""
-    import openvino as ov
-    from openvino import opset14 as ops
+    ov = imported()
+    ops = ov.opset14
 
     plan, settings = network.folded, network.settings
     known = {} if settings.size is None else shapes(plan, *settings.size)
@@ -238,7 +257,7 @@ def write(path: Path, network: Network) -> Facts:
     Raises:
         OSError: It cannot be written.
     """
-    import openvino as ov
+    ov = imported()
 
     model = model_of(network)
     ov.save_model(model, path, compress_to_fp16=False)
@@ -252,7 +271,7 @@ def load(path: Path) -> Run:
     Raises:
         InputError: OpenVINO cannot load it.
     """
-    import openvino as ov
+    ov = imported()
 
     core = ov.Core()
     # Without it, OpenVINO computes in bfloat16 or float16 on a CPU that has them.
@@ -277,7 +296,7 @@ def read(path: Path) -> Read:
         InputError: It is not an OpenVINO file of nfspec.
         OSError: It is not a regular file that can be opened.
     """
-    import openvino as ov
+    ov = imported()
 
     opened(path).close()
     try:

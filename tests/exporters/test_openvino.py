@@ -1,5 +1,9 @@
 """OpenVINO files in OpenVINO, and what is in them."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -140,3 +144,17 @@ def test_a_file_of_others(tmp_path):
     path.write_text("<net/>")
     with pytest.raises(nfspec.InputError, match="not an OpenVINO file that can be read"):
         nfspec.verify(path)
+
+
+def test_its_import_sends_nothing():
+    """The package would start a process that does, where no CI is told by the environment."""
+    program = (
+        "import multiprocessing.process, sys\n"
+        "from nfspec.backends.exporters import openvino\n"
+        "def start(self): raise AssertionError('a process was started')\n"
+        "multiprocessing.process.BaseProcess.start = start\n"
+        "assert openvino.imported().__name__ == 'openvino'\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+    )
+    rest = {name: value for name, value in os.environ.items() if name != "CI"}
+    subprocess.run([sys.executable, "-c", program], env=rest, check=True)
