@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_MODULES = ("callbacks", "jax", "register", "tensorflow", "torch")
+_MODULES = ("callbacks", "jax", "preprocessing", "register", "tensorflow", "torch")
 
 
 def __getattr__(name: str) -> Any:

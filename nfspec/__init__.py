@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         unfold,
     )
     from nfspec.conformance.exporting import Proof, ProofError, export, verify
+    from nfspec.data.preprocessing import preprocess
     from nfspec.errors import (
         BackendError,
         InputError,
@@ -63,6 +64,7 @@ _HOMES = {
         "unfold",
     ],
     "conformance.exporting": ["Proof", "ProofError", "export", "verify"],
+    "data.preprocessing": ["preprocess"],
     "plan.counting": ["Count", "count"],
     "errors": [
         "BackendError",

@@ -45,6 +45,7 @@ ROOMS = [
 # reasons are in CONTRIBUTING.md.
 DOORS = {
     ("nfspec", "nfspec.conformance"),
+    ("nfspec", "nfspec.data"),
     ("nfspec", "nfspec.generation"),
     ("nfspec", "nfspec.language"),
     ("nfspec", "nfspec.plan"),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import nfspec
 from nfspec.arguments import flag, one_of, refuse, whole
+from nfspec.data.preprocessing import input_of
 from nfspec.errors import InputError, suggest
 from nfspec.language.graph import Input
 from nfspec.language.spec import Spec
@@ -120,7 +121,7 @@ class Network:
     @property
     def input(self) -> Input:
         """The preparation of images that the spec states."""
-        return Input.model_validate_json(json.dumps(json.loads(self.plan.canonical)["input"]))
+        return input_of(self.plan)
 
     def metadata(self) -> dict[str, str]:
         """A file's metadata by key. `spec` and `settings` are JSON; with them and the

@@ -24,6 +24,7 @@ from nfspec.backends.training import checkpoints, evaluation
 from nfspec.backends.training.checkpoints import Position
 from nfspec.backends.training.devices import Devices
 from nfspec.data.batches import Examples, Share, batches, held_out
+from nfspec.data.preprocessing import Preprocessing
 from nfspec.data.sources import Source
 from nfspec.errors import InputError, WeightError
 from nfspec.files import sweep
@@ -34,7 +35,7 @@ from nfspec.plan.initialise import Params, generator
 from nfspec.training import logs
 from nfspec.training.failures import Diverged, OtherTraining
 from nfspec.training.runs import Run
-from nfspec.training.scores import Score, score_batches
+from nfspec.training.scores import Score, outputs, score
 from nfspec.training.watching import Watcher
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -256,8 +257,9 @@ class Training:
     def score(self) -> Score:
         """The score of the held-out images at the test size, with the parameters as they are."""
         how, batch = self.spec.input, min(self.run.batch, 256, len(self.held))
-        images = held_out(self.held, how, how.test, batch, self._bad)
-        return score_batches(self.logits, images, batch)
+        images = held_out(self.held, Preprocessing(how, how.test), batch, self._bad)
+        found = outputs(self.logits, images, batch)
+        return sum((score(each, self.held.labels[numbers]) for each, numbers in found), Score())
 
     def _write(self, name: str) -> None:
         params = compilation.params_of(self.network)

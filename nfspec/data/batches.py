@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from nfspec.data.augment import rand_augment, random_crop_flip
 from nfspec.data.images import fit, normalise
 from nfspec.data.mixing import cutmix, mix_kind, mixup
+from nfspec.data.preprocessing import Preprocessing
 from nfspec.data.sources import Source
 from nfspec.errors import InputError
 from nfspec.language.graph import Input
@@ -192,25 +193,27 @@ def _stacked(examples: Any) -> Batch:
 
 
 def held_out(
-    source: Source, how: Input, size: int, batch: int, on_bad: Callable[[str], None]
+    source: Source, preparation: Preprocessing, batch: int, on_bad: Callable[[str], None]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Images to evaluate on, as the network takes them, and their labels; bad ones are left out.
+    """Images as the network takes them, and their numbers in the source; bad ones are left out.
 
     Args:
-        size: Side of the images, px.
+        source: The images.
+        preparation: Makes the network's input of each.
         batch: Images at a time; the last time it may be fewer.
+        on_bad: Called with what is wrong with an image.
     """
-    images, labels = [], []
+    images, numbers = [], []
     for number in range(len(source)):
         try:
-            opened = source.image(number, how.channels)
+            opened = source.image(number, preparation.how.channels)
         except InputError as error:
             on_bad(str(error))
             continue
-        images.append(normalise(fit(opened, how, size), how))
-        labels.append(source.labels[number])
+        images.append(preparation.of(opened))
+        numbers.append(number)
         if len(images) == batch:
-            yield np.stack(images), np.asarray(labels)
-            images, labels = [], []
+            yield np.stack(images), np.asarray(numbers)
+            images, numbers = [], []
     if images:
-        yield np.stack(images), np.asarray(labels)
+        yield np.stack(images), np.asarray(numbers)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import logging
+import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, _imaging
+from PIL import ExifTags, Image, UnidentifiedImageError, _imaging
 
 from nfspec.errors import InputError
 from nfspec.files import opened
@@ -34,6 +36,16 @@ FORMATS = tuple(
     for kind in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
     if kind in Image.OPEN
 )
+# What undoes each EXIF orientation (Exif 2.32, tag 274); 1 is upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 MAX_RATIO = 100  # longer side of an image to the shorter one
 MAX_PIXELS = 2**26  # of an image that may be scaled as a whole; they take 256 MiB
 
@@ -75,20 +87,32 @@ def _quiet() -> None:
 
 
 @contextlib.contextmanager
-def opened_image(path: str | Path) -> Iterator[Image.Image]:
-    """Open an image file of one of `FORMATS`, without decoding it.
+def opened_image(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """Open an image of one of `FORMATS`, a file or its bytes, without decoding it.
 
     Raises:
         OSError, ValueError: It is no regular file, no image of these formats, or too thin.
     """
     _quiet()
-    with opened(path) as file, Image.open(file, formats=FORMATS) as image:
-        shorter, longer = sorted(image.size)
-        if longer > MAX_RATIO * shorter:
-            raise ValueError(
-                f"{image.width} x {image.height} px: one side is over {MAX_RATIO} times the other"
-            )
+    with (
+        io.BytesIO(source) if isinstance(source, bytes) else opened(source) as file,
+        Image.open(file, formats=FORMATS) as image,
+    ):
+        require_ratio(image)
         yield image
+
+
+def require_ratio(image: Image.Image) -> None:
+    """Refuse an image that is too thin to be scaled.
+
+    Raises:
+        ValueError: It is.
+    """
+    shorter, longer = sorted(image.size)
+    if longer > MAX_RATIO * shorter:
+        raise ValueError(
+            f"{image.width} x {image.height} px: one side is over {MAX_RATIO} times the other"
+        )
 
 
 def cause(error: BaseException) -> str:
@@ -114,9 +138,7 @@ def require_channels(how: Input) -> None:
 
 
 def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
-    """Read, resize and normalise an image as a spec's `[input]` says.
-
-    Resizing is bicubic with antialiasing, as timm's; the original's evaluation is without.
+    """Read, resize and normalise an image file as a spec's `[input]` says.
 
     Args:
         path: An image of one of `FORMATS`.
@@ -139,19 +161,21 @@ def prepare(path: str | Path, how: Input, size: int) -> NDArray[np.float32]:
 
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:
-    """An image of any mode as RGB or, with one channel, grey.
+    """An image of any mode as RGB or, with one channel, grey, turned as its EXIF data say.
 
     Raises:
         ValueError: Its numbers do not fit into 8 bits a channel; those of 16 bits do where they
             are numbers of 8 bits in the upper byte, or in both.
     """
+    deep = _deep(image)
+    image = _upright(image)
     if image.mode.startswith("I"):  # Pillow's own conversion cuts off at 255
         levels = np.asarray(image).astype(np.int64)
         upper = levels >> 8
         if not (np.array_equal(levels, upper * 257) or np.array_equal(levels, upper * 256)):
             raise ValueError(MORE_BITS)
         image = Image.fromarray(upper.astype(np.uint8))
-    elif image.mode == "F" or _deep(image):
+    elif image.mode == "F" or deep:
         raise ValueError(MORE_BITS)
     if "transparency" in image.info:
         image = image.convert("RGBA")  # which Pillow asks for, in a warning
@@ -166,20 +190,46 @@ def _deep(image: Image.Image) -> bool:
     return any(";16" in str(how) for how in arguments)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """An image as a camera says that it is to be seen: by its EXIF orientation, if it has one."""
+    image.load()  # first: TIFF images are turned as they are read
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow raises whatever damaged EXIF data lead to; the pixels are good
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def layout(how: Input, size: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """The width and height that an image is resized to, and the left and top edge of its crop.
+
+    These are the formulas of timm 1.0.31 (`transforms_imagenet_eval`) and of torchvision, to the
+    pixel.
+
+    Args:
+        how: `spec.input`.
+        size: Side of the crop, px.
+        width, height: Those of the image, px.
+    """
+    side = math.floor(size / how.crop) + how.margin
+    across = down = side
+    if how.resize == "center":
+        shorter = min(width, height)
+        across, down = (side if n == shorter else int(side * n / shorter) for n in (width, height))
+    return across, down, round((across - size) / 2), round((down - size) / 2)
+
+
 def fit(image: Image.Image, how: Input, size: int) -> Image.Image:
     """Resize an image and cut out its centre, as a spec's `[input]` says for evaluation.
+
+    Resizing is Pillow's bicubic filter, which is antialiased, as it is in timm.
 
     Args:
         image: An image of any size.
         how: `spec.input`.
         size: Side of the result, px.
     """
-    side = round(size / how.crop) + how.margin
-    width = height = side
-    if how.resize == "center":
-        scale = side / min(image.size)
-        width, height = (max(side, round(n * scale)) for n in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
+    width, height, left, top = layout(how, size, image.width, image.height)
     if width * height > MAX_PIXELS:
         # Scale the centre alone. Pillow may then do its two passes in another order, which rounds
         # differently; so images of usual sizes do not take this way, and keep their bytes.

@@ -12,6 +12,7 @@ from nfspec import compilation
 from nfspec.arguments import whole
 from nfspec.data.batches import held_out as batches_of
 from nfspec.data.images import require_channels
+from nfspec.data.preprocessing import Preprocessing
 from nfspec.data.sources import Source, open_held_out
 from nfspec.errors import InputError
 from nfspec.language.graph import Input
@@ -21,7 +22,7 @@ from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.resolver import resolve
 from nfspec.training import frameworks
 from nfspec.training.folders import Facts, read_facts
-from nfspec.training.scores import Logits, Score, score_batches
+from nfspec.training.scores import Logits, Score, outputs, score
 from nfspec.weights.kinds import READERS, kind_of_file
 
 
@@ -163,8 +164,9 @@ def _scored(
         bad.append(message)
         say(f"{message}; left out")
 
-    images = batches_of(held, how, side, batch, left_out)
-    return score_batches(logits, images, batch), len(bad)
+    found = outputs(logits, batches_of(held, Preprocessing(how, side), batch, left_out), batch)
+    total = sum((score(each, held.labels[numbers]) for each, numbers in found), Score())
+    return total, len(bad)
 
 
 def require_classes(held: Source, name: str, classes: int, data: str | Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ Z = 1.959963984540054  # 95 % of a normal distribution are within so many standa
 
 
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,21 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:
     )
 
 
-def score_batches(
-    logits: Logits,
-    held: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]],
-    batch: int,
-) -> Score:
-    """Score a network on batches of images; the last one is filled up, so as to compile once.
+def outputs(
+    function: Logits, images: Iterable[tuple[NDArray[np.float32], Numbers]], batch: int
+) -> Iterator[tuple[NDArray[np.float32], Numbers]]:
+    """The outputs of a network for batches of images, with the numbers of the images.
 
     Args:
-        logits: A function of (batch, H, W, C) that returns (batch, classes).
-        held: Images and labels.
+        function: A function of (batch, H, W, C) that returns (batch, outputs).
+        images: Images and their numbers. Where there are fewer than `batch` of them, black images
+            are put in and their outputs left out, so that a framework compiles once.
         batch: Images at a time.
     """
-    total = Score()
-    for images, labels in held:
-        rest = np.zeros((batch - len(images), *images.shape[1:]), np.float32)
-        outputs = logits(np.concatenate([images, rest]) if len(rest) else images)
-        total += score(outputs[: len(labels)], labels)
-    return total
+    for given, numbers in images:
+        rest = np.zeros((batch - len(given), *given.shape[1:]), np.float32)
+        found = function(np.concatenate([given, rest]) if len(rest) else given)
+        yield found[: len(numbers)], numbers
 
 
 def shares(top1: int, top5: int, images: int) -> list[str]:

@@ -12,6 +12,7 @@ import nfspec
 from nfspec.data import augment
 from nfspec.data.batches import Share, batches, held_out
 from nfspec.data.images import fit, normalise
+from nfspec.data.preprocessing import Preprocessing
 from nfspec.data.sources import Source
 
 from examples import ALL, BARE, GREY, PLAIN, alone, examples, joined, numbered, numbers_of
@@ -170,18 +171,17 @@ def test_orders_are_kept_for_threads_that_are_epochs_apart():
 
 
 def test_all_held_out_images_are_seen_once_in_order():
-    actual = list(held_out(numbered(10), PLAIN, 16, 4, pytest.fail))
-    assert [len(labels) for _, labels in actual] == [4, 4, 2]
-    images, labels = (np.concatenate(part) for part in zip(*actual, strict=True))
-    assert np.rint(images[:, 0, 0, 0]).tolist() == list(range(10))
-    assert labels.tolist() == [n % 3 for n in range(10)]
-    assert (images.dtype, labels.dtype) == (np.float32, np.int64)
+    actual = list(held_out(numbered(10), Preprocessing(PLAIN, 16), 4, pytest.fail))
+    assert [len(numbers) for _, numbers in actual] == [4, 4, 2]
+    images, numbers = (np.concatenate(part) for part in zip(*actual, strict=True))
+    assert np.rint(images[:, 0, 0, 0]).tolist() == numbers.tolist() == list(range(10))
+    assert (images.dtype, numbers.dtype) == (np.float32, np.int64)
     assert images.shape == (10, 16, 16, 3)
 
 
 def test_they_are_as_the_spec_prepares_images(scans):
     how = PLAIN.model_copy(update={"margin": 4, "resize": "center", "std": (0.5, 0.4, 0.3)})
-    ((images, _),) = held_out(scans.some(np.arange(5)), how, 24, 8, pytest.fail)
+    ((images, _),) = held_out(scans.some(np.arange(5)), Preprocessing(how, 24), 8, pytest.fail)
     for number in range(5):
         expected = normalise(fit(scans.image(number, 3), how, 24), how)
         assert (images[number] == expected).all()
@@ -189,7 +189,8 @@ def test_they_are_as_the_spec_prepares_images(scans):
 
 def test_bad_ones_are_left_out_and_named():
     messages = []
-    actual = list(held_out(numbered(10, bad={0, 4, 9}), GREY, 16, 3, messages.append))
+    source = numbered(10, bad={0, 4, 9})
+    actual = list(held_out(source, Preprocessing(GREY, 16), 3, messages.append))
     assert [images.shape for images, _ in actual] == [
         (3, 16, 16, 1),
         (3, 16, 16, 1),
@@ -197,12 +198,13 @@ def test_bad_ones_are_left_out_and_named():
     ]
     numbers = [int(np.rint(image[0, 0, 0])) for images, _ in actual for image in images]
     assert numbers == [1, 2, 3, 5, 6, 7, 8]
-    assert [int(label) for _, labels in actual for label in labels] == [n % 3 for n in numbers]
+    assert [int(number) for _, each in actual for number in each] == numbers
     assert messages == [f"image{n}: cannot be read (broken)" for n in (0, 4, 9)]
 
 
 def test_of_bad_ones_alone_nothing_is_left():
-    assert list(held_out(numbered(3, bad={0, 1, 2}), PLAIN, 16, 2, lambda message: None)) == []
+    source = numbered(3, bad={0, 1, 2})
+    assert list(held_out(source, Preprocessing(PLAIN, 16), 2, lambda message: None)) == []
 
 
 def test_without_grain_it_is_said_how_to_get_it(monkeypatch):
