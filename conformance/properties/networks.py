@@ -246,16 +246,17 @@ def network(property_id: str, reduced: bool) -> Any:
 
 
 def _networks(property_id: str, reduced: bool) -> Callable[[Target], list[Case]]:
-    """A case with normal weights and square images, then one in each other regime, of which a whole
-    network has `FLAT` alone."""
+    """A case in each regime, of which a whole network has the normal one and `FLAT` alone."""
 
     def cases(target: Target) -> list[Case]:
         (normal,) = network(property_id, reduced)(target)
-        # A whole network takes long to compile for images of another shape, and on XLA four times
-        # as long where a conv's kernel is larger than its image.
+        # Sides are odd and even, and those of two cases the same: a whole network takes long to
+        # compile for another shape, and on XLA four times as long where a conv's kernel is larger
+        # than its image.
         odd, even = odd_and_even(plan_of(target.source, reduced), last=1 if reduced else 3)
         channels = target.plan.channels
-        flat = replace(normal, regime=FLAT, shape=(2 if reduced else 1, odd, even, channels))
+        normal = replace(normal, shape=(2 if reduced else 1, odd, even, channels))
+        flat = replace(normal, regime=FLAT)
         gains = replace(normal, regime=GAINS, shape=(1, even, odd, channels))
         return [normal, flat, gains] if reduced else [normal, flat]
 
