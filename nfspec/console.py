@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import typer
@@ -72,6 +74,14 @@ def print_lines(lines: Sequence[str]) -> None:
 
 def _shown(line: str) -> str:
     return typer.style(clean(line), bold=True) if isinstance(line, Bold) else clean(line)
+
+
+def as_csv(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV (RFC 4180, with line feeds); what a terminal would act on is spelt out."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([printable(str(cell)) for cell in row] for row in rows)
+    return text.getvalue()
 
 
 def print_json(data: Any) -> None:

@@ -59,7 +59,7 @@ DOORS = {
     ("nfspec.compilation", "nfspec.weights"),
     ("nfspec.compilation", "nfspec.backends"),
     ("nfspec.language.loader", "nfspec.plan"),
-    ("nfspec.training.evaluating", "nfspec.backends"),
+    ("nfspec.training.opening", "nfspec.backends"),
     ("nfspec.training.runs", "nfspec.backends"),
     ("nfspec.training.session", "nfspec.backends"),
     ("nfspec.weights.fitting", "nfspec.reference"),

@@ -43,6 +43,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "plot": ("run", "--out", "mine/a.png"),
     "generate": ("nfnet-nano", "--to", "torch", "--out", "mine/net.py"),
     "export": ("nfnet-nano", "--to", "onnx", "--out", "mine/a.onnx"),
+    "evaluate": ("nfnet-nano", "digits", "--weights", "a.npz", "--confusion", "mine/a.png"),
     "convert": ("a.npz", "mine/a.safetensors", "--variant", "nfnet-nano"),
 }
 THEIRS = (
@@ -62,7 +63,7 @@ def test_the_commands_that_write_are_those() -> None:
         name
         for name, command in GROUP.commands.items()
         for parameter in command.params
-        if {"--out", "--output", "target"} & {*parameter.opts, parameter.name}
+        if {"--out", "--output", "--confusion", "target"} & {*parameter.opts, parameter.name}
     }
     assert named == set(WRITES)
     forced = {

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.backends.exporters.format import Format, Outputs, Run, Runtime
-from nfspec.backends.exporters.settings import LOGITS, Network, Settings, as_given, as_nhwc
+from nfspec.backends.exporters.settings import Network, Settings, as_given, as_nhwc
 from nfspec.errors import BackendError, InputError, suggest
 
 Images = NDArray[Any]
@@ -49,20 +49,23 @@ def running(runtime: Runtime, path: Path, settings: Settings) -> Run:
     return run
 
 
-def exported_logits(runtime: Runtime, path: Path, network: Network) -> Callable[[Images], Images]:
-    """A function of normalised images, (N, H, W, C), whatever the file takes: the logits.
+def exported_output(
+    runtime: Runtime, path: Path, network: Network, output: str
+) -> Callable[[Images], Images]:
+    """A function of normalised images, (N, H, W, C), whatever the file takes: one of its outputs.
 
-    Raises:
-        InputError: Logits are no output of the file.
+    Args:
+        runtime: What runs the file.
+        path: The file.
+        network: What its metadata describe.
+        output: The name of an output that it has.
     """
-    if LOGITS not in network.settings.outputs:
-        raise InputError(f"{path}: has no output {LOGITS}; export it with --outputs {LOGITS}")
     run, how = running(runtime, path, network.settings), network.input
 
-    def logits(images: Images) -> Images:
+    def found(images: Images) -> Images:
         if network.settings.preprocess:
             pixels = (images * np.asarray(how.std) + np.asarray(how.mean)) * 255.0
             images = np.rint(pixels).astype(np.uint8)  # as they were before they were normalised
-        return np.asarray(run(images)[LOGITS])
+        return np.asarray(run(images)[output])
 
-    return logits
+    return found

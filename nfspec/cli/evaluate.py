@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nfspec.backends.exporters.formats import is_exported
-from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes
-from nfspec.console import print_json, print_lines, say
-from nfspec.errors import InputError
+from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes, Original
+from nfspec.console import as_csv, print_json, print_lines, say, table
+from nfspec.files import write
 from nfspec.language.overrides import parsed
+from nfspec.outputs import FORCE_HELP, require_free
 from nfspec.training import evaluating
-from nfspec.training.evaluating import Evaluation
+from nfspec.training.evaluating import Answers, Evaluation
+from nfspec.training.plots import confusion as draw_confusion
+from nfspec.training.plots import require_matplotlib
 from nfspec.training.scores import interval, shares
 from nfspec.wording import printable
 
@@ -55,7 +58,20 @@ def evaluate(
         bool,
         typer.Option("--unfolded", help="Standardise the kernels again for every batch."),
     ] = False,
+    original: Original = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show how often each class is right, too.")
+    ] = False,
+    confusion: Annotated[
+        Path | None,
+        typer.Option(help="File to write: a picture (PNG) of which class is taken for which."),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="File to write: the answer to each image, as CSV."),
+    ] = None,
     changes: Changes = None,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate a network on labelled images.
@@ -66,62 +82,94 @@ def evaluate(
 
     Nothing in a spec, image or file of weights is run, whoever wrote it.
     """
-    how: dict[str, Any] = {
-        "size": size,
-        "batch": batch,
-        "say": lambda message: say(printable(message)),
-    }
-    if is_exported(Path(variant)):
-        others = {"--weights": weights, "--backend": backend, "--unfolded": unfolded}
-        _refuse(variant, {**others, "--set": changes})
-        if data is None:
-            raise InputError(f"{variant} is an exported file; give DATA, too")
-        result = evaluating.evaluate_file(variant, data, runtime=runtime, **how)
-    else:
-        if runtime is not None:
-            raise InputError(f"--runtime is for exported files; {variant} is none")
-        result = evaluating.evaluate(
-            variant,
-            data,
-            weights,
-            backend=backend,
-            folded=not unfolded,
-            overrides=parsed(changes or []),
-            **how,
-        )
+    outputs = [path for path in (confusion, predictions) if path is not None]
+    for path in outputs:
+        require_free(path, force)
+    if confusion is not None:
+        require_matplotlib()
+    result = evaluating.evaluate(
+        variant,
+        data,
+        weights,
+        backend=backend,
+        runtime=runtime,
+        size=size,
+        batch=batch,
+        folded=not unfolded,
+        original=original,
+        overrides=parsed(changes or []),
+        say=lambda message: say(printable(message)),
+    )
+    if confusion is not None:
+        require_free(confusion, force)  # again: a file may have come to be there meanwhile
+        draw_confusion(result.answers.confusion(), result.answers.classes, confusion)
+    if predictions is not None:
+        require_free(predictions, force)
+        write(predictions, as_csv(_rows(result.answers)))
     if as_json:
-        print_json(_json(result))
+        print_json(_json(result, per_class))
     else:
-        score = result.score
-        print_lines(
-            [
-                f"{result.name}, {score.images:,} images at {result.size} px",
-                *shares(score.top1, score.top5, score.images),
-                f"loss   {score.loss / score.images:.4f}",
-            ]
-        )
+        print_lines(_lines(result, per_class))
+        for path in outputs:
+            print_lines([f"wrote  {printable(str(path))}"])
 
 
-def _refuse(file: str, options: dict[str, Any]) -> None:
-    """Refuse options that an exported file has no use for.
-
-    Raises:
-        InputError: One is given.
-    """
-    given = [option for option, value in options.items() if value]
-    if given:
-        raise InputError(f"{given[0]}: {file} is an exported file, in which this is settled")
-
-
-def _json(result: Evaluation) -> dict[str, Any]:
+def _lines(result: Evaluation, per_class: bool) -> list[str]:
     score = result.score
-    return {
+    return [
+        f"{result.name}, {score.images:,} images at {result.size} px",
+        *shares(score.top1, score.top5, score.images, len(result.answers.classes)),
+        f"loss   {score.loss / score.images:.4f}",
+        *(["", *_table(result.answers)] if per_class else ()),
+    ]
+
+
+def _table(answers: Answers) -> list[str]:
+    """A line for each class: its images, how many are right, and what the others are taken for."""
+    rows = [["class", "images", "right", "top-1", "most often taken for"]]
+    for number, row in enumerate(answers.confusion()):
+        name, right, total = answers.classes[number], int(row[number]), int(row.sum())
+        wrong = row.copy()
+        wrong[number] = 0
+        other = answers.classes[int(wrong.argmax())] if wrong.any() else ""
+        share = f"{right / total:.1%}" if total else "-"
+        taken = f"{_cut(other)} ({wrong.max():,})" if other else ""
+        rows.append([_cut(name), f"{total:,}", f"{right:,}", share, taken])
+    return table(rows, "<>>><")
+
+
+def _cut(name: str) -> str:
+    """A name as it fits a column."""
+    shown = printable(name)
+    return shown if len(shown) <= 24 else f"{shown[:21]}..."
+
+
+def _rows(answers: Answers) -> Iterator[list[Any]]:
+    yield ["image", "label", "predicted", "probability", "right"]
+    each = zip(answers.images, answers.labels, answers.found, answers.probability, strict=True)
+    for image, label, found, probability in each:
+        names = answers.classes[label], answers.classes[found]
+        yield [image, *names, f"{probability:.6f}", int(label == found)]
+
+
+def _json(result: Evaluation, per_class: bool) -> dict[str, Any]:
+    score, answers = result.score, result.answers
+    five = len(answers.classes) > 5
+    data = {
         "images": score.images,
         "left_out": result.left_out,
         "size": result.size,
         "top1": score.top1 / score.images,
         "top1_interval": interval(score.top1, score.images),
-        "top5": score.top5 / score.images,
-        "top5_interval": interval(score.top5, score.images),
+        "top5": score.top5 / score.images if five else None,
+        "top5_interval": interval(score.top5, score.images) if five else None,
         "loss": score.loss / score.images,
     }
+    if per_class:
+        matrix = answers.confusion()
+        data["classes"] = [
+            {"name": name, "images": int(row.sum()), "right": int(row[n])}
+            for n, (name, row) in enumerate(zip(answers.classes, matrix, strict=True))
+        ]
+        data["confusion"] = matrix.tolist()
+    return data

@@ -27,6 +27,14 @@ Changes = Annotated[
         "without quotes. Can be repeated.",
     ),
 ]
+Original = Annotated[
+    bool,
+    typer.Option(
+        "--original",
+        help="Resize by DeepMind's formulas, to repeat published figures on ImageNet. "
+        "Photographs of several megapixels are better resized without it.",
+    ),
+]
 # Options of commands that test subjects.
 TestedBackends = Annotated[
     str, typer.Option("--backends", help="Test nfspec on these frameworks, a list with commas.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from nfspec.console import print_json, print_lines, say
 from nfspec.errors import InputError
 from nfspec.language.overrides import parsed
 from nfspec.training.failures import OtherTraining, TrainingError
+from nfspec.training.folders import read_facts
 from nfspec.training.options import WORKERS, Options
 from nfspec.training.processes import asked_to_stop, end_with_parent, start_processes
 from nfspec.training.scores import shares
@@ -161,7 +163,8 @@ def _trained(options: Options) -> Outcome:
         raise typer.Exit(start_processes(session.devices))
     with asked_to_stop() as asked:
         try:
-            outcome = session.train(watching, asked)
+            top5 = session.spec.head.classes > 5
+            outcome = session.train(partial(watching, top5=top5), asked)
         except (TrainingError, OtherTraining):
             if session.first:
                 raise
@@ -184,9 +187,10 @@ def _report(outcome: Outcome, as_json: bool) -> None:
         print_json({"folder": str(folder), "steps": outcome.steps, "final": final, "best": best})
         return
     images, weights = final["held_out_images"], printable(str(folder / "weights.safetensors"))
+    right, near = (round(final[key] * images) for key in ("top1", "top5"))
     print_lines(
         [
-            *shares(round(final["top1"] * images), round(final["top5"] * images), images),
+            *shares(right, near, images, len(read_facts(folder).classes)),
             f"best   {best['top1']:.2%} after epoch {best['epoch']:.1f}",
             f"wrote  {weights}, best.safetensors, log.jsonl, training.png",
         ]

@@ -1,4 +1,4 @@
-"""The logs of trainings as one picture."""
+"""Pictures: the logs of trainings, and the confusion of classes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nfspec.files import replacing
 from nfspec.training.logs import Entry
 from nfspec.wording import printable
 
+MOST_NAMES = 40  # classes whose names fit a picture
 STEPS_SHOWN = 50  # of a smoothed curve; the rest is noise of single batches
 
 
@@ -38,11 +39,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
         InputError: matplotlib is not installed, or a log is empty.
         OSError: The file cannot be written; `filename` is `path`.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise InputError("matplotlib not installed; run: pip install matplotlib") from None
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = _figure(10, 7)
     (loss, accuracy), (rate, clip) = figure.subplots(2, 2, sharex=True)
     for number, (name, entries) in enumerate(runs.items()):
         steps = [entry for entry in entries if "loss" in entry]
@@ -67,6 +64,64 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
     loss.legend(fontsize="small")
     if len(runs) == 1 and clip.lines:
         clip.legend(fontsize="small")
+    _save(figure, path)
+
+
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
+    """Write a PNG of which class is taken for which.
+
+    Args:
+        matrix: (classes, classes), images: rows are labels, columns are answers. A colour is the
+            share of its row.
+        classes: Names of the classes. They are shown, and numbers with them, where they are few.
+        path: File to write.
+
+    Raises:
+        InputError: matplotlib is not installed.
+        OSError: The file cannot be written; `filename` is `path`.
+    """
+    few = len(classes) <= MOST_NAMES
+    side = 3.0 + 0.35 * len(classes) if few else 10.0
+    figure = _figure(side + 1.0, side)
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shown = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
+    figure.colorbar(shown, label="share of the label's images")
+    axes.set(xlabel="answer", ylabel="label")
+    if few:
+        names = [_label(name if len(name) <= 24 else f"{name[:21]}...") for name in classes]
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
+        axes.set_yticks(range(len(names)), names, fontsize="small")
+        for row, column in np.argwhere(matrix):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(
+                column, row, str(matrix[row, column]), ha="center", va="center", color=colour,
+                fontsize="small",
+            )  # fmt: skip
+    _save(figure, path)
+
+
+def require_matplotlib() -> None:
+    """Refuse to draw where there is nothing to draw with.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ModuleNotFoundError:
+        raise InputError("matplotlib not installed; run: pip install matplotlib") from None
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty picture, sides in inches."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
     with replacing(path) as temporary:

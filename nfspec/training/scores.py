@@ -81,10 +81,26 @@ def outputs(
         yield found[: len(numbers)], numbers
 
 
-def shares(top1: int, top5: int, images: int) -> list[str]:
-    """Lines with the shares of right answers, and their 95 % confidence intervals."""
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The softmax of outputs, in float64; what is not a number where an output is not finite.
+
+    Args:
+        logits: (images, classes).
+    """
+    exact = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(exact - exact.max(1, keepdims=True))
+        return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
+def shares(top1: int, top5: int, images: int, classes: int) -> list[str]:
+    """Lines with the shares of right answers, and their 95 % confidence intervals.
+
+    The five highest outputs are all of them where there are up to five classes, so that their line
+    is left out.
+    """
     lines = []
-    for name, right in (("top-1", top1), ("top-5", top5)):
+    for name, right in (("top-1", top1), ("top-5", top5))[: 2 if classes > 5 else 1]:
         low, high = interval(right, images)
         lines.append(
             f"{name}  {right / images:7.2%}  (95 % interval {low:.2%} to {high:.2%}, "

@@ -36,18 +36,17 @@ def _numbers(entry: Entry) -> str:
     return "  ".join([*parts, f"{entry['images_per_second']:.0f} img/s"])
 
 
-def _evaluated(entry: Entry) -> str:
-    return (
-        f"epoch {entry['epoch']:.1f}: held-out top-1 {entry['top1']:.2%}, "
-        f"top-5 {entry['top5']:.2%}, loss {entry['held_out_loss']:.3f}"
-    )
+def _evaluated(entry: Entry, top5: bool) -> str:
+    shares = f"top-1 {entry['top1']:.2%}, " + (f"top-5 {entry['top5']:.2%}, " if top5 else "")
+    return f"epoch {entry['epoch']:.1f}: held-out {shares}loss {entry['held_out_loss']:.3f}"
 
 
 class Lines:
     """A watcher that prints to what is not a terminal."""
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, top5: bool = True):
         self.steps = steps
+        self.top5 = top5
         self.said = 0.0
 
     def step(self, entry: Entry) -> None:
@@ -56,7 +55,7 @@ class Lines:
             self.message(f"step {entry['step']:,} of {self.steps:,}: {_numbers(entry)}")
 
     def evaluation(self, entry: Entry) -> None:
-        self.message(_evaluated(entry))
+        self.message(_evaluated(entry, self.top5))
 
     def message(self, text: str) -> None:
         say(printable(text))
@@ -65,8 +64,9 @@ class Lines:
 class Bar:
     """A watcher that prints to a terminal."""
 
-    def __init__(self, progress: Any, steps: int):
+    def __init__(self, progress: Any, steps: int, top5: bool = True):
         self.progress = progress
+        self.top5 = top5
         self.task = progress.add_task("compiling, loading", total=steps)
 
     def step(self, entry: Entry) -> None:
@@ -79,7 +79,7 @@ class Bar:
             self.progress.update(self.task, completed=entry["step"], description=" ".join(parts))
 
     def evaluation(self, entry: Entry) -> None:
-        self.message(_evaluated(entry))
+        self.message(_evaluated(entry, self.top5))
 
     def message(self, text: str) -> None:
         with contextlib.suppress(OSError):
@@ -142,20 +142,25 @@ class WithTensorBoard:
 
 
 @contextlib.contextmanager
-def watching(steps: int) -> Iterator[Watcher]:
-    """A watcher for one training of so many steps: a bar on a terminal's stderr, else lines."""
+def watching(steps: int, top5: bool = True) -> Iterator[Watcher]:
+    """A watcher for one training: a bar on a terminal's stderr, else lines.
+
+    Args:
+        steps: Steps of the training.
+        top5: Show top-5, which is all answers where there are up to five classes.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines(steps)
+        yield Lines(steps, top5)
     else:
         columns = (BarColumn(8), MofNCompleteColumn(), "{task.description}", TimeRemainingColumn())
         progress = Progress(*columns, console=console)
         progress.start()
         try:
-            yield Bar(progress, steps)
+            yield Bar(progress, steps, top5)
         finally:
             with contextlib.suppress(OSError):
                 progress.stop()

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 import nfspec
 from nfspec.cli import app
 from nfspec.data.images import prepare
-from nfspec.training.evaluating import evaluate_file
+from nfspec.training.evaluating import evaluate
 from nfspec.training.scores import score
 
 import folders
@@ -42,7 +42,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("runtime", [None, "openvino"])
 def test_predictions_are_those_of_the_network(name, runtime, place):
     folder, exact = place
-    found = evaluate_file(folder / f"{name}.onnx", folder / "photos", runtime=runtime, batch=4)
+    found = evaluate(folder / f"{name}.onnx", folder / "photos", runtime=runtime, batch=4)
     assert (found.name, found.size, found.left_out) == ("plain", SIDE, 0)
     assert (found.score.images, found.score.top1) == (9, exact.top1)
     assert found.score.loss == pytest.approx(exact.loss, rel=1e-4)
@@ -61,8 +61,11 @@ def test_on_the_command_line(place):
     [
         (("free.onnx",), "give DATA, too"),
         (("free.onnx", "photos", "--runtime", "onnx"), "runtime: expected one of onnxruntime"),
-        (("free.onnx", "photos", "--backend", "torch"), "--backend: free.onnx is an exported"),
-        (("plain.toml", "photos", "--runtime", "onnxruntime"), "--runtime is for exported files"),
+        (("free.onnx", "photos", "--backend", "torch"), "backend: free.onnx is an exported file"),
+        (
+            ("plain.toml", "photos", "--runtime", "onnxruntime"),
+            "runtime: for exported files; plain.toml is none",
+        ),
         (("fixed.onnx", "photos", "--size", "40"), "takes images of 32 x 32 px alone"),
         (("pool.onnx", "photos"), "takes images of 32 x 40 px alone"),
         (("free.onnx", "nowhere"), "nowhere"),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import nfspec
-from nfspec.training.plots import _smooth, plot
+from nfspec.training.plots import _smooth, confusion, plot
 
 
 def log(steps=12, stages=("stem", "head"), evaluations=2, start=2.5):
@@ -197,3 +197,13 @@ def test_what_is_straight_stays_straight():
     smooth = _smooth([float(n) for n in range(1000)])
     assert smooth[10:-10].tolist() == list(range(10, 990))
     assert (smooth[0], smooth[-1]) == (5.0, 994.0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 41])
+def test_confusion_is_drawn_for_any_number_of_classes(count, tmp_path):
+    """And for names that matplotlib would take for a formula, or that are long."""
+    names = [f"$_{n}" * 20 for n in range(count)]
+    matrix = np.diag(np.arange(count))  # no image of the first class
+    confusion(matrix, names, tmp_path / "cm.png")
+    with Image.open(tmp_path / "cm.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 300

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from nfspec.training.scores import Score, Z, interval, score
+from nfspec.training.scores import Score, Z, interval, probabilities, score, shares
 
 EPS = 2.0**-52
 
@@ -132,6 +132,21 @@ def test_what_is_scored_stays_as_it_is():
     score(logits, labels)
     assert (logits == before[0]).all()
     assert (labels == before[1]).all()
+
+
+def test_probabilities_are_those_of_the_definition():
+    logits, _ = drawn(20, 7, 0, scale=20.0)
+    for row, found in zip(logits.astype(float), probabilities(logits), strict=True):
+        powers = [math.exp(value - max(row)) for value in row]
+        exact = [power / math.fsum(powers) for power in powers]
+        # An exponential is off by its argument's rounding, as all are exact here, and its own.
+        assert found == pytest.approx(exact, rel=8 * EPS)
+    assert np.isnan(probabilities(np.array([[0.0, np.nan], [np.inf, 0.0]], np.float32))).all()
+
+
+def test_five_of_up_to_five_classes_are_no_figure():
+    assert [line[:5] for line in shares(3, 9, 10, 6)] == ["top-1", "top-5"]
+    assert [line[:5] for line in shares(3, 10, 10, 5)] == ["top-1"]
 
 
 # intervals
