@@ -22,7 +22,8 @@ FOLDERS = {  # the longest first
     "nfspec.conformance": ROOT / "conformance",
     "nfspec": ROOT / "nfspec",
 }
-# What the README uses: users' code breaks if one of these goes.
+# What the README and the first pages use: users' code breaks if one of these goes.
+FIRST = ("README.md", *(f"docs/{name}.md" for name in ("models", "training", "kit", "commands")))
 PROMISED = [
     "agc",
     "backends.callbacks.ClipFraction",
@@ -42,6 +43,7 @@ PROMISED = [
     "load",
     "load_model",
     "names_of",
+    "native",
     "params_of",
     "recipe",
     "reference.forward",
@@ -134,8 +136,8 @@ def test_a_promised_name_needs_no_import_but_nfspec(name, monkeypatch):
         at = getattr(at, part)
 
 
-def test_the_readme_uses_promised_names_alone():
-    used = used_in((ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_first_pages_use_promised_names_alone():
+    used = set().union(*(used_in((ROOT / page).read_text(encoding="utf-8")) for page in FIRST))
     assert used == {f"nfspec.{name}" for name in PROMISED}
 
 

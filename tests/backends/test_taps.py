@@ -81,7 +81,7 @@ def test_networks_without_taps_have_no_operation_for_features():
 
 @slow_on_jax
 def test_plain_networks_have_the_output_of_every_operation():
-    """The README recommends such networks to readers who want the outputs of single layers."""
+    """docs/models.md recommends such networks to readers who want the outputs of single layers."""
     plan, x = nfspec.resolve(small_spec()), images(ODD)
     params, model = trial_params(plan, 0), compiled(plain=True)
     every = {op.name: op.name for op in plan.ops}
@@ -116,7 +116,7 @@ def exact_gradient(plan, params, x, tap, k):
 
 
 def gradient(model, x, tap, k):
-    """A tap, and the derivative of the sum of the images' logits k by it, as the README has it."""
+    """A tap, and the derivative of the sum of the images' logits k by it, as the page has it."""
     if BACKEND == "torch":
         import torch
 
