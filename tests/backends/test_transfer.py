@@ -13,7 +13,8 @@ from .small import small_params, small_run, small_spec
 
 SPEC = "timm/test_nfnet"
 
-# As docs/models.md says: nfspec.load_model; or import nfspec.backends.register, then keras.saving.load_model.
+# As docs/models.md says: nfspec.load_model; or import nfspec.backends.register, then
+# keras.saving.load_model.
 LOAD = """
 import json, os, sys
 backend, model, with_sam = sys.argv[1:]
