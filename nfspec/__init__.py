@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from nfspec.plan.initialise import init
     from nfspec.plan.resolver import resolve
     from nfspec.reference import signal
+    from nfspec.training.predicting import Embeddings, Guess, Prediction, embed, predict
     from nfspec.training.runs import Run, recipe
 
 __version__ = "0.1.0"
@@ -80,6 +81,7 @@ _HOMES = {
     "language.loader": ["dialects", "load", "variants"],
     "plan": ["Parameter", "Plan"],
     "plan.resolver": ["resolve"],
+    "training.predicting": ["Embeddings", "Guess", "Prediction", "embed", "predict"],
     "training.runs": ["Run", "recipe"],
     "language.spec": ["Spec"],
 }

@@ -43,12 +43,14 @@ WRITES: dict[str, tuple[str, ...]] = {
     "plot": ("run", "--out", "mine/a.png"),
     "generate": ("nfnet-nano", "--to", "torch", "--out", "mine/net.py"),
     "export": ("nfnet-nano", "--to", "onnx", "--out", "mine/a.onnx"),
+    "embed": ("nfnet-nano", "a.jpg", "--weights", "a.npz", "--out", "mine/a.npz"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "a.npz", "--confusion", "mine/a.png"),
     "convert": ("a.npz", "mine/a.safetensors", "--variant", "nfnet-nano"),
 }
 THEIRS = (
     "moth.toml",
     "a.png",
+    "a.npz",
     "net.py",
     "a.onnx",
     "a.safetensors",

@@ -1,7 +1,8 @@
 """The command line, `nfspec`.
 
 Results go to stdout, what is wrong to stderr. Exit status: 0; 1 where `diff` finds a difference,
-`compare`, `conform`, `export` and `verify` an implementation that is not the same;
+`compare`, `conform`, `export` and `verify` an implementation that is not the same, and where
+`predict` and `embed` left out an image that cannot be read;
 2 for anything that cannot be used; 130 when interrupted.
 
 One file for each command, which parses, calls and prints. Commands import every other room, and
@@ -73,6 +74,13 @@ COMMANDS = {
         "nfspec.cli.train:train", "Train a network by its spec's recipe, or by nfspec's own."
     ),
     "evaluate": Command("nfspec.cli.evaluate:evaluate", "Evaluate a network on labelled images."),
+    "predict": Command(
+        "nfspec.cli.predict:predict", "Name the classes of images, with probabilities."
+    ),
+    "embed": Command(
+        "nfspec.cli.embed:embed",
+        "Write the vector that a network has of each image before its classifier.",
+    ),
     "plot": Command(
         "nfspec.cli.plot:plot", "Draw the loss, accuracy and clip fraction of trainings."
     ),

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes, Original
+from nfspec.cli.asking import Backend, Batch, Network, Runtime, Size, Weights
+from nfspec.cli.options import Changes, Original
 from nfspec.console import as_csv, print_json, print_lines, say, table
 from nfspec.files import write
 from nfspec.language.overrides import parsed
@@ -22,12 +23,7 @@ from nfspec.wording import printable
 
 
 def evaluate(
-    variant: Annotated[
-        str,
-        typer.Argument(
-            help="A folder that `nfspec train` wrote, a spec, or a file of `nfspec export`."
-        ),
-    ],
+    network: Network,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -35,25 +31,11 @@ def evaluate(
             help='A folder of images, or "digits". Default: the images that the training held out.',
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="File of weights. Default: the last ones of the training.")
-    ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="jax, torch or tensorflow. Default: the training's.")
-    ] = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            help="Runtime of an exported file: onnxruntime or openvino. Default: its format's own."
-        ),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MAX_SIDE, help="Side of the images, px. Default: the spec's test size."
-        ),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")] = 64,
+    weights: Weights = None,
+    backend: Backend = None,
+    runtime: Runtime = None,
+    size: Size = None,
+    batch: Batch = 64,
     unfolded: Annotated[
         bool,
         typer.Option("--unfolded", help="Standardise the kernels again for every batch."),
@@ -88,7 +70,7 @@ def evaluate(
     if confusion is not None:
         require_matplotlib()
     result = evaluating.evaluate(
-        variant,
+        network,
         data,
         weights,
         backend=backend,

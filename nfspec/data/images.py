@@ -7,6 +7,7 @@ import ctypes
 import io
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -72,12 +73,14 @@ MORE_BITS = (
 
 @cache
 def _quiet() -> None:
-    """Keep Pillow and its libtiff from printing messages; errors are raised all the same.
+    """Keep Pillow and its libtiff from printing messages; errors are raised all the same. Pillow
+    warns of images of 90 megapixels on, and refuses those of twice as many.
 
     Pillow 13.0 leaves libtiff's handlers as they are, which print to file descriptor 2; such lines
     are the subject of https://github.com/python-pillow/Pillow/issues/3487.
     """
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     with contextlib.suppress(OSError, AttributeError):  # a build that hides libtiff's names
         library = ctypes.CDLL(_imaging.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):

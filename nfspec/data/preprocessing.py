@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,10 @@ class Preprocessing:
         Raises:
             InputError: An image cannot be read, or is none of these; or there is none.
         """
-        given = _listed(images)
+        given = listed(images)
         if not given:
             raise InputError("preprocess: no images given; expected one or more")
-        made = np.stack([self.of(self._opened(each, n)) for n, each in enumerate(given)])
+        made = np.stack([self.of(self._read(each, n)) for n, each in enumerate(given)])
         return made if self.layout == "nhwc" else np.ascontiguousarray(made.transpose(0, 3, 1, 2))
 
     def of(self, image: Image.Image) -> NDArray[np.float32]:
@@ -75,18 +76,11 @@ class Preprocessing:
             return original.prepared(image, self.how, self.size)
         return normalise(fit(image, self.how, self.size), self.how)
 
-    def _opened(self, image: Any, number: int) -> Image.Image:
+    def _read(self, image: Any, number: int) -> Image.Image:
         name = str(image) if isinstance(image, str | Path) else f"image {number}"
         try:
-            if isinstance(image, str | Path | bytes):
-                with opened_image(image) as decoded:
-                    return with_channels(decoded, self.how.channels)
-            if isinstance(image, np.ndarray):
-                image = _from_array(image)
-            if not isinstance(image, Image.Image):
-                raise refuse(name, "a path, bytes, a PIL image or an array", image)
-            require_ratio(image)
-            return with_channels(image, self.how.channels)
+            with opened(image) as found:
+                return with_channels(found, self.how.channels)
         except UNREADABLE as error:
             raise InputError(f"{printable(name)}: cannot be read ({cause(error)})") from None
 
@@ -129,12 +123,32 @@ def input_of(plan: Plan) -> Input:
     return Input.model_validate_json(json.dumps(json.loads(plan.canonical)["input"]))
 
 
-def _listed(images: Any) -> list[Any]:
+def listed(images: Any) -> list[Any]:
     """One image as a list of it; a sequence, or an array of images, as a list."""
     if isinstance(images, np.ndarray):
         return list(images) if images.ndim == 4 else [images]
     several = isinstance(images, Sequence) and not isinstance(images, str | bytes)
     return list(images) if several else [images]
+
+
+def opened(image: Any) -> AbstractContextManager[Image.Image]:
+    """Open an image of any kind, a file without decoding it.
+
+    Args:
+        image: A path, the bytes of a file, a PIL image, or an array of pixels.
+
+    Raises:
+        InputError: It is none of these.
+        OSError, ValueError: It cannot be used.
+    """
+    if isinstance(image, str | Path | bytes):
+        return opened_image(image)
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    if not isinstance(image, Image.Image):
+        raise refuse("image", "a path, bytes, a PIL image or an array", image)
+    require_ratio(image)
+    return nullcontext(image)
 
 
 def _from_array(pixels: NDArray[Any]) -> Image.Image:

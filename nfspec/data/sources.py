@@ -193,7 +193,7 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
         raise InputError(
             f"{root}: the network has no class {few(strangers)}; it has {few(classes)}"
         )
-    files = [_images(folders[f]) if (f := _form(name)) in folders else [] for name in classes]
+    files = [images_below(folders[f]) if (f := _form(name)) in folders else [] for name in classes]
     if empty := [
         name for name, of in zip(classes, files, strict=True) if not of and _form(name) in folders
     ]:
@@ -248,7 +248,8 @@ def _require_once(names: tuple[str, ...]) -> None:
             )
 
 
-def _images(root: Path) -> list[Path]:
+def images_below(root: Path) -> list[Path]:
+    """Image files at any depth in a folder, by the endings of their names, in order."""
     return sorted(
         path
         for path in root.rglob("*")

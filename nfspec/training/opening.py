@@ -14,6 +14,7 @@ import numpy as np
 from nfspec import compilation
 from nfspec.data.images import require_channels
 from nfspec.data.preprocessing import input_of
+from nfspec.data.sources import EXTENSIONS
 from nfspec.errors import InputError
 from nfspec.language.graph import Input
 from nfspec.language.loader import load
@@ -24,7 +25,8 @@ from nfspec.plan.resolver import resolve
 from nfspec.training import frameworks
 from nfspec.training.folders import Facts, read_facts
 from nfspec.training.scores import Logits
-from nfspec.weights.kinds import READERS, kind_of_file
+from nfspec.weights.kinds import READERS, SUFFIXES, kind_of_file
+from nfspec.wording import printable
 
 LOGITS, POOL = "logits", "pool"
 
@@ -125,6 +127,7 @@ class Source:
             return _of_file(path, self.runtime)
         if self.runtime is not None:
             raise InputError(f"runtime: for exported files; {path} is none")
+        _require_network(path)
         return _of_spec(self, path)
 
     def _refuse(self, what: str, *names: str) -> None:
@@ -137,6 +140,24 @@ class Source:
             if getattr(self, name):
                 shown = {"overrides": "set"}.get(name, name)
                 raise InputError(f"{shown}: {what}, in which this is settled; leave it out")
+
+
+def _require_network(path: Path) -> None:
+    """Refuse a file that is an image or weights, by its name.
+
+    Raises:
+        InputError: It is.
+    """
+    if not path.is_file():
+        return
+    shown = printable(str(path))
+    if path.suffix.lower() in EXTENSIONS:
+        raise InputError(f"{shown}: an image, where a network was expected: name that first")
+    if any(path.suffix in suffixes for suffixes in SUFFIXES.values()):
+        raise InputError(
+            f"{shown}: a file of weights, where a network was expected: name its spec, and give "
+            f"the file as --weights {shown}"
+        )
 
 
 def _of_spec(source: Source, path: Path) -> Opened:

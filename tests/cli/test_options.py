@@ -19,6 +19,8 @@ WITH = {
     "bench": ("nfnet-nano", "--backends", "torch", "--work", "forward"),
     "train": ("nfnet-nano", "digits", "--backend", "torch"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "nowhere.safetensors"),
+    "predict": ("nfnet-nano", "a.jpg", "--weights", "nowhere.safetensors"),
+    "embed": ("nfnet-nano", "a.jpg", "--weights", "nowhere.safetensors", "--out", "a.npz"),
     "generate": ("nfnet-nano", "--to", "torch"),
     "export": ("nfnet-nano", "--to", "onnx"),
     "verify": ("a.onnx",),
@@ -77,6 +79,7 @@ def test_nonsense_is_refused_by_name(command, option, tmp_path, monkeypatch, cap
     [
         ("train", "deep.toml", "digits", "--backend", "torch", "--out", "run"),
         ("evaluate", "deep.toml", "digits", "--weights", "a.safetensors"),
+        ("predict", "deep.toml", "a.jpg", "--weights", "a.safetensors"),
         ("compare", "deep.toml", "--backends", "torch", "--size", "32"),
     ],
 )

@@ -195,7 +195,7 @@ def test_a_plan_keeps_the_input_of_its_spec():
     [
         ("nowhere.png", "nowhere.png: cannot be read (No such file or directory)"),
         (b"text", "image 0: cannot be read (none of "),
-        (3, "image 0: expected a path, bytes, a PIL image or an array; found 3"),
+        (3, "image: expected a path, bytes, a PIL image or an array; found 3"),
         ([], "preprocess: no images given"),
         (np.zeros((0, 4, 4, 3), np.uint8), "preprocess: no images given"),
         (np.zeros((4, 4, 3)), "expected an array of uint8, of 0 to 255; found float64"),
