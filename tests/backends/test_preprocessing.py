@@ -9,6 +9,8 @@ import nfspec
 from nfspec.backends.preprocessing import Preprocess
 from nfspec.backends.running import forward_function
 
+import networks
+
 U = 2.0**-24
 
 
@@ -23,18 +25,27 @@ NETWORKS = ("nfnet-f0", "nf-regnet-b0", "timm/nf_resnet50", "timm/test_nfnet")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_layer_is_the_function_but_for_a_level_or_two(name, photos):
-    """Pillow rounds to levels after its first pass, half a level, which the second pass carries on
-    with its weights, 1.25 in absolute value in all; its weights are rounded to 22 bits, and both
-    round at the end: 2 levels."""
+def test_the_layer_is_the_function_but_for_two_levels(name, photos):
+    """Each rounds to levels after a pass, half a level, which the next pass carries on with its
+    weights, 1.25 in absolute value in all, and rounds: 1.125 levels for each of the two, so 2 whole
+    ones, whichever pass Pillow does first. Nothing here is cut off at 0 or 255, which would depend
+    on that."""
     spec = nfspec.load(name)
     for photo in photos:
+        photo = photo // 2 + 64
         exact = nfspec.preprocess(spec, 64)(photo)
         found = keras.ops.convert_to_numpy(Preprocess(spec, 64)(photo[None]))
         levels = np.abs(found - exact) * 255 * np.asarray(spec.input.std)
         assert found.dtype == np.float32
         assert levels.max() < 2.01
-        assert (levels > 0.01).mean() < 0.25
+        assert (levels > 0.01).mean() < 0.2
+
+
+def test_where_pillow_goes_across_first_nearly_all_values_are_the_same(photos):
+    spec, photo = nfspec.load("nfnet-f0"), photos[0]
+    exact = nfspec.preprocess(spec, 64)(photo)
+    found = keras.ops.convert_to_numpy(Preprocess(spec, 64)(photo[None]))
+    assert (np.abs(found - exact) > 1e-3).mean() < 0.001
 
 
 def test_without_resizing_it_is_float32_rounding_away(photos):
@@ -50,18 +61,20 @@ def test_without_resizing_it_is_float32_rounding_away(photos):
 
 
 def test_it_stands_before_a_network_and_is_saved_with_it(photos, backend, tmp_path):
-    spec = nfspec.load("nfnet-nano", {"stages.depth": [1, 1, 1, 1]})
-    params = nfspec.init(nfspec.resolve(spec), seed=1)
-    model = nfspec.compile(spec, backend, params)
+    """Outputs of float32 are off by under 1e-5 of their norm: see test_golden.py."""
+    spec = networks.network("plain", tmp_path)
+    plan = nfspec.resolve(spec)
+    params = nfspec.init(plan, seed=1)
     pixels = keras.Input((None, None, 3), dtype="uint8")
+    model = nfspec.compile(spec, backend, params)
     whole = keras.Model(pixels, model(Preprocess(spec)(pixels)))
-    assert whole.output.shape == (None, 1000)
-    found = forward_function(whole)(photos[0][None])
-    exact = forward_function(model)(keras.ops.convert_to_numpy(Preprocess(spec)(photos[0][None])))
-    assert found == pytest.approx(exact, abs=1e-5)
+    assert whole.output.shape == (None, 3)
+    x = keras.ops.convert_to_numpy(Preprocess(spec)(photos[0][None]))
+    exact = nfspec.reference.forward(plan, params, x)["logits"]
     whole.save(tmp_path / "whole.keras")
-    again = nfspec.load_model(tmp_path / "whole.keras")
-    assert forward_function(again)(photos[0][None]) == pytest.approx(exact, abs=1e-5)
+    for each in (whole, nfspec.load_model(tmp_path / "whole.keras")):
+        found = forward_function(each)(photos[0][None])
+        assert np.linalg.norm(found - exact) < 1e-5 * np.linalg.norm(exact)
 
 
 def test_it_computes_in_float32_under_another_policy(photos):
@@ -112,8 +125,7 @@ def test_the_originals_formulas_to_the_bit(name, photos):
         assert (found[0] == image.numpy()).all()
 
 
-def test_a_size_that_is_not_known_is_refused_where_it_matters():
-    spec = nfspec.load("nf-regnet-b0")
-    layer = Preprocess(spec)
+def test_a_size_that_is_not_known_is_refused():
+    layer = Preprocess(nfspec.load("nfnet-f0"))
     with pytest.raises(nfspec.InputError, match="height and width of the images are not known"):
         layer._fitted(keras.KerasTensor((None, None, None, 3)))
