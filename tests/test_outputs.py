@@ -45,6 +45,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "export": ("nfnet-nano", "--to", "onnx", "--out", "mine/a.onnx"),
     "embed": ("nfnet-nano", "a.jpg", "--weights", "a.npz", "--out", "mine/a.npz"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "a.npz", "--confusion", "mine/a.png"),
+    "lower": ("nfnet-nano", "--target", "cpu", "--hlo", "mine/a.hlo"),
     "convert": ("a.npz", "mine/a.safetensors", "--variant", "nfnet-nano"),
 }
 THEIRS = (
@@ -53,6 +54,7 @@ THEIRS = (
     "a.npz",
     "net.py",
     "a.onnx",
+    "a.hlo",
     "a.safetensors",
     "BENCH.md",
     "REPORT.md",

@@ -85,6 +85,10 @@ COMMANDS = {
         "nfspec.cli.plot:plot", "Draw the loss, accuracy and clip fraction of trainings."
     ),
     "cost": Command("nfspec.cli.cost:cost", "Estimate the memory and the time of a training."),
+    "lower": Command(
+        "nfspec.cli.lower:lower",
+        "Compile a network for another device, and print what it costs there.",
+    ),
     "convert": Command(
         "nfspec.cli.convert:convert",
         "Convert weights between the formats of nfspec, DeepMind and timm.",

@@ -24,6 +24,7 @@ WITH = {
     "generate": ("nfnet-nano", "--to", "torch"),
     "export": ("nfnet-nano", "--to", "onnx"),
     "verify": ("a.onnx",),
+    "lower": ("nfnet-nano", "--target", "cpu"),
     "cost": ("nfnet-nano", "--accelerator", "cpu"),
 }
 NONSENSE = ("nan", "inf", "-inf", "-1", "1e308", "0", str(10**30), "9" * 5000)

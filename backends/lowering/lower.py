@@ -1,0 +1,237 @@
+"""A network's forward pass or training step, compiled ahead of time for other devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nfspec import compilation
+from nfspec.arguments import flag, instance, one_of, whole
+from nfspec.backends.lowering import program
+from nfspec.backends.lowering.program import Collective
+from nfspec.backends.lowering.targets import Target, target_of
+from nfspec.errors import BackendError, InputError
+from nfspec.language.spec import Spec
+from nfspec.plan import Plan
+from nfspec.plan.resolver import resolve
+
+if TYPE_CHECKING:
+    import jax
+
+STEPS = 1000  # of the run whose step is compiled; the rate of a step is all that depends on it
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Facts of a compiled program; bytes and operations are those of one device.
+
+    Attributes:
+        name, work, target, precision: What was compiled, for what.
+        devices, batch, size: Number of devices; images on each of them; their side in px.
+        flops: Floating-point operations, by the compiler's count; a multiplication and an addition
+            are two.
+        bytes_accessed: Bytes that operations read and write, by the compiler's count.
+        arguments, temporaries, peak, donated: Bytes of memory: what is given to the program, what
+            it needs beside, the most at a time, and what it writes in place of its arguments.
+        memory: Bytes of memory that a device has; None where it is not published here.
+        seconds: The compiler's estimate of the time; None where it gives none that can be: less
+            than the operations take at the peak rate.
+        compile_seconds: Time that it took to compile.
+        code: Bytes of the program.
+        collectives: What devices exchange.
+        faults: What the program should not have, a sentence for each.
+        text: The compiled program, as XLA prints it.
+    """
+
+    name: str
+    work: str
+    target: str
+    precision: str
+    devices: int
+    batch: int
+    size: int
+    flops: float
+    bytes_accessed: float
+    arguments: int
+    temporaries: int
+    peak: int
+    donated: int
+    memory: int | None
+    seconds: float | None
+    compile_seconds: float
+    code: int
+    collectives: tuple[Collective, ...]
+    faults: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the arrays of a program lie: images split over devices, the rest whole or split."""
+
+    devices: tuple[Any, ...]
+    shard: bool
+
+    def _sharding(self, *axes: str | None) -> Any:
+        import numpy as np
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+        return NamedSharding(Mesh(np.array(self.devices), ("data",)), PartitionSpec(*axes))
+
+    def images(self, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        import jax
+
+        return jax.ShapeDtypeStruct(shape, "float32", sharding=self._sharding("data"))
+
+    def variable(self, variable: Any) -> jax.ShapeDtypeStruct:
+        """A variable, split over its last axis where that is asked for and devices divide it."""
+        import jax
+
+        value = variable.value
+        split = self.shard and value.ndim > 1 and value.shape[-1] % len(self.devices) == 0
+        axes = (*[None] * (value.ndim - 1), "data") if split else ()
+        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=self._sharding(*axes))
+
+
+def lower(
+    spec: Spec | Plan,
+    work: str,
+    target: str,
+    *,
+    batch: int = 1,
+    size: int | None = None,
+    precision: str = "float32",
+    shard: bool = False,
+) -> Lowered:
+    """Compile a network's JAX program for a target, and read its facts.
+
+    No device of the target is needed: TPUs' own compiler, the package libtpu, runs on any Linux
+    machine. A step is the recipe's whole: forward and backward pass, clipping, update, average.
+
+    Args:
+        spec: The network; for a step its spec needs a `[recipe]`.
+        work: `forward`, `folded` (the forward pass of the folded network) or `step`.
+        target: `cpu`, or a TPU and its topology, such as `tpu-v5e:2x2`.
+        batch: Images on each device.
+        size: Side of the images, px. If None, the training size for a step, else the test size.
+        precision: `float32`, or `bfloat16` with float32 parameters.
+        shard: Split parameters, and what the optimizer keeps of them, over the devices.
+
+    Raises:
+        InputError: An argument is wrong, or the network has no recipe for a step.
+        BackendError: JAX, or the target's compiler, is not installed; the compiler fails.
+    """
+    plan = resolve(spec) if isinstance(spec, Spec) else instance("spec", spec, Plan, "nfspec.load")
+    made = WORKS[one_of("work", work, tuple(WORKS))]
+    aimed = target_of(target)
+    policy = POLICIES[one_of("precision", precision, tuple(POLICIES))]
+    batch = whole("batch", batch, 1, "images")
+    default = plan.train_size if work == "step" else plan.test_size
+    side = default if size is None else whole("size", size, 1, "px")
+    if work == "step" and plan.recipe is None:
+        raise InputError(f"{plan.name} has no [recipe], and a step follows one")
+    compilation.select("jax")
+    devices = tuple(aimed.devices())
+    places = _Places(devices, flag("shard", shard))
+    model = compilation.compile(plan, "jax", dtype=policy, folded=work == "folded")
+    function, arguments = made(model, plan, places, (batch * len(devices), side))
+    compiled, seconds = _compiled(function, arguments, aimed)
+    return _facts(
+        compiled,
+        aimed,
+        name=plan.name,
+        work=work,
+        target=target,
+        precision=precision,
+        devices=len(devices),
+        batch=batch,
+        size=side,
+        compile_seconds=seconds,
+    )
+
+
+def _images(plan: Plan, count: int, side: int) -> tuple[int, ...]:
+    return (count, side, side, plan.channels)
+
+
+def _forward(model: Any, plan: Plan, places: _Places, shape: tuple[int, int]) -> Any:
+    import jax
+
+    def function(weights: Any, rest: Any, x: Any) -> Any:
+        return model.stateless_call(weights, rest, x, training=False)[0]
+
+    weights = [places.variable(v) for v in model.trainable_variables]
+    rest = [places.variable(v) for v in model.non_trainable_variables]
+    return jax.jit(function), (weights, rest, places.images(_images(plan, *shape)))
+
+
+def _step(model: Any, plan: Plan, places: _Places, shape: tuple[int, int]) -> Any:
+    """Keras's own step of training, whose state is given back in the memory that it had."""
+    import jax
+    import keras
+    import numpy as np
+
+    from nfspec.training.runs import recipe
+
+    count = shape[0]
+    classes = plan.tap_info["logits"].channels
+    metrics = [keras.metrics.CategoricalAccuracy(name="accuracy")]
+    trainer = recipe(plan, steps=STEPS, batch=count).compile(model, metrics=metrics)
+    few = np.zeros(_images(plan, 1, shape[1]), "float32"), np.zeros((1, classes), "float32")
+    trainer._symbolic_build(data_batch=few)
+    trainer.optimizer.build(trainer.trainable_variables)
+    state = tuple(
+        [places.variable(v) for v in variables]
+        for variables in (
+            trainer.trainable_variables,
+            trainer.non_trainable_variables,
+            trainer.optimizer.variables,
+            trainer.metrics_variables,
+        )
+    )
+
+    def function(state: Any, x: Any, y: Any) -> Any:
+        return trainer.train_step(state, (x, y))
+
+    labels = places.images((count, classes))
+    images = places.images(_images(plan, *shape))
+    return jax.jit(function, donate_argnums=0), (state, images, labels)
+
+
+WORKS: dict[str, Callable[..., Any]] = {"forward": _forward, "folded": _forward, "step": _step}
+
+
+def _compiled(function: Any, arguments: Any, target: Target) -> tuple[Any, float]:
+    lowered = function.trace(*arguments).lower(lowering_platforms=(target.platform,))
+    start = time.monotonic()
+    try:
+        return lowered.compile(), time.monotonic() - start
+    except Exception as error:  # jaxlib raises its own class, of the same base as all others
+        reason = str(error).splitlines()[0][:300]
+        raise BackendError(f"{target.name}: the compiler refuses the program: {reason}") from None
+
+
+def _facts(compiled: Any, aimed: Target, **what: Any) -> Lowered:
+    cost, memory, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
+    accelerator = aimed.accelerator
+    flops, seconds = cost.get("flops", 0.0), cost.get("optimal_seconds", 0.0)
+    least = flops / accelerator.narrow_flops if accelerator else 0.0
+    several = what["devices"] > 1 and what["work"] == "step"
+    return Lowered(
+        **what,
+        flops=flops,
+        bytes_accessed=cost.get("bytes accessed", 0.0),
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        peak=memory.peak_memory_in_bytes,
+        donated=memory.alias_size_in_bytes,
+        memory=accelerator.memory if accelerator and aimed.topology else None,
+        seconds=seconds if seconds > least and aimed.topology else None,
+        code=memory.generated_code_size_in_bytes,
+        collectives=tuple(program.collectives(text)),
+        faults=tuple(program.faults(text, several)),
+        text=text,
+    )

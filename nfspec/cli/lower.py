@@ -1,0 +1,161 @@
+"""`nfspec lower`: a network's JAX program, compiled ahead of time for another device."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes, changed_by
+from nfspec.console import WIDTH, print_json, print_lines, say, table
+from nfspec.cost.accelerators import GIB
+from nfspec.cost.memory import training_bytes
+from nfspec.files import write
+from nfspec.language.loader import load
+from nfspec.outputs import FORCE_HELP, require_free
+from nfspec.plan import Plan
+from nfspec.plan.counting import count
+from nfspec.plan.resolver import resolve
+from nfspec.training import frameworks
+
+if TYPE_CHECKING:
+    from nfspec.backends.lowering.lower import Lowered
+
+
+def lower(
+    variant: Annotated[
+        str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
+    ],
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="TARGET",
+            help="Device: cpu, or a TPU and its topology, such as tpu-v3:2x2, tpu-v4:2x2x1, "
+            "tpu-v5e:4x4 or tpu-v6e:2x2. A TPU need not be there, but its compiler: "
+            'pip install "jax[tpu]".',
+        ),
+    ],
+    work: Annotated[
+        str,
+        typer.Option(
+            help="Program: forward; folded, the forward pass of the folded network; or step, a "
+            "training step of the spec's recipe with clipping, update and moving average."
+        ),
+    ] = "step",
+    batch: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images on each device.")] = 1,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MAX_SIDE, help="Side of the images, px. Default: the spec's, for this work."
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bfloat16 with float32 parameters.")
+    ] = "float32",
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard",
+            help="Split parameters, and what the optimizer keeps of them, over the devices.",
+        ),
+    ] = False,
+    changes: Changes = None,
+    hlo: Annotated[
+        Path | None, typer.Option(help="File to write the compiled program to, as XLA prints it.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compile a network for another device, and print what it costs there.
+
+    The program is that of JAX, compiled ahead of time by the device's own compiler.
+    Operations, bytes, memory and what devices exchange are those of the compiled program. Nothing
+    is run on the device, so that no number of the network is tested. Exit status 1 if the program
+    has something that it should not have: arrays of float64, calls to the host, or gradients that
+    are added up over devices in 16 bits.
+
+    Compiling a step takes from a minute, for a small network, to a quarter of an hour. Nothing in
+    a spec is run, whoever wrote it.
+    """
+    if hlo is not None:
+        require_free(hlo, force)
+    plan = resolve(load(variant, changed_by(changes)))
+    frameworks.start("jax")
+    from nfspec.backends.lowering.lower import lower as lowered
+
+    say(f"compiling {plan.name}, {work}, for {target} ...")
+    done = lowered(plan, work, target, batch=batch, size=size, precision=precision, shard=shard)
+    if hlo is not None:
+        write(hlo, done.text)
+        say(f"wrote {hlo}")
+    if as_json:
+        print_json(_json(done))
+    else:
+        print_lines(_lines(done, plan))
+    if done.faults:
+        raise typer.Exit(1)
+
+
+def _json(done: Lowered) -> dict[str, Any]:
+    return {name: value for name, value in asdict(done).items() if name != "text"}
+
+
+def _lines(done: Lowered, plan: Plan) -> list[str]:
+    many = "1 device" if done.devices == 1 else f"{done.devices} devices"
+    images = "1 image" if done.batch == 1 else f"{done.batch} images"
+    head = f"{done.name}, {done.work}, {done.precision}, on {done.target}: {many}, {images} of "
+    lines = [f"{head}{done.size} px on each", "", *table(_rows(done, plan), "<>>"), ""]
+    lines += [_exchanged(done)] if done.devices > 1 else []
+    for fault in done.faults:
+        lines += textwrap.wrap(f"NOT AS IT SHOULD BE: {fault}", WIDTH)
+    if not done.faults:
+        lines.append("no float64, no calls to the host, no sums over devices in 16 bits")
+    return lines
+
+
+def _rows(done: Lowered, plan: Plan) -> Sequence[tuple[str, str, str]]:
+    """Figures of one device, beside those that `nfspec cost` has for them."""
+    steps = done.work == "step"
+    macs = count(plan, size=done.size).macs * done.batch
+    ours = (6 if steps else 2) * macs
+    needed = (
+        f"{training_bytes(plan, done.batch, done.size, done.precision) / GIB:.2f}" if steps else ""
+    )
+    memory = [
+        ("arguments, GiB", f"{done.arguments / GIB:.2f}", ""),
+        ("temporary memory, GiB", f"{done.temporaries / GIB:.2f}", ""),
+        ("peak memory, GiB", f"{done.peak / GIB:.2f}", needed),
+    ]
+    if done.memory:
+        memory.append(("memory of a device, GiB", f"{done.memory / GIB:.0f}", ""))
+    if steps:
+        memory.append(("updated in place, GiB", f"{done.donated / GIB:.2f}", ""))
+    time = (
+        [("the compiler's estimate, ms", f"{1e3 * done.seconds:.3g}", "")] if done.seconds else []
+    )
+    return [
+        ("on one device", "compiled", "nfspec cost"),
+        ("GFLOP", f"{done.flops / 1e9:.4g}", f"{ours / 1e9:.4g}"),
+        ("GB read and written", f"{done.bytes_accessed / 1e9:.3g}", ""),
+        *time,
+        *memory,
+        ("program, MB", f"{done.code / 1e6:.3g}", ""),
+        ("time to compile, s", f"{done.compile_seconds:.0f}", ""),
+    ]
+
+
+def _exchanged(done: Lowered) -> str:
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for each in done.collectives:
+        kinds.setdefault((each.kind, " and ".join(each.dtypes)), []).append(each.bytes)
+    if not kinds:
+        return "devices exchange nothing"
+    parts = [
+        f"{len(sizes)} {kind} of {sum(sizes) / 1e6:.1f} MB in {dtypes}"
+        for (kind, dtypes), sizes in kinds.items()
+    ]
+    return "devices exchange " + "; ".join(parts)

@@ -1,0 +1,160 @@
+"""Programs compiled ahead of time: what is read from their text, and what must not be in one."""
+
+import importlib.util
+import json
+import os
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import nfspec
+from nfspec.cli import app
+from nfspec.errors import BackendError, InputError
+from nfspec.plan.counting import count, parameter_count
+
+from tiny import STILL, write_spec
+
+if os.environ.get("KERAS_BACKEND") != "jax":
+    pytest.skip("of JAX", allow_module_level=True)
+
+import jax
+
+from nfspec.backends.lowering import program
+from nfspec.backends.lowering.lower import lower
+from nfspec.backends.lowering.targets import target_of
+
+# As XLA prints them for TPUs, with layouts, comments and starts.
+SUM = (
+    "  %all-reduce.8 = (bf16[]{:T(256)}, /*index=5*/bf16[3,3,3,16]{3,2,1,0:T(4,128)(2,1)S(1)}, "
+    "f32[16]{0:T(128)}) all-reduce(%a, %b, %c), channel_id=1, to_apply=%region\n"
+)
+GATHER = "  %g = (f32[4]{0}, bf16[8,2]{1,0}) all-gather-start(%x), dimensions={0}\n"
+END = "  %h = bf16[8,2]{1,0:T(8,128)} all-gather-done(%g)\n"
+PRODUCT = "  ROOT %p = f32[2,3]{1,0} dot(%x, %y), lhs_contracting_dims={1}\n"
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    return nfspec.load(write_spec(tmp_path_factory.mktemp("spec"), STILL))
+
+
+def test_what_devices_exchange_is_read_from_the_text():
+    both = program.collectives(SUM + GATHER + END + PRODUCT)
+    assert [(c.kind, c.bytes, c.dtypes) for c in both] == [
+        ("all-reduce", 2 + 2 * 27 * 16 + 4 * 16, ("bf16", "f32")),
+        ("all-gather", 4 * 4 + 2 * 16, ("f32", "bf16")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("  %d = f64[2]{0} add(%x, %y)\n", "float64"),
+        ("  %i = ((f32[2]{0}), token[]) infeed(%t)\n", "host: the program waits"),
+        ("  %o = token[] outfeed(%x, %t)\n", "outfeed"),
+        ("  %s = (f32[2]{0}, u32[], token[]) send(%x, %t), channel_id=1\n", "send"),
+        ("  %r = (f32[2]{0}, u32[], token[]) recv(%t), channel_id=1\n", "recv"),
+        (
+            '  %c = f32[2]{0} custom-call(%x), custom_call_target="xla_python_cpu_callback"\n',
+            "host",
+        ),
+        (SUM, "sums: 0.0 MB of gradients"),
+        ("  %q = f16[9]{0} reduce-scatter(%x), dimensions={0}\n", "in 16 bits"),
+    ],
+)
+def test_what_must_not_be_in_a_program(line, word):
+    (sentence,) = program.faults(PRODUCT + line, several=True)
+    assert word in sentence
+
+
+def test_what_may_be_in_a_program():
+    assert program.faults(PRODUCT + SUM, several=False) == []
+    assert program.faults(PRODUCT + GATHER + END, several=True) == []
+    assert program.faults(SUM.replace("bf16", "f32"), several=True) == []
+    pool = '  %c = f32[2]{0} custom-call(%x), custom_call_target="TopK"\n'
+    assert program.faults(pool, several=True) == []
+
+
+def test_a_callback_in_a_program_of_jax_is_found():
+    def function(x):
+        return jax.pure_callback(np.sin, x, x) + 1.0
+
+    compiled = jax.jit(function).lower(np.ones(3, np.float32)).compile()
+    (sentence,) = program.faults(compiled.as_text(), several=False)
+    assert sentence.startswith("host: ")
+
+
+def test_a_forward_pass(spec):
+    plan = nfspec.resolve(spec)
+    done = lower(spec, "folded", "cpu", batch=2, size=33)
+    macs = 2 * count(plan, size=33).macs
+    assert 2 * macs <= done.flops <= 2.5 * macs
+    assert done.arguments >= 4 * parameter_count(plan)
+    assert (done.devices, done.faults, done.collectives, done.seconds) == (1, (), (), None)
+
+
+def test_a_step_updates_in_place(spec):
+    plan = nfspec.resolve(spec)
+    done = lower(plan, "step", "cpu", batch=2)
+    weights = 4 * parameter_count(plan)
+    assert done.donated >= 3 * weights  # parameters, momentum and average
+    assert done.flops >= 6 * count(plan, size=16).macs
+    assert done.size == plan.train_size and done.faults == ()
+
+
+def test_the_command(spec, tmp_path):
+    file = write_spec(tmp_path, STILL)
+    options = ["--target", "cpu", "--work", "forward", "--set", "stages.alpha=0.3"]
+    ask = ["lower", str(file), *options, "--hlo", str(tmp_path / "a.hlo")]
+    done = CliRunner().invoke(app, [*ask, "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert facts["work"] == "forward" and facts["flops"] > 0 and "text" not in facts
+    assert (tmp_path / "a.hlo").read_text().startswith("HloModule")
+    again = CliRunner().invoke(app, ask)
+    assert again.exit_code == 2 and "--force" in again.stderr
+
+
+@pytest.mark.parametrize("name", ["tpu", "tpu-v5e", "tpu-v9:2x2", "tpu-v5e:2x", "cuda", "v5e:2x2"])
+def test_a_target_that_is_none(name):
+    with pytest.raises(InputError, match=r"^target: expected cpu, or one of tpu-v3"):
+        target_of(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"work": "train"}, 'work: expected one of "forward", "folded", "step"'),
+        ({"precision": "float16"}, 'precision: expected one of "float32", "bfloat16"'),
+        ({"batch": 0}, "batch: "),
+        ({"size": 2.5}, "size: "),
+        ({"shard": 1}, "shard: "),
+    ],
+)
+def test_arguments_that_are_wrong(change, words, spec):
+    with pytest.raises(InputError, match=words):
+        lower(spec, **{"work": "forward", "target": "cpu", **change})
+
+
+def test_without_the_compiler_of_tpus(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"libtpu, is not installed; pip install"):
+        target_of("tpu-v5e:2x2").devices()
+
+
+@pytest.mark.slow  # minutes: a compiler for another machine
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_a_step_for_four_tpus(spec):
+    whole = lower(spec, "step", "tpu-v5e:2x2", batch=8)
+    parts = lower(spec, "step", "tpu-v5e:2x2", batch=8, shard=True)
+    assert whole.devices == 4 and whole.memory == 16 * 2**30
+    # Each gradient is added up once, in float32, with the loss and the accuracy; those of gains are
+    # computed from the sums of their kernels'.
+    assert whole.faults == ()
+    parameters = nfspec.resolve(spec).parameters
+    summed = [q.size for name, q in parameters.items() if not name.endswith(".gain")]
+    assert sum(c.bytes for c in whole.collectives) == 4 * (sum(summed) + 2)
+    # Small arrays are padded to tiles, whole or split.
+    assert parts.arguments < 0.7 * whole.arguments
+    assert any(c.kind == "all-gather" for c in parts.collectives)
