@@ -59,13 +59,22 @@ def exported_output(
         path: The file.
         network: What its metadata describe.
         output: The name of an output that it has.
+
+    Raises:
+        InputError: From the function: the file takes pixels, and the images have none.
     """
     run, how = running(runtime, path, network.settings), network.input
 
     def found(images: Images) -> Images:
         if network.settings.preprocess:
             pixels = (images * np.asarray(how.std) + np.asarray(how.mean)) * 255.0
-            images = np.rint(pixels).astype(np.uint8)  # as they were before they were normalised
+            pixels = np.rint(pixels)  # as they were before they were normalised
+            if pixels.min() < 0 or pixels.max() > 255:
+                raise InputError(
+                    f"{path}: takes pixels of 0 to 255, and DeepMind's filter makes others; leave "
+                    "out --original"
+                )
+            images = pixels.astype(np.uint8)
         return np.asarray(run(images)[output])
 
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,18 @@ from nfspec import compilation
 from nfspec.data.images import require_channels
 from nfspec.data.preprocessing import input_of
 from nfspec.data.sources import EXTENSIONS
-from nfspec.errors import InputError
+from nfspec.errors import InputError, WeightError
 from nfspec.language.graph import Input
 from nfspec.language.loader import load
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding
 from nfspec.plan import Plan
 from nfspec.plan.free_memory import require_free_memory
+from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 from nfspec.training import frameworks
 from nfspec.training.folders import Facts, read_facts
 from nfspec.training.scores import Logits
-from nfspec.weights.kinds import READERS, SUFFIXES, kind_of_file
+from nfspec.weights.kinds import READERS, SUFFIXES, kind_of_file, read_fitting
 from nfspec.wording import printable
 
 LOGITS, POOL = "logits", "pool"
@@ -172,8 +174,7 @@ def _of_spec(source: Source, path: Path) -> Opened:
     backend = source.backend or _framework(facts)
 
     def function(output: str) -> Logits:
-        file = Path(source.weights or path / "weights.safetensors")
-        params = READERS[kind_of_file(file)](file, plan)
+        params = _params(Path(source.weights or path / "weights.safetensors"), plan, output)
         frameworks.start(backend)
         from nfspec.backends.running import forward_function
 
@@ -192,6 +193,43 @@ def _of_spec(source: Source, path: Path) -> Opened:
         spec.name, backend, spec.input, spec.head.classes, facts, None, None, tuple(plan.taps),
         function,
     )  # fmt: skip
+
+
+def _params(file: Path, plan: Plan, output: str) -> Params:
+    """The parameters in a file of weights, for an output; only logits need its classifier.
+
+    Raises:
+        WeightError: They do not fit.
+        InputError: They would fit the network with another number of classes.
+    """
+    kind = kind_of_file(file)
+    if output != LOGITS:
+        return read_fitting(file, plan, kind).params
+    try:
+        return READERS[kind](file, plan)
+    except WeightError as error:
+        with suppress(WeightError):
+            _require_classifier(READERS[kind](file, plan, own_shapes=True), plan, file)
+        raise error from None
+
+
+def _require_classifier(stored: Params, plan: Plan, file: Path) -> None:
+    """Refuse weights without a classifier, or with one of another number of classes.
+
+    Raises:
+        InputError: They are.
+    """
+    bias, shown = stored.get("head.fc.bias"), printable(str(file))
+    if bias is None:
+        raise InputError(
+            f"{shown}: has no classifier, so that it cannot tell classes apart; nfspec embed takes "
+            "such weights, and nfspec train --init draws a classifier and trains it"
+        )
+    if bias.size != plan.tap_info[LOGITS].channels:
+        raise InputError(
+            f"{shown}: has a classifier of {bias.size:,} classes, and {plan.name} has "
+            f"{plan.tap_info[LOGITS].channels:,}; add --set head.classes={bias.size}"
+        )
 
 
 def _framework(facts: Facts | None) -> str:

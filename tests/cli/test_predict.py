@@ -12,6 +12,7 @@ from PIL import Image
 import nfspec
 from nfspec.data.preprocessing import Preprocessing
 from nfspec.training.scores import probabilities
+from nfspec.weights import container
 
 from served import assert_refused
 from tiny import CLASSES
@@ -123,6 +124,33 @@ def test_what_cannot_be_used_is_a_sentence(predict, run, place, tmp_path):
     nfspec.weights.save(tmp_path / "nan.safetensors", plan, params)
     result = predict(folder, images[0], "--weights", tmp_path / "nan.safetensors")
     assert_refused(result, "the network's output is not a finite number; its weights are damaged")
+
+
+def test_weights_of_other_classes(predict, nfspec_on_torch, run, place, tmp_path):
+    """What is said can be done; and an embedding needs no classifier."""
+    folder, _, images, exact = run
+    plan = nfspec.resolve(nfspec.load(folder / "spec.toml"))
+    params = nfspec.weights.load(folder / "weights.safetensors", plan)
+    four = nfspec.resolve(nfspec.load(place / "tiny.toml", {"head.classes": 4}))
+    state = nfspec.weights.to_timm(plan, params)
+    other = nfspec.weights.fit(params, four).params
+    nfspec.weights.to_timm_file(tmp_path / "four.safetensors", four, other)
+    torso = {name: value for name, value in state.items() if not name.startswith("head.fc")}
+    container.write(tmp_path / "none.safetensors", torso, {"format": "pt"})
+    spec, how = place / "tiny.toml", ("--weights", tmp_path / "four.safetensors")
+    result = predict(spec, images[0], *how)
+    assert_refused(result, r"four\.safetensors: has a classifier of 4 classes, and tiny has 3; add")
+    advice = result.stderr.rpartition("add ")[2].split()
+    assert predict(spec, images[0], *how, *advice, "--csv").exit_code == 0
+    none = ("--weights", tmp_path / "none.safetensors")
+    assert_refused(
+        predict(spec, images[0], *none), r"none\.safetensors: has no classifier, so that"
+    )
+    for n, each in enumerate((how, none)):
+        out = tmp_path / f"{n}.npz"
+        assert nfspec_on_torch("embed", spec, images[0], *each, "--out", out).exit_code == 0
+        with np.load(out) as file:
+            assert file["embeddings"] == pytest.approx(exact["pool"][:1], rel=1e-4, abs=1e-6)
 
 
 def test_embeddings_are_written(nfspec_on_torch, run, tmp_path):

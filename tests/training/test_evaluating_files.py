@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import nfspec
@@ -76,3 +77,14 @@ def test_what_cannot_be_used_is_a_sentence(arguments, message, place, monkeypatc
     done = CliRunner().invoke(app, ["evaluate", *arguments])
     assert done.exit_code == 2 and message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_takes_pixels_is_given_no_others(place, tmp_path):
+    """DeepMind's filter keeps values beyond 0 to 255, which bytes would turn round."""
+    noise = np.random.default_rng(0).integers(0, 2, (40, 40, 3), dtype=np.uint8) * 255
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    file = place[0] / "pixels.onnx"
+    assert len(nfspec.predict(file, tmp_path)) == 1
+    with pytest.raises(nfspec.InputError, match="takes pixels of 0 to 255, and DeepMind's filter"):
+        nfspec.predict(file, tmp_path, original=True)
+    assert len(nfspec.predict(place[0] / "free.onnx", tmp_path, original=True)) == 1
