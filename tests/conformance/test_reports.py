@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from test_readme import blocks
+from pages import blocks
 
 import nfspec
 from nfspec.conformance.cases.case import Case
@@ -59,5 +59,5 @@ def test_the_cases_that_the_reports_name_are_those_of_today():
 
 
 def test_the_variant_of_the_report_is_the_readmes():
-    (text,) = blocks("toml")
+    (text,) = blocks("README.md", "toml")
     assert tomllib.loads((REPORTS / "moth.toml").read_text()) == tomllib.loads(text)

@@ -28,11 +28,12 @@ def network():
 
 def sharded(model):
     """The model with each block's parameters over the processes, and the scalars left whole."""
-    gains = {p for p in model.parameters() if p.ndim == 0}  # FSDP2 takes no scalars
+    # FSDP2 takes no scalars. A list: each process has to add up their gradients in one order.
+    gains = [p for p in model.parameters() if p.ndim == 0]
     for stage in model.stages:
         for block in stage.blocks:
-            fully_shard(block, ignored_params=gains)
-    return fully_shard(model, ignored_params=gains), gains
+            fully_shard(block, ignored_params=set(gains))
+    return fully_shard(model, ignored_params=set(gains)), gains
 
 
 def gradients(model):
