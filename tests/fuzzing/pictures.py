@@ -8,10 +8,11 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 import nfspec
 from nfspec.data.batches import Examples
@@ -26,7 +27,7 @@ from fuzzing.target import Target, asserted, fault_of_text
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
-def _saved(image: Image.Image, form: str, **options: int) -> bytes:
+def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, form, **options)
     return out.getvalue()
@@ -48,6 +49,9 @@ def _seeds() -> Iterator[bytes]:
     yield _saved(image.convert("P"), "GIF")
     yield _saved(image.convert("CMYK"), "JPEG")
     yield _saved(image.convert("1"), "TIFF")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    yield from (_saved(image, form, exif=exif) for form in ("JPEG", "PNG", "TIFF", "WEBP"))
 
 
 def _chunks(png: bytes) -> list[bytes]:

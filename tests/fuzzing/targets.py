@@ -13,6 +13,7 @@ TARGETS: Mapping[str, Callable[[], Target]] = {
     "recipe": written.recipe,
     "run-json": written.run_json,
     "log": written.log,
+    "classes": written.classes,
     "deviations": conformance.deviation,
     "case": conformance.case,
     "journal": conformance.journal,

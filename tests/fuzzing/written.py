@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import nfspec
+from nfspec.data.classes import read_classes
 from nfspec.errors import InputError
 from nfspec.language.loader import VARIANTS
 from nfspec.language.template import resolved
@@ -42,6 +43,22 @@ def _spec(path: Path) -> None:
     plan = nfspec.resolve(spec)
     asserted(plan.parameters, "a network without parameters")
     asserted(tomllib.loads("\n".join(resolved(spec))), "a spec that cannot be written again")
+
+
+def _classes(path: Path) -> None:
+    found = read_classes(path, 3)
+    asserted(len(found.names) == 3 and not found.synsets, "not the names of three classes")
+
+
+def classes() -> Target:
+    """Files of names of classes."""
+    seed = "cat\nblue whale\nÉtoile, with a comma\n".encode()
+    hostile = EVERYWHERE | {
+        "marks": b"\xef\xbb\xbfa\r\nb\r\nc\r\n\r\n", "other breaks": "a\u2028b\x85c".encode(),
+        "bytes": bytes(range(256)), "long": b"a" * 2**20 + b"\nb\nc",
+    }  # fmt: skip
+    largest = b"a" * 2**24 + b"\nb\nc\n"
+    return Target("classes", "names.txt", _classes, [seed], largest, hostile, by_bytes([seed]))
 
 
 def spec() -> Target:
