@@ -23,11 +23,15 @@ FOLDERS = {  # the longest first
     "nfspec": ROOT / "nfspec",
 }
 # What the README and the first pages use: users' code breaks if one of these goes.
-FIRST = ("README.md", *(f"docs/{name}.md" for name in ("models", "training", "kit", "commands")))
+FIRST = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("models", "training", "photos", "kit", "commands")),
+)
 PROMISED = [
     "agc",
     "backends.callbacks.ClipFraction",
     "backends.jax.agc",
+    "backends.preprocessing.Preprocess",
     "backends.register",
     "backends.tensorflow.agc",
     "backends.torch.agc",
@@ -38,6 +42,7 @@ PROMISED = [
     "conformance.conform",
     "conformance.subjects",
     "count",
+    "embed",
     "fold",
     "init",
     "load",
@@ -45,6 +50,8 @@ PROMISED = [
     "names_of",
     "native",
     "params_of",
+    "predict",
+    "preprocess",
     "recipe",
     "reference.forward",
     "reference.train_step",

@@ -87,6 +87,8 @@ def test_a_network_larger_than_the_memory_is_refused_at_each_door(plan, door, un
         ("train", "digits", "--backend", "torch"),
         ("bench", "--backends", "torch"),
         ("evaluate", "digits", "--weights", "x.safetensors"),
+        ("predict", "x.jpg", "--weights", "x.safetensors"),
+        ("embed", "x.jpg", "--weights", "x.safetensors", "--out", "x.npz"),
     ],
     ids=lambda command: command[0],
 )
