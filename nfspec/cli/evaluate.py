@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from nfspec.cli.asking import Backend, Batch, Network, Runtime, Size, Weights
@@ -153,5 +154,14 @@ def _json(result: Evaluation, per_class: bool) -> dict[str, Any]:
             {"name": name, "images": int(row.sum()), "right": int(row[n])}
             for n, (name, row) in enumerate(zip(answers.classes, matrix, strict=True))
         ]
-        data["confusion"] = matrix.tolist()
+        np.fill_diagonal(matrix, 0)
+        places = sorted(map(tuple, np.argwhere(matrix)), key=lambda place: -matrix[place])
+        data["mistakes"] = [
+            {
+                "label": answers.classes[label],
+                "answer": answers.classes[answer],
+                "images": int(matrix[label, answer]),
+            }
+            for label, answer in places
+        ]
     return data

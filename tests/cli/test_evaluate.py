@@ -142,7 +142,11 @@ def test_each_class_and_each_answer(evaluate, trained, place, tmp_path):
     nfspec.weights.save(tmp_path / "w.safetensors", plan, params)
     how = (trained, place / "data", "--weights", tmp_path / "w.safetensors", "--per-class")
     data = found_by(evaluate(*how, "--json"))
-    matrix = np.asarray(data["confusion"])
+    matrix = np.diag([each["right"] for each in data["classes"]])
+    for each in data["mistakes"]:
+        matrix[CLASSES.index(each["label"]), CLASSES.index(each["answer"])] = each["images"]
+    counts = [each["images"] for each in data["mistakes"]]
+    assert counts == sorted(counts, reverse=True)
     assert (matrix.sum(1) == EACH).all() and matrix[0, 0] == EACH and matrix[1:, 0].sum() > 5
     assert data["top1"] == np.trace(matrix) / 30
     assert data["classes"] == [

@@ -214,6 +214,17 @@ def test_a_reason_is_words(tmp_path):
     assert str(error.value) == f"{path}: not an image that can be read (none of {known})"
 
 
+def test_an_image_of_a_hundred_megapixels_is_opened_without_a_warning(tmp_path):
+    """Pillow would print one; here warnings are errors."""
+    header = b"IHDR" + struct.pack(">2I5B", 10_000, 10_000, 1, 0, 0, 0, 0)
+    path = tmp_path / "large.png"
+    length, sums = struct.pack(">I", len(header) - 4), struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + length + header + sums)
+    images._quiet.cache_clear()  # pytest forgets filters of warnings after each test
+    with images.opened_image(path) as image:
+        assert image.size == (10_000, 10_000)
+
+
 def test_damaged_tiffs_print_nothing(tmp_path):
     """libtiff would print lines of its own to file descriptor 2."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
