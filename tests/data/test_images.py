@@ -216,10 +216,18 @@ def test_a_reason_is_words(tmp_path):
 
 def test_an_image_of_a_hundred_megapixels_is_opened_without_a_warning(tmp_path):
     """Pillow would print one; here warnings are errors."""
-    header = b"IHDR" + struct.pack(">2I5B", 10_000, 10_000, 1, 0, 0, 0, 0)
+    chunks = (
+        b"IHDR" + struct.pack(">2I5B", 10_000, 10_000, 1, 0, 0, 0, 0),
+        b"IDAT" + zlib.compress(b""),
+    )
     path = tmp_path / "large.png"
-    length, sums = struct.pack(">I", len(header) - 4), struct.pack(">I", zlib.crc32(header))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + length + header + sums)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+            for chunk in chunks
+        )
+    )
     images._quiet.cache_clear()  # pytest forgets filters of warnings after each test
     with images.opened_image(path) as image:
         assert image.size == (10_000, 10_000)
