@@ -1,4 +1,4 @@
-"""Training images and their labels, made without a framework.
+"""Images, how they become a network's input, and their classes, without a framework.
 
 It imports `language` and `plan`.
 """

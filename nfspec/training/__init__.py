@@ -1,6 +1,7 @@
-"""A training from its recipe to its plots, as far as no framework is needed.
+"""A training from its recipe to its plots, and the answers of what was trained, as far as no
+framework is needed.
 
-It imports every room of the core; `runs` opens `backends` when Keras objects are asked for.
+It imports every room of the core; `runs` and `opening` open `backends` when a network is asked for.
 """
 
 from __future__ import annotations
