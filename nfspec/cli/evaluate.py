@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from nfspec.cli.asking import Backend, Batch, Network, Runtime, Size, Weights
+from nfspec.cli.asking import Backend, Batch, Network, Runtime, Size, Weights, counting
 from nfspec.cli.options import Changes, Original
 from nfspec.console import as_csv, print_json, print_lines, say, table
 from nfspec.files import write
@@ -82,6 +82,7 @@ def evaluate(
         original=original,
         overrides=parsed(changes or []),
         say=lambda message: say(printable(message)),
+        counting=counting,
     )
     if confusion is not None:
         require_free(confusion, force)  # again: a file may have come to be there meanwhile

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,8 +20,16 @@ from nfspec.data.sources import open_held_out
 from nfspec.errors import InputError
 from nfspec.training.folders import RUN, Facts
 from nfspec.training.opening import LOGITS, Source
-from nfspec.training.scores import Score, outputs, probabilities, score
+from nfspec.training.scores import Numbers, Score, outputs, probabilities, score
 from nfspec.wording import printable
+
+Step = Callable[[int], None]
+Counting = Callable[[int], AbstractContextManager[Step]]
+
+
+def silently(images: int) -> AbstractContextManager[Step]:
+    """Show nothing of the progress."""
+    return nullcontext(lambda done: None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +88,7 @@ def evaluate(
     original: bool = False,
     overrides: Mapping[str, Any] = MappingProxyType({}),
     say: Callable[[str], None] = lambda message: None,
+    counting: Counting = silently,
 ) -> Evaluation:
     """Evaluate a network on labelled images, resized and cropped as its spec says.
 
@@ -98,6 +108,8 @@ def evaluate(
         original: Resize by DeepMind's formulas: see `nfspec.preprocess`.
         overrides: Values that replace those of the spec, such as `{"input.test": 256}`.
         say: Called with a message for each image that is left out.
+        counting: Called with the number of images; returns a context manager that gives a function
+            to be called with the number of images that were done, after each batch.
 
     Raises:
         NfspecError: Something is missing, or cannot be used.
@@ -123,13 +135,16 @@ def evaluate(
         say(f"{message}; left out")
 
     given = held_out(images, Preprocessing(opened.how, side, original=original), batch, left_out)
-    total, answers = _scored(outputs(opened.function(LOGITS), given, batch), images)
+    with counting(len(images)) as step:
+        total, answers = _scored(outputs(opened.function(LOGITS), given, batch), images, step)
     if not total.images:
         raise InputError(f"{where}: none of the images can be read")
     return Evaluation(opened.name, side, len(bad), total, answers)
 
 
-def _scored(found: Any, images: Images) -> tuple[Score, Answers]:
+def _scored(
+    found: Iterator[tuple[NDArray[np.float32], Numbers]], images: Images, step: Step
+) -> tuple[Score, Answers]:
     """The score of outputs, and the answers that they are."""
     total = Score()
     numbers: list[int] = []
@@ -140,6 +155,7 @@ def _scored(found: Any, images: Images) -> tuple[Score, Answers]:
         numbers.extend(map(int, places))
         best.append(each.argmax(1))
         shares.append(probabilities(each).max(1))
+        step(len(places))
     names = tuple(images.names[n] for n in numbers)
     labels = images.labels[np.asarray(numbers, np.int64)]
     answers = np.concatenate(best).astype(np.int64), np.concatenate(shares)
