@@ -201,8 +201,9 @@ def test_what_is_straight_stays_straight():
 
 @pytest.mark.parametrize("count", [1, 3, 41])
 def test_confusion_is_drawn_for_any_number_of_classes(count, tmp_path):
-    """And for names that matplotlib would take for a formula, or that are long."""
-    names = [f"$_{n}" * 20 for n in range(count)]
+    """And for names that matplotlib would take for a formula, that are long, or of letters that its
+    font has not, of which it would warn."""
+    names = [f"$_{n}猫" * 20 for n in range(count)]
     matrix = np.diag(np.arange(count))  # no image of the first class
     confusion(matrix, names, tmp_path / "cm.png")
     with Image.open(tmp_path / "cm.png") as picture:
