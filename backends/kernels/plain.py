@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.plan.activations import DEEPMIND_SLOPE
+from nfspec.plan.activations import DEEPMIND_SLOPE, SELU_ALPHA, SELU_SCALE
 from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule
 
 
@@ -38,6 +38,17 @@ def soft_sign(x: Any) -> Any:
     return ops.cast(ops.softsign(ops.clip(ops.cast(x, wide), -1e18, 1e18)), x.dtype)
 
 
+def selu(x: Any) -> Any:
+    """SELU (Klambauer et al. 2017, arXiv:1706.02515, equation 2).
+
+    TensorFlow's own takes its derivative from its output, which bfloat16 rounds to 0 between -2^-9
+    and 0: there it has the slope of the other side.
+    """
+    positive = x > 0.0
+    below = SELU_ALPHA * ops.expm1(ops.where(positive, ops.zeros_like(x), x))
+    return SELU_SCALE * ops.where(positive, x, below)
+
+
 def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
     """The function behind a spec's name of an activation, without gamma.
 
@@ -54,7 +65,7 @@ def activate(kind: str, slope: float = DEEPMIND_SLOPE) -> Callable[[Any], Any]:
         "log_sigmoid": ops.log_sigmoid,
         "relu": ops.relu,
         "relu6": ops.relu6,
-        "selu": ops.selu,
+        "selu": selu,
         "sigmoid": ops.sigmoid,
         "silu": ops.silu,
         "soft_sign": soft_sign,

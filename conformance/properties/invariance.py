@@ -109,8 +109,13 @@ WS_04 = Property(
     method="ws_conv",
     cases=lambda target: spread(
         "WS-04",
-        # Where eps is far below n·v, it cannot matter; the original's is 1e-4 of it.
-        (op for op in target.of(p.WSConv) if op.eps_rule == "max" and op.eps <= 1e-3),
+        # Where eps is far below n·v, it cannot matter; the original's is 1e-4 of it. In float16,
+        # squares of small weights are below its normal numbers and lose bits.
+        (
+            op
+            for op in target.of(p.WSConv)
+            if op.eps_rule == "max" and op.eps <= 1e-3 and op.dtype == "float32"
+        ),
         ("normal", "positive"),
         image,
     ),

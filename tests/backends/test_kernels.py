@@ -388,3 +388,19 @@ def test_average_pool(sides, fmt):
     x = np.ascontiguousarray(drawn(2, *sides, 8).transpose(back))
     call = lambda pool, x: pool(x, 2, 2, "same", fmt)  # noqa: E731
     assert_equal("average_pool", call, x, terms=4, exact=exact)
+
+
+@pytest.mark.parametrize("chosen", [FAST, PLAIN], ids=["fast", "plain"])
+def test_selu_in_bfloat16_has_its_own_slope_just_below_0(chosen):
+    """Where the output is rounded to 0, its sign says nothing of the side; `drawn` is dy."""
+    selu = chosen.activate("selu")
+
+    def function(x):
+        return ops.cast(selu(ops.cast(x, "bfloat16")), "float32")
+
+    x = np.array([-(2.0**-9), -(2.0**-12), 2.0**-12, 3.0], np.float32)
+    _, slopes = with_gradients(function, [x])
+    below = activations.SELU_SCALE * activations.SELU_ALPHA * np.exp(np.minimum(x, 0.0))
+    exact = np.where(x > 0, activations.SELU_SCALE, below) * drawn(4, seed=9)
+    # dy, the constants and each of a few products are rounded to 8 bits.
+    assert np.abs(slopes - exact).max() <= 2.0**-5 * np.abs(exact).max()
