@@ -17,9 +17,8 @@ from nfspec.conformance.cases.sides import odd_and_even
 from nfspec.conformance.compare import Progress
 from nfspec.conformance.proof import Noise, Row, prove_outputs
 from nfspec.errors import NfspecError
-from nfspec.files import beside
+from nfspec.files import beside, files_in
 from nfspec.language.spec import Spec
-from nfspec.outputs import require_free
 from nfspec.plan import FEATURES, Plan
 from nfspec.plan.free_memory import FLOAT32, require_free_memory
 from nfspec.plan.initialise import Params
@@ -140,7 +139,7 @@ def export(
     settings = Settings(size, batch, layout, dtype, preprocess, tuple(outputs), license).checked(
         plan
     )
-    require_free(path, force)
+    form.require_free(path, force)
     require_free_memory(plan, "prove the file of", 4)  # the reference's float64, and the runtime's
     network = Network(plan, check(plan, params), settings)
     proof = None
@@ -223,7 +222,7 @@ def _proved(
         runtimes=tuple(runs),
         rows=rows,
         facts=facts,
-        bytes=sum(file.stat().st_size for file in form.parts(made)),
+        bytes=sum(file.stat().st_size for part in form.parts(made) for file in files_in(part)),
         weights=width * sum(q.size for q in network.folded.parameters.values()),
     )
 

@@ -90,8 +90,8 @@ def beside(path: Path, replace: bool) -> Iterator[Path]:
     file of `path`'s own name last, when the block ends without an error.
 
     Args:
-        path: The file to write.
-        replace: Replace files that exist, but nothing else.
+        path: The file, or the folder, to write.
+        replace: Replace files that exist, and folders by folders, but nothing else.
 
     Raises:
         OSError: A file cannot be written, or there is one that must not be replaced.
@@ -107,14 +107,24 @@ def beside(path: Path, replace: bool) -> Iterator[Path]:
         made = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
         for file in made:
             to = path.with_name(file.name)
-            if os.path.lexists(to) and not (replace and to.is_file() and not to.is_symlink()):
+            same = to.is_dir() if file.is_dir() else to.is_file()
+            if os.path.lexists(to) and not (replace and same and not to.is_symlink()):
                 raise FileExistsError(errno.EEXIST, "exists, and is left as it is", str(to))
-            with file.open("rb") as opened_file:
-                os.fsync(opened_file.fileno())
+            for each in files_in(file):
+                with each.open("rb") as opened_file:
+                    os.fsync(opened_file.fileno())
         for file in made:
-            file.replace(path.with_name(file.name))
+            to = path.with_name(file.name)
+            if to.is_dir():  # no folder takes the place of one that has files
+                to.replace(folder / f"{file.name}.before")
+            file.replace(to)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def files_in(path: Path) -> list[Path]:
+    """The files of a folder and of those in it, or the one file that a path is."""
+    return [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
 
 
 def _link(temporary: Path, path: Path) -> None:

@@ -32,6 +32,17 @@ def require_free(path: Path, force: bool) -> None:
         raise InputError(f"{path} exists, and is left as it is; replace it with --force")
 
 
+def require_free_folder(path: Path, marker: str, force: bool) -> None:
+    """Refuse an output folder that exists, unless it has `marker`, a file that this command writes,
+    and `force` is given: all of it will be replaced."""
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not (path / marker).is_file():
+        raise InputError(f"{path} exists and has no {marker} in it; give another path")
+    if not force:
+        raise InputError(f"{path} exists, and is left as it is; replace it with --force")
+
+
 def require_own(folder: Path, marker: str, force: bool) -> None:
     """Refuse a folder with files in it but without `marker`, a file that this command writes."""
     if not os.path.lexists(folder):

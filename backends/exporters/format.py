@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nfspec.backends.exporters.settings import Network
 from nfspec.errors import BackendError
+from nfspec.outputs import require_free, require_free_folder
 from nfspec.plan.initialise import Params
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -85,6 +86,7 @@ class Format:
         parts: A function of a path, which returns the files of which it is one.
         runtimes: What runs them. The first is in `packages`; others are used where installed.
         least: Pixels of a side that images of any size must leave to the last stage.
+        marker: Where a file of it is a folder, a file in it that is nfspec's; else empty.
     """
 
     name: str
@@ -97,6 +99,18 @@ class Format:
     parts: Callable[[Path], list[Path]]
     runtimes: tuple[Runtime, ...]
     least: int = 1
+    marker: str = ""
+
+    def require_free(self, path: Path, force: bool) -> None:
+        """Require that nothing is at a path, or with `force` a file of this format.
+
+        Raises:
+            InputError: Something is there.
+        """
+        if self.marker:
+            require_free_folder(path, self.marker, force)
+        else:
+            require_free(path, force)
 
     def require(self) -> None:
         """Require the packages that write and run such files.

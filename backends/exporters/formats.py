@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nfspec.backends.exporters import onnx, openvino, torch
+from nfspec.backends.exporters import litert, onnx, openvino, savedmodel, stablehlo, torch
 from nfspec.backends.exporters.format import Format
 from nfspec.errors import InputError, suggest
 
 FORMATS: Mapping[str, Format] = {
-    each.name: each for each in (onnx.FORMAT, openvino.FORMAT, torch.FORMAT)
+    each.name: each
+    for each in (
+        onnx.FORMAT,
+        openvino.FORMAT,
+        torch.FORMAT,
+        stablehlo.FORMAT,
+        savedmodel.FORMAT,
+        litert.FORMAT,
+    )
 }
 SUFFIXES: Mapping[str, Format] = {each.suffix: each for each in FORMATS.values()}
 
@@ -28,8 +36,9 @@ def format_of(name: str) -> Format:
 
 
 def is_exported(path: Path) -> bool:
-    """True for a file whose name is that of a format."""
-    return path.is_file() and path.suffix in SUFFIXES
+    """True for a file, or a folder, whose name is that of a format."""
+    form = SUFFIXES.get(path.suffix)
+    return form is not None and (path.is_dir() if form.marker else path.is_file())
 
 
 def format_of_file(path: Path) -> Format:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from nfspec.backends.padding import same_pads
 from nfspec.plan.activations import DEEPMIND_SLOPE, SELU_ALPHA, SELU_SCALE
 from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule
 
@@ -116,27 +117,6 @@ def fan_in(kernel: Any) -> int:
 def symmetric_pad(kernel: int, stride: int) -> int:
     """The padding that `symmetric` adds at both ends, px."""
     return (stride + kernel - 2) // 2
-
-
-def same_pads(side: Any, kernel: int, stride: int) -> tuple[Any, Any]:
-    """The padding that `same` adds before and after a side, px.
-
-    Compilers and exporters trace one size and run others, so there is no branch on the side, no
-    negative number, no maximum and no remainder: a padded side is a multiple of the stride, namely
-    `(side - 1) // stride` of them, and a constant, an expression that each of them simplifies. If
-    windows leave pixels between them, the last of these pixels are padded, too, which no window
-    sees.
-
-    Args:
-        side: Height or width of the image, px, at least 1: a number, or the symbol that stands
-            for one in a trace.
-    """
-    last = stride * ((side - 1) // stride)
-    rest = side - 1 - last
-    if kernel < stride:  # min(rest, kernel - 1)
-        rest = sum((rest + stride - least) // stride for least in range(1, kernel))
-    before = (kernel - 1 - rest) // 2
-    return before, max(kernel, stride) + last - side - before
 
 
 def _pads_itself(*sides: Any) -> bool:

@@ -62,3 +62,18 @@ class OnnxRuntime(Exported):
 class OpenVino(Exported):
     format = "openvino"
     package = "openvino"
+
+
+class LiteRT(Exported):
+    format = "litert"
+    package = "ai-edge-litert"
+
+
+class SavedModel(Exported):
+    format = "savedmodel"
+    package = "tensorflow"
+
+
+class StableHLO(Exported):
+    format = "stablehlo"
+    package = "jax"

@@ -41,6 +41,9 @@ SHIPPED = {
     "numpy-source": "nfspec.conformance.subjects.generated.numpy:NumpySource",
     "onnxruntime": "nfspec.conformance.subjects.exported:OnnxRuntime",
     "openvino": "nfspec.conformance.subjects.exported:OpenVino",
+    "litert": "nfspec.conformance.subjects.exported:LiteRT",
+    "savedmodel": "nfspec.conformance.subjects.exported:SavedModel",
+    "stablehlo": "nfspec.conformance.subjects.exported:StableHLO",
 }
 GROUP = "nfspec.subjects"
 PICKLE = ".pkl"  # the ending of a file that `nfspec.conformance.check` wrote

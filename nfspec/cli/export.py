@@ -18,7 +18,7 @@ from nfspec.conformance.exporting import export as exported
 from nfspec.console import print_json, print_lines, say, table
 from nfspec.errors import InputError
 from nfspec.language.loader import load
-from nfspec.outputs import FORCE_HELP, require_free
+from nfspec.outputs import FORCE_HELP
 from nfspec.plan import Plan
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params
@@ -116,7 +116,7 @@ def export(
     form.require()
     plan = resolve(load(variant, changed_by(changes)))
     path = out or Path(f"{re.sub(r'[^A-Za-z0-9_.+-]', '-', plan.name)}{form.suffix}")
-    require_free(path, force)
+    form.require_free(path, force)
     sides, images = _size(size), _batch(batch)
     params = _params(plan, weights, seed)
     kept = None

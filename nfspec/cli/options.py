@@ -44,8 +44,9 @@ Subjects = Annotated[
     typer.Option(
         "--subject",
         help="Implementation to test instead of nfspec: timm, optax, the file of nfspec generate "
-        "(torch-source, flax-source and so on) or of nfspec export (onnxruntime, openvino), an "
-        "entry point, module:object or path/to/file.py:object. Can be repeated.",
+        "(torch-source, flax-source and so on) or of nfspec export (onnxruntime, openvino, litert, "
+        "savedmodel, stablehlo), an entry point, module:object or path/to/file.py:object. Can be "
+        "repeated.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Device: cpu, gpu or tpu.")]

@@ -8,6 +8,7 @@ from nfspec.conformance.cases.sides import odd_and_even
 from nfspec.plan import INPUT, Convolution, Pool
 from nfspec.plan.counting import shapes
 
+import networks
 from representatives import REPRESENTATIVES
 
 
@@ -48,3 +49,13 @@ def test_padding_that_drops_rows():
     plan = nfspec.resolve(type(spec).model_validate(data))
     odd, even = odd_and_even(plan)
     assert all(h % s and not w % s for s, h, w in entering(plan, odd, even))
+
+
+def test_windows_that_leave_nothing_of_small_images(tmp_path):
+    """An image of a side that is all strides together is too small for them."""
+    plan = nfspec.resolve(networks.network("valid-stem", tmp_path))
+    with pytest.raises(nfspec.InputError):
+        side = plan.tap_info["features"].stride
+        shapes(plan, side, side)
+    odd, even = odd_and_even(plan)
+    assert odd != even and shapes(plan, odd, even)
