@@ -95,7 +95,7 @@ def lower(
     if as_json:
         print_json(_json(done))
     else:
-        print_lines(_lines(done, plan))
+        print_lines(_lines(done, plan, shard))
     if done.faults:
         raise typer.Exit(1)
 
@@ -104,12 +104,12 @@ def _json(done: Lowered) -> dict[str, Any]:
     return {name: value for name, value in asdict(done).items() if name != "text"}
 
 
-def _lines(done: Lowered, plan: Plan) -> list[str]:
+def _lines(done: Lowered, plan: Plan, shard: bool) -> list[str]:
     many = "1 device" if done.devices == 1 else f"{done.devices} devices"
     images = "1 image" if done.batch == 1 else f"{done.batch} images"
     head = f"{done.name}, {done.work}, {done.precision}, on {done.target}: {many}, {images} of "
-    lines = [f"{head}{done.size} px on each", "", *table(_rows(done, plan), "<>>"), ""]
-    lines += [_exchanged(done)] if done.devices > 1 else []
+    lines = [f"{head}{done.size} px on each", "", *table(_rows(done, plan, shard), "<>>"), ""]
+    lines += textwrap.wrap(_exchanged(done), WIDTH) if done.devices > 1 else []
     for fault in done.faults:
         lines += textwrap.wrap(f"NOT AS IT SHOULD BE: {fault}", WIDTH)
     if not done.faults:
@@ -117,14 +117,14 @@ def _lines(done: Lowered, plan: Plan) -> list[str]:
     return lines
 
 
-def _rows(done: Lowered, plan: Plan) -> Sequence[tuple[str, str, str]]:
+def _rows(done: Lowered, plan: Plan, shard: bool) -> Sequence[tuple[str, str, str]]:
     """Figures of one device, beside those that `nfspec cost` has for them."""
     steps = done.work == "step"
     macs = count(plan, size=done.size).macs * done.batch
     ours = (6 if steps else 2) * macs
-    needed = (
-        f"{training_bytes(plan, done.batch, done.size, done.precision) / GIB:.2f}" if steps else ""
-    )
+    needed = ""
+    if steps and not shard:  # the model of memory knows of no parameters that are split
+        needed = f"{training_bytes(plan, done.batch, done.size, done.precision) / GIB:.2f}"
     memory = [
         ("arguments, GiB", f"{done.arguments / GIB:.2f}", ""),
         ("temporary memory, GiB", f"{done.temporaries / GIB:.2f}", ""),
