@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from nfspec.reference import signal
     from nfspec.training.predicting import Embeddings, Guess, Prediction, embed, predict
     from nfspec.training.runs import Run, recipe
+    from nfspec.weights.pretrained import Pretrained, pretrained
 
 __version__ = "0.1.0"
 
@@ -84,6 +85,7 @@ _HOMES = {
     "training.predicting": ["Embeddings", "Guess", "Prediction", "embed", "predict"],
     "training.runs": ["Run", "recipe"],
     "language.spec": ["Spec"],
+    "weights.pretrained": ["Pretrained", "pretrained"],
 }
 _MODULES = {"reference": "reference", "signal": "reference.signal", "weights": "weights"}
 # Reached without an import of their own, as the documents write them: `nfspec.backends.jax.agc`.

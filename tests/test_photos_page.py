@@ -27,7 +27,7 @@ for language, text in BLOCKS:
         continue
     for line in text.splitlines():
         done = CliRunner().invoke(app, shlex.split(line)[1:])
-        assert done.exit_code == 0, (line, done.output)
+        assert done.exit_code == 0, (line, done.output, done.exception)
         print(done.stdout)
 """
 

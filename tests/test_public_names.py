@@ -50,6 +50,7 @@ PROMISED = [
     "names_of",
     "native",
     "params_of",
+    "pretrained",
     "predict",
     "preprocess",
     "recipe",

@@ -31,7 +31,10 @@ Photos = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="File of weights, for a spec. Default: the last ones of the training."),
+    typer.Option(
+        help="File of weights, for a spec, or a name that nfspec list --pretrained prints, "
+        "hf-hub:owner/name, or a URL. Default: the last ones of the training."
+    ),
 ]
 Backend = Annotated[
     str | None,

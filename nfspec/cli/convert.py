@@ -25,6 +25,7 @@ from nfspec.weights.kinds import (
     kind_of_name,
     read_fitting,
 )
+from nfspec.weights.pretrained import weights_file
 
 
 def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
@@ -41,7 +42,13 @@ def _check_paths(source: Path, target: Path, kind: Kind, force: bool) -> None:
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="File of weights to read.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="File of weights to read, or a name of some: see nfspec list --pretrained.",
+        ),
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
     variant: Annotated[
         str, typer.Option(metavar="SPEC", help="The network's spec: a built-in one, or a path.")
@@ -70,6 +77,7 @@ def convert(
     --to is timm. Nothing in a file is run, whoever wrote it: only the arrays of a pickle are read.
     """
     to = target_kind or kind_of_name(target, "--to")
+    source = weights_file(source, say)
     _check_paths(source, target, to, force)
     plan = resolve(load(variant, changed_by(changes)))
     # Two copies: the weights as they are read, and those in the other layout.

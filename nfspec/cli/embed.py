@@ -19,12 +19,13 @@ from nfspec.cli.asking import (
     counting,
 )
 from nfspec.cli.options import Changes, Original
-from nfspec.console import print_lines
+from nfspec.console import print_lines, say
 from nfspec.language.overrides import parsed
 from nfspec.outputs import FORCE_HELP, require_free
 from nfspec.training.embeddings import require_kind, write_embeddings
 from nfspec.training.opening import POOL, Source
 from nfspec.training.predicting import ask, embedded
+from nfspec.weights.pretrained import weights_file
 from nfspec.wording import printable
 
 
@@ -58,6 +59,7 @@ def embed(
     require_free(out, force)
     require_kind(out)
     bad = Bad()
+    weights = weights_file(weights, say) if weights else None
     source = Source(network, weights, backend, runtime, overrides=parsed(changes or []))
     question = ask(source, images, POOL, size=size, batch=batch, original=original, on_bad=bad)
     with counting(len(question.images)) as step:

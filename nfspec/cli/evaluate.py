@@ -20,6 +20,7 @@ from nfspec.training.evaluating import Answers, Evaluation
 from nfspec.training.plots import confusion as draw_confusion
 from nfspec.training.plots import require_matplotlib
 from nfspec.training.scores import interval, shares
+from nfspec.weights.pretrained import weights_file
 from nfspec.wording import printable
 
 
@@ -73,7 +74,7 @@ def evaluate(
     result = evaluating.evaluate(
         network,
         data,
-        weights,
+        weights_file(weights, say) if weights else None,
         backend=backend,
         runtime=runtime,
         size=size,

@@ -24,6 +24,7 @@ from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 from nfspec.weights.kinds import kind_of_file, read_fitting
+from nfspec.weights.pretrained import weights_file
 
 ANY = "any"
 FORMAT_HELP = "; ".join(f"{name}: {each.summary}" for name, each in FORMATS.items())
@@ -42,9 +43,10 @@ def export(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="File of weights, of nfspec, DeepMind or timm. A classifier of other classes is "
-            "drawn anew, and other input channels are made to fit. Default: weights drawn from "
-            "--seed, for a test."
+            help="File of weights, of nfspec, DeepMind or timm, or a name that "
+            "nfspec list --pretrained prints, hf-hub:owner/name, or a URL. A classifier of other "
+            "classes is drawn anew, and other input channels are made to fit. Default: weights "
+            "drawn from --seed, for a test."
         ),
     ] = None,
     size: Annotated[
@@ -181,6 +183,7 @@ def _params(plan: Plan, path: Path | None, seed: int) -> Params:
     if path is None:
         say(f"weights: drawn from seed {seed}; --weights FILE exports those of a file")
         return trial_params(plan, seed)
+    path = weights_file(path, say)
     require_free_memory(plan, "read the weights of", 2)
     fitted = read_fitting(path, plan, kind_of_file(path))
     for change in fitted.changes:

@@ -24,6 +24,7 @@ from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites.folding import fold, fold_plan
 from nfspec.weights.kinds import kind_of_file, read_fitting
+from nfspec.weights.pretrained import weights_file
 from nfspec.weights.store import save
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ def generate(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="File of weights, of nfspec, DeepMind or timm. They are written beside --out, "
-            "in the form that the source loads, and --check uses them. A classifier of other "
-            "classes is drawn anew, and other input channels are made to fit."
+            help="File of weights, of nfspec, DeepMind or timm, or a name that "
+            "nfspec list --pretrained prints, hf-hub:owner/name, or a URL. They are written beside "
+            "--out, in the form that the source loads, and --check uses them. A classifier of "
+            "other classes is drawn anew, and other input channels are made to fit."
         ),
     ] = None,
     folded: Annotated[
@@ -90,7 +92,7 @@ def generate(
     for path in outputs:
         require_free(path, force)
     source = source_of(fold_plan(plan) if folded else plan, to=to)
-    params = _read(plan, weights) if weights is not None else None
+    params = _read(plan, weights_file(weights, say)) if weights is not None else None
     if check and not _checked(Checked(plan, to, folded, seed), params, out is None):
         raise typer.Exit(1)
     if out is None:

@@ -21,12 +21,13 @@ from nfspec.cli.asking import (
     counting,
 )
 from nfspec.cli.options import Changes, Original
-from nfspec.console import WIDTH, as_csv, print_json, print_text
+from nfspec.console import WIDTH, as_csv, print_json, print_text, say
 from nfspec.data.classes import Classes
 from nfspec.errors import InputError
 from nfspec.language.overrides import parsed
 from nfspec.training.opening import LOGITS, Source
 from nfspec.training.predicting import Prediction, Question, ask, classes_of, predictions
+from nfspec.weights.pretrained import weights_file
 from nfspec.wording import printable
 
 MAX_CLASSES = 1_000_000
@@ -72,6 +73,7 @@ def predict(
     if as_json and table:
         raise InputError("--json and --csv: give one of them")
     bad = Bad()
+    weights = weights_file(weights, say) if weights else None
     source = Source(network, weights, backend, runtime, overrides=parsed(changes or []))
     question = ask(source, images, LOGITS, size=size, batch=batch, original=original, on_bad=bad)
     names = classes_of(question.opened, classes)

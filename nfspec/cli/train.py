@@ -20,6 +20,7 @@ from nfspec.training.processes import asked_to_stop, end_with_parent, start_proc
 from nfspec.training.scores import shares
 from nfspec.training.session import Outcome, prepare
 from nfspec.training.watching import watching
+from nfspec.weights.pretrained import weights_file
 from nfspec.wording import printable
 
 Variant = Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")]
@@ -41,7 +42,11 @@ Force = Annotated[
 ]
 Init = Annotated[
     Path | None,
-    typer.Option("--init", help="File of weights to start from: nfspec's, DeepMind's or timm's."),
+    typer.Option(
+        "--init",
+        help="File of weights to start from, nfspec's, DeepMind's or timm's; or a name that "
+        "nfspec list --pretrained prints, hf-hub:owner/name, or a URL.",
+    ),
 ]
 NewHead = Annotated[
     bool,
@@ -142,6 +147,7 @@ def train(
 
     Nothing in a spec, image or file of weights is run, whoever wrote it.
     """
+    start = weights_file(start, say) if start else None
     options = Options(
         variant, data, backend, out=out, resume=resume, force=force, init=start, new_head=new_head,
         freeze=tuple(freeze or ()), recipe=overrides, epochs=epochs, batch=batch,

@@ -32,6 +32,7 @@ from nfspec.training.recipes import DEFAULT, default_for, fine_tuning, suited
 from nfspec.training.runs import Run, recipe
 from nfspec.training.watching import Quiet, Watcher, WithTensorBoard
 from nfspec.weights.kinds import kind_of_file, read_fitting
+from nfspec.weights.pretrained import weights_file
 
 if TYPE_CHECKING:
     from nfspec.backends.training.devices import Devices
@@ -162,7 +163,7 @@ class Session:
         options = self.options
         if options.init is None:
             return init(self.run.plan, options.seed), []
-        path = Path(options.init)
+        path = weights_file(options.init)
         fitted = read_fitting(
             path,
             self.run.plan,
