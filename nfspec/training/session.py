@@ -15,15 +15,17 @@ from nfspec.compilation import BACKENDS, default_backend, missing
 from nfspec.data.images import require_channels
 from nfspec.data.sources import Source, open_sources
 from nfspec.errors import BackendError, InputError, NfspecError
+from nfspec.language.differences import differences, spec_fields
 from nfspec.language.loader import load
 from nfspec.language.overrides import given
 from nfspec.language.spec import Spec
+from nfspec.language.template import path_text, value_text
 from nfspec.language.validation import Key
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params, init
 from nfspec.plan.resolver import resolve
 from nfspec.training import frameworks, logs
-from nfspec.training.failures import explained
+from nfspec.training.failures import OtherTraining, explained
 from nfspec.training.folders import claimed, clear, write_facts
 from nfspec.training.options import Options
 from nfspec.training.plots import plot
@@ -214,12 +216,34 @@ class Session:
             stop=asked.to_stop,
         )
 
+    def _unlike(self) -> str:
+        """What is not as it was when the folder's training began, for an error."""
+        try:
+            before = load(self.folder / "spec.toml")
+        except (NfspecError, OSError):
+            return ""
+        found = differences(spec_fields(before), spec_fields(self.spec))
+        named = [
+            f"{path_text(d.path)} was {value_text(d.a)}, and is {value_text(d.b)}" for d in found
+        ]
+        if not named:
+            return ""
+        more = f", and {len(named) - 3} more" if len(named) > 3 else ""
+        return (
+            f". Not as before: {'; '.join(named[:3])}{more}. To train on under other values, begin "
+            f"a new training from its weights: --init {self.folder / 'weights.safetensors'} and "
+            "another --out"
+        )
+
     def _steps(self, training: Training, asked: Asked) -> int | None:
         """Train to the end; returns the step reached, or None if it was stopped before."""
         if asked.to_stop():
             return None
         if self.options.resume:
-            training.resume()
+            try:
+                training.resume()
+            except OtherTraining as error:
+                raise OtherTraining(f"{error}{self._unlike()}") from None
         elif self.first:
             clear(self.folder)
         if self.first and training.position.step == 0:

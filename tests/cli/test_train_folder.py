@@ -130,6 +130,12 @@ def test_resuming_with_other_settings_is_refused_and_changes_nothing(train, stop
     assert snapshot(stopped) == before
 
 
+def test_what_is_not_as_before_is_named(train, stopped):
+    result = train("--out", stopped, "--resume", "--epochs", 5)
+    assert "Not as before: recipe.epochs was 4, and is 5. To train on under other" in result.stderr
+    assert f"--init {stopped / 'weights.safetensors'} and another --out" in result.stderr
+
+
 def test_what_starts_from_the_start_again_is_written_down_as_it_is(train, stopped):
     """If all checkpoints are damaged, the training starts again with the new options."""
     for path in (stopped / "checkpoints").iterdir():
