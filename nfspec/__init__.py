@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from nfspec.plan.initialise import init
     from nfspec.plan.resolver import resolve
     from nfspec.reference import signal
+    from nfspec.training.groups import Group, groups
     from nfspec.training.predicting import Embeddings, Guess, Prediction, embed, predict
     from nfspec.training.runs import Run, recipe
     from nfspec.weights.pretrained import Pretrained, pretrained
@@ -82,6 +83,7 @@ _HOMES = {
     "language.loader": ["dialects", "load", "variants"],
     "plan": ["Parameter", "Plan"],
     "plan.resolver": ["resolve"],
+    "training.groups": ["Group", "groups"],
     "training.predicting": ["Embeddings", "Guess", "Prediction", "embed", "predict"],
     "training.runs": ["Run", "recipe"],
     "language.spec": ["Spec"],

@@ -44,6 +44,7 @@ PROMISED = [
     "count",
     "embed",
     "fold",
+    "groups",
     "init",
     "load",
     "load_model",

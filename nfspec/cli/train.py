@@ -25,7 +25,12 @@ from nfspec.wording import printable
 
 Variant = Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")]
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help='A folder of class folders of images, or "digits".')
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of class folders of images; a .csv or .parquet file with columns of paths "
+        'and labels; or "digits".',
+    ),
 ]
 Backend = Annotated[
     str | None,
@@ -93,6 +98,13 @@ HeldOut = Annotated[
         min=0.01, max=0.9, help="Share of the images to evaluate on, if DATA has no folder val."
     ),
 ]
+Val = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder or file of the images to evaluate on. Default: those in DATA's folder val, or "
+        "a share of DATA.",
+    ),
+]
 Minutes = Annotated[
     float,
     typer.Option("--checkpoint-minutes", min=0.0, max=1e6, help="Minutes between checkpoints."),
@@ -130,6 +142,7 @@ def train(
     seed: Seed = 0,
     workers: Workers = WORKERS,
     held_out: HeldOut = 0.2,
+    val: Val = None,
     minutes: Minutes = 10.0,
     last: StopAt = 0,
     tensorboard: TensorBoard = False,
@@ -153,8 +166,8 @@ def train(
         freeze=tuple(freeze or ()), recipe=overrides, epochs=epochs, batch=batch,
         learning_rate=rate, warmup=warmup, clipping=clipping, size=size, precision=precision,
         accumulation=accumulation, devices=devices, shard=shard, seed=seed, workers=workers,
-        held_out=held_out, checkpoint_minutes=minutes, stop_at=last, tensorboard=tensorboard,
-        overrides=parsed(changes or []),
+        held_out=held_out, val=val, checkpoint_minutes=minutes, stop_at=last,
+        tensorboard=tensorboard, overrides=parsed(changes or []),
     )  # fmt: skip
     _report(_trained(options), as_json)
 

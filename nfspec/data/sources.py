@@ -1,4 +1,4 @@
-"""Sources of labelled images: a folder of class folders, or scikit-learn's digits."""
+"""Labelled images, by number: of a folder of class folders, or scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from nfspec.plan.initialise import generator
 from nfspec.wording import few, printable
 
 DIGITS = "digits"
-SPLITS = (("train",), ("val", "validation", "valid", "test"))
 EXTENSIONS = frozenset(
     extension for extension, kind in Image.registered_extensions().items() if kind in FORMATS
 )
@@ -70,52 +69,6 @@ class Source:
             tuple(self.names[n] for n in numbers),
             lambda number: self.opened(int(numbers[number])),
         )
-
-
-def open_sources(data: str | Path, held_out: float, seed: int) -> tuple[Source, Source]:
-    """The images to train on, and those to evaluate on.
-
-    Args:
-        data: `digits`, a folder of class folders, or a folder with such folders in `train` and
-            `val` (or `validation`, `valid`, `test`).
-        held_out: Share of each class that is kept for evaluation, where there is no such folder.
-        seed: Decides which images those are.
-
-    Raises:
-        InputError: No such folder, an empty class, too few images to hold some out, one file as
-            an image of two classes or of both parts.
-    """
-    if str(data) == DIGITS:
-        return split(digits(), held_out, seed)
-    root = Path(data)
-    train, held = (_first_folder(root, names) for names in SPLITS)
-    if train is None or held is None:
-        return split(folder(train or root), held_out, seed)
-    training = folder(train)
-    evaluated = folder(held, training.classes)
-    _require_once((*training.names, *evaluated.names))
-    return training, evaluated
-
-
-def open_held_out(data: str | Path, held_out: float, seed: int, classes: tuple[str, ...]) -> Source:
-    """The images to evaluate on alone, whose classes must be those of a training.
-
-    Args:
-        data: As of `open_sources`. Of a folder of class folders all are taken if `held_out` is 1.
-        held_out, seed: As of `open_sources`.
-        classes: Class of each output of the network; empty: the classes that are found.
-    """
-    if str(data) == DIGITS:
-        return split(digits(), held_out, seed)[1] if held_out < 1 else digits()
-    own = _first_folder(Path(data), SPLITS[1])
-    images = folder(own or Path(data), classes)
-    return images if held_out == 1 or own else split(images, held_out, seed)[1]
-
-
-def _first_folder(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The folder of a split: one with folders in it, as a class may be called so, too."""
-    folders = (root / name for name in names)
-    return next((f for f in folders if f.is_dir() and any(p.is_dir() for p in f.iterdir())), None)
 
 
 def split(source: Source, held_out: float, seed: int) -> tuple[Source, Source]:
@@ -201,7 +154,7 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     paths = [path for of_class in files for path in of_class]
     labels = [label for label, of_class in enumerate(files) for _ in of_class]
     names = tuple(map(str, paths))
-    _require_once(names)
+    require_once(names)
     return Source(
         classes, np.asarray(labels, np.int64), names, lambda number: opened_image(paths[number])
     )
@@ -232,7 +185,7 @@ def _require_unlike(root: Path, names: list[str]) -> None:
             )
 
 
-def _require_once(names: tuple[str, ...]) -> None:
+def require_once(names: tuple[str, ...]) -> None:
     """Require that no file is two images, by a hard or soft link."""
     seen: dict[tuple[int, int], str] = {}  # device and inode to the first name
     for name in names:
@@ -240,12 +193,15 @@ def _require_once(names: tuple[str, ...]) -> None:
             about = os.stat(name)  # noqa: PTH116
         except OSError:  # named when it is to be read
             continue
-        other = seen.setdefault((about.st_dev, about.st_ino), name)
-        if other != name:
+        other = seen.get((about.st_dev, about.st_ino))
+        if other is not None:
+            twice = f"{printable(other)} and {printable(name)} are one file by a link"
+            twice = f"{printable(name)} is there twice" if other == name else twice
             raise InputError(
-                f"{printable(other)} and {printable(name)} are one file by a link; an image has "
-                "one label and is either trained on or held out, so remove one of them"
+                f"{twice}; an image has one label and is either trained on or held out, so remove "
+                "one of them"
             )
+        seen[about.st_dev, about.st_ino] = name
 
 
 def images_below(root: Path) -> list[Path]:

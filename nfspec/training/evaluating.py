@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from nfspec.arguments import whole
 from nfspec.data.batches import held_out
+from nfspec.data.opening import open_held_out
 from nfspec.data.preprocessing import Preprocessing
 from nfspec.data.sources import Source as Images
-from nfspec.data.sources import open_held_out
 from nfspec.errors import InputError
 from nfspec.training.folders import RUN, Facts
 from nfspec.training.opening import LOGITS, Source
@@ -179,7 +179,7 @@ def _images(facts: Facts | None, data: str | Path | None) -> Images:
     """The images that were asked for, or those that a training held out."""
     classes = tuple(facts.classes) if facts else ()
     if facts and data is None:
-        return open_held_out(facts.data, facts.held_out, facts.seed, classes)
+        return open_held_out(facts.data, facts.held_out, facts.seed, classes, facts.val)
     assert data is not None
     if Path(data, RUN).is_file():
         name = printable(str(data))

@@ -68,6 +68,7 @@ class Facts(BaseModel):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     held_out: Annotated[float, Field(ge=0.01, le=0.9)]
     classes: Annotated[list[Text], Field(min_length=1), AfterValidator(_unlike)]
+    val: Text | None = None
 
 
 def read_facts(folder: Path) -> Facts:
@@ -107,6 +108,7 @@ def write_facts(
     backend: str,
     seed: int,
     held_out: float,
+    val: str | Path | None = None,
 ) -> None:
     """Write spec.toml and run.json, from which `nfspec evaluate` knows what was trained, and how.
 
@@ -118,6 +120,7 @@ def write_facts(
         backend: The framework, whose version is written, too.
         seed: The training's seed.
         held_out: Share of each class that is not trained on.
+        val: The images to evaluate on, as the user named them; None where a share is held out.
 
     Raises:
         OSError: A file cannot be written; `filename` is its path.
@@ -132,6 +135,7 @@ def write_facts(
         "seed": seed,
         "held_out": held_out,
         "classes": list(classes),
+        **({} if val is None else {"val": str(Path(val).resolve())}),
     }
     write(folder / "spec.toml", "\n".join(resolved(spec)) + "\n")
     write(folder / RUN, json.dumps(facts, indent=2) + "\n")

@@ -24,7 +24,8 @@ class Options:
 
     Attributes:
         variant: Built-in spec, or path of a .toml file.
-        data: Folder of class folders of images, or "digits".
+        data: Folder of class folders of images; a CSV or Parquet file of paths and labels; or
+            "digits".
         backend: "jax", "torch" or "tensorflow".
         out: The training's folder; runs/VARIANT-DATA-BACKEND if None.
         resume: Go on with the training in the folder.
@@ -43,6 +44,7 @@ class Options:
         seed: Seed of initialisation, order, augmentation and dropping.
         workers: Threads that read images.
         held_out: Share of each class to evaluate on, where the data has no folder for that.
+        val: Folder or file of the images to evaluate on; a share of the data is held out if None.
         checkpoint_minutes: Minutes between checkpoints, beside the one after each epoch.
         stop_at: Step to stop at; 0 for the recipe's last.
         tensorboard: Write files for TensorBoard, too.
@@ -76,6 +78,7 @@ class Options:
     seed: int = 0
     workers: int = WORKERS
     held_out: float = 0.2
+    val: str | Path | None = None
     checkpoint_minutes: float = 10.0
     stop_at: int = 0
     tensorboard: bool = False

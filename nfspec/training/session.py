@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from nfspec.compilation import BACKENDS, default_backend, missing
 from nfspec.data.images import require_channels
-from nfspec.data.sources import Source, open_sources
+from nfspec.data.opening import open_sources
+from nfspec.data.sources import Source
 from nfspec.errors import BackendError, InputError, NfspecError
 from nfspec.language.differences import differences, spec_fields
 from nfspec.language.loader import load
@@ -255,6 +256,7 @@ class Session:
                 backend=self.backend,
                 seed=self.options.seed,
                 held_out=self.options.held_out,
+                val=self.options.val,
             )
         asked.training = True
         return training.train().step
@@ -273,7 +275,7 @@ def prepare(options: Options) -> Session:
     published, asked = load(variant, usual), options.layers()
     tuned = fine_tuning(load(variant, [*usual, *options.changes])) if options.init else []
     layers = [*usual, *tuned, *asked]
-    source, held = open_sources(options.data, options.held_out, options.seed)
+    source, held = open_sources(options.data, options.held_out, options.seed, options.val)
     of_data: dict[Key, int] = {
         ("recipe", "images"): len(source),
         ("head", "classes"): len(source.classes),

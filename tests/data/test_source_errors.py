@@ -3,11 +3,8 @@
 import pytest
 
 import nfspec
-from nfspec.data.sources import (
-    folder,
-    open_held_out,
-    open_sources,
-)
+from nfspec.data.opening import open_held_out, open_sources
+from nfspec.data.sources import folder
 
 from folders import picture, pictures
 

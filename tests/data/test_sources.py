@@ -7,14 +7,8 @@ import pytest
 from PIL import Image
 
 import nfspec
-from nfspec.data.sources import (
-    Source,
-    digits,
-    folder,
-    open_held_out,
-    open_sources,
-    split,
-)
+from nfspec.data.opening import open_held_out, open_sources
+from nfspec.data.sources import Source, digits, folder, split
 
 from folders import picture, pictures
 

@@ -1,0 +1,56 @@
+"""The blocks of the pages for each framework's users, and for those who invent variants."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from pages import blocks, within
+
+import nfspec
+
+
+def run(page, folder, before=""):
+    """The Python of a page in a process of its own, with two processor threads at most."""
+    program = "\n".join([before, *blocks(page, "python")])
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def timms(tmp_path):
+    """timm's file of the page's network."""
+    plan = nfspec.resolve(nfspec.load("timm/test_nfnet"))
+    path = tmp_path / "test_nfnet.safetensors"
+    nfspec.weights.to_timm_file(path, plan, nfspec.init(plan, seed=0))
+    return tmp_path
+
+
+def test_pytorch(timms):
+    """The network is not compiled here, which takes a C++ compiler and a minute: a slow test of
+    tests/generation does it."""
+    run("docs/pytorch.md", timms, "import os\nos.environ['TORCHDYNAMO_DISABLE'] = '1'")
+
+
+@pytest.mark.parametrize("name", ["jax", "keras"])
+def test_other_frameworks(name, tmp_path):
+    run(f"docs/{name}.md", tmp_path)
+
+
+def test_variants(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, last = blocks("docs/variants.md", "sh")
+    for command in first.splitlines():
+        within(command)
+    (program,) = blocks("docs/variants.md", "python")
+    names: dict[str, object] = {}
+    exec(compile(program, "docs/variants.md", "exec"), names)
+    for command in last.splitlines():
+        within(command)
