@@ -78,8 +78,8 @@ bench: $(BIN)/.installed-test
 
 ## make bench-sources  the files of nfspec generate, on one core: benchmarks/results/sources (half an hour)
 bench-sources: $(BIN)/.installed-test
-	$(TIMM) $(BIN)/nfspec bench --cores 1 --force --out benchmarks/results/sources --work $(SOURCES)
-SOURCES = source-torch,source-jax,source-tensorflow,source-mlx,source-step-torch,source-step-jax
+	$(TIMM) $(BIN)/nfspec bench --cores 1 --force --out benchmarks/results/sources --work $(SOURCE_WORKS)
+SOURCE_WORKS = source-torch,source-compiled,source-jax,source-tensorflow,source-mlx,source-step-torch,source-step-jax
 
 ## make bench-kernels  each kernel against its plain twin, in each framework
 bench-kernels: $(BIN)/.installed-test
