@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
-.PHONY: help demo test test-nfspec test-generation test-conformance test-slow bench bench-sources bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test test-nfspec test-generation test-conformance test-slow bench bench-sources bench-runtimes bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
   fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small reports-sources
 
 help:
@@ -80,6 +80,13 @@ bench: $(BIN)/.installed-test
 bench-sources: $(BIN)/.installed-test
 	$(TIMM) $(BIN)/nfspec bench --cores 1 --force --out benchmarks/results/sources --work $(SOURCE_WORKS)
 SOURCE_WORKS = source-torch,source-compiled,source-jax,source-tensorflow,source-mlx,source-step-torch,source-step-jax
+
+## make bench-runtimes  exported files in onnxruntime and OpenVINO, on one core: benchmarks/results/runtimes
+bench-runtimes: $(BIN)/.installed-test
+	for batch in 1 4; do for network in nfnet-f0 nfnet-f1; do \
+	  $(TIMM) $(BIN)/nfspec bench $$network --cores 1 --batch $$batch --force --work runtimes \
+	    --out benchmarks/results/runtimes/$$network-$$batch || exit 1; \
+	done; done
 
 ## make bench-kernels  each kernel against its plain twin, in each framework
 bench-kernels: $(BIN)/.installed-test

@@ -44,12 +44,19 @@ def _sources() -> Mapping[str, Maker]:
     return MAKERS
 
 
+def _exported() -> Mapping[str, Maker]:
+    from nfspec.benchmarks.exported import MAKERS
+
+    return MAKERS
+
+
 # The makers of work by whose it is; each imports its framework when it is asked for.
 MAKERS: dict[str, Callable[[], Mapping[str, Maker]]] = {
     "ours": _ours,
     "timm": _timm,
     "optax": _optax,
     "sources": _sources,
+    "exported": _exported,
 }
 
 

@@ -61,6 +61,7 @@ WORKS = {
         f"source-{name}": f"generated source on {framework}: forward pass in inference, float32"
         for name, framework in SOURCES.items()
     },
+    "runtimes": "exported files in their runtimes: forward pass, float32",
     "source-compiled": "generated source under torch.compile: forward pass, float32",
     **{
         f"source-step-{name}": f"generated source on {SOURCES[name]}: training step"
@@ -161,6 +162,19 @@ def _compiled(backends: Collection[str], against: Collection[str]) -> Iterator[C
         yield Contestant(name, "torch", "sources:torch", peer, options)
 
 
+def _runtimes(backends: Collection[str], against: Collection[str]) -> Iterator[Contestant]:
+    """Runtimes that people choose for CPUs, on nfspec's ONNX; and what they would have without."""
+    if "torch" not in backends:
+        return
+    peer = "onnxruntime"
+    yield Contestant(peer, "torch", "exported:onnxruntime")
+    yield Contestant("openvino", "torch", "exported:openvino", peer)
+    yield Contestant("torch folded", "torch", "ours:forward", peer, {"folded": True})
+    if "timm" in against:
+        yield Contestant("timm", "torch", "timm:forward", peer)
+        yield Contestant("timm's ONNX, onnxruntime", "torch", "exported:timm", peer)
+
+
 def _sources(
     framework: str, backends: Collection[str], against: Collection[str]
 ) -> Iterator[Contestant]:
@@ -196,6 +210,7 @@ CONTESTANTS: dict[str, Callable[[Collection[str], Collection[str]], Iterator[Con
     "agc": _agc,
     "optimizer": partial(_on_torch, "optimizer"),
     **{f"source-{name}": partial(_sources, name) for name in SOURCES},
+    "runtimes": _runtimes,
     "source-compiled": _compiled,
     **{f"source-step-{name}": partial(_source_steps, name) for name in ("torch", "jax")},
 }

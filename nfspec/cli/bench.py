@@ -57,12 +57,13 @@ def _say(line: str) -> None:
 
 
 def _works(text: str | None) -> tuple[str, ...]:
-    """The kinds of work that --work names; all but generated sources if it is not given."""
+    """The kinds of work that --work names; if it is not given, all but those of generated and of
+    exported files."""
     from nfspec.benchmarks.works import WORKS
 
     known = (*WORKS, "build")
     if text is None:
-        return tuple(name for name in known if not name.startswith("source"))
+        return tuple(name for name in known if not name.startswith(("source", "runtimes")))
     return some_of("--work", text, known)
 
 
@@ -139,7 +140,8 @@ Work = Annotated[
         help="Work to measure, separated by commas: forward, forward-bf16, step, agc, optimizer, "
         "build, which are the default; and the files of nfspec generate, plain and folded: "
         "source-torch, source-jax, source-tensorflow, source-mlx, in training source-step-torch, "
-        "source-step-jax, and source-compiled by torch.compile, which takes minutes."
+        "source-step-jax, and source-compiled by torch.compile, which takes minutes. runtimes: "
+        "the file of nfspec export in onnxruntime and OpenVINO."
     ),
 ]
 Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")]
