@@ -27,6 +27,8 @@ from nfspec.errors import InputError
 from nfspec.files import opened
 
 PROGRAM, WEIGHTS, METADATA = "program.bin", "weights.safetensors", "nfspec.json"
+# What `jax.export` writes for sides that are symbols: a message, where one of them cannot be.
+ASSERTION = "stablehlo.custom_call @shape_assertion("
 PLATFORMS = ("cpu", "cuda", "tpu")
 KINDS = {"f32": "F32", "f16": "F16", "bf16": "BF16"}  # safetensors' names
 
@@ -269,7 +271,7 @@ def load(path: Path) -> Run:
     """The file in JAX, on its own device.
 
     Raises:
-        InputError: JAX cannot load it.
+        InputError: JAX cannot load it, or its program has calls of others.
     """
     import jax
     from jax import export
@@ -280,6 +282,7 @@ def load(path: Path) -> Run:
     except Exception as error:  # of flatbuffers, JAX and MLIR
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{path}: JAX cannot load its program ({reason})") from None
+    _require_arithmetic(path, program)
     dtype = jax.numpy.bfloat16 if parts.network.settings.dtype == "bf16" else None
     weights = [
         jax.device_put(value.view(dtype) if dtype else value)
@@ -291,6 +294,19 @@ def load(path: Path) -> Run:
         return {name: np.asarray(value) for name, value in call(weights, images).items()}
 
     return run
+
+
+def _require_arithmetic(path: Path, program: Any) -> None:
+    """Refuse a program that calls what is not in it: such a call may be of any address in memory.
+
+    Raises:
+        InputError: It has such a call.
+    """
+    text = program.mlir_module()
+    if text.count("stablehlo.custom_call") != text.count(ASSERTION):
+        raise InputError(
+            f"{path}: its program has a custom call, which nfspec does not write; it is not run"
+        )
 
 
 def read(path: Path) -> Read:

@@ -134,7 +134,7 @@ class Training:
         facts = [
             self.spec.model_dump(mode="json", by_alias=True, exclude={"name", "source"}),
             [self.settings.seed, list(self.settings.freeze), self.run.accumulation, self.run.steps],
-            [list(self.source.classes), self.source.keys()],
+            [list(self.source.classes), self.source.keys(), self.source.labels.tolist()],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -95,7 +95,9 @@ Workers = Annotated[int, typer.Option(min=1, max=1_024, help="Threads that read 
 HeldOut = Annotated[
     float,
     typer.Option(
-        min=0.01, max=0.9, help="Share of the images to evaluate on, if DATA has no folder val."
+        min=0.01,
+        max=0.9,
+        help="Share of the images to evaluate on, if there is no --val and no folder val in DATA.",
     ),
 ]
 Val = Annotated[

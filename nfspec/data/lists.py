@@ -48,6 +48,9 @@ def listed(path: Path, classes: tuple[str, ...] = ()) -> Source:
         classes: Names of the classes, in the order of their labels; those of the list, in order, if
             empty.
 
+    Paths may be absolute, and may lead out of the folder: a list of a stranger can name any image
+    that its user may read. Nothing but images is opened.
+
     Raises:
         InputError: It cannot be read, has no such columns or no rows, names images that do not
             exist, an image twice, or a class that is none of `classes`.
@@ -55,9 +58,9 @@ def listed(path: Path, classes: tuple[str, ...] = ()) -> Source:
     rows = list(_parquet(path) if path.suffix.lower() == PARQUET else _csv(path))
     if not rows:
         raise InputError(f"{printable(str(path))}: no images in it; expected a row for each")
-    paths = [path.parent / row.path for row in rows]
+    paths = [path.parent.absolute() / row.path for row in rows]
     pairs = zip(rows, paths, strict=True)
-    absent = [f"{row.place}: {row.path}" for row, at in pairs if not at.is_file()]
+    absent = [f"{row.place}: {row.path}" for row, at in pairs if not _is_file(at)]
     if absent:
         raise InputError(
             f"{printable(str(path))}: {len(absent):,} of {len(rows):,} images do not exist: "
@@ -75,6 +78,13 @@ def listed(path: Path, classes: tuple[str, ...] = ()) -> Source:
     require_once(images)
     labels = np.asarray([numbers[row.label] for row in rows], np.int64)
     return Source(tuple(names), labels, images, lambda number: opened_image(paths[number]))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long a name, or a folder that may not be looked into
+        return False
 
 
 def _in_order(labels: set[str]) -> tuple[str, ...]:
@@ -146,7 +156,13 @@ def _parquet(path: Path) -> Iterator[Row]:
     except ImportError:
         raise InputError(f"{shown}: pyarrow is not installed; run: pip install pyarrow") from None
     try:
-        names = parquet.read_schema(path).names
+        about = parquet.read_metadata(path)
+        if (
+            sum(about.row_group(n).total_byte_size for n in range(about.num_row_groups))
+            > MOST_BYTES
+        ):
+            raise InputError(f"{shown}: expected a list of at most {MOST_BYTES / 1e9:.1f} GB")
+        names = about.schema.to_arrow_schema().names
         at = _columns(shown, names)
         table = parquet.read_table(path, columns=[names[n] for n in at])
         columns = [table.column(names[n]).to_pylist() for n in at]
@@ -154,5 +170,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{shown}: not a Parquet file that can be read ({reason})") from None
     for n, cells in enumerate(zip(*columns, strict=True)):
-        texts = ["" if cell is None else str(cell) for cell in cells]
-        yield _row(f"{shown}, row {n + 1}", texts, (0, 1))
+        place = f"{shown}, row {n + 1}"
+        if strange := [cell for cell in cells if not isinstance(cell, str | int | None)]:
+            raise InputError(f"{place}: expected text or a whole number; found {strange[0]!r:.80}")
+        yield _row(place, ["" if cell is None else str(cell) for cell in cells], (0, 1))

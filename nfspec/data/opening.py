@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nfspec.data.lists import SUFFIXES as LISTS
 from nfspec.data.lists import is_list, listed
 from nfspec.data.sources import DIGITS, Source, digits, folder, require_once, split
+from nfspec.errors import InputError
+from nfspec.wording import printable
 
 SPLITS = (("train",), ("val", "validation", "valid", "test"))
 
@@ -65,7 +68,11 @@ def open_held_out(
 
 
 def _images(path: Path, classes: tuple[str, ...] = ()) -> Source:
-    return listed(path, classes) if is_list(path) else folder(path, classes)
+    if is_list(path):
+        return listed(path, classes)
+    if path.suffix.lower() in LISTS and not path.exists():
+        raise InputError(f"{printable(str(path))}: no such file; expected a list of images")
+    return folder(path, classes)
 
 
 def _first_folder(root: Path, names: tuple[str, ...]) -> Path | None:

@@ -133,7 +133,10 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     """
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
-        raise InputError(f"{root}: {what}; expected one with a folder of images for each class")
+        raise InputError(
+            f"{root}: {what}; expected one with a folder of images for each class, or a list of "
+            "images, .csv or .parquet"
+        )
     present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not present:
         raise InputError(

@@ -170,8 +170,8 @@ def require_classes(held: Images, name: str, classes: int, data: str | Path) -> 
     """
     if len(held.classes) != classes:
         raise InputError(
-            f"{data}: {len(held.classes)} class folders, and {name} has {classes} "
-            "classes; expected a folder for each class, with names in the order of the outputs"
+            f"{data}: {len(held.classes)} classes, and {name} has {classes}; expected a folder, or "
+            "rows of a list, for each class, with names in the order of the outputs"
         )
 
 

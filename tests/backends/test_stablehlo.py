@@ -134,6 +134,23 @@ def test_files_of_others(tmp_path):
     assert header["name"] == "two-attentions"
 
 
+def test_a_program_with_a_custom_call_is_not_run(tmp_path):
+    import jax
+    from jax import export
+    from jax import numpy as jnp
+
+    *_, good, _ = exported("two-attentions", tmp_path, size=(33, 40), batch=1)
+    with zipfile.ZipFile(good) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    # A factorisation is a call of LAPACK's.
+    calls = export.export(jax.jit(jnp.linalg.cholesky), platforms=["cpu"])(
+        jax.ShapeDtypeStruct((3, 3), "float32")
+    )
+    bad = archive(tmp_path / "b.stablehlo", **{**parts, stablehlo.PROGRAM: calls.serialize()})
+    with pytest.raises(InputError, match="custom call, which nfspec does not write"):
+        stablehlo.load(bad)
+
+
 def test_the_block_of_the_page_runs(tmp_path, monkeypatch):
     (block,) = [text for text in blocks("docs/deploy.md", "python") if "jax" in text]
     monkeypatch.chdir(tmp_path)

@@ -253,7 +253,7 @@ def test_classes_have_to_be_those_of_the_network(evaluate, trained, place, tmp_p
     two = shutil.copytree(place / "data", tmp_path / "two")
     shutil.rmtree(two / "green")
     weights = ("--weights", trained / "weights.safetensors", "--backend", "torch")
-    message = r"/two: 2 class folders, and tiny has 3 classes; expected a folder for each class"
+    message = r"/two: 2 classes, and tiny has 3; expected a folder, or rows of a list, for each"
     assert_refused(evaluate(place / "tiny.toml", two, *weights), message)
     assert found_by(evaluate(trained, two, "--json"))["images"] == 2 * EACH
     (two / "green").mkdir()

@@ -130,6 +130,19 @@ def test_resuming_with_other_settings_is_refused_and_changes_nothing(train, stop
     assert snapshot(stopped) == before
 
 
+def test_resuming_a_list_with_other_labels_is_refused(train, place, tmp_path):
+    rows = [(path, path.parent.name) for path in sorted((place / "data").rglob("*.png"))]
+    said = ["path,label", *(f"{path},{label}" for path, label in rows)]
+    images = tmp_path / "list.csv"
+    images.write_text("\n".join(said))
+    options = ("--out", tmp_path / "run", "--stop-at", 2)
+    assert train(*options, data=images).exit_code == 0
+    (first, other), *_ = [(a, b) for a in rows for b in rows if a[1] != b[1]]
+    images.write_text("\n".join(said).replace(f"{first[0]},{first[1]}", f"{first[0]},{other[1]}"))
+    result = train("--out", tmp_path / "run", "--resume", data=images)
+    assert_refused(result, "a checkpoint of another training than")
+
+
 def test_what_is_not_as_before_is_named(train, stopped):
     result = train("--out", stopped, "--resume", "--epochs", 5)
     assert "Not as before: recipe.epochs was 4, and is 5. To train on under other" in result.stderr

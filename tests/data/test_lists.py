@@ -1,5 +1,7 @@
 """Lists of images: CSV and Parquet files of paths and labels."""
 
+from pathlib import Path
+
 import pytest
 
 from nfspec.data.lists import is_list, listed
@@ -53,6 +55,16 @@ def test_the_forms_of_a_list(text, place):
     assert source.image(3, 3).mode == "RGB"
 
 
+def test_absolute_paths_beside_others(place, monkeypatch, tmp_path):
+    """And a list that is named by a relative path."""
+    place(lines() + f"{tmp_path / 'images' / '5.png'},ant\n")
+    monkeypatch.chdir(tmp_path)
+    source = listed(Path("list.csv"))
+    assert source.keys() == ["0.png", "1.png", "2.png", "3.png", "5.png"]
+    with pytest.raises(InputError, match=r"gone\.csv: no such file; expected a list of images"):
+        open_sources("gone.csv", 0.2, 0)
+
+
 def test_numbers_are_in_the_order_of_their_size(place):
     rows = [(f"{n}.png", label) for n, label in enumerate((10, 9, 2, 10))]
     source = listed(place(lines(rows=rows)))
@@ -70,6 +82,10 @@ def test_parquet(place, tmp_path):
     parquet.write_table(table({"path": ["images/0.png"], "label": [None]}), path)
     with pytest.raises(InputError, match=r"list\.parquet, row 1: expected a path and a label"):
         listed(path)
+    for label in (1.5, b"dog"):
+        parquet.write_table(table({"path": ["images/0.png"], "label": [label]}), path)
+        with pytest.raises(InputError, match="row 1: expected text or a whole number"):
+            listed(path)
     path.write_bytes(b"PAR1 and nothing more")
     with pytest.raises(InputError, match="not a Parquet file that can be read"):
         listed(path)
@@ -88,6 +104,7 @@ def test_parquet(place, tmp_path):
         (lines() + "images/9.png,dog\n", r"1 of 5 images do not exist: .*list\.csv:6: images/9"),
         (lines() + "images/0.png,cat\n", r"images/0\.png is there twice"),
         (lines() + "images,cat\n", r"list\.csv:6: images"),
+        (lines() + f"{'a' * 5000}.png,cat\n", r"1 of 5 images do not exist: .*list\.csv:6: "),
     ],
 )
 def test_lists_that_cannot_be_used(text, words, place):

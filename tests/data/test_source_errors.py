@@ -8,7 +8,9 @@ from nfspec.data.sources import folder
 
 from folders import picture, pictures
 
-WANTED = "expected one with a folder of images for each class"
+WANTED = (
+    "expected one with a folder of images for each class, or a list of images, .csv or .parquet"
+)
 
 
 def complaint(call, *arguments):
