@@ -43,7 +43,8 @@ def flax(setup: Setup, folded: bool = False) -> Work:
     from flax import nnx
 
     model = _network(setup, "flax", folded)
-    model.eval(raise_if_not_found=False)
+    if not folded:  # nothing drops in a folded one, and Flax refuses to turn nothing off
+        model.eval()
     definition, state = nnx.split(model)
     x = jax.numpy.asarray(inputs.images(setup))
     apply = jax.jit(lambda state, x: nnx.merge(definition, state)(x))
