@@ -70,7 +70,7 @@ class Lowered:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where the arrays of a program lie: images split over devices, the rest whole or split."""
+    """The places of a program's arrays: images split over devices, the rest whole or split."""
 
     devices: tuple[Any, ...]
     shard: bool

@@ -46,7 +46,7 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
 
 
 def collectives(text: str) -> list[Collective]:
-    """What devices exchange, in the program's order."""
+    """The exchanges between devices, in the program's order."""
     return [
         Collective(kind, sum(map(_bytes, ARRAY.findall(shape))), _dtypes(shape))
         for kind, shape in instructions(text)
@@ -55,7 +55,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def faults(text: str, several: bool) -> list[str]:
-    """What a program of a network must not have, a sentence for each kind.
+    """Find what a program of a network must not have; returns a sentence for each kind.
 
     Args:
         text: The compiled program, as XLA prints it.

@@ -24,7 +24,7 @@ LIBTPU = 'pip install "jax[tpu]"'
 
 @dataclass(frozen=True)
 class Target:
-    """What a program is compiled for.
+    """A kind of device, and how many of them, that a program is compiled for.
 
     Attributes:
         name: Its name on the command line, such as `tpu-v5e:2x2`.

@@ -58,7 +58,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """What a network has of each image before its classifier.
+    """The vectors that a network has of images before its classifier.
 
     Attributes:
         images: Paths of the images.

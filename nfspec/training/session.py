@@ -218,7 +218,7 @@ class Session:
         )
 
     def _unlike(self) -> str:
-        """What is not as it was when the folder's training began, for an error."""
+        """The end of an error: the fields that are not as when the folder's training began."""
         try:
             before = load(self.folder / "spec.toml")
         except (NfspecError, OSError):

@@ -127,7 +127,7 @@ def test_what_cannot_be_used_is_a_sentence(predict, run, place, tmp_path):
 
 
 def test_weights_of_other_classes(predict, nfspec_on_torch, run, place, tmp_path):
-    """What is said can be done; and an embedding needs no classifier."""
+    """The advice in the error works; and an embedding needs no classifier."""
     folder, _, images, exact = run
     plan = nfspec.resolve(nfspec.load(folder / "spec.toml"))
     params = nfspec.weights.load(folder / "weights.safetensors", plan)
