@@ -16,6 +16,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """The first line of an error's message, cut to a length; the error's kind if it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:most]
+
+
 def few(names: Iterable[str], most: int = 10) -> str:
     """A short text for a list of names of any length: `a, b and 8 more`."""
     listed = list(names)

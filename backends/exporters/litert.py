@@ -26,6 +26,7 @@ from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.plan.counting import parameter_count
 from nfspec.plan.free_memory import FLOAT32
+from nfspec.wording import reason_of
 
 METADATA = b"nfspec"  # the key in the file's own table
 IDENTIFIER = b"TFL3"
@@ -111,7 +112,7 @@ def load(path: Path) -> Run:
     try:
         runner = Interpreter(model_path=str(path)).get_signature_runner(SIGNATURE)
     except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path}: LiteRT cannot load it ({reason})") from None
 
     def run(images: NDArray[Any]) -> Outputs:
@@ -144,7 +145,7 @@ def read(path: Path) -> Read:
     except InputError:
         raise
     except Exception as error:  # a damaged flatbuffer leads to errors of many kinds
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path}: not a .tflite file that can be read ({reason})") from None
 
 

@@ -19,6 +19,7 @@ from nfspec.backends.exporters.layout import narrow, places
 from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
+from nfspec.wording import reason_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -107,7 +108,7 @@ def read(path: Path) -> Read:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's and onnx's own
-        reason = str(error).splitlines()[0][:200]
+        reason = reason_of(error)
         raise InputError(f"{path}: not an ONNX file that can be read ({reason})") from None
     network = network_of({each.key: each.value for each in model.metadata_props}, str(path))
     folded, params = network.folded, {}

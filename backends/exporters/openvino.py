@@ -27,6 +27,7 @@ from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE
 from nfspec.plan.counting import Shape, shapes
+from nfspec.wording import reason_of
 
 IMAGES = "images"
 ROOM = "nfspec"  # the part of the file's metadata that is ours
@@ -302,7 +303,7 @@ def read(path: Path) -> Read:
     try:
         model = ov.Core().read_model(path)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = reason_of(error)
         raise InputError(f"{path}: not an OpenVINO file that can be read ({reason})") from None
     said = {
         key: model.get_rt_info([ROOM, key]).astype(str)

@@ -22,6 +22,7 @@ from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE
+from nfspec.wording import reason_of
 
 METADATA = Path("assets.extra", "nfspec.json")
 GRAPH = "saved_model.pb"
@@ -267,7 +268,7 @@ def load(path: Path) -> Run:
             loaded = tf.saved_model.load(str(path))
         function = loaded.signatures["serving_default"]
     except Exception as error:  # TensorFlow raises many
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path}: TensorFlow cannot load it ({reason})") from None
 
     def run(images: NDArray[Any]) -> Outputs:
@@ -302,7 +303,7 @@ def read(path: Path) -> Read:
         stored = tf.train.load_checkpoint(str(path / "variables" / "variables"))
         keys = stored.get_variable_to_shape_map()
     except Exception as error:  # TensorFlow raises many
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path}: its variables cannot be read ({reason})") from None
     params = {}
     for name, parameter in network.folded.parameters.items():

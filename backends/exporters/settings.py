@@ -23,6 +23,7 @@ from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites.folding import fold_plan, folded_params
 from nfspec.rewrites.scalars import without_features
+from nfspec.wording import reason_of
 
 Array = NDArray[Any]
 
@@ -171,7 +172,7 @@ def network_of(metadata: Mapping[str, str], label: str) -> Network:
         stated |= {key: stated[key] and tuple(stated[key]) for key in ("size", "outputs")}
         settings = Settings(**stated).checked(plan)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = reason_of(error)
         raise InputError(f"{label}: its metadata cannot be read ({reason})") from None
     if plan.digest != metadata.get("spec_digest"):
         raise InputError(f"{label}: its metadata is damaged: the spec is not that of spec_digest")

@@ -25,6 +25,7 @@ from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.backends.padding import same_pads
 from nfspec.errors import InputError
 from nfspec.files import opened
+from nfspec.wording import reason_of
 
 PROGRAM, WEIGHTS, METADATA = "program.bin", "weights.safetensors", "nfspec.json"
 # What `jax.export` writes for sides that are symbols: a message, where one of them cannot be.
@@ -243,7 +244,7 @@ def _parts(path: Path) -> _Parts:
     except InputError:
         raise
     except (zipfile.BadZipFile, LookupError, TypeError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path}: not a .stablehlo file that can be read ({reason})") from None
 
 
@@ -280,7 +281,7 @@ def load(path: Path) -> Run:
     try:
         program = export.deserialize(bytearray(parts.program))
     except Exception as error:  # of flatbuffers, JAX and MLIR
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path}: JAX cannot load its program ({reason})") from None
     _require_arithmetic(path, program)
     dtype = jax.numpy.bfloat16 if parts.network.settings.dtype == "bf16" else None

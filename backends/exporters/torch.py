@@ -17,6 +17,7 @@ from nfspec.files import opened
 from nfspec.generation.native import native
 from nfspec.generation.targets import target_of
 from nfspec.rewrites.folding import fold
+from nfspec.wording import reason_of
 
 METADATA = "nfspec.json"  # the file within the archive
 OFFERED = ("logits", "pool", "features")
@@ -119,7 +120,7 @@ def _program(path: Path) -> tuple[Any, dict[str, Any]]:
         program = torch.export.load(path, extra_files=extra)
         said = json.loads(extra[METADATA] or "{}")
     except Exception as error:  # PyTorch raises many
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = reason_of(error)
         raise InputError(f"{path}: not a .pt2 file that can be read ({reason})") from None
     return program, said if isinstance(said, dict) else {}
 

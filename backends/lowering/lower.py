@@ -16,6 +16,7 @@ from nfspec.errors import BackendError, InputError
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.resolver import resolve
+from nfspec.wording import reason_of
 
 if TYPE_CHECKING:
     import jax
@@ -210,7 +211,7 @@ def _compiled(function: Any, arguments: Any, target: Target) -> tuple[Any, float
     try:
         return lowered.compile(), time.monotonic() - start
     except Exception as error:  # jaxlib raises its own class, of the same base as all others
-        reason = str(error).splitlines()[0][:300]
+        reason = reason_of(error)
         raise BackendError(f"{target.name}: the compiler refuses the program: {reason}") from None
 
 

@@ -29,8 +29,8 @@ class Collective:
 
     Attributes:
         kind: One of `COLLECTIVES`.
-        bytes: Of its results, on one device.
-        dtypes: Of its results, each once.
+        bytes: Size of its results on one device.
+        dtypes: Types of its results, each once.
     """
 
     kind: str

@@ -10,6 +10,7 @@ from typing import Any
 
 from nfspec.cost.accelerators import ACCELERATORS, Accelerator
 from nfspec.errors import BackendError, InputError, suggest
+from nfspec.wording import reason_of
 
 TPUS = ("v3", "v4", "v5e", "v5p", "v6e")
 CPU = "cpu"
@@ -66,7 +67,7 @@ class Target:
         try:
             described = topologies.get_topology_desc(platform="tpu", topology_name=self.topology)
         except Exception as error:  # jaxlib raises its own class, of the same base as all others
-            reason = str(error).splitlines()[0][:200]
+            reason = reason_of(error)
             raise InputError(
                 f"target: {self.name} is no topology that the TPU's compiler knows ({reason}); "
                 "expected one such as tpu-v5e:2x2 or tpu-v4:2x2x1"

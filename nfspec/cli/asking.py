@@ -45,7 +45,7 @@ Backend = Annotated[
 Runtime = Annotated[
     str | None,
     typer.Option(
-        help="Runtime of an exported file: onnxruntime or openvino. Default: its format's own."
+        help="Package that runs an exported file, such as onnxruntime. Default: its format's own."
     ),
 ]
 Size = Annotated[

@@ -14,7 +14,7 @@ from nfspec.data.images import opened_image
 from nfspec.data.sources import EXTENSIONS, Source, require_once
 from nfspec.errors import InputError
 from nfspec.files import content
-from nfspec.wording import few, printable
+from nfspec.wording import few, printable, reason_of
 
 CSV, PARQUET = (".csv", ".tsv"), ".parquet"
 SUFFIXES = (*CSV, PARQUET)
@@ -167,7 +167,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         table = parquet.read_table(path, columns=[names[n] for n in at])
         columns = [table.column(names[n]).to_pylist() for n in at]
     except (ArrowException, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = reason_of(error)
         raise InputError(f"{shown}: not a Parquet file that can be read ({reason})") from None
     for n, cells in enumerate(zip(*columns, strict=True)):
         place = f"{shown}, row {n + 1}"

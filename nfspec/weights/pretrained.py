@@ -26,14 +26,14 @@ from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 from nfspec.weights.kinds import SUFFIXES, kind_of_file, read_fitting
 from nfspec.weights.published import PUBLISHED
-from nfspec.wording import printable
+from nfspec.wording import printable, reason_of
 
 HUB = re.compile(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 URL = re.compile(r"https?:/+(.+)")  # a Path has one slash where a URL has two
 DIGEST = re.compile(r"-([0-9a-f]{8,64})$")  # in a file's name, as PyTorch's hub has it
 SHA256 = re.compile(r"[0-9a-f]{64}")
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository, the first that is there
-COMMAND = 'pip install "nfspec[hub]"'
+COMMAND = "pip install huggingface_hub"
 BLOCK = 2**20
 TIMEOUT = 30.0  # seconds without an answer
 
@@ -267,5 +267,8 @@ def _copy(answer: Any, file: Any, whole: int | None, done: int, progress: Progre
 
 
 def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-    return (str(reason).splitlines() or [type(error).__name__])[0][:200]
+    """The reason of an error of the system or of a connection, which wraps others."""
+    inner = getattr(error, "reason", None)
+    if isinstance(inner, Exception):
+        return _reason(inner)
+    return str(inner or getattr(error, "strerror", None) or reason_of(error))
