@@ -28,6 +28,7 @@ from nfspec.training import frameworks
 from nfspec.training.folders import Facts, read_facts
 from nfspec.training.scores import Logits
 from nfspec.weights.kinds import READERS, SUFFIXES, kind_of_file, read_fitting
+from nfspec.weights.pretrained import weights_file
 from nfspec.wording import printable
 
 LOGITS, POOL = "logits", "pool"
@@ -94,7 +95,8 @@ class Source:
     Attributes:
         network: The folder of a training; a built-in spec, or the path of a .toml file; an
             exported file; or a model that `nfspec.compile` returned.
-        weights: File of weights, nfspec's, DeepMind's or timm's; a training's last if None.
+        weights: File of weights, nfspec's, DeepMind's or timm's, or a name that
+            `nfspec.pretrained` takes; a training's last if None.
         backend: Framework. If None, that which Keras runs on in this process, or else the
             training's, or else the first that is installed.
         runtime: Package of an exported file's runtime, such as "onnxruntime"; the format's own if
@@ -174,7 +176,7 @@ def _of_spec(source: Source, path: Path) -> Opened:
     backend = source.backend or _framework(facts)
 
     def function(output: str) -> Logits:
-        params = _params(Path(source.weights or path / "weights.safetensors"), plan, output)
+        params = _params(weights_file(source.weights or path / "weights.safetensors"), plan, output)
         frameworks.start(backend)
         from nfspec.backends.running import forward_function
 

@@ -269,3 +269,11 @@ def test_weights_of_another_number_of_classes(served, network, timms, tmp_path):
     net = nfspec.pretrained(f"{served.url}/net.safetensors", ten)
     assert net.changes and net.spec is ten
     np.testing.assert_array_equal(net.params["stem.conv0.kernel"], params["stem.conv0.kernel"])
+
+
+def test_names_in_python():
+    """Whatever asks a network about images takes them, and says what is near to a wrong one."""
+    image = np.zeros((40, 40, 3), np.uint8)
+    for ask in (nfspec.predict, nfspec.embed):
+        with pytest.raises(InputError, match='did you mean "deepmind/nfnet-f'):
+            ask("timm/test_nfnet", image, weights="deepmind/nfnet-f7")
