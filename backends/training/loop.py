@@ -136,6 +136,8 @@ class Training:
             [self.settings.seed, list(self.settings.freeze), self.run.accumulation, self.run.steps],
             [list(self.source.classes), self.source.keys(), self.source.labels.tolist()],
         ]
+        if self.run.class_weights is not None:
+            facts.append(list(self.run.class_weights))
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def resume(self) -> None:

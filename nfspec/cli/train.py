@@ -107,6 +107,13 @@ Val = Annotated[
         "a share of DATA.",
     ),
 ]
+ClassWeights = Annotated[
+    str | None,
+    typer.Option(
+        help='How much each class counts in the loss: "balanced", NAME=WEIGHT,..., or a CSV file '
+        "of names and weights. Evaluation counts all images the same.",
+    ),
+]
 Minutes = Annotated[
     float,
     typer.Option("--checkpoint-minutes", min=0.0, max=1e6, help="Minutes between checkpoints."),
@@ -145,6 +152,7 @@ def train(
     workers: Workers = WORKERS,
     held_out: HeldOut = 0.2,
     val: Val = None,
+    class_weights: ClassWeights = None,
     minutes: Minutes = 10.0,
     last: StopAt = 0,
     tensorboard: TensorBoard = False,
@@ -168,8 +176,8 @@ def train(
         freeze=tuple(freeze or ()), recipe=overrides, epochs=epochs, batch=batch,
         learning_rate=rate, warmup=warmup, clipping=clipping, size=size, precision=precision,
         accumulation=accumulation, devices=devices, shard=shard, seed=seed, workers=workers,
-        held_out=held_out, val=val, checkpoint_minutes=minutes, stop_at=last,
-        tensorboard=tensorboard, overrides=parsed(changes or []),
+        held_out=held_out, val=val, class_weights=class_weights, checkpoint_minutes=minutes,
+        stop_at=last, tensorboard=tensorboard, overrides=parsed(changes or []),
     )  # fmt: skip
     _report(_trained(options), as_json)
 

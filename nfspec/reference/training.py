@@ -7,7 +7,7 @@ experiment}.py; Foret et al. 2021 (arXiv:2010.01412, eq. 2 and 3) for SAM, which
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,16 +85,23 @@ def recipe_of(plan: Plan) -> Recipe:
     return plan.recipe
 
 
-def smoothed(labels: ArrayLike, classes: int, smoothing: float) -> Array:
+def smoothed(
+    labels: ArrayLike,
+    classes: int,
+    smoothing: float,
+    class_weights: Sequence[float] | None = None,
+) -> Array:
     """Targets `(1 - smoothing) · y + smoothing / classes` (experiment.py, `_loss_fn`).
 
     Args:
         labels: y as class numbers, (N,), or as distributions, (N, classes), such as mixup makes.
         classes: Number of classes.
         smoothing: Between 0 and 1.
+        class_weights: w, a weight for each class. The target of an image is multiplied with
+            `Σ_k y_k · w_k`, and so is its loss; the mean stays one over the number of images.
 
     Raises:
-        InputError: Labels of another shape or dtype, or out of range.
+        InputError: Labels of another shape or dtype, or out of range; another number of weights.
     """
     classes = whole("classes", classes, 1)
     smoothing = number("smoothing", smoothing, 0.0, 1.0)
@@ -109,7 +116,26 @@ def smoothed(labels: ArrayLike, classes: int, smoothing: float) -> Array:
             f"labels: expected integers of shape (N,) or distributions of shape (N, {classes}); "
             f"found {given}"
         )
-    return (1.0 - smoothing) * finite("labels", y.astype(np.float64)) + smoothing / classes
+    y = finite("labels", y.astype(np.float64))
+    targets = (1.0 - smoothing) * y + smoothing / classes
+    if class_weights is None:
+        return targets
+    return (y @ np.asarray(weights_of(class_weights, classes)))[:, None] * targets
+
+
+def weights_of(weights: Sequence[float], classes: int) -> tuple[float, ...]:
+    """A weight for each class, checked.
+
+    Raises:
+        InputError: Another number of them, one that is negative or not finite, or all 0.
+    """
+    found = tuple(number("class_weights", weight, 0.0) for weight in weights)
+    if len(found) != classes or not any(found):
+        what = "all of them 0" if len(found) == classes else f"{len(found)} weights"
+        raise InputError(
+            f"class_weights: expected {classes} weights, one for each class; found {what}"
+        )
+    return found
 
 
 def learning_rate(step: float, peak: float, steps: float, warmup: float, final: float) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from nfspec.arguments import MAX_SEED, number, whole
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding
 from nfspec.language.reading import Layer
+from nfspec.training.class_weights import Given
 from nfspec.training.recipes import asked_for, clipping_of, read_recipe
 
 WORKERS = max(2, min(16, os.cpu_count() or 1))
@@ -44,6 +45,9 @@ class Options:
         seed: Seed of initialisation, order, augmentation and dropping.
         workers: Threads that read images.
         held_out: Share of each class to evaluate on, where the data has no folder for that.
+        class_weights: How much each class counts in the loss: "balanced", weights by name or in
+            order, or a CSV file of them, as `nfspec.training.class_weights` takes them; all count
+            the same if None.
         val: Folder or file of the images to evaluate on; a share of the data is held out if None.
         checkpoint_minutes: Minutes between checkpoints, beside the one after each epoch.
         stop_at: Step to stop at; 0 for the recipe's last.
@@ -79,6 +83,7 @@ class Options:
     workers: int = WORKERS
     held_out: float = 0.2
     val: str | Path | None = None
+    class_weights: Given | None = None
     checkpoint_minutes: float = 10.0
     stop_at: int = 0
     tensorboard: bool = False

@@ -5,6 +5,7 @@ Sources: deepmind-research/nfnets/{experiment,experiment_nfnets,optim}.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from nfspec.errors import InputError
 from nfspec.language.fields import Unit
 from nfspec.language.tables import Recipe
 from nfspec.plan import Plan
+from nfspec.reference.training import weights_of
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +39,7 @@ class Run:
         batch: Images in a step.
         accumulation: Micro-batches in a step, each of batch / accumulation images.
         warmup: Steps of the learning rate's rise, not necessarily whole.
+        class_weights: Weight of each class in the loss; None where all count the same.
     """
 
     plan: Plan
@@ -45,6 +48,7 @@ class Run:
     batch: int
     accumulation: int
     warmup: float
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -90,7 +94,10 @@ class Run:
         from nfspec.backends.losses import CrossEntropy
 
         return CrossEntropy(
-            from_logits=True, label_smoothing=self.recipe.label_smoothing, dtype="float32"
+            from_logits=True,
+            label_smoothing=self.recipe.label_smoothing,
+            class_weights=self.class_weights,
+            dtype="float32",
         )
 
     def compile(self, model: keras.Model, **kwargs: Any) -> keras.Model:
@@ -128,6 +135,7 @@ class Run:
         nesterov = "Nesterov momentum" if recipe.nesterov else "momentum"
         unit = UNITS[agc.unit]
         excluded = f", not {' '.join(agc.exclude)}" if agc.exclude else ""
+        weighted = ", with class weights" if self.class_weights is not None else ""
         fraction = f" on {recipe.sam_fraction:.0%} of the batch" if recipe.sam_fraction < 1 else ""
         return {
             "network": f"{self.plan.name}, {self.plan.train_size} px",
@@ -153,7 +161,7 @@ class Run:
                 if recipe.ema_decay
                 else "none"
             ),
-            "loss": f"cross-entropy, label smoothing {recipe.label_smoothing:g}",
+            "loss": f"cross-entropy, label smoothing {recipe.label_smoothing:g}{weighted}",
             "precision": recipe.precision,
             "images": _preparation(recipe),
             "augmentation": _augmentation(recipe),
@@ -179,7 +187,12 @@ def _augmentation(recipe: Recipe) -> str:
 
 
 def recipe(
-    plan: Plan, *, steps: int | None = None, batch: int | None = None, accumulation: int = 1
+    plan: Plan,
+    *,
+    steps: int | None = None,
+    batch: int | None = None,
+    accumulation: int = 1,
+    class_weights: Sequence[float] | None = None,
 ) -> Run:
     """Work out a plan's training recipe for one run.
 
@@ -190,6 +203,8 @@ def recipe(
         batch: Images in a step; the published run's if not given. The learning rate scales with it
             where the recipe says so.
         accumulation: Micro-batches whose gradients are averaged before each step.
+        class_weights: A weight for each class, by which the loss of its images is multiplied;
+            `nfspec.reference.training.smoothed` defines it for mixed labels. All are 1 if None.
 
     Raises:
         InputError: The plan has no recipe, or the numbers make no run.
@@ -212,4 +227,6 @@ def recipe(
             f"{exact:.4g} steps after the warm-up; use a shorter one (--warmup), or more epochs "
             "(--epochs)"
         )
-    return Run(plan, table, int(exact), batch, accumulation, warmup)
+    if class_weights is not None:
+        class_weights = weights_of(class_weights, plan.tap_info["logits"].channels)
+    return Run(plan, table, int(exact), batch, accumulation, warmup, class_weights)

@@ -26,6 +26,7 @@ from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params, init
 from nfspec.plan.resolver import resolve
 from nfspec.training import frameworks, logs
+from nfspec.training.class_weights import class_weights, told
 from nfspec.training.failures import OtherTraining, explained
 from nfspec.training.folders import claimed, clear, write_facts
 from nfspec.training.options import Options
@@ -179,6 +180,7 @@ class Session:
     def _summary(self) -> list[str]:
         """Lines that say what is about to be trained."""
         variant, data = str(self.options.variant), str(self.options.data)
+        weights = self.run.class_weights
         images = (
             f"{len(self.source):,} to train on, {len(self.held):,} held out, "
             f"{len(self.source.classes)} classes"
@@ -188,6 +190,7 @@ class Session:
             *self.suited,
             *str(self.run).split("\n"),
             f"data           {data}: {images}",
+            *([] if weights is None else [told(weights, self.source.classes)]),
         ]
 
     def _training(
@@ -294,7 +297,12 @@ def prepare(options: Options) -> Session:
             f"--batch: {spec.recipe.batch} images are more than {spec.recipe.epochs} epochs of "
             f"{len(source)} images have; use a smaller batch, or more epochs"
         )
-    run = recipe(plan, accumulation=options.accumulation)
+    weights = options.class_weights
+    run = recipe(
+        plan,
+        accumulation=options.accumulation,
+        class_weights=None if weights is None else class_weights(weights, source),
+    )
     devices, micro = devices_of(backend, options.devices), run.batch // run.accumulation
     if micro % devices:
         raise InputError(f"--batch: {micro} images do not divide among {devices} devices")

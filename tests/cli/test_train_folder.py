@@ -118,7 +118,14 @@ def test_checkpoints_may_be_a_link_to_a_larger_disk(train, finished, stopped, tm
 
 @pytest.mark.parametrize(
     "options",
-    [("--lr", 0.1), ("--seed", 1), ("--held-out", 0.4), ("--freeze", "stem.*"), ("--epochs", 5)],
+    [
+        ("--lr", 0.1),
+        ("--seed", 1),
+        ("--held-out", 0.4),
+        ("--freeze", "stem.*"),
+        ("--epochs", 5),
+        ("--class-weights", "balanced"),
+    ],
     ids=lambda options: options[0],
 )
 def test_resuming_with_other_settings_is_refused_and_changes_nothing(train, stopped, options):
