@@ -107,6 +107,14 @@ Val = Annotated[
         "a share of DATA.",
     ),
 ]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        help="A text file of the names of the classes, one on each line, in the order of the "
+        "outputs, where labels are numbers from 0 on. Default: those of the data.",
+    ),
+]
 ClassWeights = Annotated[
     str | None,
     typer.Option(
@@ -152,6 +160,7 @@ def train(
     workers: Workers = WORKERS,
     held_out: HeldOut = 0.2,
     val: Val = None,
+    names: ClassNames = None,
     class_weights: ClassWeights = None,
     minutes: Minutes = 10.0,
     last: StopAt = 0,
@@ -176,8 +185,9 @@ def train(
         freeze=tuple(freeze or ()), recipe=overrides, epochs=epochs, batch=batch,
         learning_rate=rate, warmup=warmup, clipping=clipping, size=size, precision=precision,
         accumulation=accumulation, devices=devices, shard=shard, seed=seed, workers=workers,
-        held_out=held_out, val=val, class_weights=class_weights, checkpoint_minutes=minutes,
-        stop_at=last, tensorboard=tensorboard, overrides=parsed(changes or []),
+        held_out=held_out, val=val, classes=names, class_weights=class_weights,
+        checkpoint_minutes=minutes, stop_at=last, tensorboard=tensorboard,
+        overrides=parsed(changes or []),
     )  # fmt: skip
     _report(_trained(options), as_json)
 

@@ -42,15 +42,15 @@ def imagenet() -> Classes:
     return Classes("ImageNet", names, synsets)
 
 
-def read_classes(path: str | Path, count: int) -> Classes:
+def read_classes(path: str | Path, count: int | None = None) -> Classes:
     """The names in a text file, one on a line, in the order of the outputs.
 
     Args:
         path: The file, UTF-8.
-        count: Number of the network's classes.
+        count: Number of the network's classes; any if None.
 
     Raises:
-        InputError: It cannot be read, or has another number of names.
+        InputError: It cannot be read, is empty, or has another number of names.
     """
     shown = printable(str(path))
     try:
@@ -63,7 +63,9 @@ def read_classes(path: str | Path, count: int) -> Classes:
         ) from None
     while names and not names[-1].strip():
         names.pop()
-    return named(names, count, shown)
+    if not names:
+        raise InputError(f"{shown}: empty; expected the name of a class on each line")
+    return named(names, len(names) if count is None else count, shown)
 
 
 def named(names: Sequence[str], count: int, source: str) -> Classes:

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from nfspec.data.images import opened_image
+from nfspec.data.labels import numbered
 from nfspec.data.sources import EXTENSIONS, Source, require_once
 from nfspec.errors import InputError
 from nfspec.files import content
@@ -46,7 +45,7 @@ def listed(path: Path, classes: tuple[str, ...] = ()) -> Source:
             columns may have no header. Paths that are not absolute begin at the list's folder.
             Labels are names of classes, or whole numbers.
         classes: Names of the classes, in the order of their labels; those of the list, in order, if
-            empty.
+            empty. Labels that are whole numbers, and no names, count from 0 in it.
 
     Paths may be absolute, and may lead out of the folder: a list of a stranger can name any image
     that its user may read. Nothing but images is opened.
@@ -66,18 +65,10 @@ def listed(path: Path, classes: tuple[str, ...] = ()) -> Source:
             f"{printable(str(path))}: {len(absent):,} of {len(rows):,} images do not exist: "
             f"{few(absent)}; paths begin at the folder of the list"
         )
-    names = classes or _in_order({row.label for row in rows})
-    numbers = {name: n for n, name in enumerate(names)}
-    for row in rows:
-        if row.label not in numbers:
-            raise InputError(
-                f"{row.place}: the network has no class {printable(row.label)!r}; it has "
-                f"{few(names)}"
-            )
+    names, labels = numbered([row.label for row in rows], classes, lambda n: rows[n].place)
     images = tuple(map(str, paths))
     require_once(images)
-    labels = np.asarray([numbers[row.label] for row in rows], np.int64)
-    return Source(tuple(names), labels, images, lambda number: opened_image(paths[number]))
+    return Source(names, labels, images, lambda number: opened_image(paths[number]))
 
 
 def _is_file(path: Path) -> bool:
@@ -85,12 +76,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # too long a name, or a folder that may not be looked into
         return False
-
-
-def _in_order(labels: set[str]) -> tuple[str, ...]:
-    """Names in order; whole numbers by their size."""
-    whole = all(label.isascii() and label.isdigit() and len(label) < 10 for label in labels)
-    return tuple(sorted(labels, key=int if whole else str))
 
 
 def _csv(path: Path) -> Iterator[Row]:

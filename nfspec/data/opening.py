@@ -14,7 +14,11 @@ SPLITS = (("train",), ("val", "validation", "valid", "test"))
 
 
 def open_sources(
-    data: str | Path, held_out: float, seed: int, val: str | Path | None = None
+    data: str | Path,
+    held_out: float,
+    seed: int,
+    val: str | Path | None = None,
+    classes: tuple[str, ...] = (),
 ) -> tuple[Source, Source]:
     """The images to train on, and those to evaluate on.
 
@@ -26,6 +30,7 @@ def open_sources(
         seed: Decides which images those are.
         val: Folder of class folders, or a list, of the images to evaluate on; of `data` a share is
             held out if None.
+        classes: Names of the classes, in the order of the outputs; those that are found if empty.
 
     Raises:
         InputError: No such folder or list, an empty class, too few images to hold some out, one
@@ -38,8 +43,8 @@ def open_sources(
     if val is not None:
         held = Path(val)
     if held is None or (train is None and val is None):
-        return split(_images(train or root), held_out, seed)
-    training = _images(train or root)
+        return split(_images(train or root, classes), held_out, seed)
+    training = _images(train or root, classes)
     evaluated = _images(held, training.classes)
     require_once((*training.names, *evaluated.names))
     return training, evaluated

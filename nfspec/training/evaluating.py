@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nfspec.arguments import whole
 from nfspec.data.batches import held_out
+from nfspec.data.labels import are_numbers
 from nfspec.data.opening import open_held_out
 from nfspec.data.preprocessing import Preprocessing
 from nfspec.data.sources import Source as Images
@@ -126,6 +127,7 @@ def evaluate(
     side = opened.side_for(size)
     images = _images(opened.facts, data)
     where = data or (opened.facts.data if opened.facts else "")
+    images = _spread(images, opened.classes)
     require_classes(images, opened.name, opened.classes, where)
     batch = opened.batch or min(batch, len(images))
     bad = []
@@ -160,6 +162,17 @@ def _scored(
     labels = images.labels[np.asarray(numbers, np.int64)]
     answers = np.concatenate(best).astype(np.int64), np.concatenate(shares)
     return total, Answers(images.classes, names, labels, *answers)
+
+
+def _spread(images: Images, count: int) -> Images:
+    """Images whose classes are called 0, 1 and so on, as those of a network of so many classes,
+    even if there are no images of some of them."""
+    names = set(images.classes)
+    if len(names) == count or not are_numbers(names) or max(map(int, names)) >= count:
+        return images
+    numbers = np.asarray([int(name) for name in images.classes], np.int64)
+    classes = tuple(str(n) for n in range(count))
+    return replace(images, classes=classes, labels=numbers[images.labels])
 
 
 def require_classes(held: Images, name: str, classes: int, data: str | Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nfspec.arguments import MAX_SEED, number, whole
+from nfspec.data.classes import read_classes
+from nfspec.errors import InputError
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding
 from nfspec.language.reading import Layer
 from nfspec.training.class_weights import Given
@@ -45,6 +48,9 @@ class Options:
         seed: Seed of initialisation, order, augmentation and dropping.
         workers: Threads that read images.
         held_out: Share of each class to evaluate on, where the data has no folder for that.
+        classes: Names of the classes, in the order of the outputs, or a text file with a name on
+            each line; those that are found in the data, in order, if None. Labels that are whole
+            numbers count from 0 in it.
         class_weights: How much each class counts in the loss: "balanced", weights by name or in
             order, or a CSV file of them, as `nfspec.training.class_weights` takes them; all count
             the same if None.
@@ -83,6 +89,7 @@ class Options:
     workers: int = WORKERS
     held_out: float = 0.2
     val: str | Path | None = None
+    classes: str | Path | Sequence[str] | None = None
     class_weights: Given | None = None
     checkpoint_minutes: float = 10.0
     stop_at: int = 0
@@ -102,6 +109,21 @@ class Options:
     def changes(self) -> list[Layer]:
         """The overrides, under the name of their option."""
         return overriding(self.overrides, ON_COMMAND_LINE)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes that were given.
+
+        Raises:
+            InputError: They cannot be read, or one is there twice.
+        """
+        if self.classes is None:
+            return ()
+        given = self.classes
+        read = read_classes(given).names if isinstance(given, str | Path) else tuple(given)
+        twice = [name for name, count in Counter(read).items() if count > 1 or not name]
+        if twice:
+            raise InputError(f"--classes: {twice[0]!r:.80} is there twice, or is no name")
+        return read
 
     def layers(self) -> list[Layer]:
         """The values that the options put over a spec's, each under the name of its option."""

@@ -278,7 +278,9 @@ def prepare(options: Options) -> Session:
     published, asked = load(variant, usual), options.layers()
     tuned = fine_tuning(load(variant, [*usual, *options.changes])) if options.init else []
     layers = [*usual, *tuned, *asked]
-    source, held = open_sources(options.data, options.held_out, options.seed, options.val)
+    source, held = open_sources(
+        options.data, options.held_out, options.seed, options.val, options.class_names()
+    )
     of_data: dict[Key, int] = {
         ("recipe", "images"): len(source),
         ("head", "classes"): len(source.classes),

@@ -71,6 +71,19 @@ def test_numbers_are_in_the_order_of_their_size(place):
     assert source.classes == ("2", "9", "10") and source.labels.tolist() == [2, 1, 0, 2]
 
 
+def test_numbers_are_places_in_a_list_of_classes(place):
+    """Unless the classes themselves are called so."""
+    rows = [(f"{n}.png", label) for n, label in enumerate((2, 0, 2, 1))]
+    names = ("ant", "cat", "dog")
+    source = listed(place(lines(rows=rows)), names)
+    assert source.classes == names and source.labels.tolist() == [2, 0, 2, 1]
+    source = listed(place(lines(rows=rows)), ("2", "1", "0", "ant"))
+    assert source.labels.tolist() == [0, 2, 0, 1]
+    for rows in ([("0.png", 3)], [("0.png", 0), ("1.png", "ant")]):
+        with pytest.raises(InputError, match=r"has no class '[03]'; it has ant, cat, dog"):
+            listed(place(lines(rows=rows)), names)
+
+
 def test_parquet(place, tmp_path):
     from pyarrow import parquet, table
 
