@@ -27,10 +27,11 @@ from nfspec.wording import printable
 def evaluate(
     network: Network,
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="DATA",
-            help='A folder of images, or "digits". Default: the images that the training held out.',
+            metavar="[DATA]...",
+            help="Images, in the forms that nfspec train takes; several are taken together. "
+            "Default: the images that the training held out.",
         ),
     ] = None,
     weights: Weights = None,
@@ -73,7 +74,7 @@ def evaluate(
         require_matplotlib()
     result = evaluating.evaluate(
         network,
-        data,
+        data or None,
         weights_file(weights, say) if weights else None,
         backend=backend,
         runtime=runtime,

@@ -29,7 +29,9 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A folder of class folders of images; a .csv or .parquet file with columns of paths "
-        'and labels; or "digits".',
+        "and labels; .tar files as WebDataset has them, .tfrecord or .array_record files, a folder "
+        "of such files, or a pattern in quotes; a dataset that Hugging Face's save_to_disk wrote; "
+        'or "digits".',
     ),
 ]
 Backend = Annotated[
@@ -103,8 +105,8 @@ HeldOut = Annotated[
 Val = Annotated[
     Path | None,
     typer.Option(
-        help="Folder or file of the images to evaluate on. Default: those in DATA's folder val, or "
-        "a share of DATA.",
+        help="Images to evaluate on, in the same forms. Default: those in DATA's folder val, or a "
+        "share of DATA.",
     ),
 ]
 ClassNames = Annotated[

@@ -156,6 +156,11 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise InputError(f"{shown}: not a Parquet file that can be read ({reason})") from None
     for n, cells in enumerate(zip(*columns, strict=True)):
         place = f"{shown}, row {n + 1}"
+        if isinstance(cells[0], dict):
+            raise InputError(
+                f"{place}: expected a path; found an image itself. Save the data by "
+                "datasets.load_dataset(...).save_to_disk(FOLDER), and give the folder"
+            )
         if strange := [cell for cell in cells if not isinstance(cell, str | int | None)]:
             raise InputError(f"{place}: expected text or a whole number; found {strange[0]!r:.80}")
         yield _row(place, ["" if cell is None else str(cell) for cell in cells], (0, 1))

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,8 @@ def split(source: Source, held_out: float, seed: int) -> tuple[Source, Source]:
     training, held = [], []
     for label, name in enumerate(source.classes):
         of_class = np.flatnonzero(source.labels == label)
+        if not len(of_class):  # a class that was named, and has no images here
+            continue
         if len(of_class) < 2:
             raise InputError(
                 f'class "{printable(name)}": {len(of_class)} image in all, and one is held out; '
@@ -134,8 +137,8 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
         raise InputError(
-            f"{root}: {what}; expected one with a folder of images for each class, or a list of "
-            "images, .csv or .parquet"
+            f"{root}: {what}; expected one with a folder of images for each class, a list of "
+            "images (.csv, .parquet), or .tar, .tfrecord or .array_record files"
         )
     present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not present:
@@ -189,14 +192,17 @@ def _require_unlike(root: Path, names: list[str]) -> None:
 
 
 def require_once(names: tuple[str, ...]) -> None:
-    """Require that no file is two images, by a hard or soft link."""
-    seen: dict[tuple[int, int], str] = {}  # device and inode to the first name
+    """Require that no file is two images, by a hard or soft link, and no part of a file is."""
+    seen: dict[tuple[int, int] | tuple[str, str], str] = {}  # device and inode to the first name
+    inside = cache(os.path.realpath)
     for name in names:
         try:
             about = os.stat(name)  # noqa: PTH116
-        except OSError:  # named when it is to be read
-            continue
-        other = seen.get((about.st_dev, about.st_ino))
+            key: tuple[int, int] | tuple[str, str] = about.st_dev, about.st_ino
+        except (OSError, ValueError):  # in a larger file; what is missing is named when it is read
+            outer, inner = os.path.split(name)
+            key = inside(outer), inner
+        other = seen.get(key)
         if other is not None:
             twice = f"{printable(other)} and {printable(name)} are one file by a link"
             twice = f"{printable(name)} is there twice" if other == name else twice
@@ -204,7 +210,7 @@ def require_once(names: tuple[str, ...]) -> None:
                 f"{twice}; an image has one label and is either trained on or held out, so remove "
                 "one of them"
             )
-        seen[about.st_dev, about.st_ino] = name
+        seen[key] = name
 
 
 def images_below(root: Path) -> list[Path]:

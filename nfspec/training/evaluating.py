@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from nfspec.errors import InputError
 from nfspec.training.folders import RUN, Facts
 from nfspec.training.opening import LOGITS, Source
 from nfspec.training.scores import Numbers, Score, outputs, probabilities, score
-from nfspec.wording import printable
+from nfspec.wording import few, printable
 
 Step = Callable[[int], None]
 Counting = Callable[[int], AbstractContextManager[Step]]
@@ -78,7 +78,7 @@ class Evaluation:
 
 def evaluate(
     variant: str | Path,
-    data: str | Path | None = None,
+    data: str | Path | Sequence[str | Path] | None = None,
     weights: str | Path | None = None,
     *,
     backend: str | None = None,
@@ -97,7 +97,8 @@ def evaluate(
         variant: Folder of a training; a built-in spec, or the path of a .toml file; or a file that
             `nfspec.export` wrote, with logits among its outputs, for which no framework is
             imported.
-        data: Folder of images, or "digits"; what the training held out if None.
+        data: The images, in a form that `nfspec.data.opening` knows, or several of them, which are
+            taken together; what the training held out if None.
         weights: File of weights, nfspec's, DeepMind's or timm's; the training's last if None.
         backend: Framework. If None, that which Keras runs on in this process, or else the
             training's, or else the first that is installed.
@@ -126,7 +127,7 @@ def evaluate(
     opened.require_output(LOGITS)
     side = opened.side_for(size)
     images = _images(opened.facts, data)
-    where = data or (opened.facts.data if opened.facts else "")
+    where = _where(data or (opened.facts.data if opened.facts else ""))
     images = _spread(images, opened.classes)
     require_classes(images, opened.name, opened.classes, where)
     batch = opened.batch or min(batch, len(images))
@@ -188,14 +189,19 @@ def require_classes(held: Images, name: str, classes: int, data: str | Path) -> 
         )
 
 
-def _images(facts: Facts | None, data: str | Path | None) -> Images:
+def _where(data: str | Path | Sequence[str | Path]) -> str:
+    return printable(str(data) if isinstance(data, str | Path) else few(map(str, data), 3))
+
+
+def _images(facts: Facts | None, data: str | Path | Sequence[str | Path] | None) -> Images:
     """The images that were asked for, or those that a training held out."""
     classes = tuple(facts.classes) if facts else ()
     if facts and data is None:
         return open_held_out(facts.data, facts.held_out, facts.seed, classes, facts.val)
     assert data is not None
-    if Path(data, RUN).is_file():
-        name = printable(str(data))
+    several = [data] if isinstance(data, str | Path) else list(data)
+    if trained := [each for each in several if Path(each, RUN).is_file()]:
+        name = printable(str(trained[0]))
         raise InputError(
             f"{name}: a training, where a folder of images was expected. Evaluate one training at "
             f"a time: nfspec evaluate {name}; nfspec plot RUN RUN puts their curves side by side"

@@ -28,8 +28,8 @@ class Options:
 
     Attributes:
         variant: Built-in spec, or path of a .toml file.
-        data: Folder of class folders of images; a CSV or Parquet file of paths and labels; or
-            "digits".
+        data: The images, in a form that `nfspec.data.opening.open_sources` knows, such as a folder
+            of class folders.
         backend: "jax", "torch" or "tensorflow".
         out: The training's folder; runs/VARIANT-DATA-BACKEND if None.
         resume: Go on with the training in the folder.
@@ -54,7 +54,7 @@ class Options:
         class_weights: How much each class counts in the loss: "balanced", weights by name or in
             order, or a CSV file of them, as `nfspec.training.class_weights` takes them; all count
             the same if None.
-        val: Folder or file of the images to evaluate on; a share of the data is held out if None.
+        val: The images to evaluate on, in the same forms; a share of the data is held out if None.
         checkpoint_minutes: Minutes between checkpoints, beside the one after each epoch.
         stop_at: Step to stop at; 0 for the recipe's last.
         tensorboard: Write files for TensorBoard, too.

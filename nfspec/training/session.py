@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -308,7 +309,7 @@ def prepare(options: Options) -> Session:
     devices, micro = devices_of(backend, options.devices), run.batch // run.accumulation
     if micro % devices:
         raise InputError(f"--batch: {micro} images do not divide among {devices} devices")
-    name = Path(options.data).name or "data"
+    name = re.sub(r"[*?\[\]]+", "", Path(options.data).name) or "data"  # without a pattern's signs
     folder = Path("runs") / f"{spec.name}-{name}-{backend}".replace("/", "-")
     return Session(
         options=options,

@@ -1,5 +1,6 @@
 """The folder of `nfspec train`: whose it is, who writes there, and going on with what is there."""
 
+import io
 import json
 import os
 import shutil
@@ -7,11 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 import nfspec
 
+from folders import archive
 from served import AT_STEP, assert_refused
-from tiny import FILES, STEPS, assert_same_bits, checkpoints, log_of, snapshot
+from tiny import FILES, STEPS, assert_same_bits, checkpoints, log_of, pictures, snapshot
 
 
 def test_a_folder_that_cannot_be_one(train, place, tmp_path):
@@ -173,6 +176,21 @@ def test_images_may_be_named_in_another_way_when_it_goes_on(train, stopped, plac
     before = f"patch.chdir({str(place)!r})"
     result = train("--out", stopped, "--resume", data="data", before=before)
     assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
+
+
+def test_a_training_goes_on_with_its_images_in_a_tar_file(train, finished, stopped, tmp_path):
+    """They are the same images in the same order, in another way."""
+    members = []
+    for name, images in pictures().items():
+        for number, image in enumerate(images):
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "PNG")
+            members.append((f"{name}/{number}.png", file.getvalue()))
+            members.append((f"{name}/{number}.cls", name.encode()))
+    images = archive(tmp_path / "images.tar", members)
+    result = train("--out", stopped, "--resume", data=images)
+    assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
+    assert_same_bits(stopped, finished[0], STEPS)
 
 
 def test_resuming_what_is_finished_reports_it_again(train, finished, tmp_path):

@@ -9,7 +9,8 @@ from nfspec.data.sources import folder
 from folders import picture, pictures
 
 WANTED = (
-    "expected one with a folder of images for each class, or a list of images, .csv or .parquet"
+    "expected one with a folder of images for each class, a list of images (.csv, .parquet), or "
+    ".tar, .tfrecord or .array_record files"
 )
 
 
