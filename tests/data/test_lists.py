@@ -100,7 +100,9 @@ def test_parquet(place, tmp_path):
         with pytest.raises(InputError, match="row 1: expected text or a whole number"):
             listed(path)
     parquet.write_table(table({"image": [{"bytes": b"x", "path": "a"}], "label": [1]}), path)
-    with pytest.raises(InputError, match="row 1: expected a path; found an image itself. Save the"):
+    with pytest.raises(
+        InputError, match=r"row 1: expected a path; found an image itself. Save the"
+    ):
         listed(path)
     path.write_bytes(b"PAR1 and nothing more")
     with pytest.raises(InputError, match="not a Parquet file that can be read"):

@@ -35,6 +35,7 @@ def test_labels_are_beside_images(tmp_path):
             ("a/0001.cls", b"2\n"),
             ("a/0001.jpg", png(10)),
             ("a/0001.txt", b"a caption"),
+            ("a/0001.json", b'{"label": 0}'),
             ("a/0002.png", png(20)),
             ("a/0002.json", json.dumps({"width": 8, "label": 0}).encode()),
             ("b/0001.WEBP", png(30)),
