@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from nfspec.conformance.exporting import Proof, ProofError, export, verify
     from nfspec.data.preprocessing import preprocess
+    from nfspec.design import signal
     from nfspec.errors import (
         BackendError,
         InputError,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from nfspec.plan.counting import Count, count
     from nfspec.plan.initialise import init
     from nfspec.plan.resolver import resolve
-    from nfspec.reference import signal
     from nfspec.training.groups import Group, groups
     from nfspec.training.predicting import Embeddings, Guess, Prediction, embed, predict
     from nfspec.training.runs import Run, recipe
@@ -89,7 +89,7 @@ _HOMES = {
     "language.spec": ["Spec"],
     "weights.pretrained": ["Pretrained", "pretrained"],
 }
-_MODULES = {"reference": "reference", "signal": "reference.signal", "weights": "weights"}
+_MODULES = {"reference": "reference", "signal": "design.signal", "weights": "weights"}
 # Reached without an import of their own, as the documents write them: `nfspec.backends.jax.agc`.
 _PACKAGES = ("backends", "conformance", "training")
 

@@ -34,6 +34,7 @@ def test_a_folder_of_something_else_is_refused_without_force(tmp_path: Path) -> 
     require_own(tmp_path, "results.json", force=False)
 
 
+OUTPUTS = {"--out", "--output", "--confusion", "--plot", "target"}
 # Every command that writes where it is told to, and what is the user's there.
 WRITES: dict[str, tuple[str, ...]] = {
     "new": ("moth", "--output", "mine/moth.toml"),
@@ -46,6 +47,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "embed": ("nfnet-nano", "a.jpg", "--weights", "a.npz", "--out", "mine/a.npz"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "a.npz", "--confusion", "mine/a.png"),
     "lower": ("nfnet-nano", "--target", "cpu", "--hlo", "mine/a.hlo"),
+    "signal": ("nfnet-nano", "--plot", "mine/a.png"),
     "convert": ("a.npz", "mine/a.safetensors", "--variant", "nfnet-nano"),
 }
 THEIRS = (
@@ -67,7 +69,8 @@ def test_the_commands_that_write_are_those() -> None:
         name
         for name, command in GROUP.commands.items()
         for parameter in command.params
-        if {"--out", "--output", "--confusion", "target"} & {*parameter.opts, parameter.name}
+        if {"--out", "--output", "--confusion", "--plot", "target"}
+        & {*parameter.opts, parameter.name}
     }
     assert named == set(WRITES)
     forced = {

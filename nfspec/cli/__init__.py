@@ -84,6 +84,10 @@ COMMANDS = {
     "plot": Command(
         "nfspec.cli.plot:plot", "Draw the loss, accuracy and clip fraction of trainings."
     ),
+    "signal": Command(
+        "nfspec.cli.signal:signal",
+        "Show the variance that each block sees beside the one that it should see.",
+    ),
     "cost": Command("nfspec.cli.cost:cost", "Estimate the memory and the time of a training."),
     "lower": Command(
         "nfspec.cli.lower:lower",

@@ -40,7 +40,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
         InputError: matplotlib is not installed, or a log is empty.
         OSError: The file cannot be written; `filename` is `path`.
     """
-    figure = _figure(10, 7)
+    figure = blank(10, 7)
     (loss, accuracy), (rate, clip) = figure.subplots(2, 2, sharex=True)
     for number, (name, entries) in enumerate(runs.items()):
         steps = [entry for entry in entries if "loss" in entry]
@@ -52,7 +52,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
         # The first ones are wider, so that curves that are the same are all seen.
         width = 1.2 + 2.0 * (len(runs) - 1 - number)
         look: dict[str, Any] = {"color": f"C{number}", "linewidth": width}
-        loss.plot(epochs, _smooth([e["loss"] for e in steps]), label=_label(name), **look)
+        loss.plot(epochs, _smooth([e["loss"] for e in steps]), label=label(name), **look)
         loss.plot(at, [e["held_out_loss"] for e in held], "o--", **look, ms=3)
         accuracy.plot(epochs, _smooth([e["accuracy"] for e in steps]), **look)
         accuracy.plot(at, [e["top1"] for e in held], "o--", **look, ms=3)
@@ -65,7 +65,7 @@ def plot(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
     loss.legend(fontsize="small")
     if len(runs) == 1 and clip.lines:
         clip.legend(fontsize="small")
-    _save(figure, path)
+    save(figure, path)
 
 
 def confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
@@ -83,14 +83,14 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> 
     """
     few = len(classes) <= MOST_NAMES
     side = 3.0 + 0.35 * len(classes) if few else 10.0
-    figure = _figure(side + 1.0, side)
+    figure = blank(side + 1.0, side)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
     figure.colorbar(shown, label="share of the label's images")
     axes.set(xlabel="answer", ylabel="label")
     if few:
-        names = [_label(name if len(name) <= 24 else f"{name[:21]}...") for name in classes]
+        names = [label(name if len(name) <= 24 else f"{name[:21]}...") for name in classes]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
         axes.set_yticks(range(len(names)), names, fontsize="small")
         for row, column in np.argwhere(matrix):
@@ -99,7 +99,7 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> 
                 column, row, str(matrix[row, column]), ha="center", va="center", color=colour,
                 fontsize="small",
             )  # fmt: skip
-    _save(figure, path)
+    save(figure, path)
 
 
 def require_matplotlib() -> None:
@@ -114,7 +114,7 @@ def require_matplotlib() -> None:
         raise InputError("matplotlib not installed; run: pip install matplotlib") from None
 
 
-def _figure(width: float, height: float) -> Any:
+def blank(width: float, height: float) -> Any:
     """An empty picture, sides in inches."""
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -122,7 +122,7 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     image = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name that the font cannot write
@@ -131,7 +131,7 @@ def _save(figure: Any, path: Path) -> None:
         temporary.write_bytes(image.getvalue())
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
     """A name as a legend shows it: matplotlib takes $ for a formula, and leaves out _names."""
     return (" " if name.startswith("_") else "") + printable(name).replace("$", r"\$")
 
@@ -149,4 +149,4 @@ def _clip(axes: Any, steps: Sequence[Entry], look: dict[str, Any] | None) -> Non
         have = [entry for entry in steps if stage in entry["clip_fraction_of"]]
         epochs = [entry["epoch"] for entry in have]
         values = [entry["clip_fraction_of"][stage] for entry in have]
-        axes.plot(epochs, _smooth(values), linewidth=1.2, label=_label(stage))
+        axes.plot(epochs, _smooth(values), linewidth=1.2, label=label(stage))

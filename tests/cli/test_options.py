@@ -25,6 +25,7 @@ WITH = {
     "export": ("nfnet-nano", "--to", "onnx"),
     "verify": ("a.onnx",),
     "lower": ("nfnet-nano", "--target", "cpu"),
+    "signal": ("nfnet-nano",),
     "cost": ("nfnet-nano", "--accelerator", "cpu"),
 }
 NONSENSE = ("nan", "inf", "-inf", "-1", "1e308", "0", str(10**30), "9" * 5000)
@@ -33,6 +34,8 @@ MAY_BE_ZERO = {
     "conform --seed",
     "conform --examples",
     "generate --seed",
+    "signal --seed",
+    "signal --skip-gain",
     "export --seed",
     "verify --seed",
     "train --seed",

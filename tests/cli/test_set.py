@@ -31,6 +31,7 @@ ARGUMENTS = {
     "predict": ["predict", "nfnet-nano", "a.jpg", "--weights", "none.safetensors"],
     "embed": ["embed", "nfnet-nano", "a.jpg", "--weights", "none.npz", "--out", "a.npz"],
     "cost": ["cost", "nfnet-nano"],
+    "signal": ["signal", "nfnet-nano"],
     "bench": ["bench", "nfnet-nano", "--backends", "torch", "--work", "forward"],
     "generate": ["generate", "nfnet-nano", "--to", "torch"],
     "export": ["export", "nfnet-nano", "--to", "onnx"],

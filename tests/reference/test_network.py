@@ -20,7 +20,7 @@ def test_logits_and_pool_are_the_originals(network):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_metrics_of_every_block_are_the_originals(network):
     g = golden(network)
-    signals = nfspec.signal.measure(g.plan, g.params, g["x"])
+    signals = nfspec.signal.measure(g.plan, g.params, g["x"]).signals
     assert len(signals) == 1 + len(g.plan.blocks)
     for i, signal in enumerate(signals):
         assert signal.avg_sq_mean == pytest.approx(float(g[f"metric/avg_sq_mean_{i}"]), rel=1e-12)
