@@ -46,8 +46,8 @@ def test_other_frameworks(name, tmp_path):
 
 def test_variants(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first, last = blocks("docs/variants.md", "sh")
-    for command in first.splitlines():
+    *first, last = blocks("docs/variants.md", "sh")
+    for command in "".join(first).splitlines():
         within(command)
     (program,) = blocks("docs/variants.md", "python")
     names: dict[str, object] = {}

@@ -41,6 +41,23 @@ def test_the_python_runs(folder):
     python(f"for page in {pages!r}:\n    exec(page, {{'__name__': '__main__'}})", folder)
 
 
+def test_the_signals_are_those_of_the_page(folder, capsys):
+    """Numbers have two digits, and differ between machines by rounding alone."""
+    (program,) = blocks("docs/signal.md", "python")
+    exec(compile(program, "docs/signal.md", "exec"), {})
+    first, second = blocks("docs/signal.md", "text")
+    for printed, line in zip(capsys.readouterr().out.splitlines(), first.splitlines(), strict=True):
+        words = zip(printed.split(), line.split(), strict=True)
+        assert all(
+            one == other or float(one) == pytest.approx(float(other), rel=0.1)
+            for one, other in words
+        )
+    assert len(second.splitlines()) == len(first.splitlines())
+    (commands,) = blocks("docs/signal.md", "sh")
+    for command in commands.splitlines():
+        within(command)
+
+
 def test_the_commands_run(folder, kept):
     (commands,) = blocks("docs/commands.md", "sh")
     for command in commands.splitlines():

@@ -261,7 +261,8 @@ def _growth(signal: Propagation, params: Params) -> str:
     steps = f"{added[0]:.3g}" if len(added) == 1 else f"{added[0]:.3g} to {added[-1]:.3g}"
     stages = len({block.stage for block in plan.blocks})
     reset = " and is reset at each stage" if stages > 1 else ""
-    ratios = [(each.avg_var + each.avg_sq_mean) / each.expected_variance for each in signal.signals]
+    blocks = signal.signals[1:]
+    ratios = [(each.avg_var + each.avg_sq_mean) / each.expected_variance for each in blocks]
     low, high = (f"{value:.2g}" for value in (min(ratios), max(ratios)))
     return (
         f"variance grows by {steps} a block{reset}, as expected; on these images it is {low} to "
