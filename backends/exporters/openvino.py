@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from nfspec import plan as p
 from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, Runtime
-from nfspec.backends.exporters.layout import narrow, padding, places, wide
+from nfspec.backends.exporters.layout import narrow, places, wide
+from nfspec.backends.exporters.nchw import Around, walk
 from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE
-from nfspec.plan.counting import Shape, shapes
+from nfspec.plan.counting import shapes
 from nfspec.wording import reason_of
 
 IMAGES = "images"
@@ -78,100 +79,50 @@ def _like(ops: Any, x: Node, value: Any) -> Node:
 
 
 @dataclass
-class Reader:
-    """One walk over a folded plan.
-
-    Attributes:
-        ops: OpenVINO's operators, one of its opsets.
-        network: The network.
-        weights: Canonical name to constant, as it enters the arithmetic.
-        sides: Operation to the shape of its output, where the sides of images are known.
-    """
+class OpenVINO:
+    """OpenVINO's operators, one of its opsets, for `nchw.walk`."""
 
     ops: Any
-    network: Network
-    weights: Mapping[str, Node]
-    sides: Mapping[str, Shape]
 
-    def read(self, op: p.Operation, inputs: list[Node]) -> Node:
-        """The value of an operation."""
-        ops, x = self.ops, inputs[0]
-        match op:
-            case p.Conv():
-                y = self._conv(op, x, op.kernel, op.groups)
-                return ACTIVATIONS[op.activation](ops, y, op.slope)
-            case p.Activation():
-                before = op.beta_at == "before"
-                y = ACTIVATIONS[op.kind](ops, self._times(x, op.beta if before else 1.0), op.slope)
-                return self._times(y, op.gamma * (1.0 if before else op.beta))
-            case p.Pool():
-                return self._pool(op, x)
-            case p.SqueezeExcite():
-                return self._gated(op, x, self._squeeze_excite(op, x))
-            case p.ECA():
-                return self._gated(op, x, self._eca(op, x))
-            case p.Residual():
-                branch, shortcut, *gates = inputs
-                factor = self._times(gates[0] if gates else branch, op.alpha)
-                for q in op.parameters:
-                    factor = ops.multiply(factor, self.weights[q.name])
-                return ops.add(ops.multiply(branch, factor) if gates else factor, shortcut)
-            case p.GlobalPool():
-                return self._times(ops.reduce_mean(x, np.array([2, 3]), False), op.scale)
-            case p.Dense():
-                kernel, bias = (self.weights[q.name] for q in op.parameters)
-                return ops.add(ops.matmul(x, kernel, False, False), bias)
-            case p.WSConv() | p.StochasticDepth() | p.Dropout():
-                raise InputError(f"{op.name}: fold the plan first; this has no place in a file")
-            case _:
-                raise p.unknown_operation(op, "nfspec.export")
-
-    def _times(self, x: Node, factor: float) -> Node:
-        return x if factor == 1.0 else self.ops.multiply(x, _like(self.ops, x, factor))
-
-    def _conv(self, op: p.Convolution, x: Node, kernel: int, groups: int) -> Node:
-        weight, bias = (self.weights[q.name] for q in op.parameters)
-        around = padding(kernel, op, self.sides.get(op.inputs[0]))
+    def convolve(
+        self, x: Node, kernel: Node, bias: Node | None, groups: int, stride: int, around: Around
+    ) -> Node:
         before, after = around or ([0, 0], [0, 0])
         convolve = self.ops.convolution if groups == 1 else self.ops.group_convolution
         auto = "explicit" if around else "same_upper"
-        y = convolve(x, weight, [op.stride] * 2, before, after, [1, 1], auto)
-        return self.ops.add(y, bias)
+        y = convolve(x, kernel, [stride] * 2, before, after, [1, 1], auto)
+        return y if bias is None else self.ops.add(y, bias)
 
-    def _pool(self, op: p.Pool, x: Node) -> Node:
-        around = padding(op.window, op, self.sides.get(op.inputs[0]))
+    def pool(self, x: Node, kind: str, window: int, stride: int, around: Around) -> Node:
         before, after = around or ([0, 0], [0, 0])
-        auto, window = "explicit" if around else "same_upper", [op.window] * 2
-        if op.kind == "max":
+        auto, sides, strides = "explicit" if around else "same_upper", [window] * 2, [stride] * 2
+        if kind == "max":
             how = {"rounding_type": "floor", "auto_pad": auto}
-            pooled = self.ops.max_pool(x, [op.stride] * 2, [1, 1], before, after, window, **how)
+            pooled = self.ops.max_pool(x, strides, [1, 1], before, after, sides, **how)
             return pooled.output(0)  # the other one is the places of the largest
-        return self.ops.avg_pool(
-            x, [op.stride] * 2, before, after, window, True, "floor", auto
-        )  # True: padding is not counted
+        # True: padding is not counted.
+        return self.ops.avg_pool(x, strides, before, after, sides, True, "floor", auto)
 
-    def _mean(self, x: Node) -> Node:
-        return self.ops.reduce_mean(x, np.array([2, 3]), True)
+    def activate(self, kind: str, x: Node, slope: float) -> Node:
+        return ACTIVATIONS[kind](self.ops, x, slope)
 
-    def _one(self, x: Node, weight: Node, pad: int = 0) -> Node:
-        return self.ops.convolution(x, weight, [1, 1], [pad, 0], [pad, 0], [1, 1])
+    def scale(self, x: Node, factor: float) -> Node:
+        return self.ops.multiply(x, _like(self.ops, x, factor))
 
-    def _squeeze_excite(self, op: p.SqueezeExcite, x: Node) -> Node:
-        """The gate; its dense layers are convs of one pixel."""
-        w0, b0, w1, b1 = (self.weights[q.name] for q in op.parameters)
-        y = self.ops.add(self._one(self._mean(x), w0), b0)
-        y = self._times(ACTIVATIONS[op.activation](self.ops, y, op.slope), op.gamma)
-        return self.ops.add(self._one(y, w1), b1)
+    def multiply(self, x: Node, y: Node) -> Node:
+        return self.ops.multiply(x, y)
 
-    def _eca(self, op: p.ECA, x: Node) -> Node:
-        """The gate; the channels are the height of an image while the kernel slides over them."""
-        swap, (q,) = np.array([0, 2, 1, 3]), op.parameters
-        y = self._one(self.ops.transpose(self._mean(x), swap), self.weights[q.name], op.kernel // 2)
-        return self.ops.transpose(y, swap)
+    def add(self, x: Node, y: Node) -> Node:
+        return self.ops.add(x, y)
 
-    def _gated(self, op: p.SqueezeExcite | p.ECA, x: Node, gate: Node) -> Node:
-        gate = self._times(self.ops.sigmoid(gate), op.gain)
-        return gate if op.gate_only else self.ops.multiply(x, gate)
+    def mean(self, x: Node, keep: bool) -> Node:
+        return self.ops.reduce_mean(x, np.array([2, 3]), keep)
+
+    def turn(self, x: Node) -> Node:
+        return self.ops.transpose(x, np.array([0, 2, 1, 3]))
+
+    def dense(self, x: Node, kernel: Node, bias: Node) -> Node:
+        return self.ops.add(self.ops.matmul(x, kernel, False, False), bias)
 
 
 def _shape(name: str, op: p.Operation, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -240,11 +191,8 @@ def model_of(network: Network) -> Any:
 
     plan, settings = network.folded, network.settings
     known = {} if settings.size is None else shapes(plan, *settings.size)
-    reader = Reader(ops, network, _weights(network, ov, ops), known)
     given, x = _entry(network, ov, ops)
-    values = {p.INPUT: x}
-    for op in plan.ops:
-        values[op.name] = reader.read(op, [values[name] for name in op.inputs])
+    values = walk(plan, OpenVINO(ops), _weights(network, ov, ops), known, x)
     results = [_exit(network, name, values[plan.taps[name]], ops) for name in settings.outputs]
     model = ov.Model(results, [given], network.plan.name)
     for key, value in network.metadata().items():

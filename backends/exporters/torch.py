@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,18 @@ from nfspec.rewrites.folding import fold
 from nfspec.wording import reason_of
 
 METADATA = "nfspec.json"  # the file within the archive
-OFFERED = ("logits", "pool", "features")
 TRACED = (3, 66, 71)  # images, height and width; any do, as all are free
 
 
-def _module_of(network: Network) -> Any:
+def module_of(network: Network) -> Any:
     """A module of images in the file's layout, which returns a dict of outputs."""
     import torch
 
     settings, how = network.settings, network.input
     assert network.params is not None
     inner = native(fold(network.plan, network.params), "torch").eval()
+    _cut(inner, network)
+    seen = _watched(inner, settings.outputs)
     mean = torch.tensor(how.mean).reshape(-1, 1, 1)
     std = torch.tensor(how.std).reshape(-1, 1, 1)
     nhwc = settings.layout == "nhwc"
@@ -47,13 +49,54 @@ def _module_of(network: Network) -> Any:
             features = self.network.forward_features(x)
             pool = self.network.forward_head(features, pre_logits=True)
             values = {
-                "features": features.permute(0, 2, 3, 1) if nhwc else features,
+                **seen,
+                "features": features,
                 "pool": pool,
                 "logits": self.network.head["fc"](pool),
             }
-            return {name: values[name] for name in settings.outputs}
+            found = {name: values[name] for name in settings.outputs}
+            images_in = {name for name, value in found.items() if nhwc and value.ndim == 4}
+            return {
+                name: value.permute(0, 2, 3, 1) if name in images_in else value
+                for name, value in found.items()
+            }
 
     return Exported().eval()
+
+
+def _cut(inner: Any, network: Network) -> None:
+    """Put nothing in the place of blocks and layers that no output needs."""
+    import torch
+
+    def needed(name: str) -> bool:
+        return any(key.startswith(f"{name}.") for key in network.folded.parameters)
+
+    for i, stage in enumerate(inner.stages):
+        for j in range(len(stage.blocks)):
+            if not needed(f"stages.{i}.blocks.{j}"):
+                stage.blocks[j] = torch.nn.Identity()
+    if not needed("final_conv"):
+        inner.final_conv = torch.nn.Identity()
+    if not needed("head.fc"):
+        inner.head["fc"] = torch.nn.Identity()
+
+
+def _watched(inner: Any, outputs: tuple[str, ...]) -> dict[str, Any]:
+    """A dict that a forward pass fills with the outputs of the stem and of blocks."""
+    seen: dict[str, Any] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def keep(*called: Any) -> None:
+            seen[name] = called[-1]
+
+        return keep
+
+    for name in outputs:
+        if name == "stem":
+            inner.stages[0].register_forward_pre_hook(lambda module, given: watch("stem")(given[0]))
+        elif name.startswith("stages."):
+            inner.get_submodule(name).register_forward_hook(watch(name))
+    return seen
 
 
 def write(path: Path, network: Network) -> Facts:
@@ -66,10 +109,6 @@ def write(path: Path, network: Network) -> Facts:
     settings = network.settings
     if settings.dtype != "f32":
         raise InputError(f"dtype: a file for PyTorch is f32; found {settings.dtype}")
-    if strange := [name for name in settings.outputs if name not in OFFERED]:
-        raise InputError(
-            f"outputs: a file for PyTorch has some of {', '.join(OFFERED)}; found {strange[0]}"
-        )
     import torch
 
     batch, *sides = (settings.batch or TRACED[0], *(settings.size or TRACED[1:]))
@@ -81,7 +120,7 @@ def write(path: Path, network: Network) -> Facts:
         axes |= {1: free, 2: free} if nhwc else {2: free, 3: free}
     images = torch.zeros(shape, dtype=torch.uint8 if settings.preprocess else torch.float32)
     with torch.no_grad():
-        program = torch.export.export(_module_of(network), (images,), dynamic_shapes=(axes,))
+        program = torch.export.export(module_of(network), (images,), dynamic_shapes=(axes,))
     torch.export.save(program, path, extra_files={METADATA: json.dumps(network.metadata())})
     calls = (node for node in program.graph.nodes if node.op == "call_function")
     return Facts(Counter(str(node.target).removesuffix(".default") for node in calls))
