@@ -87,6 +87,7 @@ class Format:
         runtimes: What runs them. The first is in `packages`; others are used where installed.
         least: Pixels of a side that images of any size must leave to the last stage.
         marker: Where a file of it is a folder, a file in it that is nfspec's; else empty.
+        note: A sentence about what the proof does not show; empty if there is nothing.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Format:
     runtimes: tuple[Runtime, ...]
     least: int = 1
     marker: str = ""
+    note: str = ""
 
     def require_free(self, path: Path, force: bool) -> None:
         """Require that nothing is at a path, or with `force` a file of this format.

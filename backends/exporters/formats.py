@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nfspec.backends.exporters import litert, onnx, openvino, savedmodel, stablehlo, torch
+from nfspec.backends.exporters import (
+    coreml,
+    executorch,
+    litert,
+    onnx,
+    openvino,
+    savedmodel,
+    stablehlo,
+    torch,
+)
 from nfspec.backends.exporters.format import Format
 from nfspec.errors import InputError, suggest
 
@@ -18,6 +27,8 @@ FORMATS: Mapping[str, Format] = {
         stablehlo.FORMAT,
         savedmodel.FORMAT,
         litert.FORMAT,
+        coreml.FORMAT,
+        executorch.FORMAT,
     )
 }
 SUFFIXES: Mapping[str, Format] = {each.suffix: each for each in FORMATS.values()}

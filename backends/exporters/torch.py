@@ -99,12 +99,15 @@ def _watched(inner: Any, outputs: tuple[str, ...]) -> dict[str, Any]:
     return seen
 
 
-def write(path: Path, network: Network) -> Facts:
-    """Write a network as an ExportedProgram, with free sizes where the settings have them free.
+def program_of(network: Network, most: tuple[int, int] | None = None) -> Any:
+    """The ExportedProgram of a network, with free sizes where the settings have them free.
+
+    Args:
+        network: The network.
+        most: Images, and px of a side, that free sizes have at most; None for any.
 
     Raises:
-        InputError: A choice is not offered by this format.
-        OSError: It cannot be written.
+        InputError: The dtype is not float32.
     """
     settings = network.settings
     if settings.dtype != "f32":
@@ -114,13 +117,27 @@ def write(path: Path, network: Network) -> Facts:
     batch, *sides = (settings.batch or TRACED[0], *(settings.size or TRACED[1:]))
     channels, nhwc = network.plan.channels, settings.layout == "nhwc"
     shape = (batch, *sides, channels) if nhwc else (batch, channels, *sides)
-    free = torch.export.Dim.AUTO
-    axes: dict[int, Any] = {0: free} if settings.batch is None else {}
+    free = [torch.export.Dim.AUTO] * 2
+    if most is not None:
+        free = [torch.export.Dim.AUTO(max=each) for each in most]
+    axes: dict[int, Any] = {0: free[0]} if settings.batch is None else {}
     if settings.size is None:
-        axes |= {1: free, 2: free} if nhwc else {2: free, 3: free}
+        axes |= {1: free[1], 2: free[1]} if nhwc else {2: free[1], 3: free[1]}
     images = torch.zeros(shape, dtype=torch.uint8 if settings.preprocess else torch.float32)
     with torch.no_grad():
-        program = torch.export.export(module_of(network), (images,), dynamic_shapes=(axes,))
+        return torch.export.export(module_of(network), (images,), dynamic_shapes=(axes,))
+
+
+def write(path: Path, network: Network) -> Facts:
+    """Write a network as an ExportedProgram.
+
+    Raises:
+        InputError: A choice is not offered by this format.
+        OSError: It cannot be written.
+    """
+    import torch
+
+    program = program_of(network)
     torch.export.save(program, path, extra_files={METADATA: json.dumps(network.metadata())})
     calls = (node for node in program.graph.nodes if node.op == "call_function")
     return Facts(Counter(str(node.target).removesuffix(".default") for node in calls))

@@ -210,6 +210,7 @@ def _report(proof: Proof) -> list[str]:
         "",
         *(f"{runtime}: {_first(problem)}" for runtime, problem in problems),
         *(_verdict(proof, runtime) for runtime in proof.runtimes),
+        *([note] if (note := FORMATS[proof.format].note) else []),
     ]
 
 
@@ -257,6 +258,7 @@ def _data(proof: Proof) -> dict[str, Any]:
         "format": proof.format,
         "file": str(proof.path),
         "runtimes": list(proof.runtimes),
+        "note": FORMATS[proof.format].note or None,
         "same": proof.same,
         "bytes": proof.bytes,
         "weights_bytes": proof.weights,
