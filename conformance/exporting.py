@@ -10,13 +10,13 @@ from pathlib import Path
 from nfspec.backends.exporters.format import Facts, Format
 from nfspec.backends.exporters.formats import format_of, format_of_file
 from nfspec.backends.exporters.running import running
-from nfspec.backends.exporters.settings import Network, Settings
+from nfspec.backends.exporters.settings import Network, Settings, named_classes
 from nfspec.conformance.bounds.bands import rounding
 from nfspec.conformance.cases.precision import MODES
 from nfspec.conformance.cases.sides import odd_and_even
 from nfspec.conformance.compare import Progress
 from nfspec.conformance.proof import Noise, Row, prove_outputs
-from nfspec.errors import NfspecError
+from nfspec.errors import InputError, NfspecError
 from nfspec.files import beside, files_in
 from nfspec.language.spec import Spec
 from nfspec.plan import FEATURES, Plan
@@ -99,6 +99,7 @@ def export(
     preprocess: bool = False,
     outputs: Sequence[str] = ("logits",),
     license: str = "",
+    classes: Sequence[str] = (),
     force: bool = False,
     keep: bool = False,
     seed: int = 0,
@@ -122,6 +123,7 @@ def export(
         preprocess: True if the file takes pixels, uint8, and normalises them.
         outputs: Names of taps, such as `logits`, `pool` and `stages.2.blocks.5`.
         license: Licence of the weights, for the file's metadata.
+        classes: Names of the classes in the order of the logits, for the metadata, too.
         force: Replace a file that exists.
         keep: Keep a file that is not the network, under a name with `.failed` in it.
         seed: Random seed of the images.
@@ -141,7 +143,7 @@ def export(
     )
     form.require_free(path, force)
     require_free_memory(plan, "prove the file of", 4)  # the reference's float64, and the runtime's
-    network = Network(plan, check(plan, params), settings)
+    network = Network(plan, check(plan, params), settings, named_classes(plan, classes))
     proof = None
     with beside(path, force) as folder:
         made = folder / path.name
@@ -174,6 +176,11 @@ def verify(path: str | Path, *, seed: int = 0, progress: Progress = lambda messa
     form.require()
     read = form.read(path)
     network = read.network
+    if network.settings.quantised:
+        raise InputError(
+            f"{path}: its weights are {network.settings.quantised}, so that it is near the network "
+            "and not equal to it; nfspec evaluate measures such a file on images"
+        )
     return _proved(form, path, path, network, read.params, None, seed, progress)
 
 

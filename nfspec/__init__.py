@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         unfold,
     )
     from nfspec.conformance.exporting import Proof, ProofError, export, verify
+    from nfspec.conformance.quantising import Quantised, quantise
     from nfspec.data.preprocessing import preprocess
     from nfspec.design import signal
     from nfspec.errors import (
@@ -67,6 +68,7 @@ _HOMES = {
         "unfold",
     ],
     "conformance.exporting": ["Proof", "ProofError", "export", "verify"],
+    "conformance.quantising": ["Quantised", "quantise"],
     "data.preprocessing": ["preprocess"],
     "plan.counting": ["Count", "count"],
     "errors": [

@@ -50,11 +50,12 @@ def _digest(value: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(value, np.float32).tobytes()).hexdigest()
 
 
-def _order(op: p.Operation, value: NDArray[Any]) -> NDArray[Any]:
-    """A weight of the plan as XNNPACK has it: convs OHWI, dense layers OI."""
-    if value.ndim == 4 and isinstance(op, p.Convolution):
-        return value.transpose(3, 0, 1, 2)
-    return value.T if value.ndim == 2 else value
+def _axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a weight of the plan in the order that XNNPACK has them: convs OHWI, those of one
+    channel in each group IHWO, dense layers OI."""
+    if len(shape) == 4:
+        return (2, 0, 1, 3) if shape[2] == 1 else (3, 0, 1, 2)
+    return tuple(reversed(range(len(shape))))
 
 
 def _weights(network: Network) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def _weights(network: Network) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in network.weights():
         kept = not isinstance(owners[name], p.ECA | p.Residual)
-        found[name] = _digest(_order(owners[name], value)) if kept else value.tolist()
+        found[name] = _digest(value.transpose(_axes(value.shape))) if kept else value.tolist()
     return found
 
 
@@ -197,10 +198,9 @@ def _params(
             held = said[q.name]
             if isinstance(held, str):
                 value: NDArray[Any] = np.frombuffer(stored[held], "<f4")
-                like = _order(op, np.empty(q.shape, np.bool_))
-                value = value[: like.size].reshape(like.shape)
-                back = (1, 2, 3, 0) if value.ndim == 4 else None
-                value = value.transpose(back) if value.ndim in (2, 4) else value
+                axes = _axes(q.shape)
+                value = value[: q.size].reshape([q.shape[axis] for axis in axes])
+                value = value.transpose(np.argsort(axes))
             else:
                 value = np.asarray(held)
             params[q.name] = np.array(value, np.float32).reshape(q.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nfspec.backends.exporters.settings import Network
-from nfspec.errors import BackendError
+from nfspec.errors import BackendError, InputError
 from nfspec.outputs import require_free, require_free_folder
 from nfspec.plan.initialise import Params
 
 Outputs = Mapping[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Outputs]
+Batches = Callable[[], Iterator[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ class Format:
         runtimes: What runs them. The first is in `packages`; others are used where installed.
         least: Pixels of a side that images of any size must leave to the last stage.
         marker: Where a file of it is a folder, a file in it that is nfspec's; else empty.
+        quantise: A function of a path, a network, and batches of images as the file takes them,
+            which writes the network with weights and arithmetic of int8. It is called with a
+            function that begins the batches anew. None where the format has no such files.
         note: A sentence about what the proof does not show; empty if there is nothing.
     """
 
@@ -101,14 +105,20 @@ class Format:
     runtimes: tuple[Runtime, ...]
     least: int = 1
     marker: str = ""
+    quantise: Callable[[Path, Network, Batches], None] | None = None
     note: str = ""
 
     def require_free(self, path: Path, force: bool) -> None:
         """Require that nothing is at a path, or with `force` a file of this format.
 
         Raises:
-            InputError: Something is there.
+            InputError: Something is there, or the name does not end as those of the format.
         """
+        if path.suffix != self.suffix:
+            raise InputError(
+                f"{path}: expected a name that ends in {self.suffix}, by which nfspec verify and "
+                "nfspec predict know the format"
+            )
         if self.marker:
             require_free_folder(path, self.marker, force)
         else:

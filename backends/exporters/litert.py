@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nfspec import plan as p
 from nfspec.backends.exporters import savedmodel
-from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, Runtime
+from nfspec.backends.exporters.format import Batches, Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
@@ -54,12 +54,32 @@ def write(path: Path, network: Network) -> Facts:
         )
     import tensorflow as tf
 
+    return Facts(Counter(_kinds(_converted(path, network))), tf.__version__)
+
+
+def quantise(path: Path, network: Network, batches: Batches) -> None:
+    """Write a network in int8, by TensorFlow's converter; images and outputs stay float32.
+
+    Raises:
+        InputError: A choice is not offered by this format.
+        OSError: It cannot be written.
+    """
+    _converted(path, network, batches)
+
+
+def _converted(path: Path, network: Network, batches: Batches | None = None) -> Any:
+    """Write what the converter makes of a network; returns its tables."""
+    import tensorflow as tf
+
     holder, function = savedmodel.module_of(network)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
+    if batches is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([images] for images in batches())
     model = _model(converter.convert())
     _add_metadata(model, json.dumps(network.metadata()).encode())
     path.write_bytes(_packed(model))
-    return Facts(Counter(_kinds(model)), tf.__version__)
+    return model
 
 
 def _schema() -> Any:
@@ -141,7 +161,7 @@ def read(path: Path) -> Read:
         if not isinstance(metadata, dict):
             raise ValueError("its metadata are no table")
         network = network_of(metadata, str(path))
-        return Read(network, _weights(model, network))
+        return Read(network, {} if network.settings.quantised else _weights(model, network))
     except InputError:
         raise
     except Exception as error:  # a damaged flatbuffer leads to errors of many kinds
@@ -242,4 +262,5 @@ FORMAT = Format(
     read=read,
     parts=lambda path: [path],
     runtimes=(Runtime("ai_edge_litert", "LiteRT", load),),
+    quantise=quantise,
 )

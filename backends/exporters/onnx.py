@@ -5,8 +5,10 @@ The operators are those of the standard's opset alone. Two files of a network ha
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec.backends.exporters import openvino
-from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, Runtime
+from nfspec.backends.exporters.format import Batches, Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.layout import narrow, places
+from nfspec.backends.exporters.quiet import quiet
 from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
@@ -24,6 +27,7 @@ from nfspec.wording import reason_of
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
+IMAGES = "images"
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # of the same release, 1.15
 
@@ -72,6 +76,34 @@ def _values(network: Network) -> Iterator[NDArray[Any]]:
         yield narrow(found[name].stored(value), network.settings.dtype)
 
 
+def quantise(path: Path, network: Network, batches: Batches) -> None:
+    """Write a network in int8, by onnxruntime's static quantisation: weights by channel.
+
+    Raises:
+        InputError: The weights are of another dtype, or too many.
+        OSError: It cannot be written.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+        def __init__(self) -> None:
+            self.left = batches()
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            images = next(self.left, None)
+            return None if images is None else {IMAGES: images}
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole = Path(folder, "float.onnx")
+        write(whole, replace(network, settings=replace(network.settings, quantised="")))
+        with quiet("root"):  # it advises to run a step that changes nothing here
+            quantize_static(whole, path, Reader(), per_channel=True)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, network.metadata())
+    onnx.save(model, path)
+
+
 def load(path: Path) -> Run:
     """The file in onnxruntime on the CPU.
 
@@ -111,6 +143,8 @@ def read(path: Path) -> Read:
         reason = reason_of(error)
         raise InputError(f"{path}: not an ONNX file that can be read ({reason})") from None
     network = network_of({each.key: each.value for each in model.metadata_props}, str(path))
+    if network.settings.quantised:
+        return Read(network, {})
     folded, params = network.folded, {}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for name, place in places(folded).items():
@@ -137,4 +171,5 @@ FORMAT = Format(
     read=read,
     parts=parts,
     runtimes=(RUNTIME, openvino.RUNTIME),
+    quantise=quantise,
 )

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nfspec import plan as p
-from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, Runtime
+from nfspec.backends.exporters.format import Batches, Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.layout import narrow, places, wide
 from nfspec.backends.exporters.nchw import Around, walk
+from nfspec.backends.exporters.quiet import quiet
 from nfspec.backends.exporters.settings import Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
@@ -32,7 +33,6 @@ from nfspec.wording import reason_of
 
 IMAGES = "images"
 ROOM = "nfspec"  # the part of the file's metadata that is ours
-KEYS = ("name", "classes", "preprocessing", "license", "spec", "spec_digest", "settings", "nfspec")
 
 Node = Any
 TELEMETRY = "openvino_telemetry"
@@ -214,6 +214,22 @@ def write(path: Path, network: Network) -> Facts:
     return Facts({kind: n for kind, n in kinds.items() if kind not in ("Constant", "Result")})
 
 
+def quantise(path: Path, network: Network, batches: Batches) -> None:
+    """Write a network in int8, by NNCF's quantisation after training.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    ov = imported()
+    with quiet("nncf"):
+        import nncf
+
+        model = nncf.quantize(
+            model_of(network), nncf.Dataset(list(batches())), subset_size=sum(1 for _ in batches())
+        )
+    ov.save_model(model, path, compress_to_fp16=False)
+
+
 def load(path: Path) -> Run:
     """A file, OpenVINO's or ONNX, in OpenVINO on the CPU, in float32.
 
@@ -255,10 +271,11 @@ def read(path: Path) -> Read:
         raise InputError(f"{path}: not an OpenVINO file that can be read ({reason})") from None
     said = {
         key: model.get_rt_info([ROOM, key]).astype(str)
-        for key in KEYS
-        if model.has_rt_info([ROOM, key])
+        for key in (model.get_rt_info([ROOM]).astype(dict) if model.has_rt_info([ROOM]) else ())
     }
     network = network_of(said, str(path))
+    if network.settings.quantised:
+        return Read(network, {})
     constants = {
         node.get_friendly_name(): node
         for node in model.get_ops()
@@ -291,4 +308,5 @@ FORMAT = Format(
     read=read,
     parts=parts,
     runtimes=(RUNTIME,),
+    quantise=quantise,
 )

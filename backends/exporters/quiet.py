@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Leave out warnings, lines on standard error, and the remarks of loggers.
+    """Leave out warnings, progress, lines on standard error, and the remarks of loggers.
 
     Errors are raised as ever.
 
@@ -28,7 +28,7 @@ def quiet(*loggers: str) -> Iterator[None]:
         warnings.simplefilter("ignore")
         os.dup2(nothing.fileno(), 2)  # for libraries that are not Python's
         try:
-            with contextlib.redirect_stderr(nothing):
+            with contextlib.redirect_stderr(nothing), contextlib.redirect_stdout(nothing):
                 yield
         finally:
             os.dup2(kept, 2)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nfspec.backends.exporters.format import Format, Outputs, Run, Runtime
 from nfspec.backends.exporters.settings import Network, Settings, as_given, as_nhwc
 from nfspec.errors import BackendError, InputError, suggest
+from nfspec.language.graph import Input
 
 Images = NDArray[Any]
 
@@ -49,6 +50,18 @@ def running(runtime: Runtime, path: Path, settings: Settings) -> Run:
     return run
 
 
+def as_pixels(images: Images, how: Input) -> Images:
+    """Images as they were before they were normalised, uint8.
+
+    Raises:
+        ValueError: They were no pixels of 0 to 255.
+    """
+    pixels = np.rint((images * np.asarray(how.std) + np.asarray(how.mean)) * 255.0)
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise ValueError("beyond 0 to 255")
+    return pixels.astype(np.uint8)
+
+
 def exported_output(
     runtime: Runtime, path: Path, network: Network, output: str
 ) -> Callable[[Images], Images]:
@@ -67,14 +80,13 @@ def exported_output(
 
     def found(images: Images) -> Images:
         if network.settings.preprocess:
-            pixels = (images * np.asarray(how.std) + np.asarray(how.mean)) * 255.0
-            pixels = np.rint(pixels)  # as they were before they were normalised
-            if pixels.min() < 0 or pixels.max() > 255:
+            try:
+                images = as_pixels(images, how)
+            except ValueError:
                 raise InputError(
                     f"{path}: takes pixels of 0 to 255, and DeepMind's filter makes others; leave "
                     "out --original"
-                )
-            images = pixels.astype(np.uint8)
+                ) from None
         return np.asarray(run(images)[output])
 
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -45,6 +45,7 @@ class Settings:
         preprocess: True if the network takes pixels, uint8, and normalises them.
         outputs: Names of the outputs: taps of the plan, such as `logits` and `pool`.
         license: Licence of the weights; empty if it is not stated.
+        quantised: `int8` for a file with weights and arithmetic of that; else empty.
     """
 
     size: tuple[int, int] | None = None
@@ -54,6 +55,7 @@ class Settings:
     preprocess: bool = False
     outputs: tuple[str, ...] = (LOGITS,)
     license: str = ""
+    quantised: str = ""
 
     def checked(self, plan: Plan) -> Settings:
         """The same choices, once they are seen to be possible.
@@ -93,11 +95,13 @@ class Network:
         plan: The plan as it was resolved.
         params: Its parameters: canonical name to float32 array. None where a file is read.
         settings: The choices.
+        classes: Names of the classes, in the order of the logits; empty if they are not known.
     """
 
     plan: Plan
     params: Params | None
     settings: Settings
+    classes: tuple[str, ...] = ()
 
     @cached_property
     def folded(self) -> Plan:
@@ -146,6 +150,7 @@ class Network:
             "name": plan.name,
             "classes": str(classes),
             "preprocessing": json.dumps(preprocessing),
+            **({"class_names": json.dumps(self.classes)} if self.classes else {}),
             "license": self.settings.license or "not stated",
             "spec": json.dumps(spec, sort_keys=True, separators=(",", ":")),
             "spec_digest": plan.digest,
@@ -171,12 +176,26 @@ def network_of(metadata: Mapping[str, str], label: str) -> Network:
         stated = json.loads(metadata["settings"])
         stated |= {key: stated[key] and tuple(stated[key]) for key in ("size", "outputs")}
         settings = Settings(**stated).checked(plan)
+        classes = named_classes(plan, json.loads(metadata.get("class_names", "[]")))
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         reason = reason_of(error)
         raise InputError(f"{label}: its metadata cannot be read ({reason})") from None
     if plan.digest != metadata.get("spec_digest"):
         raise InputError(f"{label}: its metadata is damaged: the spec is not that of spec_digest")
-    return Network(plan, None, settings)
+    return Network(plan, None, settings, classes)
+
+
+def named_classes(plan: Plan, names: Iterable[str]) -> tuple[str, ...]:
+    """Names of a network's classes, or none.
+
+    Raises:
+        InputError: They are no text, or another number than the network has classes.
+    """
+    found = tuple(names)
+    count = plan.tap_info[LOGITS].channels if LOGITS in plan.taps else 0
+    if found and (len(found) != count or not all(isinstance(name, str) for name in found)):
+        raise InputError(f"classes: expected {count:,} names, which are text; found {len(found):,}")
+    return found
 
 
 def as_given(images: Array, settings: Settings) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes, changed_by, names
 from nfspec.conformance.cases.weights import trial_params
 from nfspec.conformance.exporting import Proof, ProofError
 from nfspec.conformance.exporting import export as exported
+from nfspec.conformance.quantising import Quantised, quantise
 from nfspec.console import print_json, print_lines, say, table
 from nfspec.errors import InputError
 from nfspec.language.loader import load
@@ -23,16 +25,23 @@ from nfspec.plan import Plan
 from nfspec.plan.free_memory import require_free_memory
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
+from nfspec.training.folders import read_facts
 from nfspec.weights.kinds import kind_of_file, read_fitting
 from nfspec.weights.pretrained import weights_file
 
 ANY = "any"
+ABLE = ", ".join(name for name, each in FORMATS.items() if each.quantise)
 FORMAT_HELP = "; ".join(f"{name}: {each.summary}" for name, each in FORMATS.items())
 
 
 def export(
     variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
+        str,
+        typer.Argument(
+            metavar="VARIANT|RUN",
+            help="A built-in spec, the path of a .toml file, or the folder of a training, whose "
+            "last weights and names of classes are taken.",
+        ),
     ],
     to: Annotated[str, typer.Option("--to", help=f"Format of the file. {FORMAT_HELP}.")],
     out: Annotated[
@@ -71,6 +80,15 @@ def export(
             "and outputs stay float32."
         ),
     ] = DTYPES[0],
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGES",
+            help=f"Write weights and arithmetic of int8 ({ABLE}), calibrated on half of these "
+            "images, a folder or a pattern, and measured on the others. Such a file is near the "
+            "network, never equal to it.",
+        ),
+    ] = None,
     preprocess: Annotated[
         bool,
         typer.Option(
@@ -110,17 +128,28 @@ def export(
     is run in its own runtime before it has its name, at several sizes of images, odd and even, and
     every output is compared with the float64 reference. A file that is not the network within the
     bound is deleted, and the exit status is 1. `nfspec verify FILE` repeats the comparison later
-    from the file alone.
+    from the file alone. A file of --int8 is measured beside the float32 file instead.
 
     Nothing in a spec or a file of weights is run, whoever wrote it.
     """
     form = format_of(to)
     form.require()
-    plan = resolve(load(variant, changed_by(changes)))
+    given = _given(variant, changes)
+    plan = given.plan
     path = out or Path(f"{re.sub(r'[^A-Za-z0-9_.+-]', '-', plan.name)}{form.suffix}")
     form.require_free(path, force)
     sides, images = _size(size), _batch(batch)
-    params = _params(plan, weights, seed)
+    params = _params(plan, weights or given.weights, seed)
+    if int8 is not None:
+        if dtype != DTYPES[0] or keep:
+            raise InputError("--int8: has no --dtype and no --keep")
+        how = {"layout": layout, "preprocess": preprocess, "outputs": names(outputs)}
+        how |= {"size": sides, "batch": images, "license": license, "classes": given.classes}
+        found = quantise(
+            plan, to, path, params, int8, **how, force=force, seed=seed, progress=say
+        )  # fmt: skip
+        show_quantised(found, as_json)
+        return
     kept = None
     try:
         proof = exported(
@@ -135,6 +164,7 @@ def export(
             preprocess=preprocess,
             outputs=names(outputs),
             license=license,
+            classes=given.classes,
             force=force,
             keep=keep,
             seed=seed,
@@ -152,6 +182,35 @@ def export(
             else f"{path} was not written; --keep keeps such a file"
         )
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A network as it was named.
+
+    Attributes:
+        plan: Its plan.
+        weights: The weights of a training; None for a spec.
+        classes: Names of a training's classes; empty for a spec.
+    """
+
+    plan: Plan
+    weights: Path | None
+    classes: tuple[str, ...]
+
+
+def _given(variant: str, changes: list[str] | None) -> _Given:
+    """A spec, or the folder of a training.
+
+    Raises:
+        InputError: It is neither.
+    """
+    path = Path(variant)
+    if not path.is_dir():
+        return _Given(resolve(load(variant, changed_by(changes))), None, ())
+    facts = read_facts(path)
+    plan = resolve(load(path / "spec.toml", changed_by(changes)))
+    return _Given(plan, path / "weights.safetensors", tuple(facts.classes))
 
 
 def _size(text: str) -> tuple[int, int] | None:
@@ -189,6 +248,31 @@ def _params(plan: Plan, path: Path | None, seed: int) -> Params:
     for change in fitted.changes:
         say(change)
     return fitted.params
+
+
+def show_quantised(found: Quantised, as_json: bool) -> None:
+    """Print what int8 changed."""
+    if as_json:
+        print_json(asdict(found) | {"path": str(found.path), "same": False})
+        return
+    faster = found.float_seconds / found.seconds
+    rows = [["layer", "distance"], *([name, f"{gap:.4f}"] for name, gap in found.layers.items())]
+    agree = "" if found.agreement is None else f"{found.agreement:.1%} of the images"
+    print_lines(
+        [
+            f"{found.network} in int8, {found.runtime}, calibrated on {found.calibration} images",
+            f"Relative L2 distance to the float32 file on {found.held_out} other images:",
+            "",
+            *table(rows, "<>"),
+            "",
+            *([f"most probable class the same: {agree}"] if agree else []),
+            f"size: {found.bytes / 1e6:.1f} MB, {found.bytes / found.float_bytes:.2f} of float32",
+            f"time of {found.batch} images: {1e3 * found.seconds:.0f} ms, float32 "
+            f"{1e3 * found.float_seconds:.0f} ms: {faster:.2f} times as fast",
+            f"NOT EQUAL to {found.network}, as int8 never is; nfspec evaluate measures it",
+            f"wrote {found.path}",
+        ]
+    )
 
 
 def show(proof: Proof, as_json: bool) -> None:

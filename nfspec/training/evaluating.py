@@ -19,8 +19,8 @@ from nfspec.data.opening import open_held_out
 from nfspec.data.preprocessing import Preprocessing
 from nfspec.data.sources import Source as Images
 from nfspec.errors import InputError
-from nfspec.training.folders import RUN, Facts
-from nfspec.training.opening import LOGITS, Source
+from nfspec.training.folders import RUN
+from nfspec.training.opening import LOGITS, Opened, Source
 from nfspec.training.scores import Numbers, Score, outputs, probabilities, score
 from nfspec.wording import few, printable
 
@@ -126,7 +126,7 @@ def evaluate(
     opened = Source(variant, weights, backend, runtime, folded, overrides).open()
     opened.require_output(LOGITS)
     side = opened.side_for(size)
-    images = _images(opened.facts, data)
+    images = _images(opened, data)
     where = _where(data or (opened.facts.data if opened.facts else ""))
     images = _spread(images, opened.classes)
     require_classes(images, opened.name, opened.classes, where)
@@ -193,9 +193,9 @@ def _where(data: str | Path | Sequence[str | Path]) -> str:
     return printable(str(data) if isinstance(data, str | Path) else few(map(str, data), 3))
 
 
-def _images(facts: Facts | None, data: str | Path | Sequence[str | Path] | None) -> Images:
+def _images(opened: Opened, data: str | Path | Sequence[str | Path] | None) -> Images:
     """The images that were asked for, or those that a training held out."""
-    classes = tuple(facts.classes) if facts else ()
+    facts, classes = opened.facts, opened.names
     if facts and data is None:
         return open_held_out(facts.data, facts.held_out, facts.seed, classes, facts.val)
     assert data is not None

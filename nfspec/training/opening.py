@@ -44,6 +44,7 @@ class Opened:
         how: The spec's `[input]`.
         classes: Number of classes.
         facts: The facts of the training, where it is one.
+        names: Names of the classes that the training or the file states; else empty.
         side: The one side of images that it takes, px; None for any.
         batch: The one number of images that it takes; None for any.
         outputs: Names of the outputs that `function` can make.
@@ -56,6 +57,7 @@ class Opened:
     how: Input
     classes: int
     facts: Facts | None
+    names: tuple[str, ...]
     side: int | None
     batch: int | None
     outputs: Collection[str]
@@ -192,8 +194,8 @@ def _of_spec(source: Source, path: Path) -> Opened:
         return (lambda images: run(images)[output]) if taps else run
 
     return Opened(
-        spec.name, backend, spec.input, spec.head.classes, facts, None, None, tuple(plan.taps),
-        function,
+        spec.name, backend, spec.input, spec.head.classes, facts,
+        tuple(facts.classes) if facts else (), None, None, tuple(plan.taps), function,
     )  # fmt: skip
 
 
@@ -262,8 +264,8 @@ def _of_file(path: Path, runtime: str | None) -> Opened:
         return exported_output(chosen, path, network, output)
 
     return Opened(
-        network.plan.name, chosen.name, how, classes, None, height, settings.batch,
-        settings.outputs, function,
+        network.plan.name, chosen.name, how, classes, None, network.classes, height,
+        settings.batch, settings.outputs, function,
     )  # fmt: skip
 
 
@@ -293,5 +295,5 @@ def _of_model(model: Any) -> Opened:
 
     return Opened(
         plan.name, sys.modules["keras"].backend.backend(), how, plan.tap_info[LOGITS].channels,
-        None, None, None, tuple(plan.taps) if taps else (LOGITS,), function,
+        None, (), None, None, tuple(plan.taps) if taps else (LOGITS,), function,
     )  # fmt: skip

@@ -163,8 +163,8 @@ def classes_of(opened: Opened, given: str | Path | Sequence[str] | None) -> Clas
         InputError: They cannot be read, or are more or fewer than the network has classes.
     """
     count = opened.classes
-    if given is None and opened.facts is not None:
-        return named(opened.facts.classes, count, "the training")
+    if given is None and opened.names:
+        return named(opened.names, count, "the training" if opened.facts else "the file")
     if given is None:
         return imagenet() if count == IMAGENET else unnamed(count)
     if not isinstance(given, str | Path):

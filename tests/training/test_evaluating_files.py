@@ -1,11 +1,14 @@
 """Exported files on labelled images: the predictions of the model, without a framework."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import nfspec
+from nfspec.backends.exporters.formats import FORMATS
 from nfspec.cli import app
 from nfspec.data.images import prepare
 from nfspec.training.evaluating import evaluate
@@ -46,6 +49,21 @@ def test_predictions_are_those_of_the_network(name, runtime, place):
     found = evaluate(folder / f"{name}.onnx", folder / "photos", runtime=runtime, batch=4)
     assert (found.name, found.size, found.left_out) == ("plain", SIDE, 0)
     assert (found.score.images, found.score.top1) == (9, exact.top1)
+    assert found.score.loss == pytest.approx(exact.loss, rel=1e-4)
+
+
+@pytest.mark.slow  # to convert a network takes seconds in most formats
+@pytest.mark.parametrize("to", [name for name in FORMATS if name not in ("onnx", "openvino")])
+def test_predictions_of_every_format_are_those_of_the_network(to, place, tmp_path):
+    folder, exact = place
+    if absent := [name for name in FORMATS[to].packages if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"{absent[0]} is not installed")
+    plan = nfspec.resolve(nfspec.load(str(folder / "plain.toml")))
+    params, _ = networks.drawn(plan)
+    path = tmp_path / f"a{FORMATS[to].suffix}"
+    nfspec.export(plan, to, path, params, size=(SIDE, SIDE))
+    found = evaluate(path, folder / "photos", batch=4)
+    assert (found.name, found.score.images, found.score.top1) == ("plain", 9, exact.top1)
     assert found.score.loss == pytest.approx(exact.loss, rel=1e-4)
 
 

@@ -34,8 +34,16 @@ def test_the_framework_where_none_is_asked_for(loaded, trained, installed, expec
 
 def opened(**changes):
     how = nfspec.load("nfnet-nano").input
-    facts = {"name": "net", "runs_on": "x", "how": how, "classes": 3, "facts": None, "side": None}
-    facts |= {"batch": None, "outputs": ("logits",), "function": None}
+    facts = {
+        "name": "net",
+        "runs_on": "x",
+        "how": how,
+        "classes": 3,
+        "facts": None,
+        "names": (),
+        "side": None,
+    }
+    facts |= {"names": (), "batch": None, "outputs": ("logits",), "function": None}
     return Opened(**(facts | changes))
 
 
