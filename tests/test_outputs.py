@@ -47,6 +47,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "embed": ("nfnet-nano", "a.jpg", "--weights", "a.npz", "--out", "mine/a.npz"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "a.npz", "--confusion", "mine/a.png"),
     "lower": ("nfnet-nano", "--target", "cpu", "--hlo", "mine/a.hlo"),
+    "scale": ("nfnet-nano", "--macs", "1M", "--out", "mine/moth.toml"),
     "signal": ("nfnet-nano", "--plot", "mine/a.png"),
     "convert": ("a.npz", "mine/a.safetensors", "--variant", "nfnet-nano"),
 }

@@ -54,6 +54,7 @@ COMMANDS = {
         "nfspec.cli.diff:diff", "Show where two specs differ; exit status 1 if they do."
     ),
     "new": Command("nfspec.cli.new:new", "Write a commented spec to start from."),
+    "scale": Command("nfspec.cli.scale:scale", "Write a spec of the same kind at a budget."),
     "compare": Command("nfspec.cli.compare:compare", "Compare the frameworks with the reference."),
     "conform": Command(
         "nfspec.cli.conform:conform", "Test implementations against the float64 reference."

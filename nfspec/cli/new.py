@@ -19,7 +19,12 @@ from nfspec.language.template import starting_spec
 from nfspec.outputs import FORCE_HELP, require_free
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name of a new spec.
+
+    Raises:
+        InputError: It cannot be one.
+    """
     try:
         field: TypeAdapter[str] = TypeAdapter(Annotated[str, Spec.model_fields["name"]])
         return field.validate_python(name)
@@ -30,7 +35,7 @@ def _checked_name(name: str) -> str:
         ) from None
 
 
-def _extends(base: str, folder: Path) -> str:
+def extends_of(base: str, folder: Path) -> str:
     """The name of the base in a spec that stands in a folder."""
     if base in variants():
         return base
@@ -81,13 +86,13 @@ def new(
     for layer in over:
         if fixed := layer.data.keys() & {"schema", "family", *NOT_INHERITED}:
             raise InputError(f"--set: {min(fixed)}: edit it in the file that is written")
-    file = _target(_checked_name(name), output, force)
+    file = _target(checked_name(name), output, force)
     if base in dialects():
         raise InputError(
             f'"{base}" is a base spec, not a network: it has no stages; extend a network of '
             "nfspec list"
         )
-    text = starting_spec(name, _extends(base, file.parent), load(base, over), ON_COMMAND_LINE)
+    text = starting_spec(name, extends_of(base, file.parent), load(base, over), ON_COMMAND_LINE)
     try:
         with replacing(file, only_new=not force) as temporary:
             temporary.write_bytes(text.encode())

@@ -161,8 +161,8 @@ CODES = {
             '"floor"` cut the bottleneck to whole groups.',
             HEAD + '[stages]\ngroup_width = 100\n[rounding]\ngroups = "exact"\n',
             "x.toml:5:1: stages.group_width: 100 does not divide the bottleneck of 128 "
-            '(stage 0, block 0); change it, or set rounding.groups = "floor" for 100 '
-            "[SPEC-GROUPS]",
+            "(stage 0, block 0); nearest that works: stages.group_width = 64, or "
+            'stages.width_factor = 1.563; or rounding.groups = "floor" for 100 [SPEC-GROUPS]',
         ),
         Code(
             "SPEC-WIDTH",

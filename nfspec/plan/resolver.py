@@ -36,6 +36,7 @@ from nfspec.plan.activations import DEEPMIND_SLOPE
 from nfspec.plan.arithmetic import eca_taps, gamma_of, rounded
 from nfspec.plan.checks import WIDTHS_COME_FROM, Problems, check, check_plan, stage_path
 from nfspec.plan.rows import BlockNumbers, StageRow, stage_rows
+from nfspec.plan.widths import group_hint
 
 
 def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
@@ -66,6 +67,7 @@ class _Builder:
         self.ops: list[Operation] = []
         self.blocks: list[Block] = []
         self.taps: dict[str, str] = {}
+        self.hints: dict[int, str] = {}  # stage to words for widths of groups that work
         act = spec.activation
         gamma = gamma_of(act.gamma, act.kind, act.slope)
         self.act_gamma, self.weight_gamma = (
@@ -265,16 +267,21 @@ class _Builder:
         path = stage_path(spec, "group_width", s)
         place = f"the bottleneck of {asked} (stage {s}, block {b})"
         if groups == 0:
-            message = f"{group_width} is wider than {place}"
+            message = f"{group_width} is wider than {place}; {self._hint(s)}"
             self.problems.add("SPEC-GROUPS", path, message, *WIDTHS_COME_FROM)
             return asked, group_width, 1
         if groups * group_width != asked and spec.rounding.groups == "exact":
             message = (
-                f"{group_width} does not divide {place}; change it, or set "
+                f"{group_width} does not divide {place}; {self._hint(s)}; or "
                 f'rounding.groups = "floor" for {groups * group_width}'
             )
             self.problems.add("SPEC-GROUPS", path, message, *WIDTHS_COME_FROM)
         return asked, groups * group_width, groups
+
+    def _hint(self, stage: int) -> str:
+        if stage not in self.hints:
+            self.hints[stage] = group_hint(self.spec, stage)
+        return self.hints[stage]
 
     def _drop_rate(self) -> float:
         drop = self.spec.stochastic_depth

@@ -26,6 +26,7 @@ WITH = {
     "verify": ("a.onnx",),
     "lower": ("nfnet-nano", "--target", "cpu"),
     "signal": ("nfnet-nano",),
+    "scale": ("nfnet-nano", "--macs", "2M"),
     "cost": ("nfnet-nano", "--accelerator", "cpu"),
 }
 NONSENSE = ("nan", "inf", "-inf", "-1", "1e308", "0", str(10**30), "9" * 5000)
@@ -43,7 +44,13 @@ MAY_BE_ZERO = {
     "train --stop-at",
     "train --checkpoint-minutes",
 }
-NUMBERS_IN_TEXT = {"train --clipping", "export --size", "export --batch"}
+NUMBERS_IN_TEXT = {
+    "scale --macs",
+    "scale --params",
+    "train --clipping",
+    "export --size",
+    "export --batch",
+}
 
 
 def numeric(parameter):

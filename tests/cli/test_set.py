@@ -32,6 +32,7 @@ ARGUMENTS = {
     "embed": ["embed", "nfnet-nano", "a.jpg", "--weights", "none.npz", "--out", "a.npz"],
     "cost": ["cost", "nfnet-nano"],
     "signal": ["signal", "nfnet-nano"],
+    "scale": ["scale", "nfnet-nano", "--macs", "1M"],
     "bench": ["bench", "nfnet-nano", "--backends", "torch", "--work", "forward"],
     "generate": ["generate", "nfnet-nano", "--to", "torch"],
     "export": ["export", "nfnet-nano", "--to", "onnx"],

@@ -114,14 +114,20 @@ def test_a_recipe_for_a_spec_that_has_none():
 
 def test_the_spec_still_has_to_resolve():
     """With the new values, whose origin is told."""
-    reason = "96 is wider than the bottleneck of 32 (stage 0, block 0) [SPEC-GROUPS]"
+    reason = (
+        "96 is wider than the bottleneck of 32 (stage 0, block 0); nearest that works: "
+        "stages.group_width = [32, 64, 96, 96], or stages.width_factor = 3 [SPEC-GROUPS]"
+    )
     assert complaints("nfnet-nano", file("[stages]\ngroup_width = 96\n")) == [
         f"over.toml:2:1: stages.group_width: {reason}"
     ]
 
 
 def test_what_does_not_resolve_names_the_option():
-    reason = "96 is wider than the bottleneck of 32 (stage 0, block 0) [SPEC-GROUPS]"
+    reason = (
+        "96 is wider than the bottleneck of 32 (stage 0, block 0); nearest that works: "
+        "stages.group_width = [32, 64, 96, 96], or stages.width_factor = 3 [SPEC-GROUPS]"
+    )
     assert complaints("nfnet-nano", given("--groups", {("stages", "group_width"): 96})) == [
         f"--groups: stages.group_width: {reason}"
     ]

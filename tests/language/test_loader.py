@@ -184,7 +184,8 @@ TOLD = [
     'x.toml:4:1: extends: no built-in spec "nfnet-f10"; did you mean "nfnet-f1"? [SPEC-EXTENDS]',
     f'x.toml:5:1: dropout: unknown key here; did you mean "head.dropout"? {UNKNOWN}',
     f'x.toml:7:1: stages.depht: unknown key; did you mean "depth"? {UNKNOWN}',
-    "x.toml:8:1: stages.group_width: 1000 is wider than the bottleneck of 128 (stage 0, block 0) "
+    "x.toml:8:1: stages.group_width: 1000 is wider than the bottleneck of 128 (stage 0, block 0); "
+    "nearest that works: stages.group_width = [128, 256, 768, 768], or stages.width_factor = 7.813 "
     "[SPEC-GROUPS]",
     "x.toml:9:1: stages.kernel: must be odd; found 2 [SPEC-KERNEL]",
     "x.toml:11:1: head.classes: must be at least 1; found 0 [SPEC-VALUE]",

@@ -120,7 +120,10 @@ def test_all_that_is_wrong_with_the_values_is_told_at_once(label, over):
 
 
 def test_values_that_do_not_resolve_together():
-    reason = "96 is wider than the bottleneck of 32 (stage 0, block 0) [SPEC-GROUPS]"
+    reason = (
+        "96 is wider than the bottleneck of 32 (stage 0, block 0); nearest that works: "
+        "stages.group_width = [32, 64, 96, 96], or stages.width_factor = 3 [SPEC-GROUPS]"
+    )
     with pytest.raises(SpecError) as error:
         load("nfnet-nano", {"name": "mine", "stages.group_width": 96})
     assert str(error.value) == f"overrides: stages.group_width: {reason}"

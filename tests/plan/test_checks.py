@@ -65,22 +65,23 @@ FIELDS = {
         "10:1: eca.kernel: must be odd; found 4 [SPEC-KERNEL]",
     ],
     "[stages]\ngroup_width = 129": [
-        "6:1: stages.group_width: 129 is wider than the bottleneck of 128 (stage 0, block 0) "
-        + GROUPS
+        "6:1: stages.group_width: 129 is wider than the bottleneck of 128 (stage 0, block 0); "
+        "nearest that works: stages.group_width = 128, or stages.width_factor = 1.008 " + GROUPS
     ],
     "[stages]\nwidth = [256, 254, 1536, 254]": [
-        "6:1: stages.group_width: 128 is wider than the bottleneck of 127 (stage 1, block 0) "
-        + GROUPS
+        "6:1: stages.group_width: 128 is wider than the bottleneck of 127 (stage 1, block 0); "
+        "nearest that works: stages.group_width = 127, or stages.width_factor = 1.008 " + GROUPS
     ],
     "[stages]\ngroup_width = [192, 1, 769, 96]\n[rounding]\ngroups = 'exact'": [
-        "6:16: stages.group_width[0]: 192 is wider than the bottleneck of 128 (stage 0, block 0) "
-        + GROUPS,
-        "6:24: stages.group_width[2]: 769 is wider than the bottleneck of 768 (stage 2, block 0) "
-        + GROUPS,
+        "6:16: stages.group_width[0]: 192 is wider than the bottleneck of 128 (stage 0, block 0); "
+        "nearest that works: stages.group_width[0] = 128, or stages.width_factor = 1.5 " + GROUPS,
+        "6:24: stages.group_width[2]: 769 is wider than the bottleneck of 768 (stage 2, block 0); "
+        "nearest that works: stages.group_width[2] = 768, or stages.width_factor = 1.002 " + GROUPS,
     ],
     "[rounding]\ngroups = 'exact'\n[stages]\nwidth = [384, 512, 1536, 1536]": [
         "8:1: stages.group_width: 128 does not divide the bottleneck of 192 (stage 0, block 0); "
-        f'change it, or set rounding.groups = "floor" for 128 {GROUPS}'
+        "nearest that works: stages.group_width = 64, or stages.width_factor = 2; or "
+        f'rounding.groups = "floor" for 128 {GROUPS}'
     ],
     "[stages]\nkernel = 1\ngroup_width = [128, 1, 128, 1]": [
         f"7:21: stages.group_width[1]: stages.1.blocks.0.conv1 {DEAD}",
@@ -134,8 +135,8 @@ FIELDS = {
         f'6:65: agc.exclude[4]: no parameter is called "*.fc", {NOTHING}; {LIKE}',
     ],
     "[stages]\ngroup_width = 129\n[agc]\nexclude = ['head']": [
-        "6:1: stages.group_width: 129 is wider than the bottleneck of 128 (stage 0, block 0) "
-        + GROUPS,
+        "6:1: stages.group_width: 129 is wider than the bottleneck of 128 (stage 0, block 0); "
+        "nearest that works: stages.group_width = 128, or stages.width_factor = 1.008 " + GROUPS,
         f'8:12: agc.exclude[0]: no parameter is called "head", {NOTHING}; {LIKE}',
     ],
     "[agc]\nenabled = false\nexclude = ['head']": [

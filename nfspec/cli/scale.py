@@ -1,0 +1,142 @@
+"""`nfspec scale`: a spec at a budget."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nfspec.cli.new import checked_name, extends_of
+from nfspec.cli.options import Changes, changed_by, names
+from nfspec.console import WIDTH, compact, print_json, print_lines, print_text, say, table
+from nfspec.design.scaling import FAMILY, KNOBS, MOST_MACS, MOST_PARAMETERS, Scaled
+from nfspec.design.scaling import scale as scaled_to
+from nfspec.design.written import kept, scaled_file
+from nfspec.errors import InputError
+from nfspec.files import write
+from nfspec.language.differences import spec_fields
+from nfspec.language.loader import load
+from nfspec.language.template import path_text, value_text
+from nfspec.outputs import FORCE_HELP, require_free
+from nfspec.wording import printable
+
+UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+AMOUNT = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?([kMGT]?)")
+WITHIN = 0.03  # of a budget: a larger miss is said
+
+
+def amount(option: str, text: str | None, most: float) -> float | None:
+    """A number such as 2G or 30M.
+
+    Raises:
+        InputError: Something else, or a number that is too large.
+    """
+    if text is None:
+        return None
+    found = AMOUNT.fullmatch(text.strip())
+    value = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not 1.0 <= value <= most:
+        shown = text if len(text) <= 40 else text[:37] + "..."
+        raise InputError(
+            f"{option}: expected a number such as 2G or 30M, from 1 to {compact(int(most))}; "
+            f"found {printable(shown)!r}"
+        )
+    return value
+
+
+def scale(
+    spec: Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")],
+    macs: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER", help="Multiply-accumulates at the test size, such as 2G."),
+    ] = None,
+    params: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Parameters, such as 30M.")
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What may change: some of width, depth and size, a list with commas; or family: "
+            "depths and sizes as from F0 to F7, and widths for the rest."
+        ),
+    ] = ",".join(KNOBS),
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: the spec is printed.")
+    ] = None,
+    changes: Changes = None,
+    force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write a spec of the same kind at a budget.
+
+    It extends SPEC and states what differs: depths and sizes of images first, then widths, and
+    widths of groups that fit them. Conventions, alpha and the recipe are kept.
+
+    \b
+      nfspec scale nfnet-f0 --macs 2G --out small.toml
+      nfspec scale nf-regnet-b0 --macs 4G --params 30M
+      nfspec scale nfnet-f0 --macs 100G --by family
+
+    Nothing in a spec is run, whoever wrote it.
+    """
+    budget = amount("--macs", macs, MOST_MACS), amount("--params", params, MOST_PARAMETERS)
+    if budget == (None, None):
+        raise InputError("give a budget: --macs, --params or both")
+    if out is not None:
+        if out.suffix != ".toml":
+            raise InputError(f"{out}: the name of a spec's file ends in .toml")
+        require_free(out, force)
+    name = checked_name(out.stem if out else f"{Path(spec).stem}-scaled")
+    extends = extends_of(spec, out.parent if out else Path())
+    knobs = names(by)
+    scaled = scaled_to(load(spec, changed_by(changes)), *budget, knobs)
+    scaled = replace(scaled, parent=load(spec))  # what --set changed stands in the file, too
+    text = scaled_file(scaled, name, extends, knobs)
+    if scaled.miss > WITHIN:
+        more = "" if {"width", FAMILY} & {*knobs} else "; add width to --by to come nearer"
+        say(f"{scaled.miss:.0%} off the budget, which is as near as {by} comes{more}")
+    if out is not None:
+        require_free(out, force)  # again: a file may have come to be there meanwhile
+        write(out, text)
+    if as_json:
+        print_json(_json(scaled, name, extends))
+    elif out is None:
+        print_text(text.rstrip("\n"))
+    else:
+        print_lines([*_lines(scaled, name), f"wrote {printable(str(out))}"])
+
+
+def _json(scaled: Scaled, name: str, extends: str) -> dict[str, Any]:
+    counted = scaled.counted
+    return {
+        "name": name,
+        "extends": extends,
+        "digest": scaled.spec.digest,
+        "macs": counted.macs,
+        "parameters": counted.parameters,
+        "size": counted.size[0],
+        "miss": scaled.miss,
+        "changed": {path_text(path): value for path, value in scaled.changed.items()},
+        "kept": kept(scaled),
+    }
+
+
+def _lines(scaled: Scaled, name: str) -> list[str]:
+    old, parent = spec_fields(scaled.parent), scaled.parent.name
+    counts = [
+        ("MACs", *(compact(each.macs) for each in (scaled.before, scaled.counted))),
+        ("parameters", *(compact(each.parameters) for each in (scaled.before, scaled.counted))),
+    ]
+    changed = [
+        (path_text(path), value_text(old[path]), value_text(value))
+        for path, value in scaled.changed.items()
+    ]
+    return [
+        *table([("", parent, name), *counts, *changed], "<<<"),
+        *textwrap.wrap(f"as they were: {', '.join(kept(scaled))}", WIDTH),
+        f"distance from the budget: {scaled.miss:.1%}",
+    ]

@@ -1,0 +1,363 @@
+"""A spec at a budget: other widths, depths and sizes of images, and all conventions kept.
+
+Multiply-accumulates go with width², depth and side²; parameters with width² and depth. Widths come
+last: they are what makes up for whole blocks and whole pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from nfspec.arguments import instance, number
+from nfspec.errors import InputError, SpecError
+from nfspec.language.differences import Path, spec_fields
+from nfspec.language.loader import load
+from nfspec.language.spec import Spec
+from nfspec.plan.counting import Count, count
+from nfspec.plan.resolver import resolve
+
+KNOBS = ("width", "depth", "size")
+FAMILY = "family"
+SIDES = 32  # sides are multiples of it, px, where widths make up for the rest
+# Widths are multiples of the first of these that comes near the budget, and is an eighth of the
+# narrowest stage at most.
+QUANTA = (64, 32, 16, 8, 4, 2, 1)
+NEAR = 0.01  # of the budget: no better widths are looked for
+MOST_CUT = 0.125  # of a bottleneck's width, which whole groups may take away
+MOST_MACS, MOST_PARAMETERS = 1e16, 1e11
+LEAST_SIDE, MOST_SIDE, MOST_WIDTH = 16, 8_192, 65_536
+FACTOR = 64.0  # largest change of widths, up and down
+
+_Found = tuple[Spec, Count]
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A spec at a budget.
+
+    Attributes:
+        spec: The new spec; it has its parent's name.
+        parent: The spec that it was made of.
+        counted, before: Counts of both at their test sizes.
+        miss: Largest distance from a budget, as a share of it.
+    """
+
+    spec: Spec
+    parent: Spec
+    counted: Count
+    before: Count
+    miss: float
+
+    @property
+    def changed(self) -> dict[Path, Any]:
+        """Path of each field that differs from the parent's to its new value."""
+        old = spec_fields(self.parent)
+        new = spec_fields(self.spec).items()
+        return {path: value for path, value in new if old.get(path) != value}
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """All of a candidate but its widths."""
+
+    depth: tuple[int, ...]
+    train: int
+    test: int
+    dropout: float
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What is asked for; None where nothing is."""
+
+    macs: float | None
+    parameters: float | None
+
+    def ratios(self, counted: Count) -> list[float]:
+        """Logarithms of what there is over what is asked for."""
+        pairs = ((counted.macs, self.macs), (counted.parameters, self.parameters))
+        return [math.log(found / asked) for found, asked in pairs if asked is not None]
+
+    def miss(self, counted: Count) -> float:
+        return max(abs(math.expm1(ratio)) for ratio in self.ratios(counted))
+
+
+def scale(
+    spec: Spec,
+    macs: float | None = None,
+    params: float | None = None,
+    by: Sequence[str] = KNOBS,
+) -> Scaled:
+    """Scale a spec to a budget.
+
+    Args:
+        spec: The spec.
+        macs: Multiply-accumulates of an image at the test size.
+        params: Parameters.
+        by: What may change: `width`, `depth` and `size` share the change evenly, as a factor of
+            multiply-accumulates; or `family` alone: depths are multiples of the shortest, and sizes
+            grow with the multiple, as in F0 to F7 (Brock et al. 2021, arXiv:2102.06171, table 1),
+            and widths make up for the rest. With both budgets, sizes are what `macs` needs.
+
+    Raises:
+        InputError: An argument has a wrong type or value, or no such network can be made.
+    """
+    instance("spec", spec, Spec, "nfspec.load")
+    knobs = _checked(by, macs, params)
+    budget = _Budget(
+        None if macs is None else number("macs", macs, 1.0, MOST_MACS),
+        None if params is None else number("params", params, 1.0, MOST_PARAMETERS),
+    )
+    if "depth" in knobs or FAMILY in knobs:
+        _require_free_betas(spec)
+    before = count(resolve(spec))
+    best: _Found | None = None
+    for frame in _frames(spec, before, budget, knobs):
+        for found in _tuned(spec, frame, budget, knobs):
+            best = min(filter(None, (best, found)), key=lambda each: budget.miss(each[1]))
+        if best is not None and budget.miss(best[1]) <= NEAR:
+            break
+    if best is None:
+        raise InputError(f"{spec.name}: no network of this kind is near the budget")
+    new, counted = best
+    return Scaled(new, spec, counted, before, budget.miss(counted))
+
+
+def _checked(by: Sequence[str], macs: float | None, params: float | None) -> tuple[str, ...]:
+    knobs = tuple(by)
+    if macs is None and params is None:
+        raise InputError("give a budget: macs, params or both")
+    known = set(knobs) <= set(KNOBS) or knobs == (FAMILY,)
+    if not knobs or not known:
+        raise InputError(f"by: expected some of {', '.join(KNOBS)}, or family; found {knobs}")
+    if macs is None and knobs == ("size",):
+        raise InputError("by: sizes change no parameters; give macs, or width or depth")
+    if macs is not None and params is not None and "size" not in knobs and knobs != (FAMILY,):
+        raise InputError("by: both budgets at once need size, too")
+    return knobs
+
+
+def _require_free_betas(spec: Spec) -> None:
+    beta = spec.stages.beta
+    if isinstance(beta, tuple) and any(isinstance(of_stage, tuple) for of_stage in beta):
+        raise InputError(
+            f"{spec.name}: stages.beta lists a number for each block, so that depths cannot "
+            'change; set stages.beta = "auto", or leave depth out of by'
+        )
+
+
+def _frames(spec: Spec, before: Count, budget: _Budget, knobs: tuple[str, ...]) -> Iterator[_Frame]:
+    """Depths and sizes worth trying."""
+    depth, sides = spec.stages.depth, [spec.input.test]
+    if knobs == (FAMILY,):
+        counts = {each: _counted(_made(spec, each, 1.0, 1)) for each in _family(spec)}
+        misses = {each: budget.miss(found[1]) for each, found in counts.items() if found}
+        yield min(misses, key=lambda each: misses[each])
+        return
+    ratios = [math.exp(-ratio) for ratio in budget.ratios(before)]
+    if knobs == ("depth",):
+        for blocks in _depths(depth, ratios[-1]):
+            yield _Frame(blocks, spec.input.train, spec.input.test, spec.head.dropout)
+        return
+    both = len(ratios) == 2
+    factor = ratios[-1] ** (1.0 / (len(knobs) - both))  # of each knob; the size's is macs' alone
+    if "depth" in knobs:
+        depth = _times(depth, factor)
+    if "size" in knobs and budget.macs is not None:
+        sides = _sides(spec.input.test * math.sqrt(ratios[0] / ratios[1] if both else factor), both)
+        if "width" not in knobs:
+            sides = _any_sides(sides[len(sides) // 2])
+    for test in sides:
+        yield _Frame(depth, _train(spec, test), test, spec.head.dropout)
+
+
+def _times(depth: tuple[int, ...], factor: float) -> tuple[int, ...]:
+    return tuple(max(1, round(blocks * factor)) for blocks in depth)
+
+
+def _depths(depth: tuple[int, ...], factor: float) -> Iterator[tuple[int, ...]]:
+    """Depths of about a factor, and of some more and some less."""
+    tried = {_times(depth, factor * 2 ** (n / 16)) for n in range(-24, 25)}
+    yield from sorted(tried)
+
+
+def _sides(side: float, more: bool) -> list[int]:
+    """The multiple of 32 px that is nearest to a side; where more are wanted, two more each way, of
+    steps of an eighth of the side at most."""
+    step = next(n for n in (32, 16, 8, 4, 2, 1) if not more or n == 1 or side >= 8 * n)
+    middle, around = round(side / step), 2 if more else 0
+    sides = (step * n for n in range(middle - around, middle + around + 1))
+    return sorted({min(max(each, SIDES), MOST_SIDE) for each in sides})
+
+
+def _any_sides(side: int) -> list[int]:
+    """Sides around one, in coarse steps first."""
+    low, high = side * 3 // 4, min(MOST_SIDE, side * 5 // 4 + SIDES)
+    steps = (32, 16, 8, 4, 2, 1)
+    return [n for step in steps for n in range(low // step * step, high, step) if n >= LEAST_SIDE]
+
+
+def _train(spec: Spec, test: int) -> int:
+    """The side of training images, in proportion."""
+    side = spec.input.train * test / spec.input.test
+    step = SIDES if test % SIDES == 0 else 1
+    return (
+        spec.input.train if test == spec.input.test else max(LEAST_SIDE, round(side / step) * step)
+    )
+
+
+@cache
+def _published() -> tuple[_Frame, ...]:
+    """Depth, sizes and dropout of F0 to F7."""
+    specs = [load(f"nfnet-f{n}") for n in range(8)]
+    return tuple(
+        _Frame(each.stages.depth, each.input.train, each.input.test, each.head.dropout)
+        for each in specs
+    )
+
+
+def _family(spec: Spec) -> Iterator[_Frame]:
+    """The members of a family as F0 to F7 are made; beyond F7 each has 32 px more."""
+    members, common = _published(), math.gcd(*spec.stages.depth)
+    unit = tuple(blocks // common for blocks in spec.stages.depth)
+    own = members[min(common, len(members)) - 1]
+    for n in range(16):
+        table = members[min(n, len(members) - 1)]
+        more = 32 * max(0, n - len(members) + 1)
+        test = round(spec.input.test * (table.test + more) / own.test / SIDES) * SIDES
+        train = round(spec.input.train * (table.train + more) / own.train / SIDES) * SIDES
+        published = spec.family == "nfnet" and spec.head.dropout in {m.dropout for m in members}
+        dropout = table.dropout if published else spec.head.dropout
+        depth = tuple(blocks * (n + 1) for blocks in unit)
+        if n + 1 == common:
+            test, train, dropout = spec.input.test, spec.input.train, spec.head.dropout
+        yield _Frame(depth, max(SIDES, train), max(SIDES, test), dropout)
+
+
+def _tuned(spec: Spec, frame: _Frame, budget: _Budget, knobs: tuple[str, ...]) -> Iterator[_Found]:
+    """Specs of a frame, of widths that come nearer and nearer to the budget."""
+    same = _counted(_made(spec, frame, 1.0, 1))
+    if same is not None:
+        yield same
+        if budget.miss(same[1]) <= NEAR:
+            return
+    if "width" not in knobs and FAMILY not in knobs:
+        return
+    for quantum in QUANTA:
+        best = None
+        low, high = math.log(1 / FACTOR), math.log(FACTOR)
+        for _ in range(14):
+            middle = 0.5 * (low + high)
+            found = _counted(_made(spec, frame, math.exp(middle), quantum))
+            if found is None:  # too narrow
+                low = middle
+                continue
+            best = min(filter(None, (best, found)), key=lambda each: budget.miss(each[1]))
+            low, high = (middle, high) if sum(budget.ratios(found[1])) < 0 else (low, middle)
+        if best is None or (quantum > 8 and min(best[0].stages.width) < 8 * quantum):
+            continue
+        best = _stage_by_stage(best, spec, budget, quantum)
+        yield best
+        if budget.miss(best[1]) <= NEAR:
+            return
+
+
+def _stage_by_stage(best: _Found, parent: Spec, budget: _Budget, quantum: int) -> _Found:
+    """Change the width of one stage after another by a quantum, where that comes nearer."""
+    wanted = parent.stages.column("group_width")
+    for stage, width in enumerate(best[0].stages.width):
+        for other in (width - quantum, width + quantum):
+            if budget.miss(best[1]) <= NEAR:
+                return best
+            widths = list(best[0].stages.width)
+            widths[stage] = max(quantum, other)
+            changed = _with(best[0], stages={"width": tuple(widths)})
+            found = _counted(_with_groups(changed, wanted))
+            if found is not None and budget.miss(found[1]) < budget.miss(best[1]):
+                best = found
+    return best
+
+
+def _counted(spec: Spec | None) -> _Found | None:
+    if spec is None:
+        return None
+    try:
+        return spec, count(resolve(spec))
+    except (SpecError, InputError):  # a width too narrow, an image too small
+        return None
+
+
+def _with(spec: Spec, **tables: dict[str, Any]) -> Spec:
+    """A spec with some fields of its tables replaced."""
+    new = {name: getattr(spec, name).model_copy(update=of) for name, of in tables.items()}
+    return spec.model_copy(update=new)
+
+
+def _made(spec: Spec, frame: _Frame, factor: float, quantum: int) -> Spec | None:
+    """The spec of a frame, with widths times a factor, in multiples of `quantum`."""
+    changed = _with(
+        spec,
+        input={"train": frame.train, "test": frame.test},
+        stages={"depth": frame.depth},
+        head={"dropout": frame.dropout},
+    )
+    if factor == 1.0:
+        return changed
+    stages, stem, head = spec.stages, spec.stem, spec.head
+
+    def times(width: float, unit: int = quantum) -> int:
+        return min(MOST_WIDTH, max(unit, round(width * factor / unit) * unit))
+
+    widths = tuple(times(width * stages.width_factor) for width in stages.width)
+    new: dict[str, dict[str, Any]] = {"stages": {"width": widths, "width_factor": 1.0}}
+    if factor < 1.0:  # wider networks keep their stem, as F0+ to F7+ keep most of theirs
+        new["stem"] = {"width": tuple(times(width, min(quantum, 8)) for width in stem.width)}
+    if head.conv == "width":
+        new["head"] = {"conv_width": times(head.conv_width)}
+    return _with_groups(_with(changed, **new), stages.column("group_width"))
+
+
+def _with_groups(spec: Spec, wanted: tuple[Any, ...]) -> Spec | None:
+    """A spec whose groups fit its bottlenecks: see `_group`.
+
+    Args:
+        spec: The spec.
+        wanted: The parent's width of groups in each stage.
+    """
+    try:
+        blocks = resolve(_with(spec, stages={"group_width": "none"})).blocks
+    except SpecError:
+        return None
+    groups = []
+    for stage, width in enumerate(wanted):
+        middles = {block.requested_mid_channels for block in blocks if block.stage == stage}
+        groups.append(width if width == "none" else _group(width, middles, spec))
+    same = len(set(groups)) == 1
+    return _with(spec, stages={"group_width": groups[0] if same else tuple(groups)})
+
+
+def _group(width: int, middles: set[int], spec: Spec) -> int:
+    """A width of groups for some bottlenecks.
+
+    It is the parent's where that takes little from them; else a multiple of 8, or of 4 or 2 where
+    there is none: the widest that takes nothing, if that is half of the parent's or of a
+    bottleneck, or else the widest that takes little.
+    """
+    little = 0.0 if spec.rounding.groups == "exact" else MOST_CUT
+    most = min(width, *middles)
+
+    def fits(group: int, share: float) -> bool:
+        return all(group <= mid and mid % group <= share * mid for mid in middles)
+
+    if fits(width, little):
+        return width
+    for unit in (8, 4, 2, 1):
+        for share, least in ((0.0, most // 2), (little, 0)):
+            for group in range(most // unit * unit, least, -unit):
+                if fits(group, share):
+                    return group
+    return 1

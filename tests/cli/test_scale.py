@@ -1,0 +1,63 @@
+"""`nfspec scale`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import nfspec
+from nfspec.cli import app
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["scale", *map(str, arguments)])
+
+
+def test_the_file_extends_its_parent_and_says_what_changed():
+    result = run("nfnet-f0", "--macs", "2G", "--out", "small.toml", "--set", "stages.alpha=0.3")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["nfnet-f0", "small"] and lines[-1] == "wrote small.toml"
+    assert max(map(len, lines)) <= 80
+    text = Path("small.toml").read_text()
+    assert 'extends = "nfnet-f0"' in text and "# [256, 512, 1536, 1536]" in text
+    spec = nfspec.load("small.toml")
+    assert spec.stages.alpha == 0.3 and spec.name == "small"
+    assert nfspec.count(nfspec.resolve(spec)).macs == pytest.approx(2e9, rel=0.03)
+    again = run("small.toml", "--macs", "1G")
+    assert 'extends = "small.toml"' in again.stdout and 'name = "small-scaled"' in again.stdout
+
+
+def test_json_has_the_counts_and_the_fields():
+    found = json.loads(run("nf-resnet-50", "--params", "5M", "--by", "width", "--json").stdout)
+    assert found["parameters"] == pytest.approx(5e6, rel=0.03) and found["miss"] <= 0.03
+    assert {*found["changed"]} == {"stages.width", "stem.width"}
+    assert "stages.depth" in found["kept"]
+
+
+def test_a_budget_that_is_not_met_is_said():
+    result = run("nfnet-f0", "--macs", "0.2G", "--by", "depth")
+    assert result.exit_code == 0
+    assert "off the budget, which is as near as depth comes; add width to --by" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("nfnet-f0",), "give a budget: --macs, --params or both"),
+        (("nfnet-f0", "--macs", "2 apples"), "--macs: expected a number such as 2G or 30M"),
+        (("nfnet-f0", "--macs", "1G", "--by", "girth"), "by: expected some of"),
+        (("nfnet-f0", "--macs", "1G", "--out", "a.txt"), "ends in .toml"),
+        (("nowhere.toml", "--macs", "1G"), "nowhere.toml: "),
+    ],
+)
+def test_what_cannot_be_used_is_a_sentence(arguments, message):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1

@@ -1,0 +1,143 @@
+"""Specs at a budget: how near they come, and that nothing else changes."""
+
+import pytest
+
+import nfspec
+from nfspec.design.scaling import NEAR, scale
+from nfspec.design.written import scaled_file
+from nfspec.language.differences import spec_fields
+
+# A network of each family and dialect.
+PARENTS = (
+    "nfnet-f0",
+    "nf-regnet-b0",
+    "nf-resnet-50",
+    "timm/dm_nfnet_f0",
+    "timm/eca_nfnet_l0",
+    "timm/nf_regnet_b1",
+    "timm/nf_resnet26",
+    "timm/test_nfnet",
+)
+BUDGETS = (0.2e9, 3e9, 200e9)
+MAY_CHANGE = {
+    ("input", "train"),
+    ("input", "test"),
+    ("stem", "width"),
+    ("stages", "depth"),
+    ("stages", "width"),
+    ("stages", "width_factor"),
+    ("stages", "group_width"),
+    ("head", "conv_width"),
+    ("head", "dropout"),
+}
+
+
+def written(scaled, folder):
+    """The spec that is read from the file of a scaled one."""
+    path = folder / "small.toml"
+    path.write_text(scaled_file(scaled, "small", scaled.parent.name, ["width"]))
+    return nfspec.load(path)
+
+
+@pytest.mark.parametrize("name", PARENTS)
+def test_a_budget_is_met(name, tmp_path):
+    for macs in BUDGETS:
+        scaled = scale(nfspec.load(name), macs=macs)
+        assert scaled.miss <= 0.03
+        assert scaled.counted.macs == pytest.approx(macs, rel=0.03)
+        assert {*scaled.changed} <= MAY_CHANGE
+        assert scaled.counted == nfspec.count(nfspec.resolve(written(scaled, tmp_path)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [("width", "depth", "size"), ("family",), ("width",)])
+@pytest.mark.parametrize("name", nfspec.variants())
+def test_every_network_meets_every_budget(name, by, tmp_path):
+    for macs in (0.2e9, 0.5e9, 1e9, 2e9, 5e9, 20e9, 60e9, 200e9):
+        scaled = scale(nfspec.load(name), macs=macs, by=by)
+        assert scaled.miss <= 0.03, macs
+        assert written(scaled, tmp_path).digest == scaled.spec.digest
+
+
+def test_both_budgets_are_met_by_sizes():
+    scaled = scale(nfspec.load("nfnet-f0"), macs=20e9, params=100e6)
+    assert scaled.counted.macs == pytest.approx(20e9, rel=0.03)
+    assert scaled.counted.parameters == pytest.approx(100e6, rel=0.03)
+
+
+def test_parameters_alone_leave_sizes_as_they_are():
+    scaled = scale(nfspec.load("nf-resnet-50"), params=10e6)
+    assert scaled.counted.parameters == pytest.approx(10e6, rel=0.03)
+    assert not {("input", "train"), ("input", "test")} & {*scaled.changed}
+
+
+def test_the_budget_of_the_parent_changes_nothing():
+    for by in (("width", "depth", "size"), ("family",)):
+        spec = nfspec.load("nf-regnet-b1")
+        found = scale(spec, macs=nfspec.count(nfspec.resolve(spec)).macs, by=by)
+        assert found.changed == {}
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_the_rule_of_the_family_makes_the_family(n):
+    """The published F1 to F7 are that rule."""
+    wanted = nfspec.load(f"nfnet-f{n}")
+    macs = nfspec.count(nfspec.resolve(wanted)).macs
+    found = scale(nfspec.load("nfnet-f0"), macs=macs, by=("family",)).spec
+    fields, other = spec_fields(found), spec_fields(wanted)
+    for path in MAY_CHANGE:
+        assert fields[path] == other[path], path
+
+
+def test_widths_alone_keep_their_proportions():
+    scaled = scale(nfspec.load("nfnet-f0"), macs=3e9, by=("width",))
+    widths = scaled.spec.stages.width
+    assert scaled.spec.stages.depth == (1, 2, 6, 3) and scaled.counted.size == (256, 256)
+    for width, old in zip(widths, (256, 512, 1536, 1536), strict=True):
+        assert width / old == pytest.approx(widths[2] / 1536, rel=0.15)
+        assert width % 8 == 0
+
+
+def test_groups_fit_their_bottlenecks():
+    for macs in (0.2e9, 1e9, 30e9):
+        scaled = scale(nfspec.load("nfnet-f0"), macs=macs)
+        for block in nfspec.resolve(scaled.spec).blocks:
+            assert block.mid_channels >= 0.87 * block.requested_mid_channels
+
+
+def test_exact_groups_divide():
+    spec = nfspec.load("nfnet-f0", {"rounding.groups": "exact"})
+    scaled = scale(spec, macs=1e9)
+    assert scaled.miss <= 0.03
+
+
+def test_sizes_or_depths_alone_come_as_near_as_they_can():
+    assert scale(nfspec.load("nfnet-f0"), macs=30e9, by=("size",)).miss <= NEAR
+    far = scale(nfspec.load("nfnet-f0"), macs=0.2e9, by=("depth",))
+    assert far.miss > 1 and far.spec.stages.depth == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({}, "give a budget"),
+        ({"macs": -1}, "^macs: expected a finite number"),
+        ({"macs": float("nan")}, "^macs: expected a finite number"),
+        ({"params": 1e20}, "^params: expected a finite number"),
+        ({"macs": 1e9, "by": ("deep",)}, "^by: expected some of width, depth, size, or family"),
+        ({"macs": 1e9, "by": ()}, "^by: expected some of"),
+        ({"macs": 1e9, "by": ("family", "width")}, "^by: expected some of"),
+        ({"params": 1e6, "by": ("size",)}, "sizes change no parameters"),
+        ({"macs": 1e9, "params": 1e6, "by": ("width",)}, "both budgets at once need size"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_sentence(arguments, message):
+    with pytest.raises(nfspec.InputError, match=message):
+        nfspec.scale(nfspec.load("nfnet-f0"), **arguments)
+
+
+def test_listed_betas_are_in_the_way_of_depth():
+    spec = nfspec.load("nfnet-nano", {"stages.beta": [[1.0], [1.0], [1.0, 0.9], [1.0]]})
+    with pytest.raises(nfspec.InputError, match=r"stages\.beta lists a number for each block"):
+        scale(spec, macs=1e9)
+    assert scale(spec, macs=1e9, by=("width", "size")).miss <= 0.03
