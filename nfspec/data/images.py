@@ -9,7 +9,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +182,8 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
         raise ValueError(MORE_BITS)
     if "transparency" in image.info:
         image = image.convert("RGBA")  # which Pillow asks for, in a warning
-    return image.convert("RGB" if channels == 3 else "L")
+    mode = "RGB" if channels == 3 else "L"
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def _deep(image: Image.Image) -> bool:
@@ -244,7 +245,20 @@ def fit(image: Image.Image, how: Input, size: int) -> Image.Image:
 
 
 def normalise(image: Image.Image | NDArray[np.uint8], how: Input) -> NDArray[np.float32]:
-    """Pixels of 0 to 255 as a network's input: (height, width, channels), float32."""
-    pixels = np.asarray(image, np.float64) / 255.0
+    """Pixels of 0 to 255 as a network's input: (height, width, channels), float32.
+
+    Computed in float64 and rounded once, for each value of each channel alone.
+    """
+    pixels = np.asarray(image)
     pixels = pixels.reshape(*pixels.shape[:2], how.channels)
-    return np.asarray((pixels - np.asarray(how.mean)) / np.asarray(how.std), np.float32)
+    made = np.empty(pixels.shape, np.float32)
+    for channel, levels in enumerate(_levels(tuple(how.mean), tuple(how.std))):
+        made[..., channel] = levels.take(pixels[..., channel])
+    return made
+
+
+@lru_cache(maxsize=16)
+def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """What becomes of each value of 0 to 255 in each channel: (channels, 256)."""
+    values = np.arange(256)[:, None] / 255.0
+    return np.ascontiguousarray(((values - mean) / std).T, np.float32)
