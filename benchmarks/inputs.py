@@ -12,14 +12,19 @@ from nfspec.benchmarks.works import Setup
 from nfspec.conformance.cases.weights import trial_params
 from nfspec.language.loader import load
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding, parsed
+from nfspec.language.reading import Layer
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 
 
+def changes_of(setup: Setup) -> list[Layer]:
+    return overriding(parsed(setup.changes), ON_COMMAND_LINE)
+
+
 def spec_of(setup: Setup) -> Spec:
-    return load(setup.variant, overriding(parsed(setup.changes), ON_COMMAND_LINE))
+    return load(setup.variant, changes_of(setup))
 
 
 def plan_of(setup: Setup) -> Plan:

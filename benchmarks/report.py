@@ -8,10 +8,11 @@ from typing import Any
 
 from nfspec.benchmarks.inputs import plan_of
 from nfspec.benchmarks.run import Result, ratio
-from nfspec.benchmarks.works import WORKS
+from nfspec.benchmarks.works import READ, WORKS
 from nfspec.markdown import table
 from nfspec.plan import counting
 
+RATED = ("forward", "forward-bf16", "step", "decode")  # works on a batch of images
 HEADINGS = ("", "median", "range", "ratio", "to", "first call")
 ALIGN = "<>>><>"
 
@@ -87,8 +88,8 @@ def data(results: Sequence[Result], machine: dict[str, Any]) -> dict[str, Any]:
                 "median": result.median,
                 "ratio": ratio(result, results),
                 "images_per_second": (
-                    result.setup.batch / result.median
-                    if result.median and result.work in ("forward", "forward-bf16", "step")
+                    images_of(result) / result.median
+                    if result.median and result.work in RATED
                     else None
                 ),
                 "share_of_sgemm": share_of_peak(result, machine["sgemm_gflops"]),
@@ -130,6 +131,22 @@ def rooflines(results: Sequence[Result], machine: dict[str, Any]) -> list[list[s
     return rows
 
 
+def images_of(result: Result) -> int:
+    """Images in a run."""
+    return result.setup.batch * (READ if result.work == "decode" else 1)
+
+
+def rates(results: Sequence[Result], machine: dict[str, Any]) -> list[list[str]]:
+    """Images a second that were read, and those for each core that was used."""
+    rows = [["reading images", "images/s", "a core"]]
+    for result in results:
+        if result.work == "decode" and result.median:
+            cores = 1 if result.peer is None else result.setup.cores or machine["cores"]
+            rate = images_of(result) / result.median
+            rows.append([result.name, f"{rate:.0f}", f"{rate / cores:.0f}"])
+    return rows
+
+
 def markdown(results: Sequence[Result], machine: dict[str, Any]) -> str:
     """The page BENCH.md."""
     lines = ["# Benchmarks", "", *(f"{line}  " for line in about(machine)), ""]
@@ -142,4 +159,7 @@ def markdown(results: Sequence[Result], machine: dict[str, Any]) -> str:
     rows = rooflines(results, machine)
     if len(rows) > 1:
         lines += ["## Against the machine's sgemm", "", *table(rows[0], rows[1:]), ""]
+    rows = rates(results, machine)
+    if len(rows) > 1:
+        lines += ["## Images a second", "", *table(rows[0], rows[1:]), ""]
     return "\n".join(lines)

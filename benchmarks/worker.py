@@ -50,6 +50,12 @@ def _exported() -> Mapping[str, Maker]:
     return MAKERS
 
 
+def _decoding() -> Mapping[str, Maker]:
+    from nfspec.benchmarks.decoding import MAKERS
+
+    return MAKERS
+
+
 # The makers of work by whose it is; each imports its framework when it is asked for.
 MAKERS: dict[str, Callable[[], Mapping[str, Maker]]] = {
     "ours": _ours,
@@ -57,6 +63,7 @@ MAKERS: dict[str, Callable[[], Mapping[str, Maker]]] = {
     "optax": _optax,
     "sources": _sources,
     "exported": _exported,
+    "decoding": _decoding,
 }
 
 

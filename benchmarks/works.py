@@ -51,6 +51,7 @@ class Setup:
 
 # Frameworks whose files of `nfspec generate` are measured.
 SOURCES = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow", "mlx": "MLX"}
+READ = 8  # batches that are read in one run, more than are read ahead while others have their turn
 WORKS = {
     "forward": "forward pass in inference, float32",
     "forward-bf16": "forward pass in inference, bfloat16, one image",
@@ -61,6 +62,7 @@ WORKS = {
         f"source-{name}": f"generated source on {framework}: forward pass in inference, float32"
         for name, framework in SOURCES.items()
     },
+    "decode": f"reading {READ} batches of JPEGs for training",
     "runtimes": "exported files in their runtimes: forward pass, float32",
     "source-compiled": "generated source under torch.compile: forward pass, float32",
     **{
@@ -162,6 +164,14 @@ def _compiled(backends: Collection[str], against: Collection[str]) -> Iterator[C
         yield Contestant(name, "torch", "sources:torch", peer, options)
 
 
+def _decode(backends: Collection[str], against: Collection[str]) -> Iterator[Contestant]:
+    """A worker a core; no framework takes part."""
+    peer = "one thread"
+    yield Contestant(peer, "torch", "decoding:alone")
+    yield Contestant("threads", "torch", "decoding:threads", peer)
+    yield Contestant("processes", "torch", "decoding:processes", peer)
+
+
 def _runtimes(backends: Collection[str], against: Collection[str]) -> Iterator[Contestant]:
     """Runtimes that people choose for CPUs, on nfspec's ONNX; and what they would have without."""
     if "torch" not in backends:
@@ -210,6 +220,7 @@ CONTESTANTS: dict[str, Callable[[Collection[str], Collection[str]], Iterator[Con
     "agc": _agc,
     "optimizer": partial(_on_torch, "optimizer"),
     **{f"source-{name}": partial(_sources, name) for name in SOURCES},
+    "decode": _decode,
     "runtimes": _runtimes,
     "source-compiled": _compiled,
     **{f"source-step-{name}": partial(_source_steps, name) for name in ("torch", "jax")},

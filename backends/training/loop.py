@@ -47,7 +47,7 @@ class Settings:
 
     Attributes:
         seed: Seed of weights, order, augmentation and dropping.
-        workers: Threads that read images.
+        workers: Threads that read images; more than four are processes.
         freeze: Patterns of names of parameters that stay as they are.
         minutes: Between checkpoints, beside one at the end of each epoch.
         last: The step to stop at, before the recipe's end; 0: its end.

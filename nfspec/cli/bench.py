@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PEERS = ("timm", "optax")
 GROWTH = ("nfnet-f0", "nfnet-f1", "nfnet-f2", "nfnet-f3")
 BATCHES = (1, 2, 8)
+NOT_USUAL = ("source", "runtimes", "decode")  # how works begin that only --work names
 MAX_CORES = 1_000
 
 
@@ -58,12 +59,12 @@ def _say(line: str) -> None:
 
 def _works(text: str | None) -> tuple[str, ...]:
     """The kinds of work that --work names; if it is not given, all but those of generated and of
-    exported files."""
+    exported files, and of images."""
     from nfspec.benchmarks.works import WORKS
 
     known = (*WORKS, "build")
     if text is None:
-        return tuple(name for name in known if not name.startswith(("source", "runtimes")))
+        return tuple(name for name in known if not name.startswith(NOT_USUAL))
     return some_of("--work", text, known)
 
 
@@ -141,7 +142,8 @@ Work = Annotated[
         "build, which are the default; and the files of nfspec generate, plain and folded: "
         "source-torch, source-jax, source-tensorflow, source-mlx, in training source-step-torch, "
         "source-step-jax, and source-compiled by torch.compile, which takes minutes. runtimes: "
-        "the file of nfspec export in onnxruntime and OpenVINO."
+        "the file of nfspec export in onnxruntime and OpenVINO. decode: images for training, read "
+        "by threads and by processes; with --batch 32 or more."
     ),
 ]
 Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")]
@@ -236,5 +238,9 @@ def _lines(results: list[Result], facts: dict[str, Any]) -> list[str]:
             *(table([list(report.HEADINGS), *done], report.ALIGN) if done else []),
         ]
         lines += errors
-    rows = report.rooflines(results, facts)
-    return [*lines, "", *table(rows, "<>>>")] if len(rows) > 1 else lines
+    for rows, align in (
+        (report.rooflines(results, facts), "<>>>"),
+        (report.rates(results, facts), "<>>"),
+    ):
+        lines += ["", *table(rows, align)] if len(rows) > 1 else []
+    return lines

@@ -13,6 +13,7 @@ from nfspec.cli.options import MAX_DEVICES, MAX_IMAGES, MAX_SIDE, Changes, chang
 from nfspec.console import print_json, print_lines, say
 from nfspec.cost import machine
 from nfspec.cost.accelerators import ACCELERATORS, Accelerator, named
+from nfspec.cost.decoding import MEASURED_ON
 from nfspec.cost.memory import largest_batch
 from nfspec.cost.roofline import Calibration, calibrate, step
 from nfspec.errors import InputError
@@ -61,6 +62,11 @@ def _json(cost: Cost) -> dict[str, Any]:
         }
         if cost.run and cost.hours is not None
         else None,
+        "data": {
+            "cores_per_device": cost.cores,
+            "images_per_second_per_core": cost.decoding,
+            "measured_on": MEASURED_ON,
+        },
         "memory": {
             "available": cost.accelerator.memory,
             "needed": memory.total,

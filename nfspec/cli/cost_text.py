@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from itertools import chain
 
 from nfspec.console import WIDTH, bold, table
 from nfspec.cost.accelerators import ACCELERATORS, GIB, Accelerator
+from nfspec.cost.decoding import MEASURED_ON, decoding_seconds
 from nfspec.cost.roofline import Calibration, Step
 from nfspec.plan import Plan
 from nfspec.training.runs import Run
@@ -43,6 +45,17 @@ class Cost:
     @property
     def images(self) -> int:
         return self.step.batch // self.devices
+
+    @property
+    def decoding(self) -> float:
+        """Images a second that a core reads."""
+        recipe = self.run.recipe if self.run else None
+        return 1.0 / decoding_seconds(recipe, self.size)
+
+    @property
+    def cores(self) -> int:
+        """Cores that read images as fast as a device trains."""
+        return math.ceil(self.images / self.step.seconds / self.decoding)
 
     @property
     def hours(self) -> float | None:
@@ -96,6 +109,14 @@ def _run(cost: Cost) -> str:
     epochs = cost.run.recipe.epochs
     shared = f", {cost.hours * cost.devices:,.0f} device-hours" if cost.devices > 1 else ""
     return f"{cost.run.steps:,} steps ({epochs} epochs): {_seconds(cost.hours * 3600)}{shared}"
+
+
+def _data(cost: Cost) -> str:
+    noun = "core reads" if cost.cores == 1 else "cores read"
+    return (
+        f"{cost.cores:,} {noun} images as fast as a device trains, at {cost.decoding:.0f} "
+        f"images/s a core by this recipe ({MEASURED_ON})"
+    )
 
 
 def _memory(cost: Cost) -> str:
@@ -162,6 +183,7 @@ def headline(cost: Cost) -> list[str]:
         "time": _time(cost),
         "speed": _speed(cost),
         "run": _run(cost),
+        "data": _data(cost),
         "memory": _memory(cost),
         "fits": _fits(cost),
         "model": _efficiency(cost),

@@ -11,11 +11,12 @@ import typer
 from nfspec.arguments import MAX_SEED
 from nfspec.cli.options import MAX_IMAGES, Changes
 from nfspec.console import print_json, print_lines, say
+from nfspec.data.batches import WORKERS
 from nfspec.errors import InputError
 from nfspec.language.overrides import parsed
 from nfspec.training.failures import OtherTraining, TrainingError
 from nfspec.training.folders import read_facts
-from nfspec.training.options import WORKERS, Options
+from nfspec.training.options import Options
 from nfspec.training.processes import asked_to_stop, end_with_parent, start_processes
 from nfspec.training.scores import shares
 from nfspec.training.session import Outcome, prepare
@@ -93,7 +94,10 @@ Seed = Annotated[
         min=0, max=MAX_SEED, help="Random seed for initialisation, order and augmentation."
     ),
 ]
-Workers = Annotated[int, typer.Option(min=1, max=1_024, help="Threads that read images.")]
+Workers = Annotated[
+    int,
+    typer.Option(min=1, max=1_024, help="Threads that read images; more than four are processes."),
+]
 HeldOut = Annotated[
     float,
     typer.Option(

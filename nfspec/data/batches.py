@@ -5,11 +5,14 @@ Grain reads ahead and keeps the order; see https://google-grain.readthedocs.io.
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +22,17 @@ from nfspec.data.augment import rand_augment, random_crop_flip
 from nfspec.data.images import fit, normalise
 from nfspec.data.mixing import cutmix, mix_kind, mixup
 from nfspec.data.preprocessing import Preprocessing
+from nfspec.data.readers import in_processes
 from nfspec.data.sources import Source
 from nfspec.errors import InputError
 from nfspec.language.graph import Input
 from nfspec.language.tables import Recipe
 from nfspec.plan.initialise import generator
 
+# More would wait: by F0's recipe an image needs Python's lock for up to a third of its time.
+THREADS = 4
+WORKERS = max(2, min(16, os.cpu_count() or 1))
+T = TypeVar("T")
 Pixels = NDArray[np.uint8]
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]  # images (N, S, S, C), labels (N, classes)
 
@@ -67,15 +75,21 @@ class Examples:
     def __len__(self) -> int:
         return self.count
 
+    def __reduce__(self) -> Any:  # for a process, which meets bad images for itself
+        return Examples, (self.source, self.how, self.recipe, self.seed, self.batch, self.count)
+
     def __getitem__(self, place: int) -> Example:
+        image, label = self.drawn(place)
+        return Example(normalise(image, self.how), label)
+
+    def drawn(self, place: int) -> tuple[Pixels, NDArray[np.float32]]:
+        """The pixels and the label of an example, before it is normalised."""
         rng = generator(self.seed, f"image/{place}")
         kind = mix_kind(place % self.batch, self.batch, self.recipe)
-        if kind is None:
-            image, label = self._read(place, rng)
-            image = self._augment(image, rng)
-        else:
-            image, label = self._mixed(kind, place, rng)
-        return Example(normalise(image, self.how), label)
+        if kind is not None:
+            return self._mixed(kind, place, rng)
+        image, label = self._read(place, rng)
+        return self._augment(image, rng), label
 
     def _mixed(self, kind: str, place: int, rng: np.random.Generator) -> tuple[Pixels, Any]:
         first, label = self._read(2 * place, rng)
@@ -166,18 +180,30 @@ class Share:
         return (len(self.examples) - self.start) // self.micro * self.size
 
     def __getitem__(self, place: int) -> Example:
-        step, within = divmod(place, self.size)
-        return self.examples[self.start + step * self.micro + self.rank * self.size + within]
+        return self.examples[self.place(place)]
+
+    def place(self, own: int) -> int:
+        """The place among the examples of all processes."""
+        step, within = divmod(own, self.size)
+        return self.start + step * self.micro + self.rank * self.size + within
 
 
 def batches(share: Share, workers: int) -> Iterator[Batch]:
-    """Read a share of the examples, batch after batch, on several threads ahead of the caller.
+    """Read a share of the examples, batch after batch, ahead of the caller.
 
-    Pillow decodes, resizes and filters without Python's lock.
+    Up to `THREADS` workers are threads, since Pillow decodes, resizes and filters without Python's
+    lock. More are processes: what an image needs the lock for would keep more threads from helping.
+    The batches are the same bits.
 
     Raises:
-        InputError: grain is not installed.
+        InputError: grain is not installed; or a process that reads images ended.
     """
+    if workers > THREADS:
+        return in_processes(share, workers)
+    return in_threads(share, workers)
+
+
+def in_threads(share: Share, workers: int) -> Iterator[Batch]:
     try:
         import grain
     except ModuleNotFoundError:
@@ -197,23 +223,45 @@ def held_out(
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Images as the network takes them, and their numbers in the source; bad ones are left out.
 
+    `WORKERS` threads read up to two batches ahead.
+
     Args:
         source: The images.
         preparation: Makes the network's input of each.
         batch: Images at a time; the last time it may be fewer.
         on_bad: Called with what is wrong with an image.
     """
-    images, numbers = [], []
-    for number in range(len(source)):
+
+    def read(number: int) -> NDArray[np.float32] | InputError:
         try:
-            opened = source.image(number, preparation.how.channels)
+            return preparation.of(source.image(number, preparation.how.channels))
         except InputError as error:
-            on_bad(str(error))
+            return error
+
+    images, numbers = [], []
+    for number, image in enumerate(_ahead(read, len(source), 2 * batch)):
+        if isinstance(image, InputError):
+            on_bad(str(image))
             continue
-        images.append(preparation.of(opened))
+        images.append(image)
         numbers.append(number)
         if len(images) == batch:
             yield np.stack(images), np.asarray(numbers)
             images, numbers = [], []
     if images:
         yield np.stack(images), np.asarray(numbers)
+
+
+def _ahead(function: Callable[[int], T], count: int, most: int) -> Iterator[T]:
+    """The values of a function for 0, 1 and so on, computed by threads, up to so many ahead."""
+    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        for number in range(count):
+            waiting.append(pool.submit(function, number))
+            if len(waiting) > most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

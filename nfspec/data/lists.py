@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfspec.data.images import opened_image
 from nfspec.data.labels import numbered
-from nfspec.data.sources import EXTENSIONS, Source, require_once
+from nfspec.data.sources import EXTENSIONS, Files, Source, require_once
 from nfspec.errors import InputError
 from nfspec.files import content
 from nfspec.wording import few, printable, reason_of
@@ -68,7 +67,7 @@ def listed(path: Path, classes: tuple[str, ...] = ()) -> Source:
     names, labels = numbered([row.label for row in rows], classes, lambda n: rows[n].place)
     images = tuple(map(str, paths))
     require_once(images)
-    return Source(names, labels, images, lambda number: opened_image(paths[number]))
+    return Source(names, labels, images, Files(images))
 
 
 def _is_file(path: Path) -> bool:

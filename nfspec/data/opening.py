@@ -107,6 +107,7 @@ def _together(sources: Sequence[Source]) -> Source:
         which = int(np.searchsorted(ends, number, side="right"))
         return sources[which].opened(number - int(ends[which]) + len(sources[which]))
 
+    # A function of this place alone: nothing is trained on several sources.
     labels = np.concatenate([source.labels for source in sources])
     return Source(sources[0].classes, labels, names, opened)
 

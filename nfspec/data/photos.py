@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def photos(given: Any) -> Source:
             file that does not exist is named when it is to be read, as one that is damaged.
     """
     names: list[str] = []
+    memory = Lock()
     opening: list[Callable[[], AbstractContextManager[Image.Image]]] = []
     for image in listed(given):
         if isinstance(image, str | Path):
@@ -42,11 +44,18 @@ def photos(given: Any) -> Source:
             opening += [partial(opened, path) for path in paths]
         else:
             names.append(f"image {len(names)}")
-            opening.append(partial(opened, image))
+            opening.append(partial(_alone, memory, image))
     if not names:
         raise InputError("no images given; expected files, folders or patterns")
     labels = np.zeros(len(names), np.int64)
     return Source((), labels, tuple(names), lambda number: opening[number]())
+
+
+@contextmanager
+def _alone(memory: Lock, image: Any) -> Iterator[Image.Image]:
+    """An image in memory, in one thread at a time: it may be there twice, and is decoded once."""
+    with memory, opened(image) as found:
+        yield found
 
 
 def _files(given: str | Path) -> Iterable[Path]:

@@ -68,8 +68,42 @@ class Source:
             self.classes,
             self.labels[numbers],
             tuple(self.names[n] for n in numbers),
-            lambda number: self.opened(int(numbers[number])),
+            _Some(self.opened, numbers),
         )
+
+
+# Functions that open images by number. They are classes, so that a process can be sent one.
+
+
+@dataclass(frozen=True)
+class Files:
+    """Opens image files."""
+
+    paths: tuple[str, ...]
+
+    def __call__(self, number: int) -> AbstractContextManager[Image.Image]:
+        return opened_image(self.paths[number])
+
+
+@dataclass(frozen=True, eq=False)
+class _Some:
+    """Opens some of the images of another, by their place among them."""
+
+    opened: Callable[[int], AbstractContextManager[Image.Image]]
+    numbers: NDArray[np.int64]
+
+    def __call__(self, number: int) -> AbstractContextManager[Image.Image]:
+        return self.opened(int(self.numbers[number]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """Opens grey images in memory."""
+
+    pixels: NDArray[np.uint8]  # (images, height, width)
+
+    def __call__(self, number: int) -> AbstractContextManager[Image.Image]:
+        return Image.fromarray(self.pixels[number])
 
 
 def split(source: Source, held_out: float, seed: int) -> tuple[Source, Source]:
@@ -117,7 +151,7 @@ def digits() -> Source:
         tuple(map(str, loaded.target_names)),
         np.asarray(loaded.target, np.int64),
         tuple(f"digits/{n}" for n in range(len(pixels))),
-        lambda number: Image.fromarray(pixels[number]),
+        _Pixels(pixels),
     )
 
 
@@ -161,9 +195,7 @@ def folder(root: Path, classes: tuple[str, ...] = ()) -> Source:
     labels = [label for label, of_class in enumerate(files) for _ in of_class]
     names = tuple(map(str, paths))
     require_once(names)
-    return Source(
-        classes, np.asarray(labels, np.int64), names, lambda number: opened_image(paths[number])
-    )
+    return Source(classes, np.asarray(labels, np.int64), names, Files(names))
 
 
 def _form(name: str) -> str:

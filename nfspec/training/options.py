@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nfspec.arguments import MAX_SEED, number, whole
+from nfspec.data.batches import WORKERS
 from nfspec.data.classes import read_classes
 from nfspec.errors import InputError
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding
 from nfspec.language.reading import Layer
 from nfspec.training.class_weights import Given
 from nfspec.training.recipes import asked_for, clipping_of, read_recipe
-
-WORKERS = max(2, min(16, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Options:
         devices: Devices that share each batch. On PyTorch each is a process of torchrun's.
         shard: Spread the parameters over the devices, on JAX.
         seed: Seed of initialisation, order, augmentation and dropping.
-        workers: Threads that read images.
+        workers: Threads that read images; more than four are processes.
         held_out: Share of each class to evaluate on, where the data has no folder for that.
         classes: Names of the classes, in the order of the outputs, or a text file with a name on
             each line; those that are found in the data, in order, if None. Labels that are whole

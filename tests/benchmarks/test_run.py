@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from nfspec.benchmarks import report
+from nfspec.benchmarks.decoding import alone
 from nfspec.benchmarks.requests import Answer, Build, Prepare, Repeat
 from nfspec.benchmarks.run import Interrupted, Process, Result, build, race, ratio
 from nfspec.benchmarks.worker import MAKERS, forget_peak, memory
-from nfspec.benchmarks.works import CONTESTANTS, WORKS, Contestant, Setup, contestants
+from nfspec.benchmarks.works import CONTESTANTS, READ, WORKS, Contestant, Setup, contestants
 from nfspec.cli import app
 
 import standin
@@ -179,9 +180,35 @@ def test_every_peer_takes_part(work):
     alone = contestants(work, ("torch",), ())
     assert all(c.peer is None or c.peer in [other.name for other in alone] for c in alone)
     assert all(c.backend == "torch" for c in alone)
-    # Those have nfspec's own network, or onnxruntime, beside them.
-    if not work.startswith("source") and work != "runtimes":
+    # Those have nfspec's own network, onnxruntime, or one thread, beside them.
+    if not work.startswith("source") and work not in ("runtimes", "decode"):
         assert all(c.peer is None for c in alone)
+
+
+def test_images_a_second_are_those_of_all_batches_by_the_cores_that_were_used():
+    given = Setup("nfnet-f0", 32, 192, cores=2)
+    results = [
+        Result("decode", "one thread", None, given, 1.0, [1.0, 1.0]),
+        Result("decode", "threads", "one thread", given, 1.0, [0.5, 0.5]),
+        Result("forward", "torch", None, given, 1.0, [0.5]),
+    ]
+    assert report.rates(results, MACHINE)[1:] == [
+        ["one thread", "256", "256"],
+        ["threads", "512", "256"],
+    ]
+    rates = [each["images_per_second"] for each in report.data(results, MACHINE)["results"]]
+    assert rates == [256, 512, 64]
+
+
+def test_each_run_of_reading_goes_on_in_the_training():
+    """By a variant's recipe, or by nfspec's own, at the size that was asked for."""
+    read = []
+    for variant in ("nfnet-nano", "timm/test_nfnet"):
+        work = alone(Setup(variant, 2, 24), read.append)
+        work()
+        work()
+    assert [example.image.shape for example in read] == [(24, 24, 3)] * 4 * 2 * READ
+    assert len({example.image.tobytes() for example in read}) > 2 * 2 * READ
 
 
 def test_the_report_is_80_columns_and_json():

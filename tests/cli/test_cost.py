@@ -18,6 +18,9 @@ step     4,096 images of 192 px, bfloat16, 32 on each of 128 devices
 time     70.6 ms; probably 67.3 ms to 74.1 ms, at worst 64.8 ms to 76.9 ms
 speed    453 images/s on a device, 58,014 on all; 19 TFLOP/s of 61.5
 run      112,602 steps (360 epochs): 2.21 hours, 283 device-hours
+data     2 cores read images as fast as a device trains, at 264 images/s a core
+         by this recipe (JPEGs of 500 x 375 px, Pillow 13.0, a core of an AMD
+         EPYC at 2.6 GHz)
 memory   2.81 GB of 17.2 on a device: parameters 0.286, gradients 0.286,
          momentum 0.286, average 0.286, kernels 0.143, activations 1.51,
          workspace 0.014

@@ -179,7 +179,7 @@ def test_images_may_be_named_in_another_way_when_it_goes_on(train, stopped, plac
 
 
 def test_a_training_goes_on_with_its_images_in_a_tar_file(train, finished, stopped, tmp_path):
-    """They are the same images in the same order, in another way."""
+    """They are the same images in the same order, in another way; here processes read them."""
     members = []
     for name, images in pictures().items():
         for number, image in enumerate(images):
@@ -188,7 +188,7 @@ def test_a_training_goes_on_with_its_images_in_a_tar_file(train, finished, stopp
             members.append((f"{name}/{number}.png", file.getvalue()))
             members.append((f"{name}/{number}.cls", name.encode()))
     images = archive(tmp_path / "images.tar", members)
-    result = train("--out", stopped, "--resume", data=images)
+    result = train("--out", stopped, "--resume", "--workers", 5, data=images)
     assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
     assert_same_bits(stopped, finished[0], STEPS)
 
