@@ -99,7 +99,7 @@ why: $(BIN)/.installed-test
 	$(BIN)/python -P -m nfspec.benchmarks.clipping benchmarks/results
 
 ## make reports    regenerate conformance/reports (about an hour)
-reports: reports-small reports-specs reports-sources reports-modes reports-faults reports-matrix reports-clean
+reports: reports-small reports-specs reports-sources reports-exports reports-modes reports-faults reports-matrix reports-clean
 
 # `make reports-specs SPECS=timm/nf_resnet50` for one. Lines to replay a case of a file's network are
 # for the root of a checkout, wherever that is.
@@ -124,6 +124,24 @@ reports-sources: $(BIN)/.installed-test
 	done
 	$(BIN)/python -P -m nfspec.conformance.report.sources build/conform/sources/*/results.json > build/SOURCES.md
 	cp build/SOURCES.md $(REPORTS)/SOURCES.md
+
+# Files of `nfspec export` in every format, for images of any size and of one. Core ML takes those of
+# one size alone where padding depends on the size.
+EXPORTS ?= nfnet-f0 nf-regnet-b0 nf-resnet-50 timm/eca_nfnet_l0 $(REPORTS)/moth.toml
+EXPORT_FORMATS ?= onnx openvino torch stablehlo savedmodel litert executorch coreml
+EXPORT_SIDES ?= 97x130
+reports-exports: $(BIN)/.installed-test
+	mkdir -p build/exports
+	for spec in $(EXPORTS); do for form in $(EXPORT_FORMATS); do for size in any $(EXPORT_SIDES); do \
+	  if [ "$$form $$size" = "coreml any" ]; then continue; fi; \
+	  proof=build/exports/$$(echo $$spec-$$form-$$size | tr '/' '_').json; \
+	  suffix=$$($(BIN)/python -P -c "from nfspec.backends.exporters.formats import format_of as f; print(f('$$form').suffix)"); \
+	  [ -s $$proof ] || $(BIN)/nfspec export $$spec --to $$form --size $$size --force --json \
+	    --out build/exports/file$$suffix > $$proof || { mv $$proof $$proof.failed; exit 1; }; \
+	done; done; done
+	rm -rf build/exports/file.*
+	$(BIN)/python -P -m nfspec.conformance.report.exports build/exports/*.json > build/EXPORTS.md
+	cp build/EXPORTS.md $(REPORTS)/EXPORTS.md
 
 reports-modes: $(BIN)/.installed-test
 	$(CONFORM) --mode bf16,f16 --out build/conform/narrow

@@ -49,6 +49,7 @@ ARITHMETIC = frozenset(
         "Mul",
         "Neg",
         "NoOp",
+        "OnesLike",
         "Pack",
         "Pad",
         "PadV2",
