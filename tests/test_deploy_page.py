@@ -1,30 +1,82 @@
-"""The blocks of docs/deploy.md: a file is exported, run by onnxruntime alone, and verified."""
+"""The blocks of docs/deploy.md: files are exported, run by their runtimes alone, and verified."""
 
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from pages import blocks
+from PIL import Image
 from typer.testing import CliRunner
 
+import nfspec
+from nfspec.backends.exporters.formats import SUFFIXES
 from nfspec.cli import app
+from nfspec.conformance.cases.weights import trial_params
 
-TEXT = (Path(__file__).parent.parent / "docs" / "deploy.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+PAGE = "docs/deploy.md"
+PYTHON = blocks(PAGE, "python")
+# Blocks that run a file which another format's line has written.
+RUNS = {
+    Path(name).suffix: block
+    for block in PYTHON
+    for name in re.findall(r'"(net\.\w+)"', block)
+    if "nfspec.export" not in block
+}
 
 
-def test_the_blocks_run(tmp_path, monkeypatch):
+def run_alone(program, folder):
+    """Run a program with nothing but what is installed, and nothing of nfspec imported."""
+    program += "\nimport sys\nassert 'nfspec' not in sys.modules\n"
+    command = [sys.executable, "-I", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def test_the_commands_run_and_onnxruntime_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (commands,) = [text for language, text in BLOCKS if language == "sh"]
-    # The second one is among JAX's tests: tests/backends/test_stablehlo.py.
-    alone, _, own = [text for language, text in BLOCKS if language == "python"]
-    for command in commands.splitlines():
+    Path("photos").mkdir()
+    for n in range(4):
+        Image.fromarray(np.full((200, 200, 3), 50 * n, np.uint8)).save(f"photos/{n}.png")
+    for command in "".join(blocks(PAGE, "sh")).splitlines():
         done = CliRunner().invoke(app, command.split()[1:])
         assert done.exit_code == 0, done.stderr
-    assert len([line for line in alone.splitlines() if line]) <= 11
-    # -I: nothing but what is installed, and nothing of nfspec is imported.
-    program = alone + "\nimport sys\nassert 'nfspec' not in sys.modules\n"
-    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True)
+    assert len([line for line in RUNS[".onnx"].splitlines() if line]) <= 11
+    done = run_alone(RUNS[".onnx"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("nfnet-nano {'pixels': 'uint8, 0 to 255'")
-    exec(compile(own, "docs/deploy.md", "exec"), {})
+    (own,) = [block for block in PYTHON if "nano.onnx" in block]
+    exec(compile(own, PAGE, "exec"), {})
+
+
+@pytest.mark.slow  # to convert a network takes seconds in most formats
+@pytest.mark.parametrize("suffix", [name for name in RUNS if name != ".onnx"])
+def test_the_other_runtimes_run_alone(suffix, tmp_path):
+    form = SUFFIXES[suffix]
+    if absent := [name for name in form.packages if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"{absent[0]} is not installed")
+    plan = nfspec.resolve(nfspec.load("nfnet-nano"))
+    nfspec.export(plan, form.name, tmp_path / f"net{suffix}", trial_params(plan, 0))
+    done = run_alone(RUNS[suffix], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow  # it compiles for half a minute
+@pytest.mark.filterwarnings("ignore")  # PyTorch's compiler uses what its next version will not have
+def test_a_compiled_package_of_pytorch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = [block for block in PYTHON if "aoti_load_package" in block]
+    names = {}
+    exec(compile(block, PAGE, "exec"), names)
+    images = names["torch"].ones(1, 64, 64, 3)
+    exact, found = (run(images)["logits"] for run in (names["program"].module(), names["compiled"]))
+    # float32 of a hundred operations in another order
+    np.testing.assert_allclose(found.detach(), exact.detach(), rtol=1e-4, atol=1e-7)
+
+
+def test_every_block_of_the_page_is_run_here():
+    others = [block for block in PYTHON if "aoti_load_package" in block or "nano.onnx" in block]
+    assert len(PYTHON) == len(RUNS) + len(others)
+    assert {*RUNS} == {".onnx", ".stablehlo", ".savedmodel", ".tflite", ".pt2", ".pte"}
