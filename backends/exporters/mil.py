@@ -125,7 +125,7 @@ def _conv(given: Mapping[str, Any]) -> Array:
 
 
 def _avg_pool(given: Mapping[str, Any]) -> Array:
-    how = [given[key] for key in ("kernel_sizes", "strides", "pad")]
+    how = given["kernel_sizes"], given["strides"], given["pad"]
     total = _windows(given["x"], *how, 0.0).sum((4, 5))
     if not given["exclude_padding_from_average"]:
         return total / np.prod(how[0])
@@ -134,7 +134,7 @@ def _avg_pool(given: Mapping[str, Any]) -> Array:
 
 
 def _max_pool(given: Mapping[str, Any]) -> Array:
-    how = [given[key] for key in ("kernel_sizes", "strides", "pad")]
+    how = given["kernel_sizes"], given["strides"], given["pad"]
     return np.asarray(_windows(given["x"], *how, -np.inf).max((4, 5)))
 
 

@@ -143,7 +143,11 @@ def export(
     if int8 is not None:
         if dtype != DTYPES[0] or keep:
             raise InputError("--int8: has no --dtype and no --keep")
-        how = {"layout": layout, "preprocess": preprocess, "outputs": names(outputs)}
+        how: dict[str, Any] = {
+            "layout": layout,
+            "preprocess": preprocess,
+            "outputs": names(outputs),
+        }
         how |= {"size": sides, "batch": images, "license": license, "classes": given.classes}
         found = quantise(
             plan, to, path, params, int8, **how, force=force, seed=seed, progress=say
