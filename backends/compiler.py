@@ -128,6 +128,7 @@ def build(
     params: Params | None,
     *,
     taps: bool,
+    listed: bool,
     data_format: str,
     dtype: str | None,
     folded: bool,
@@ -137,7 +138,8 @@ def build(
     spec = network.model_dump_json(by_alias=True) if isinstance(network, Spec) else ""
     plan = resolve(network) if isinstance(network, Spec) else network
     require_free_memory(plan, "compile", 1 if not folded else 2 if params is not None else 3)
-    how: dict[str, Any] = {"taps": taps, "data_format": data_format, "dtype": dtype, "plain": plain}
+    how: dict[str, Any] = {"taps": taps, "listed": listed, "plain": plain}
+    how |= {"data_format": data_format, "dtype": dtype}
     if not folded:
         return assemble(plan, params, spec=spec, **how)
     params = init(plan) if params is None else params
@@ -165,6 +167,7 @@ def fold(model: keras.Model) -> keras.Model:
     return _assemble_folded(
         folding.fold(plan, params_of(model, average=False)),
         taps=isinstance(model.output, dict),
+        listed=isinstance(model.output, list),
         data_format=first.data_format,
         dtype=first.dtype_policy.name,
         plain=first.plain,
@@ -177,6 +180,7 @@ def assemble(
     params: Params | None,
     *,
     taps: bool,
+    listed: bool = False,
     data_format: str,
     dtype: str | None,
     plain: bool = False,
@@ -190,7 +194,7 @@ def assemble(
         spec: The spec that the plan was resolved from, as JSON, for copies and files of the model.
             If it is empty, they get one that is made from the plan.
     """
-    written, plan = plan, executed(plan, taps=taps, plain=plain)
+    written, plan = plan, executed(plan, taps=taps or listed, plain=plain)
     # Drawn one by one where they are built into the model, so that there is never a second copy.
     weights = draw_in_order(plan) if params is None else iter(check(plan, params).items())
     policy = policy_of(dtype)
@@ -211,7 +215,10 @@ def assemble(
         values[op.name] = layer(inputs if len(inputs) > 1 else inputs[0])
     tapped = {tap: values[name] for tap, name in plan.taps.items()}
     name = "".join(c if c.isalnum() else "_" for c in plan.name)
-    model = Network(values[p.INPUT], tapped if taps else tapped["logits"], name=name)
+    outputs: Any = tapped if taps else [*tapped.values()]
+    if not taps and not listed:
+        outputs = tapped.get("logits", outputs[-1])
+    model = Network(values[p.INPUT], outputs, name=name)
     model.keep_plan(written)
     return model
 

@@ -97,7 +97,7 @@ class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has
     def executed_plan(self) -> Plan | None:
         """The plan whose operations the layers are: `plan` with its scalars moved, unless it is
         plain."""
-        taps = isinstance(self.output, dict)
+        taps = isinstance(self.output, dict | list)
         return self.plan and executed(self.plan, taps=taps, plain=self._made[0].plain)
 
     @property

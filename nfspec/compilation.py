@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -18,6 +19,7 @@ from nfspec.plan.clipping import TreatAs, require_agc
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites import folding
+from nfspec.rewrites.cutting import cut
 from nfspec.rewrites.folding import Folded
 from nfspec.wording import printable
 
@@ -87,7 +89,9 @@ def compile(
     backend: Backend,
     params: Params | None = None,
     *,
-    taps: bool = False,
+    taps: bool | Sequence[str] = False,
+    features: bool = False,
+    top: bool = True,
     data_format: Literal["channels_last", "channels_first"] = "channels_last",
     dtype: str | None = None,
     folded: bool = False,
@@ -101,7 +105,11 @@ def compile(
         backend: The framework. Keras runs on one in a process; the first call decides.
         params: Canonical name to float32 array; `nfspec.init(plan)` if not given.
         taps: Return a dict of named taps (stem, each block, features, pool, logits) instead of the
-            logits.
+            logits; of all, or of those that are named, as in `["stages.2.blocks.5", "pool"]`.
+        features: Return a list, the feature pyramid: the taps of `plan.features`, in that order.
+        top: False to return the embedding before the classifier, (N, channels), the tap `pool`.
+            Of these three, one is given. What no output needs is left out of the network: it has
+            no layers for that, and `params` may have no values for it.
         data_format: Layout of the images, (N, H, W, C) or (N, C, H, W). Parameters do not change.
         dtype: A Keras dtype policy, such as "mixed_bfloat16". If not given, that of
             `keras.config.set_dtype_policy`, or else float32: Keras's floatx, epsilon and
@@ -129,16 +137,54 @@ def compile(
     if not isinstance(spec, Spec | Plan):
         raise refuse("spec", "what nfspec.load or nfspec.resolve returns", spec)
     one_of("data_format", data_format, ("channels_last", "channels_first"))
-    for name, value in {"taps": taps, "folded": folded, "plain": plain, "fit": fit}.items():
+    for name, value in {"folded": folded, "plain": plain, "fit": fit, "features": features}.items():
         flag(name, value)
+    outputs = _outputs(spec, taps, features, top)
     select(backend)
     if fit and params is not None:
         params = _fitted(spec, params)
+    if outputs:
+        whole = resolve(spec) if isinstance(spec, Spec) else spec
+        spec = cut(whole, outputs)
+        if params is not None:
+            left_out = whole.parameters.keys() - spec.parameters.keys()
+            params = {name: value for name, value in params.items() if name not in left_out}
     from nfspec.backends import compiler
 
     return compiler.build(
-        spec, params, taps=taps, data_format=data_format, dtype=dtype, folded=folded, plain=plain
-    )
+        spec, params, taps=bool(taps), listed=features, data_format=data_format, dtype=dtype,
+        folded=folded, plain=plain,
+    )  # fmt: skip
+
+
+def _outputs(
+    spec: Spec | Plan, taps: bool | Sequence[str], features: bool, top: bool
+) -> tuple[str, ...]:
+    """Names of the outputs where they are some of the taps; empty for all taps or the logits.
+
+    Raises:
+        InputError: An argument has a wrong type, names no tap, or excludes another.
+    """
+    flag("top", top)
+    if not isinstance(taps, bool) and (isinstance(taps, str) or not isinstance(taps, Sequence)):
+        raise refuse("taps", "True, False, or a list of names", taps)
+    if not isinstance(taps, bool) and not taps:
+        raise refuse("taps", "one name or more", taps)
+    if bool(taps) + features + (not top) > 1:
+        raise InputError("taps, features and top=False: give one of them")
+    if not (features or not top or not isinstance(taps, bool)):
+        return ()
+    plan = resolve(spec) if isinstance(spec, Spec) else spec
+    if features:
+        return tuple(feature.name for feature in plan.features)
+    names = ("pool",) if not top else tuple(dict.fromkeys(taps))  # type: ignore[arg-type]
+    for name in names:
+        if name not in plan.taps:
+            known = ", ".join(plan.taps)
+            raise InputError(
+                f"taps: expected some of {known}; found {name!r}{suggest(str(name), plan.taps)}"
+            )
+    return names
 
 
 def _fitted(spec: Spec | Plan, params: Params) -> Params:

@@ -21,6 +21,7 @@ from nfspec.plan import FEATURES, Plan
 from nfspec.plan.counting import shapes
 from nfspec.plan.initialise import Params
 from nfspec.plan.resolver import resolve
+from nfspec.rewrites.cutting import cut
 from nfspec.rewrites.folding import fold_plan, folded_params
 from nfspec.rewrites.scalars import without_features
 from nfspec.wording import reason_of
@@ -109,12 +110,7 @@ class Network:
         folded, outputs = fold_plan(self.plan), self.settings.outputs
         if FEATURES not in outputs:
             folded = without_features(folded)
-        needed = {folded.taps[name] for name in outputs}
-        for op in reversed(folded.ops):
-            if op.name in needed:
-                needed |= set(op.inputs)
-        ops = tuple(op for op in folded.ops if op.name in needed)
-        return replace(folded, ops=ops, taps={name: folded.taps[name] for name in outputs})
+        return cut(folded, outputs)
 
     def weights(self) -> Iterator[tuple[str, Array]]:
         """Canonical names and float32 arrays of that plan, one after another."""

@@ -323,6 +323,21 @@ class Tap:
     stride: int | None
 
 
+@dataclass(frozen=True)
+class Feature:
+    """A map of the feature pyramid.
+
+    Attributes:
+        name: Name of its tap.
+        stride: Pixels of the image for one of the map.
+        channels: Channels of the map.
+    """
+
+    name: str
+    stride: int
+    channels: int
+
+
 def _output(op: Operation, source: Tap) -> Tap:
     """Channels and stride of an operation's output, from those of the first operation it reads."""
     match op:
@@ -390,6 +405,15 @@ class Plan:
         for op in self.ops:
             outputs[op.name] = _output(op, outputs[op.inputs[0]])
         return FrozenDict({tap: outputs[name] for tap, name in self.taps.items()})
+
+    @cached_property
+    def features(self) -> tuple[Feature, ...]:
+        """The feature pyramid: the last tap of each stride, from the largest map to the smallest.
+        `nfspec.compile(..., features=True)` returns these."""
+        last = {tap.stride: name for name, tap in self.tap_info.items() if tap.stride is not None}
+        return tuple(
+            Feature(name, stride, self.tap_info[name].channels) for stride, name in last.items()
+        )
 
     def section(self, op: Operation) -> str:
         """The part that an operation belongs to: `stem`, a block such as `stages.0.blocks.1`, or

@@ -278,6 +278,8 @@ def _of_model(model: Any) -> Opened:
         )
     how = input_of(plan)
     require_channels(how)
+    if isinstance(model.output, list):
+        raise InputError("network: this model returns feature maps; compile one without features")
     taps = isinstance(model.output, dict)
     first = model.input.shape[-1] is None  # channels first: the last axis is a side
 
