@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 
 from nfspec.plan import Plan, Role
-from nfspec.plan.clipping import TreatAs, pattern_of, require_likeness, unknown_layers
+from nfspec.plan.clipping import (
+    TreatAs,
+    like_classifier,
+    pattern_of,
+    require_likeness,
+    unknown_layers,
+)
 
 # Pattern of paths to canonical name and role, or to None for variables that are neither clipped nor
 # decayed.
@@ -31,7 +37,7 @@ def treated_as(plan: Plan, treat_as: TreatAs | None) -> TreatedAs:
 
 
 def identify(
-    variables: Iterable[keras.Variable], others: TreatedAs
+    variables: Sequence[keras.Variable], others: TreatedAs
 ) -> list[tuple[str, Role] | None]:
     """Canonical name and role of each variable; None for one that is neither clipped nor decayed.
 
@@ -40,10 +46,12 @@ def identify(
         others: Patterns for the paths of the variables of other layers.
 
     Raises:
-        InputError: No pattern is for a variable; all such variables are named.
+        InputError: No variable is of nfspec's layers, and no pattern is for some; they are named.
+            Beside nfspec's, those of other layers are trained like the classifier, with a warning.
     """
     parts: list[tuple[str, Role] | None] = []
-    strangers = {}
+    strangers: dict[str, tuple[int, ...]] = {}
+    places = []
     for variable in variables:
         if hasattr(variable, "canonical"):
             parts.append((variable.canonical, variable.role))
@@ -51,8 +59,14 @@ def identify(
         pattern = pattern_of(variable.path, others)
         if pattern is None:
             strangers[variable.path] = tuple(variable.shape)
+            places.append((len(parts), variable.path))
+            parts.append(None)
         else:
             parts.append(others[pattern])
     if strangers:
-        raise unknown_layers(strangers)
+        if len(strangers) == len(parts):
+            raise unknown_layers(strangers)
+        like = like_classifier(strangers)
+        for place, path in places:
+            parts[place] = like[path]
     return parts

@@ -26,7 +26,7 @@ def _canonical(variables: Sequence[Any], treat_as: TreatAs) -> list[str]:
         for name, v in zip(names, variables, strict=True)
         if not hasattr(v, "canonical") and pattern_of(name, treat_as) is None
     ]
-    if strangers:
+    if len(strangers) == len(names):
         listed = ", ".join(f"{name} {tuple(v.shape)}" for name, v in strangers[:20])
         raise InputError(
             f"agc: the plan has no parameters for these variables: {listed}; give the canonical "

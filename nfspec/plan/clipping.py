@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import translate
 from functools import lru_cache
 
@@ -173,6 +175,26 @@ def unknown_layers(strangers: Mapping[str, Sequence[int]], known: Iterable[str] 
     )
 
 
+def like_classifier(strangers: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, Role]]:
+    """Name to the parameter of the classifier that a tensor of another layer is clipped and decayed
+    like, where `treat_as` does not name it: kernels like its kernel, others like its bias.
+
+    A warning says so.
+
+    Args:
+        strangers: Name to shape.
+    """
+    first = ", ".join(f"{name} {tuple(shape)}" for name, shape in list(strangers.items())[:3])
+    more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
+    warnings.warn(
+        f"agc: {first}{more} are of layers that are not nfspec's, and are clipped and decayed as "
+        "the classifier is; treat_as={name: parameter, or None} says otherwise",
+        stacklevel=2,  # once in a process, however many optimizers ask
+    )
+    kernel, bias = ("head.fc.kernel", "head"), ("head.fc.bias", "bias")
+    return {name: kernel if len(shape) > 1 else bias for name, shape in strangers.items()}
+
+
 def _mismatch(plan: Plan, name: str, shape: Sequence[int]) -> str | None:
     if (expected := plan.parameters[name].shape) == tuple(shape):
         return None
@@ -194,33 +216,43 @@ def rules_for(
         treat_as: For tensors of other layers: see `nfspec.agc`.
 
     Raises:
-        InputError: The plan does not clip, or tensors are not known; the first 20 are named.
+        InputError: The plan does not clip, or tensors are not known; the first 20 are named. Those
+            of other layers beside the plan's are clipped like the classifier, with a warning,
+            unless their names are nearly those of the plan's parameters.
     """
     require_agc(plan)
     treat_as = require_likeness(plan, treat_as)
     if len(names) != len(shapes):
         raise InputError(f"expected a name for each of {len(shapes)} tensors; found {len(names)}")
     wrong = [f"{name}: twice" for name, count in Counter(names).items() if count > 1]
-    likes: list[str | None] = []
+    parts: dict[str, tuple[str, Role] | None] = {}
     strangers: dict[str, Sequence[int]] = {}
     for name, shape in zip(names, shapes, strict=True):
         if name in plan.parameters:
-            likes.append(name)
+            parts[name] = name, plan.parameters[name].role
             if len(wrong) < 20 and (message := _mismatch(plan, name, shape)) is not None:
                 wrong.append(message)
         elif (pattern := pattern_of(name, treat_as)) is not None:
-            likes.append(treat_as[pattern])
+            parts[name] = part_like(plan, treat_as[pattern])
         else:
             strangers[name] = shape
     if wrong:
         raise InputError("\n".join(wrong[:20]))
     if strangers:
-        raise unknown_layers(strangers, plan.parameters)
-    return [rule_like(plan, like, shape) for like, shape in zip(likes, shapes, strict=True)]
+        misspelt = any(get_close_matches(name, plan.parameters, 1, 0.9) for name in strangers)
+        if misspelt or not parts:
+            raise unknown_layers(strangers, plan.parameters)
+        parts |= like_classifier(strangers)
+    return [
+        rule_like(plan.agc, parts[name], shape) for name, shape in zip(names, shapes, strict=True)
+    ]
 
 
-def rule_like(plan: Plan, like: str | None, shape: Sequence[int]) -> ClipRule:
-    """The rule for a tensor that is clipped like a parameter of the plan; for None, not clipped."""
-    if like is None:
-        return ClipRule(None, 1, None, plan.agc.eps)
-    return clip_rule(plan.agc, like, plan.parameters[like].role, shape)
+def part_like(plan: Plan, name: str | None) -> tuple[str, Role] | None:
+    """Name and role of a parameter of the plan."""
+    return None if name is None else (name, plan.parameters[name].role)
+
+
+def rule_like(agc: AGC, part: tuple[str, Role] | None, shape: Sequence[int]) -> ClipRule:
+    """The rule for a tensor that is clipped like a parameter; for None, not clipped."""
+    return ClipRule(None, 1, None, agc.eps) if part is None else clip_rule(agc, *part, shape)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nfspec
-from nfspec.plan.clipping import rule_like
+from nfspec.plan.clipping import part_like, rule_like
 from nfspec.reference import training
 
 from .small import small_params, small_plan, small_spec
@@ -18,7 +18,7 @@ U = 2.0**-24
 def assert_clipped(clipped, gradient, parameter, like):
     """As the reference clips a kernel whose outputs are its last axis, within rounding of norms of
     a few dozen elements; and more than one unit is."""
-    rule = rule_like(small_plan(), like, parameter.shape)
+    rule = rule_like(small_plan().agc, part_like(small_plan(), like), parameter.shape)
     exact, fraction = training.clip(gradient.astype(float), parameter.astype(float), rule)
     np.testing.assert_allclose(clipped, exact, rtol=64 * U)
     assert fraction == (0.0 if like is None or like == LIKE else 1.0)
@@ -86,7 +86,7 @@ def test_heads_and_decoders_of_pytorchs_layers():
 
 
 @only_on("torch")
-def test_layers_that_nothing_is_said_of_are_named_by_pytorch():
+def test_layers_that_nothing_is_said_of_are_as_the_classifier_in_pytorch():
     import torch
 
     from nfspec.backends.torch import agc
@@ -99,10 +99,19 @@ def test_layers_that_nothing_is_said_of_are_named_by_pytorch():
         }
     )
     every = torch.optim.SGD(module.parameters(), lr=0.1)
-    with pytest.raises(nfspec.InputError) as caught:
-        agc(small_plan(), every, module)
-    assert "head.weight (10, 3)" in str(caught.value)
-    assert 'treat_as={"head.weight": "head.fc.kernel"}' in str(caught.value)
+    with pytest.warns(UserWarning, match=r"head.weight \(10, 3\), .* as the classifier is"):
+        clipping = agc(small_plan(), every, module)
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 100.0)
+    every.step()
+    # The classifier of NFNets is not clipped.
+    for name in ("head", "words"):
+        assert (module[name].weight.grad == 100.0).all()
+    assert clipping.clip_fraction["stem.conv0.kernel"] == 1.0
+    agc(small_plan(), every, module, treat_as={"head.*": None, "words.*": None})
+    elsewhere = torch.optim.SGD(torch.nn.Linear(3, 2).parameters(), lr=0.1)
+    with pytest.raises(nfspec.InputError, match="no parameters made by nfspec"):
+        agc(small_plan(), elsewhere, torch.nn.Linear(3, 2))
     with pytest.raises(nfspec.InputError, match=r"words.weight \(7, 2\): the axis of its outputs"):
         agc(small_plan(), every, module, treat_as={"*": CLIPPED})
     agc(small_plan(), every, module, treat_as={"head.*": CLIPPED, "words.*": None})
@@ -139,11 +148,20 @@ def test_a_decoder_beside_the_backbone_in_a_tree():
     alone, _ = jax.jit(whole.update)(gradients["backbone"], start, small_params())
     for name, gradient in alone.items():
         np.testing.assert_array_equal(clipped["backbone"][name], gradient)
-    with pytest.raises(nfspec.InputError, match=r"decoder/conv/bias \(6,\)"):
-        agc(small_plan()).init(params)
+    with pytest.warns(UserWarning, match=r"decoder/conv/bias \(6,\), .* as the classifier is"):
+        start = agc(small_plan()).init(params)
+        clipped, state = agc(small_plan()).update(gradients, start, params)
+    kernel = clipped["decoder"]["conv"]["kernel"]
+    np.testing.assert_array_equal(kernel, gradients["decoder"]["conv"]["kernel"])
+    assert state.clip_fraction["stem.conv0.kernel"] == 1.0
     listed = {"backbone": small_params(), "decoder": [drawn(4, 3), drawn(3)]}
-    with pytest.raises(nfspec.InputError, match=r"decoder/0 \(4, 3\)\n  decoder/1 \(3,\)"):
+    with pytest.warns(UserWarning, match=r"decoder/0 \(4, 3\), decoder/1 \(3,\)"):
         agc(small_plan()).init(listed)
+    misspelt = {**small_params(), "head.fc.kernal": drawn(3, 3)}
+    with pytest.raises(nfspec.InputError, match='did you mean "head'):
+        agc(small_plan()).init(misspelt)
+    with pytest.raises(nfspec.InputError, match="layers that are not nfspec's"):
+        agc(small_plan()).init({"decoder": listed["decoder"][0]})
     agc(small_plan(), treat_as={"decoder/*": CLIPPED}).init(listed)
 
 
@@ -158,8 +176,11 @@ def test_a_decoder_beside_the_backbone_in_a_list():
     decoder.build((None, 8, 8, 4))
     variables = [*model.trainable_variables, *decoder.trainable_variables]
     gradients = [tf.constant(10 * drawn(*v.shape, seed=i)) for i, v in enumerate(variables)]
+    with pytest.warns(UserWarning, match=r"decoder/kernel \(3, 3, 4, 6\), .* the classifier is"):
+        clipped = agc(small_plan(), gradients, variables)
+    np.testing.assert_array_equal(clipped[-2], gradients[-2])
     with pytest.raises(nfspec.InputError, match=r"decoder/kernel \(3, 3, 4, 6\)"):
-        agc(small_plan(), gradients, variables)
+        agc(small_plan(), gradients[-2:], variables[-2:])
     parts = {"decoder/*": CLIPPED, "decoder/bias": None}
     clipped = agc(small_plan(), gradients, variables, treat_as=parts)
     kernel = decoder.kernel.numpy()
@@ -193,10 +214,23 @@ def test_decoders_of_keras_by_patterns():
         optimizer.apply(given)
     moved = [b - keras.ops.convert_to_numpy(v) for v, b in zip(variables, before, strict=True)]
     # A step of 1 adds a rounding of the parameter, of size 1, to each element.
-    rule = rule_like(small_plan(), CLIPPED, before[0].shape)
+    part = part_like(small_plan(), CLIPPED)
+    rule = rule_like(small_plan().agc, part, before[0].shape)
     exact, fraction = training.clip(gradients[0].astype(float), before[0].astype(float), rule)
     np.testing.assert_allclose(moved[0], exact, rtol=64 * U, atol=2 * U)
     assert fraction == 1.0
     np.testing.assert_allclose(moved[2], gradients[2], rtol=64 * U, atol=64 * U)
     assert optimizer.clip_fractions()["decoder/kernel"] == (1.0, 6)
     assert not any(name.startswith("decoder_out") for name in optimizer.clip_fractions())
+
+
+def test_layers_of_keras_that_nothing_is_said_of_are_as_the_classifier():
+    model = nfspec.compile(small_spec(), keras.backend.backend(), small_params())
+    whole = keras.Model(model.input, keras.layers.Dense(7, name="own")(model.output))
+    optimizer = nfspec.agc(small_plan(), keras.optimizers.SGD(1.0))
+    with pytest.warns(UserWarning, match=r"own/kernel \(10, 7\), .* as the classifier is"):
+        optimizer.build(whole.trainable_variables)
+    assert "own/kernel" not in optimizer.clip_fractions()
+    apart = nfspec.agc(small_plan(), keras.optimizers.SGD(1.0))
+    with pytest.raises(nfspec.InputError, match="own/kernel"):
+        apart.build(whole.layers[-1].trainable_variables)
