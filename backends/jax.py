@@ -1,4 +1,11 @@
-"""Adaptive gradient clipping as a transformation of optax, for training loops in JAX.
+"""For training loops in JAX: a network as a pure function, and adaptive gradient clipping as a
+transformation of optax.
+
+    apply, params = function(plan), nfspec.init(plan)
+    logits = apply(params, images, key=jax.random.key(0))
+    optimizer = optax.chain(agc(plan), optax.sgd(0.1, momentum=0.9, nesterov=True))
+
+With the variables of a model:
 
     names = nfspec.names_of(model)
     optimizer = optax.chain(agc(plan, names), optax.sgd(0.1, momentum=0.9, nesterov=True))
@@ -9,16 +16,18 @@ Source: Brock et al. 2021 (arXiv:2102.06171 §4.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from nfspec.compilation import select
+from nfspec.compilation import compile, names_of, select
 from nfspec.errors import BackendError, InputError
+from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.clipping import ClipRule, TreatAs, require_agc, rules_for
+from nfspec.wording import few
 
 try:
     import optax
@@ -35,6 +44,42 @@ class AGCState(NamedTuple):
     """
 
     clip_fraction: dict[str, jax.Array]
+
+
+def function(spec: Spec | Plan, **how: Any) -> Callable[..., Any]:
+    """A network as a pure function of its parameters and of images.
+
+    It can be transformed: `jax.jit`, `jax.grad`, `jax.vmap`, `jax.checkpoint`.
+
+    Args:
+        spec: What `nfspec.load` or `nfspec.resolve` returned.
+        how: Arguments of `nfspec.compile`, such as `dtype="mixed_bfloat16"` and `top=False`.
+
+    Returns:
+        `apply(params, images, key=None)`: `params` is a dict of canonical name to array, as
+        `nfspec.init(plan)` is; images are (N, H, W, C), float. With a key of `jax.random` it drops
+        at random, as in training. It returns what the compiled model returns.
+
+    Raises:
+        BackendError: Keras runs on another framework.
+        InputError: An argument has a wrong type or value; from `apply`: parameters are missing.
+    """
+    model = compile(spec, "jax", **how)
+    names = names_of(model)
+    drops = model.non_trainable_variables  # the states of random generators
+
+    def apply(params: Mapping[str, Any], images: Any, key: Any = None) -> Any:
+        if absent := [name for name in names if name not in params]:
+            raise InputError(f"apply: no {few(absent, 3)} in the parameters")
+        states = [variable.value for variable in drops]
+        if key is not None:
+            keys = jax.random.split(key, max(len(states), 1))
+            bits = jax.vmap(lambda each: jax.random.bits(each, (2,), "uint32"))(keys)
+            states = [bits[n].astype(state.dtype) for n, state in enumerate(states)]
+        trained = [params[name] for name in names]
+        return model.stateless_call(trained, states, images, training=key is not None)[0]
+
+    return apply
 
 
 def _names(plan: Plan, tree: Any) -> list[str]:

@@ -15,8 +15,9 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 import jax
 import optax
 
-from nfspec.backends.jax import agc
+from nfspec.backends.jax import agc, function
 
+import networks
 from .doors import PLAN, SOME, door, some
 
 
@@ -83,3 +84,60 @@ def test_names_beside_a_dict_of_parameters_are_refused():
     with pytest.raises(nfspec.InputError, match=r"are a dict .*leave the names out: agc\(plan\)"):
         agc(PLAN, sorted(params, reverse=True)).init(params)
     assert agc(PLAN, sorted(params)).init(params) == agc(PLAN).init(params)
+
+
+DROPPING = {"stochastic_depth.rate": 0.5, "head.dropout": 0.5}
+
+
+@pytest.fixture(scope="module")
+def dropping(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("specs")
+    networks.network("plain", folder)
+    plan = nfspec.resolve(nfspec.load(str(folder / "plain.toml"), DROPPING))
+    params, _ = networks.drawn(plan)
+    x = np.random.default_rng(0).standard_normal((2, 33, 46, plan.channels), np.float32)
+    return plan, params, x
+
+
+def test_a_network_as_a_function(dropping):
+    plan, params, x = dropping
+    apply = function(plan)
+    exact = nfspec.reference.forward(plan, params, x)["logits"]
+    found = jax.jit(apply)(params, x)
+    # Rounding of float32 in some ten layers, as a share of the largest value.
+    assert np.abs(found - exact).max() <= 1e-5 * np.abs(exact).max()
+    each = jax.vmap(lambda image: apply(params, image[None])[0])(x)
+    np.testing.assert_allclose(each, found, rtol=1e-4, atol=1e-5 * np.abs(exact).max())
+
+
+def test_a_function_drops_by_its_key_alone(dropping):
+    plan, params, x = dropping
+    apply = jax.jit(function(plan))
+    one, two = (apply(params, x, jax.random.key(n)) for n in (1, 2))
+    np.testing.assert_array_equal(one, apply(params, x, jax.random.key(1)))
+    assert np.abs(one - two).max() > 0 and np.abs(one - apply(params, x)).max() > 0
+
+
+def test_gradients_of_a_function_are_those_of_the_reference(dropping):
+    plan, params, x = dropping
+    apply, weights = function(plan), np.random.default_rng(1).standard_normal((2, 3), np.float32)
+    found = jax.jit(jax.grad(lambda p: (apply(p, x) * weights).sum()))(params)
+    name = "stem.conv0.kernel"
+    step = np.zeros_like(params[name])
+    step.flat[4] = 1e-4
+    sides = [
+        (nfspec.reference.forward(plan, {**params, name: params[name] + s}, x)["logits"] * weights)
+        for s in (step.astype(np.float64), -step.astype(np.float64))
+    ]
+    slope = (sides[0].sum() - sides[1].sum()) / 2e-4
+    assert found.keys() == params.keys()
+    np.testing.assert_allclose(np.asarray(found[name]).flat[4], slope, rtol=1e-3)
+
+
+def test_what_a_function_does_not_take(dropping):
+    plan, params, x = dropping
+    apply = function(plan, top=False)
+    del (headless := dict(params))["head.fc.kernel"]
+    assert apply(headless, x).shape == (2, plan.tap_info["pool"].channels)
+    with pytest.raises(nfspec.InputError, match="no stem.conv0.kernel in the parameters"):
+        apply({n: v for n, v in params.items() if n != "stem.conv0.kernel"}, x)
