@@ -48,6 +48,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "evaluate": ("nfnet-nano", "digits", "--weights", "a.npz", "--confusion", "mine/a.png"),
     "lower": ("nfnet-nano", "--target", "cpu", "--hlo", "mine/a.hlo"),
     "scale": ("nfnet-nano", "--macs", "1M", "--out", "mine/moth.toml"),
+    "table": ("nfnet-nano", "--plot", "mine/a.png"),
     "signal": ("nfnet-nano", "--plot", "mine/a.png"),
     "convert": ("a.npz", "mine/a.safetensors", "--variant", "nfnet-nano"),
 }

@@ -54,6 +54,10 @@ COMMANDS = {
         "nfspec.cli.diff:diff", "Show where two specs differ; exit status 1 if they do."
     ),
     "new": Command("nfspec.cli.new:new", "Write a commented spec to start from."),
+    "table": Command(
+        "nfspec.cli.candidates:table",
+        "Compare candidates: parameters, costs, and top-1 where it is known.",
+    ),
     "scale": Command("nfspec.cli.scale:scale", "Write a spec of the same kind at a budget."),
     "compare": Command("nfspec.cli.compare:compare", "Compare the frameworks with the reference."),
     "conform": Command(

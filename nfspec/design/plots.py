@@ -1,11 +1,12 @@
-"""The picture of signals: a signal propagation plot (Brock et al. 2021, arXiv:2101.08692 §2)."""
+"""Pictures: signal propagation plots (Brock et al. 2021, arXiv:2101.08692 §2), and candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nfspec.design.candidates import Candidate, cost_of
 from nfspec.design.signal import Propagation
 from nfspec.training.plots import blank, label, save
 
@@ -42,6 +43,7 @@ def plot(signals: Mapping[str, Propagation], path: Path) -> None:
             branches.plot(blocks[1:], inside, **look)
     for axes in (means, variances, branches):
         axes.set(xlabel="block; 0 is the stem")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         _scale(axes)
     means.set(title="squared channel mean")
     variances.set(title="channel variance (- - expected)")
@@ -57,3 +59,42 @@ def _scale(axes: Any) -> None:
         axes.set_yscale("log")
     else:
         axes.set_ylim(0.0, None)
+
+
+def plot_candidates(rows: Sequence[Candidate], best: set[int], path: Path) -> None:
+    """Write a PNG of top-1 over cost, or, where no top-1 is known, of parameters over cost.
+
+    Args:
+        rows: The candidates.
+        best: Numbers of those on the Pareto front, which is drawn.
+        path: File to write.
+
+    Raises:
+        InputError: matplotlib is not installed.
+        OSError: The file cannot be written; `filename` is `path`.
+    """
+    figure = blank(9, 6)
+    axes = figure.subplots()
+    scored = [row for row in rows if row.top1 is not None]
+    places = {
+        n: (cost_of(row), row.parameters if row.top1 is None else row.top1)
+        for n, row in enumerate(rows)
+        if row.top1 is not None or not scored
+    }
+    for data in dict.fromkeys(rows[n].data for n in places):
+        of_data = [places[n] for n in places if rows[n].data == data]
+        axes.plot(*zip(*of_data, strict=True), "o", label=label(data or "networks"))
+        ends = sorted(places[n] for n in best if rows[n].data == data)
+        if ends:
+            axes.plot(*zip(*ends, strict=True), "-", color="grey", linewidth=0.8)
+    for n, place in places.items():
+        axes.annotate(
+            label(rows[n].label), place, xytext=(4, 4), textcoords="offset points", fontsize="small"
+        )
+    device = next((name for row in rows for name in row.on), None)
+    cost = "multiply-accumulates" if device is None else f"seconds of a step on one {device}"
+    axes.set(xscale="log", xlabel=cost, ylabel="top-1" if scored else "parameters")
+    if not scored:
+        axes.set_yscale("log")
+    axes.legend(fontsize="small")
+    save(figure, path)

@@ -26,6 +26,7 @@ WITH = {
     "verify": ("a.onnx",),
     "lower": ("nfnet-nano", "--target", "cpu"),
     "signal": ("nfnet-nano",),
+    "table": ("nfnet-nano",),
     "scale": ("nfnet-nano", "--macs", "2M"),
     "cost": ("nfnet-nano", "--accelerator", "cpu"),
 }

@@ -31,6 +31,7 @@ ARGUMENTS = {
     "predict": ["predict", "nfnet-nano", "a.jpg", "--weights", "none.safetensors"],
     "embed": ["embed", "nfnet-nano", "a.jpg", "--weights", "none.npz", "--out", "a.npz"],
     "cost": ["cost", "nfnet-nano"],
+    "table": ["table", "nfnet-nano"],
     "signal": ["signal", "nfnet-nano"],
     "scale": ["scale", "nfnet-nano", "--macs", "1M"],
     "bench": ["bench", "nfnet-nano", "--backends", "torch", "--work", "forward"],

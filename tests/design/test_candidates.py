@@ -1,0 +1,67 @@
+"""Rows of a table of candidates, and the Pareto front."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import nfspec
+from nfspec.cost.accelerators import ACCELERATORS
+from nfspec.cost.roofline import step
+from nfspec.design.candidates import IMAGENET, Estimate, candidate, front, run_candidate
+from nfspec.training.folders import write_facts
+
+H100 = ACCELERATORS["h100"]
+
+
+def test_a_row_has_what_the_other_commands_say():
+    spec = nfspec.load("nfnet-f1")
+    plan = nfspec.resolve(spec)
+    counted, cost = nfspec.count(plan), step(plan, H100, 64, precision="bfloat16")
+    row = candidate(spec, [H100], 64)
+    assert (row.parameters, row.macs, row.size) == (counted.parameters, counted.macs, 320)
+    assert row.activation_bytes == counted.activation_bytes
+    (found,) = row.on.values()
+    hours = nfspec.recipe(plan, batch=64).steps * cost.seconds / 3600
+    speed = 64 / cost.seconds
+    assert found == Estimate("bfloat16", cost.memory.total, cost.seconds, speed, hours)
+    assert (row.top1, row.data) == (0.847, IMAGENET)
+
+
+def test_published_figures_are_of_published_networks_alone():
+    spec = nfspec.load("nfnet-f1", {"stages.alpha": 0.1})
+    assert candidate(spec).top1 is None
+    assert candidate(nfspec.load("timm/nf_resnet26"), [H100], 8).on["h100"].hours is None
+
+
+def test_a_training_has_its_highest_top1(tmp_path):
+    spec = nfspec.load("nfnet-nano")
+    write_facts(tmp_path, spec, ["a", "b"], data="digits", backend="jax", seed=0, held_out=0.2)
+    assert run_candidate(tmp_path).top1 is None
+    entries = [
+        {"step": n, "epoch": n, "top1": top1, "top5": 1, "held_out_loss": 1, "held_out_images": 9}
+        for n, top1 in enumerate((0.5, 0.9, 0.8))
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in entries))
+    row = run_candidate(tmp_path)
+    assert (row.name, row.top1, row.data) == (tmp_path.name, 0.9, "digits")
+    with pytest.raises(nfspec.InputError, match=r"no run\.json"):
+        run_candidate(tmp_path / "nowhere")
+
+
+def test_the_front_has_no_row_that_another_beats():
+    row = candidate(nfspec.load("nfnet-nano"))
+    scores = [(1, 0.5, "a"), (2, 0.6, "a"), (3, 0.6, "a"), (3, 0.55, "a"), (4, 0.7, "a"),
+              (9, 0.1, "b"), (1, None, ""), (1, 0.5, "a")]  # fmt: skip
+    rows = [replace(row, macs=macs, top1=top1, data=data) for macs, top1, data in scores]
+    assert front(rows) == {0, 1, 4, 5, 7}
+
+
+def test_steps_are_the_cost_where_there_is_an_accelerator():
+    row = candidate(nfspec.load("nfnet-nano"))
+
+    def with_step(macs, seconds, top1):
+        estimate = Estimate("float32", 1, seconds, 1.0, None)
+        return replace(row, macs=macs, on={"h100": estimate}, top1=top1, data="a")
+
+    assert front([with_step(1, 2.0, 0.5), with_step(2, 1.0, 0.5)]) == {1}
