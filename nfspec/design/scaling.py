@@ -30,7 +30,7 @@ NEAR = 0.01  # of the budget: no better widths are looked for
 MOST_CUT = 0.125  # of a bottleneck's width, which whole groups may take away
 MOST_MACS, MOST_PARAMETERS = 1e16, 1e11
 LEAST_SIDE, MOST_SIDE, MOST_WIDTH = 16, 8_192, 65_536
-FACTOR = 64.0  # largest change of widths, up and down
+FACTOR = 256.0  # largest change of widths, up and down
 
 _Found = tuple[Spec, Count]
 
