@@ -2,34 +2,15 @@
 
 import csv
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import session
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 TEXT = (Path(__file__).parent.parent / "docs" / "photos.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-RUN = """
-import importlib, os, shlex
-os.environ.pop("KERAS_BACKEND", None)
-from typer.testing import CliRunner
-from nfspec.cli import app
-names = {}
-for language, text in BLOCKS:
-    if language == "python":
-        # Keras looks for TensorFlow's types in all that it saves: it is as where there is none.
-        importlib.import_module("keras.src.utils.module_utils").tensorflow._available = False
-        exec(compile(text, "docs/photos.md", "exec"), names)
-        continue
-    for line in text.splitlines():
-        done = CliRunner().invoke(app, shlex.split(line)[1:])
-        assert done.exit_code == 0, (line, done.output, done.exception)
-        print(done.stdout)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +34,8 @@ def place(tmp_path_factory):
 
 def test_the_blocks_run(place):
     """With one epoch, and images of a quarter of the pixels."""
-    short = [
-        (language, text.replace("--epochs 20", "--epochs 1").replace("--size 64", "--size 32"))
-        for language, text in BLOCKS
-    ]
-    assert short != BLOCKS
-    program = f"BLOCKS = {short!r}\n{RUN}"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=place, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    told = re.findall(r"^new/\d\.(?:jpg|png) (?:temple|flower) \d+\.\d%$", done.stdout, re.M)
+    shown = session("docs/photos.md", place, ("--epochs 20", "--epochs 1"), ("size 64", "size 32"))
+    told = re.findall(r"^new/\d\.(?:jpg|png) (?:temple|flower) \d+\.\d%$", shown, re.M)
     assert len(told) == 3
     with (place / "answers.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4
