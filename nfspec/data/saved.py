@@ -8,6 +8,7 @@ Source: https://huggingface.co/docs/datasets (Dataset.save_to_disk, features.Ima
 from __future__ import annotations
 
 import json
+import struct
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from nfspec.data.labels import numbered, text_of
 from nfspec.data.lists import LABELS
 from nfspec.data.sources import Source
 from nfspec.errors import InputError
-from nfspec.files import content
+from nfspec.files import content, opened
 from nfspec.wording import few, printable, reason_of
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -134,12 +135,46 @@ def _table(path: Path) -> Any:
     except ImportError:
         raise InputError(f"{shown}: pyarrow is not installed; run: pip install pyarrow") from None
     try:
-        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
+        with opened(path):  # a pipe would be waited for
+            file = pyarrow.memory_map(str(path))
+        for message in pyarrow.ipc.MessageReader.open_stream(file):
+            if _is_compressed(message):
+                raise InputError(
+                    f"{shown}: compressed, so that it could take any amount of memory; load and "
+                    "save the dataset with datasets, which does not compress it"
+                )
+        file.seek(0)
+        table = pyarrow.ipc.open_stream(file).read_all()
         table.validate(full=True)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, struct.error) as error:
         reason = getattr(error, "strerror", None) or reason_of(error)
         raise InputError(f"{shown}: not an Arrow file that can be read ({reason})") from None
     return table
+
+
+def _is_compressed(message: Any) -> bool:
+    """True if the columns of an Arrow message are compressed, or are none but of other messages.
+
+    pyarrow does not say so: field 3 of a RecordBatch, which is field 2 of a Message, is there
+    (Message.fbs of Arrow's format, as FlatBuffers lay out a table).
+    """
+    if message.type == "schema":
+        return False
+    data = message.metadata.to_pybytes()
+
+    def field(table: int, number: int) -> int:
+        """The place of a field of a table; 0 if it is not there."""
+        names = table - struct.unpack_from("<i", data, table)[0]
+        (size,) = struct.unpack_from("<H", data, names)
+        entry = 4 + 2 * number
+        (offset,) = struct.unpack_from("<H", data, names + entry) if entry < size else (0,)
+        return table + offset if offset else 0
+
+    def table_at(place: int) -> int:
+        return place + struct.unpack_from("<I", data, place)[0]
+
+    batch = table_at(field(table_at(0), 2))
+    return message.type != "record batch" or field(batch, 3) > 0
 
 
 def _columns(shown: str, schema: Any) -> tuple[str, str, list[str]]:

@@ -115,6 +115,19 @@ def test_a_damaged_state(state, words, folder):
         saved(folder)
 
 
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_compressed_tables(codec, tmp_path):
+    """A few thousand bytes may be as many gigabytes."""
+    folder = write(tmp_path / "saved", made := table([bytes(10_000)], [0]))
+    options = pyarrow.ipc.IpcWriteOptions(compression=codec)
+    with pyarrow.ipc.new_stream(
+        folder / "data-00000-of-00001.arrow", made.schema, options=options
+    ) as file:
+        file.write_table(made)
+    with pytest.raises(InputError, match=r"arrow: compressed, so that it could take any amount of"):
+        saved(folder)
+
+
 def test_damaged_tables(folder):
     """Cut, or with places of images that lead out of the file."""
     path = folder / "data-00000-of-00002.arrow"
