@@ -12,7 +12,8 @@ layer after another and does nothing else.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import keras
 import torch
@@ -23,16 +24,8 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
+from nfspec.backends.steps import by_regions, steps_of
 from nfspec.errors import InputError
-
-
-class Step(NamedTuple):
-    """A layer, what it reads and writes by number, and what nothing reads after it."""
-
-    layer: keras.layers.Layer
-    inputs: tuple[int, ...]
-    output: int
-    last: tuple[int, ...]
 
 
 class Place(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are not read
@@ -51,7 +44,7 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
         super().__init__(inputs, outputs, name=name, **kwargs)
         # Past Keras, which would track the layers a second time.
-        object.__setattr__(self, "_steps", _steps(self))
+        object.__setattr__(self, "steps", steps_of(self))
         self._hold_parameters()
         self.eval()
 
@@ -94,14 +87,20 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         training = self.training if own else training
         if not isinstance(inputs, torch.Tensor) or inputs.device.type == "meta":
             return super().call(inputs, training=training, mask=mask)
-        steps, wanted = self._steps
+        steps, wanted = self.steps
+        if self.regions:
+            return by_regions(self, inputs, training, partial(_draw, own))
         values = {0: inputs}
         for step in steps:
             read = [_as(values[i], step.layer.compute_dtype) for i in step.inputs]
-            values[step.output] = _called(step.layer, read, training, own)
+            values[step.output] = called(step.layer, read, training, own)
             for i in step.last:
                 del values[i]
         return tree.pack_sequence_as(self._outputs_struct, [values[i] for i in wanted])
+
+    def compute(self, layer: keras.layers.Layer, read: list[Any], training: bool) -> Any:
+        """A layer's output, within a region."""
+        return called(layer, [_as(x, layer.compute_dtype) for x in read], training, True)
 
     def _apply(self, function: Any, recurse: bool = True) -> Any:
         for dtype in {parameter.dtype for parameter in self.parameters()}:
@@ -116,30 +115,14 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         return super()._apply(function, recurse)
 
 
-def _steps(model: keras.Model) -> tuple[tuple[Step, ...], tuple[int, ...]]:
-    """The calls of a functional model in order, and the numbers of its outputs; 0 is the input."""
-    numbers = {id(model.inputs[0]): 0}
-    calls: list[tuple[keras.layers.Layer, tuple[int, ...], int]] = []
-    by_depth = model._nodes_by_depth
-    for node in (node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]):
-        if not node.is_input:
-            read = tuple(numbers[id(x)] for x in node.input_tensors)
-            number = numbers[id(node.outputs[0])] = len(numbers)
-            calls.append((node.operation, read, number))
-    wanted = tuple(numbers[id(x)] for x in model.outputs)
-    last_use = {number: i for i, (_, read, _) in enumerate(calls) for number in read}
-    return tuple(
-        Step(
-            layer,
-            read,
-            number,
-            tuple(n for n in set(read) if last_use[n] == i and n not in wanted),
-        )
-        for i, (layer, read, number) in enumerate(calls)
-    ), wanted
+def _draw(own: bool, layer: Drop, shape: tuple[int, ...]) -> torch.Tensor:
+    """Numbers of [0, 1): see `called`."""
+    if own or torch.compiler.is_compiling():
+        return torch.rand(shape, device=layer.seed_generator.state.value.device)
+    return keras.random.uniform(shape, dtype="float32", seed=layer.seed_generator)
 
 
-def _called(layer: keras.layers.Layer, read: list[torch.Tensor], training: bool, own: bool) -> Any:
+def called(layer: keras.layers.Layer, read: list[torch.Tensor], training: bool, own: bool) -> Any:
     """A layer's output; `own` in a loop of the user's own, where PyTorch's generator draws.
 
     Keras's seeds are not what such loops expect: `torch.manual_seed` does not set them,
@@ -154,7 +137,7 @@ def _called(layer: keras.layers.Layer, read: list[torch.Tensor], training: bool,
     if not training or layer.rate == 0.0:
         return x
     if own or torch.compiler.is_compiling():
-        return layer.drop(x, torch.rand(layer.draws(x), device=read[0].device))
+        return layer.drop(x, torch.rand(layer.draws(x), device=x.device))
     return layer.call(x, training=True)
 
 

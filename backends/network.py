@@ -11,13 +11,18 @@ import keras
 
 from nfspec.backends.layers import Conv2D
 from nfspec.backends.layers.base import NFLayer
+from nfspec.backends.layers.drop import Drop
 from nfspec.backends.settings import Float32Data
+from nfspec.backends.steps import Region, by_regions, part_of, regions_of, steps_of
 from nfspec.language.spec import Spec
 from nfspec.plan import Conv, Plan
 from nfspec.plan.initialise import init
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites.folding import Folded, fold
 from nfspec.rewrites.scalars import move_scalars, without_features
+
+# What is computed again in the backward pass, to the number of words in its name.
+DEPTHS = {"none": 0, "block": 4, "stage": 2}
 
 Base: Any = keras.Model
 if keras.backend.backend() == "torch":
@@ -77,6 +82,8 @@ class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has
 
     folded: Folded | None = None
     _plan: Plan | None = None
+    regions: tuple[Region, ...] = ()  # of the steps, where some are computed again
+    _remat: str = "none"
     _replicated: tuple[Any] | None = None  # a tuple, so that it is not taken for a part of this
 
     @property
@@ -92,6 +99,20 @@ class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has
     def keep_plan(self, plan: Plan) -> None:
         """Set `plan`. It has no setter, as TensorFlow reads an attribute before it sets it."""
         self._plan = plan
+
+    def compute(self, layer: keras.layers.Layer, read: list[Any], training: bool) -> Any:
+        """A layer's output, within a region."""
+        x = read[0] if len(read) == 1 else read
+        return layer(x, training=training) if isinstance(layer, Drop) else layer(x)
+
+    def compute_again(self, what: str) -> None:
+        """Compute the stem and each block, or each stage, again in the backward pass."""
+        self._remat = what
+        if DEPTHS[what]:
+            steps = steps_of(self)
+            # Past Keras, which would track the layers a second time.
+            object.__setattr__(self, "steps", steps)
+            object.__setattr__(self, "regions", regions_of(*steps, part_of(DEPTHS[what])))
 
     @property
     def executed_plan(self) -> Plan | None:
@@ -123,7 +144,7 @@ class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has
             if not (v.trainable and getattr(v.value, "requires_grad", True))
         ]
         training = getattr(self, "training", False)
-        return _copied, (*super().__reduce__(), fixed, training, self._plan)
+        return _copied, (*super().__reduce__(), fixed, training, self._plan, self._remat)
 
     def replicate(self) -> None:
         """On PyTorch, average gradients over the processes from now on, through
@@ -153,6 +174,9 @@ class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if training and self._replicated is not None:
             return self._replicated[0](inputs)
+        symbolic = isinstance(inputs, keras.KerasTensor)
+        if self.regions and not symbolic and keras.backend.backend() != "torch":
+            return by_regions(self, inputs, bool(training), _draw)
         return super().call(inputs, training=training, mask=mask)
 
     def train_step(self, *args: Any) -> Any:
@@ -161,6 +185,10 @@ class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has
             # it, their memory is used again at once, which saves a tenth of the step on CPUs.
             self.zero_grad()
         return super().train_step(*args)
+
+
+def _draw(layer: Drop, shape: tuple[Any, ...]) -> Any:
+    return keras.random.uniform(shape, dtype="float32", seed=layer.seed_generator)
 
 
 def _parameters(model: Network) -> Iterator[keras.Variable]:
@@ -174,10 +202,12 @@ def _copied(
     fixed: list[str],
     training: bool,
     plan: Plan | None = None,
+    remat: str = "none",
 ) -> Network:
     """A copied network whose parameters are trained, or not, as the original's are."""
     model = make(*args)
     model._plan = plan
+    model.compute_again(remat)
     for variable in _parameters(model):
         if variable.canonical in fixed:
             variable.trainable = False

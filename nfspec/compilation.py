@@ -97,6 +97,7 @@ def compile(
     folded: bool = False,
     plain: bool = False,
     fit: bool = False,
+    remat: Literal["none", "block", "stage"] = "none",
 ) -> keras.Model:
     """Compile a spec or a plan to a Keras model on one framework.
 
@@ -122,6 +123,9 @@ def compile(
             slower, to compare with.
         fit: Take `params` of another number of classes or input channels, or without a classifier,
             and change them as `nfspec.weights.fit` does; a FitWarning says each change.
+        remat: Keep the inputs of each block, or of each stage, for the backward pass, and compute
+            the rest again then: less memory for about a third more time. Values and gradients
+            are the same, and what is dropped at random is, too. Files of a model do not say it.
 
     Returns:
         A functional model of images of any size. `model.plan` is the network as it was written,
@@ -137,6 +141,7 @@ def compile(
     if not isinstance(spec, Spec | Plan):
         raise refuse("spec", "what nfspec.load or nfspec.resolve returns", spec)
     one_of("data_format", data_format, ("channels_last", "channels_first"))
+    one_of("remat", remat, ("none", "block", "stage"))
     for name, value in {"folded": folded, "plain": plain, "fit": fit, "features": features}.items():
         flag(name, value)
     outputs = _outputs(spec, taps, features, top)
@@ -151,10 +156,12 @@ def compile(
             params = {name: value for name, value in params.items() if name not in left_out}
     from nfspec.backends import compiler
 
-    return compiler.build(
+    model = compiler.build(
         spec, params, taps=bool(taps), listed=features, data_format=data_format, dtype=dtype,
         folded=folded, plain=plain,
     )  # fmt: skip
+    model.compute_again(remat)
+    return model
 
 
 def _outputs(

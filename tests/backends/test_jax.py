@@ -139,5 +139,5 @@ def test_what_a_function_does_not_take(dropping):
     apply = function(plan, top=False)
     del (headless := dict(params))["head.fc.kernel"]
     assert apply(headless, x).shape == (2, plan.tap_info["pool"].channels)
-    with pytest.raises(nfspec.InputError, match="no stem.conv0.kernel in the parameters"):
+    with pytest.raises(nfspec.InputError, match=r"no stem\.conv0\.kernel in the parameters"):
         apply({n: v for n, v in params.items() if n != "stem.conv0.kernel"}, x)
