@@ -106,7 +106,7 @@ def by_regions(model: Any, x: Any, training: bool, draw: Callable[[Drop, Any], A
     for region in model.regions:
         drops = [step.layer for step in region.steps if isinstance(step.layer, Drop)]
         drops = [layer for layer in drops if training and layer.rate and layer.per_image]
-        drawn = [draw(layer, (images, 1, 1, 1)) for layer in drops]
+        drawn = [draw(layer, (images,)) for layer in drops]
         compute = partial(_compute, model, region, training)
         given = [values[number] for number in region.inputs]
         found = (keras.remat(compute) if region.again else compute)(*given, *drawn)
@@ -123,8 +123,10 @@ def _compute(model: Any, region: Region, training: bool, *given: Any) -> tuple[A
     for step in region.steps:
         read, layer = [values[number] for number in step.inputs], step.layer
         if isinstance(layer, Drop) and layer.per_image:
-            dropped = training and layer.rate
-            values[step.output] = layer.drop(read[0], drawn.pop(0)) if dropped else read[0]
+            x = read[0]
+            if training and layer.rate:
+                x = layer.drop(x, keras.ops.reshape(drawn.pop(0), layer.draws(x)))
+            values[step.output] = x
         else:
             values[step.output] = model.compute(layer, read, training)
     return tuple(values[number] for number in region.outputs)

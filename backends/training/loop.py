@@ -95,6 +95,7 @@ class Training:
                 keras.backend.backend(),
                 self.params,
                 dtype=PRECISIONS[run.recipe.precision],
+                remat=run.recipe.remat,
             )
             freeze(self.network, settings.freeze)
             metrics = [keras.metrics.CategoricalAccuracy(name="accuracy")]

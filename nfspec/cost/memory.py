@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nfspec.arguments import instance, one_of, whole
 from nfspec.errors import InputError
@@ -97,12 +97,15 @@ def _reads_its_input_again(op: Operation) -> bool:
             raise unknown_operation(op, "nfspec.cost.memory")
 
 
-def _activations(plan: Plan, outputs: dict[str, Shape]) -> tuple[int, int]:
+def _activations(plan: Plan, outputs: dict[str, Shape], remat: str) -> tuple[int, int]:
     """Count the numbers of one image that are kept for the backward pass, and the most at a time.
 
     While an operation runs there are the numbers kept so far, its inputs and its output, or in the
-    backward pass the gradients of these.
+    backward pass the gradients of these. What is computed again keeps what it reads, and is there
+    as a whole in its own backward pass.
     """
+    if remat != "none":
+        return _computed_again(plan, outputs, 4 if remat == "block" else 2)
     kept = {op.inputs[0] for op in plan.ops if _reads_its_input_again(op)}
     have = fullest = math.prod(outputs[INPUT])
     for op in plan.ops:
@@ -110,6 +113,31 @@ def _activations(plan: Plan, outputs: dict[str, Shape]) -> tuple[int, int]:
         have += out if op.name in kept else 0
         fullest = max(fullest, have + out + sum(math.prod(outputs[name]) for name in op.inputs))
     return have, fullest
+
+
+def _computed_again(plan: Plan, outputs: dict[str, Shape], depth: int) -> tuple[int, int]:
+    """`_activations` where the stem and what the first words of a name say are computed again."""
+    parts: dict[str, list[Operation]] = {}
+    for op in plan.ops:
+        section = plan.section(op)
+        again = section == "stem" or section.startswith("stages.")
+        parts.setdefault(".".join(section.split(".")[:depth]) if again else "", []).append(op)
+    head = parts.pop("", [])
+    kept = {name for ops in parts.values() for name in _read_from_before(ops)}
+    kept |= {op.inputs[0] for op in head if _reads_its_input_again(op)}
+    have = sum(math.prod(outputs[name]) for name in kept)
+    inside = {**outputs, INPUT: (0,)}  # the image is among what is kept
+    most = max(
+        _activations(replace(plan, ops=tuple(ops)), inside, "none")[1]
+        for ops in [*parts.values(), head]
+    )
+    return have, have + most
+
+
+def _read_from_before(ops: list[Operation]) -> set[str]:
+    """Names of what operations read of others."""
+    own = {op.name for op in ops}
+    return {name for op in ops for name in op.inputs if name not in own}
 
 
 def training_memory(
@@ -121,8 +149,8 @@ def training_memory(
 ) -> Memory:
     """Bytes on one device while it trains, part by part.
 
-    Nothing is recomputed. The memory that frameworks take for themselves is not counted: see
-    `USABLE`.
+    The recipe's `remat` says what is computed again. The memory that frameworks take for themselves
+    is not counted: see `USABLE`.
 
     Args:
         plan: The network; its recipe says whether there are a moving average and SAM.
@@ -137,7 +165,7 @@ def training_memory(
     width, outputs = width_of(precision), training_shapes(plan, size)
     batch = whole("batch", batch, 1, "images")
     each, recipe = 4 * parameter_count(plan), plan.recipe
-    activations, fullest = _activations(plan, outputs)
+    activations, fullest = _activations(plan, outputs, recipe.remat if recipe else "none")
     kernels = sum(p.size for p in plan.parameters.values() if p.role in ("kernel", "head"))
     return Memory(
         parameters=each,

@@ -212,7 +212,8 @@ def _works(op: Operation, outputs: dict[str, Shape], batch: int, width: int) -> 
 def works(
     plan: Plan, batch: int, size: int | None = None, precision: str = "float32"
 ) -> list[Work]:
-    """Forward and backward pass of every operation, without the optimizer.
+    """Forward and backward pass of every operation, and the forward pass again where the recipe
+    computes it again (`remat`), without the optimizer.
 
     Args:
         plan: The network.
@@ -224,7 +225,12 @@ def works(
         InputError: The image is too small, or there is no such precision.
     """
     width, outputs = width_of(precision), training_shapes(plan, size)
-    return [work for op in plan.ops for work in _works(op, outputs, batch, width)]
+    again = plan.recipe is not None and plan.recipe.remat != "none"
+    found = []
+    for op in plan.ops:
+        own = list(_works(op, outputs, batch, width))
+        found += [*own, *own[:1]] if again and plan.section(op) != "head" else own
+    return found
 
 
 def update_bytes(plan: Plan) -> int:

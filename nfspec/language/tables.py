@@ -157,6 +157,15 @@ class Recipe(Table):
         Literal["float32", "bfloat16"],
         Field(description="Precision of the forward and backward pass."),
     ]
+    remat: Annotated[
+        Literal["none", "block", "stage"],
+        Field(
+            description=(
+                "What is computed again in the backward pass to save memory: nothing, the stem and "
+                "each block, or the stem and each stage."
+            )
+        ),
+    ] = "none"
     crop_area: Annotated[
         float,
         Field(

@@ -10,6 +10,7 @@ import nfspec
 from nfspec.backends.running import forward_function
 from nfspec.errors import InputError
 
+import networks
 from .small import DROPS, batches, small_params, small_spec
 
 BACKEND = keras.backend.backend()
@@ -49,13 +50,28 @@ def gradients(model, x, labels, training=True):
     return value.item(), {n: p.grad.numpy() for n, p in model.named_parameters()}
 
 
+def small(folder):
+    return small_spec(DROPS), small_params(), batches(1)[0], batches(1)[1]
+
+
+def with_attention(folder):
+    """Two kinds of attention, whose gates are what is dropped."""
+    networks.network("two-attentions", folder)
+    spec = nfspec.load(str(folder / "two-attentions.toml"), {"stochastic_depth.rate": 0.5})
+    params, _ = networks.drawn(nfspec.resolve(spec))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 33, 46, spec.input.channels), np.float32)
+    return spec, params, x, rng.standard_normal((3, spec.head.classes), np.float32)
+
+
+@pytest.mark.parametrize("made", [small, with_attention])
 @pytest.mark.parametrize("remat", ["block", "stage"])
-def test_values_and_gradients_are_the_same(remat):
-    x, labels, _ = batches(1)
+def test_values_and_gradients_are_the_same(remat, made, tmp_path):
+    spec, params, x, labels = made(tmp_path)
     found = []
     for how in ("none", remat):
         keras.utils.set_random_seed(1)
-        model = nfspec.compile(small_spec(DROPS), BACKEND, small_params(), remat=how)
+        model = nfspec.compile(spec, BACKEND, params, remat=how)
         found.append(gradients(model, x, np.asarray(labels, np.float32)))
     (loss, right), (again, same) = found
     assert again == pytest.approx(loss, rel=1e-6)
@@ -64,7 +80,8 @@ def test_values_and_gradients_are_the_same(remat):
         # Compilers may add up in another order within float32.
         np.testing.assert_allclose(same[name], value, rtol=1e-4, atol=1e-6 * abs(value).max())
     regions = [region for region in model.regions if region.again]
-    assert len(regions) == 2 and all(len(region.inputs) == 1 for region in regions)
+    parts = len(spec.stages.depth) if remat == "stage" else sum(spec.stages.depth)
+    assert len(regions) == 1 + parts and all(len(region.inputs) == 1 for region in regions)
 
 
 def test_what_is_dropped_differs_from_pass_to_pass():
