@@ -85,18 +85,17 @@ class Statistics:
         sums.elements += out[..., 0].size
         sums.total += out.sum(axis=(0, 1, 2))
         sums.squares += np.einsum("nhwc,nhwc->c", out, out)
-        match op:
-            case WSConv():
-                sums.expected += _fresh_power(op, np.asarray(x, np.float64))
-            case SqueezeExcite() | ECA():
-                x = np.asarray(x, np.float64)
-                size = np.einsum("nhwc,nhwc->nc", x, x)
-                gate = np.einsum("nhwc,nhwc->nc", x, out)
-                sums.gates += (gate / np.where(size > 0, size, 1.0)).sum(axis=0)
-                sums.images += len(x)
-            case Pool(kind="avg"):
-                sums.before += len(x) * float(np.var(np.asarray(x, np.float64), axis=3).mean())
-                sums.after += len(x) * float(np.var(out, axis=3).mean())
+        x = np.asarray(x, np.float64)
+        if isinstance(op, WSConv):
+            sums.expected += _fresh_power(op, x)
+        elif isinstance(op, SqueezeExcite | ECA):
+            size = np.einsum("nhwc,nhwc->nc", x, x)
+            gate = np.einsum("nhwc,nhwc->nc", x, out)
+            sums.gates += (gate / np.where(size > 0, size, 1.0)).sum(axis=0)
+            sums.images += len(x)
+        elif isinstance(op, Pool) and op.kind == "avg":
+            sums.before += len(x) * float(np.var(x, axis=3).mean())
+            sums.after += len(x) * float(np.var(out, axis=3).mean())
 
     def convs(self) -> tuple[Ratio, ...]:
         """The mean square of each fresh conv's output, over what is expected from its input.
