@@ -14,103 +14,55 @@ from __future__ import annotations
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import nfspec
 from nfspec import streams
+from nfspec.cli.commands import COMMANDS, GROUPS
 from nfspec.console import print_lines, say
 from nfspec.errors import InputError, NfspecError
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command that is not imported yet.
-
-    Attributes:
-        function: Module and name of its function.
-        summary: The first sentence of its help, which `nfspec --help` prints.
-    """
-
-    function: str
-    summary: str
-
-
-COMMANDS = {
-    "list": Command("nfspec.cli.listing:list_specs", "List the built-in networks and base specs."),
-    "show": Command("nfspec.cli.show:show", "Show a spec's computed numbers, block by block."),
-    "agc": Command("nfspec.cli.agc:agc", "Show what clipping and weight decay do to each tensor."),
-    "check": Command("nfspec.cli.check:check", "Check that specs load and resolve."),
-    "explain": Command(
-        "nfspec.cli.explain:explain",
-        "Explain an error of a spec by its code: when it occurs, and how to fix it.",
-    ),
-    "diff": Command(
-        "nfspec.cli.diff:diff", "Show where two specs differ; exit status 1 if they do."
-    ),
-    "new": Command("nfspec.cli.new:new", "Write a commented spec to start from."),
-    "table": Command(
-        "nfspec.cli.candidates:table",
-        "Compare candidates: parameters, costs, and top-1 where it is known.",
-    ),
-    "scale": Command("nfspec.cli.scale:scale", "Write a spec of the same kind at a budget."),
-    "compare": Command("nfspec.cli.compare:compare", "Compare the frameworks with the reference."),
-    "conform": Command(
-        "nfspec.cli.conform:conform", "Test implementations against the float64 reference."
-    ),
-    "replay": Command("nfspec.cli.replay:replay", "Run one case and print the bound term by term."),
-    "bench": Command("nfspec.cli.bench:bench", "Measure a network next to its peers."),
-    "generate": Command(
-        "nfspec.cli.generate:generate", "Write a network as plain source in a framework."
-    ),
-    "export": Command(
-        "nfspec.cli.export:export",
-        "Write a network as a file for another runtime, and prove the file.",
-    ),
-    "verify": Command(
-        "nfspec.cli.verify:verify", "Prove an exported file again, from what is in it alone."
-    ),
-    "train": Command(
-        "nfspec.cli.train:train", "Train a network by its spec's recipe, or by nfspec's own."
-    ),
-    "evaluate": Command("nfspec.cli.evaluate:evaluate", "Evaluate a network on labelled images."),
-    "predict": Command(
-        "nfspec.cli.predict:predict", "Name the classes of images, with probabilities."
-    ),
-    "embed": Command(
-        "nfspec.cli.embed:embed",
-        "Write the vector that a network has of each image before its classifier.",
-    ),
-    "plot": Command(
-        "nfspec.cli.plot:plot", "Draw the loss, accuracy and clip fraction of trainings."
-    ),
-    "signal": Command(
-        "nfspec.cli.signal:signal",
-        "Show the variance that each block sees beside the one that it should see.",
-    ),
-    "cost": Command("nfspec.cli.cost:cost", "Estimate the memory and the time of a training."),
-    "lower": Command(
-        "nfspec.cli.lower:lower",
-        "Compile a network for another device, and print what it costs there.",
-    ),
-    "convert": Command(
-        "nfspec.cli.convert:convert",
-        "Convert weights between the formats of nfspec, DeepMind and timm.",
-    ),
-}
 
 
 @cache
 def _imported(name: str) -> Any:
     """Import a command, and make of its function what typer runs."""
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    alone.command(name)(pkgutil.resolve_name(COMMANDS[name].function))
+    alone.command(name, cls=_Command)(pkgutil.resolve_name(COMMANDS[name].function))
     return typer.main.get_command(alone)
+
+
+class _Command(TyperCommand):
+    """A command whose help has its options in groups, and examples."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups = COMMANDS[str(self.name)].groups
+        arguments, options = [], {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if parameter.param_type_name == "argument":
+                arguments.append(record)
+            else:
+                options[parameter.opts[0]] = record
+        sections = {"Arguments": arguments}
+        for title, names in groups.items():
+            sections[title] = [options.pop(name) for name in names]
+        sections["Other options" if groups else "Options"] = [*options.values()]
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        if examples := COMMANDS[str(self.name)].examples:
+            with formatter.section("Examples"):
+                for purpose, line in examples.items():
+                    formatter.write_text(f"{purpose}:")
+                    formatter.write(f"    {line}\n")  # never broken, so that it can be copied
 
 
 class _Imported(Mapping[str, Any]):
@@ -139,8 +91,13 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), each.summary) for name, each in group.items()]
+                )
+        formatter.write("\nThe options of a command, and examples: nfspec COMMAND --help\n")
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -1,6 +1,7 @@
 """The command line as a whole: exit statuses, errors on stderr, and what it imports."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 import nfspec
-from nfspec.cli import COMMANDS as KNOWN
 from nfspec.cli import app
+from nfspec.cli.commands import COMMANDS as KNOWN
+from nfspec.cli.commands import GROUPS
 from nfspec.cli.show import show
 
 COMMANDS = dict(typer.main.get_command(app).commands)
@@ -36,9 +38,11 @@ def test_version():
 def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("list", "show", "check", "agc", "diff", "new", "convert"):
-        assert f"\n  {command} " in result.stdout
-    assert "..." not in result.stdout.partition("Commands:")[2]
+    for title, commands in GROUPS.items():
+        section = result.stdout.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        shown = [line.split()[0] for line in section.splitlines() if line[2] != " "]
+        assert shown == list(commands)
+    assert "..." not in result.stdout.partition(next(iter(GROUPS)))[2]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ except SystemExit as end:
     assert status == "0"
     assert not {*FRAMEWORKS, "rich"} & set(modules)
     commands = [name for name in modules if name.startswith("nfspec.cli.")]
-    assert commands == ([f"nfspec.cli.{module}"] if module else [])
+    assert commands == ["nfspec.cli.commands", *([f"nfspec.cli.{module}"] if module else [])]
 
 
 def test_the_summaries_are_the_beginnings_of_the_helps():
@@ -179,3 +183,40 @@ def test_helps_are_phrases_that_begin_with_what_they_name(command):
     for text in (*helps, KNOWN[command].summary):
         assert text[0].isupper() or text.split()[0].strip(",") in (*FRAMEWORKS, *MODES), text
         assert text.endswith(".") and not text.startswith(("Of ", "Instead of ")), text
+
+
+def sections(text):
+    """The lines of each section of a help by its title."""
+    found = {}
+    for line in text.splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            lines = found.setdefault(line[:-1], [])
+        elif line and found:
+            lines.append(line)
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_helps_are_in_groups_and_fit_a_terminal(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = run(command, "--help").stdout
+    assert "\x1b" not in text and max(map(len, text.splitlines())) <= 80
+    titles = sections(text)
+    options = {each.opts[0] for each in COMMANDS[command].params if each.opts[0].startswith("-")}
+    shown = {line.split()[0].strip(",") for lines in titles.values() for line in lines}
+    assert options <= shown
+    if len(options) > 12:
+        assert set(KNOWN[command].groups) < set(titles) and len(KNOWN[command].examples) >= 2
+    for title, options in KNOWN[command].groups.items():
+        lines = [line for line in titles[title] if line[2] == "-"]
+        assert [line.split()[0].strip(",") for line in lines] == list(options)
+
+
+@pytest.mark.parametrize("command", [name for name in KNOWN if KNOWN[name].examples])
+def test_examples_are_command_lines_that_can_be_copied(command):
+    shown = sections(run(command, "--help").stdout)["Examples"]
+    for purpose, line in KNOWN[command].examples.items():
+        assert shown[shown.index(f"  {purpose}:") + 1] == f"    {line}"
+        program, name, *arguments = shlex.split(line)
+        assert (program, name) == ("nfspec", command)
+        assert COMMANDS[command].make_context(command, arguments).params

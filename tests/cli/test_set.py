@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 import nfspec
 from nfspec import weights
-from nfspec.cli import COMMANDS, app
+from nfspec.cli import app
+from nfspec.cli.commands import COMMANDS
 from nfspec.training.evaluating import evaluate
 from nfspec.training.options import Options
 from nfspec.training.session import prepare
