@@ -17,7 +17,7 @@ from nfspec.data.records import is_records, recorded
 from nfspec.data.saved import SPLITS as SAVED_SPLITS
 from nfspec.data.saved import is_saved, saved
 from nfspec.data.shards import is_shard, sharded
-from nfspec.data.sources import DIGITS, Source, digits, folder, require_once, split
+from nfspec.data.sources import DIGITS, EXTENSIONS, Source, digits, folder, require_once, split
 from nfspec.errors import InputError
 from nfspec.wording import printable
 
@@ -166,11 +166,15 @@ def _given(data: str | Path) -> Files:
 
 
 def _pieces_in(folder: Path) -> Files:
-    """The tar and record files in a folder, in order; none if there are folders in it, too."""
+    """The tar and record files in a folder, in order; none if there are folders of images, too."""
     below = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    if any(path.is_dir() for path in below):
-        return ()
-    return tuple(filter(_is_piecewise, below))
+    files = tuple(filter(_is_piecewise, below))
+    return () if files and any(map(_has_images, below)) else files
+
+
+def _has_images(path: Path) -> bool:
+    """True for a folder with an image in it, but not deeper, as in the folder of a training."""
+    return path.is_dir() and any(each.suffix.lower() in EXTENSIONS for each in path.iterdir())
 
 
 def _of_split(data: str | Path, names: tuple[str, ...]) -> Files | None:

@@ -7,7 +7,7 @@ import pytest
 from nfspec.data.opening import open_held_out, open_sources
 from nfspec.errors import InputError
 
-from folders import archive, example, pictures, png, records
+from folders import archive, example, picture, pictures, png, records
 
 LABELS = ("cat", "cat", "dog", "dog")
 
@@ -73,6 +73,14 @@ def test_folders_beside_files_are_classes(tmp_path):
     assert sorted(training + held) == [0, 1, 16, 17]
 
 
+def test_folders_without_images_beside_files_are_none(tmp_path):
+    """Such as the folder in which the last training lies."""
+    tar(tmp_path / "all.tar", 100)
+    picture(tmp_path / "runs" / "first" / "training.png")
+    training, held = parts(tmp_path)
+    assert sorted(training + held) == [100, 101, 102, 103]
+
+
 def test_several_are_evaluated_together(tmp_path):
     first, second = tar(tmp_path / "0.tar"), tar(tmp_path / "1.tar", 10)
     pictures(tmp_path / "photos", cat=1, dog=2)
@@ -109,6 +117,9 @@ def test_what_is_not_there_or_not_of_a_kind(name, words, tmp_path):
     records(tmp_path / "a.tfrecord", [example(image=png(), label=1)])
     with pytest.raises(InputError, match=words):
         open_sources(tmp_path / name, 0.5, 0)
+
+
+def test_a_dataset_of_several_splits_with_other_names(tmp_path):
     (tmp_path / "dataset_dict.json").write_text("{}")
     (tmp_path / "extra").mkdir()
     with pytest.raises(
