@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 from nfspec.arguments import instance, number
@@ -253,32 +254,35 @@ def _tuned(spec: Spec, frame: _Frame, budget: _Budget, knobs: tuple[str, ...]) -
         for _ in range(14):
             middle = 0.5 * (low + high)
             found = _counted(_made(spec, frame, math.exp(middle), quantum))
-            if found is None:  # too narrow
-                low = middle
+            if found is None:  # too narrow, or too wide
+                low, high = (middle, high) if middle < 0 else (low, middle)
                 continue
             best = min(filter(None, (best, found)), key=lambda each: budget.miss(each[1]))
             low, high = (middle, high) if sum(budget.ratios(found[1])) < 0 else (low, middle)
         if best is None or (quantum > 8 and min(best[0].stages.width) < 8 * quantum):
             continue
-        best = _stage_by_stage(best, spec, budget, quantum)
+        best = _one_by_one(best, spec, budget, quantum)
         yield best
         if budget.miss(best[1]) <= NEAR:
             return
 
 
-def _stage_by_stage(best: _Found, parent: Spec, budget: _Budget, quantum: int) -> _Found:
-    """Change the width of one stage after another by a quantum, where that comes nearer."""
+def _one_by_one(best: _Found, parent: Spec, budget: _Budget, quantum: int) -> _Found:
+    """Change one width after another by a quantum, and then again, where that comes nearer: those
+    of the stages, and of a stem that is not the parent's."""
     wanted = parent.stages.column("group_width")
-    for stage, width in enumerate(best[0].stages.width):
-        for other in (width - quantum, width + quantum):
-            if budget.miss(best[1]) <= NEAR:
-                return best
-            widths = list(best[0].stages.width)
-            widths[stage] = max(quantum, other)
-            changed = _with(best[0], stages={"width": tuple(widths)})
-            found = _counted(_with_groups(changed, wanted))
-            if found is not None and budget.miss(found[1]) < budget.miss(best[1]):
-                best = found
+    tables = [("stages", stage, quantum) for stage in range(parent.stages.count)]
+    if best[0].stem.width != parent.stem.width:
+        tables += [("stem", conv, min(quantum, 8)) for conv in range(len(parent.stem.width))]
+    for (table, place, unit), sign in [*product(tables, (-1, 1))] * 2:
+        if budget.miss(best[1]) <= NEAR:
+            break
+        widths = list(getattr(best[0], table).width)
+        widths[place] = max(unit, widths[place] + sign * unit)
+        changed = _with(best[0], **{table: {"width": tuple(widths)}})
+        found = _counted(_with_groups(changed, wanted))
+        if found is not None and budget.miss(found[1]) < budget.miss(best[1]):
+            best = found
     return best
 
 

@@ -53,7 +53,12 @@ def test_a_budget_is_met(name, tmp_path):
 @pytest.mark.parametrize("by", [("width", "depth", "size"), ("family",), ("width",)])
 @pytest.mark.parametrize("name", nfspec.variants())
 def test_every_network_meets_every_budget(name, by, tmp_path):
+    """By widths alone, those that are at most a hundred times less than it has: a deep network of
+    the narrowest stages takes more than the smallest budgets."""
+    own = nfspec.count(nfspec.resolve(nfspec.load(name))).macs
     for macs in (0.2e9, 0.5e9, 1e9, 2e9, 5e9, 20e9, 60e9, 200e9):
+        if by == ("width",) and macs < own / 100:
+            continue
         scaled = scale(nfspec.load(name), macs=macs, by=by)
         assert scaled.miss <= 0.03, macs
         assert written(scaled, tmp_path).digest == scaled.spec.digest
