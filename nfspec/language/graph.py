@@ -111,7 +111,11 @@ class Stages(Table):
     ]
     group_width: Annotated[
         Column[NumberOr[Channels, Literal["none"]]],
-        Field(description="Channels in each group of the kxk convs; none: one group."),
+        Field(
+            description=(
+                "Channels in each group of the kxk convs; 1: depthwise convs; none: one group."
+            )
+        ),
     ]
     kernel: Annotated[Column[KernelSize], Field(description="Kernel side of the kxk convs.")]
     alpha: Annotated[Column[Finite], Field(description="Scale of the residual branch.")]

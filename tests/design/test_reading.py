@@ -182,3 +182,8 @@ def test_of_trained_and_folded_networks_the_range_is_told(trained, folded):
     signal = nfspec.signal.measure(plan, params, nfspec.signal.noise(plan, 1, 32), folded=folded)
     found = read(signal, params, trained)
     assert found.as_expected and found.sentence.startswith("mean square runs from ")
+
+
+def test_depthwise_convs_keep_the_variance():
+    found = reading(*drawn("nf-resnet-50", {"stages.group_width": 1}))
+    assert found.as_expected, found

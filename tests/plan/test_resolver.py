@@ -350,3 +350,11 @@ def test_timms_residuals_start_at_zero_by_the_last_gain():
         name for name in gains if name.endswith(".conv2.gain") and name.startswith("stages")
     }
     assert not any(p.role == "skip_gain" for p in actual.values())
+
+
+def test_groups_of_one_channel_are_depthwise_convs():
+    plan = resolve(load("nfnet-f0", {"stages.group_width": 1}))
+    for block in plan.blocks:
+        assert (block.groups, block.mid_channels) == (block.requested_mid_channels,) * 2
+    convs = {op.name: op for op in plan.ops}
+    assert convs["stages.0.blocks.0.conv1"].kernel_shape == (3, 3, 1, 128)
