@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nfspec.backends.exporters import (
+    aotinductor,
     coreml,
     executorch,
     litert,
@@ -29,6 +30,7 @@ FORMATS: Mapping[str, Format] = {
         litert.FORMAT,
         coreml.FORMAT,
         executorch.FORMAT,
+        aotinductor.FORMAT,
     )
 }
 SUFFIXES: Mapping[str, Format] = {each.suffix: each for each in FORMATS.values()}

@@ -137,7 +137,14 @@ def lower(
     compilation.select("jax")
     devices = tuple(aimed.devices())
     places = _Places(devices, flag("shard", shard))
-    model = compilation.compile(plan, "jax", dtype=policy, folded=work == "folded")
+    again = plan.recipe.remat if plan.recipe and work == "step" else "none"
+    model = compilation.compile(
+        plan,
+        "jax",
+        dtype=policy,
+        folded=work == "folded",
+        remat=again,
+    )
     function, arguments = made(model, plan, places, (batch * len(devices), side))
     compiled, seconds = _compiled(function, arguments, aimed)
     return _facts(

@@ -71,3 +71,21 @@ def test_a_file_of_others(tmp_path):
     (tmp_path / "a.pt2").write_text("no archive")
     with pytest.raises(InputError, match=r"not a \.pt2 file"):
         nfspec.verify(tmp_path / "a.pt2")
+
+
+@pytest.mark.slow  # it compiles for half a minute
+@pytest.mark.filterwarnings("ignore")  # PyTorch's compiler uses what its next version will not have
+def test_native_code_is_proved_as_it_is_written_and_not_loaded_later(small, tmp_path):
+    plan, params = small(IDIOMS)
+    path = tmp_path / "a.aoti"
+    proof = nfspec.export(plan, "aotinductor", path, params, size=(33, 46), batch=2)
+    assert proof.same and [file.name for file in tmp_path.iterdir()] == ["a.aoti"]
+    with pytest.raises(InputError, match="native code, which runs as it is loaded"):
+        nfspec.verify(path)
+
+
+@pytest.mark.parametrize("choices", [{}, {"size": (33, 46)}, {"batch": 2}])
+def test_native_code_is_for_one_size(choices, small, tmp_path):
+    plan, params = small("plain")
+    with pytest.raises(InputError, match="--size 256 --batch 1"):
+        nfspec.export(plan, "aotinductor", tmp_path / "a.aoti", params, **choices)
