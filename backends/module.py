@@ -137,7 +137,7 @@ def called(layer: keras.layers.Layer, read: list[torch.Tensor], training: bool, 
     if not training or layer.rate == 0.0:
         return x
     if own or torch.compiler.is_compiling():
-        return layer.drop(x, torch.rand(layer.draws(x), device=x.device))
+        return layer.drop(x, torch.rand(layer.draws(x), device=read[0].device))
     return layer.call(x, training=True)
 
 

@@ -85,16 +85,16 @@ class Statistics:
         sums.elements += out[..., 0].size
         sums.total += out.sum(axis=(0, 1, 2))
         sums.squares += np.einsum("nhwc,nhwc->c", out, out)
-        x = np.asarray(x, np.float64)
+        wide = np.asarray(x, np.float64)
         if isinstance(op, WSConv):
-            sums.expected += _fresh_power(op, x)
+            sums.expected += _fresh_power(op, wide)
         elif isinstance(op, SqueezeExcite | ECA):
-            size = np.einsum("nhwc,nhwc->nc", x, x)
-            gate = np.einsum("nhwc,nhwc->nc", x, out)
+            size = np.einsum("nhwc,nhwc->nc", wide, wide)
+            gate = np.einsum("nhwc,nhwc->nc", wide, out)
             sums.gates += (gate / np.where(size > 0, size, 1.0)).sum(axis=0)
             sums.images += len(x)
         elif isinstance(op, Pool) and op.kind == "avg":
-            sums.before += len(x) * float(np.var(x, axis=3).mean())
+            sums.before += len(x) * float(np.var(wide, axis=3).mean())
             sums.after += len(x) * float(np.var(out, axis=3).mean())
 
     def convs(self) -> tuple[Ratio, ...]:

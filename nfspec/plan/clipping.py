@@ -191,7 +191,8 @@ def like_classifier(strangers: Mapping[str, Sequence[int]]) -> dict[str, tuple[s
         "the classifier is; treat_as={name: parameter, or None} says otherwise",
         stacklevel=2,  # once in a process, however many optimizers ask
     )
-    kernel, bias = ("head.fc.kernel", "head"), ("head.fc.bias", "bias")
+    kernel: tuple[str, Role] = ("head.fc.kernel", "head")
+    bias: tuple[str, Role] = ("head.fc.bias", "bias")
     return {name: kernel if len(shape) > 1 else bias for name, shape in strangers.items()}
 
 
