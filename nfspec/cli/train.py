@@ -201,7 +201,7 @@ def train(
 def _trained(options: Options) -> Outcome:
     """Train in this process, or in one for each device, which this one waits for."""
     end_with_parent()
-    session = prepare(options)
+    session = prepare(options, say)
     if session.needs_processes:
         with session.claimed():
             pass  # the first of the processes holds it

@@ -13,6 +13,7 @@ from PIL import Image
 
 from nfspec.data.lists import SUFFIXES as LISTS
 from nfspec.data.lists import is_list, listed
+from nfspec.data.pieces import Tell, untold
 from nfspec.data.records import is_records, recorded
 from nfspec.data.saved import SPLITS as SAVED_SPLITS
 from nfspec.data.saved import is_saved, saved
@@ -31,6 +32,7 @@ def open_sources(
     seed: int,
     val: str | Path | None = None,
     classes: tuple[str, ...] = (),
+    tell: Tell = untold,
 ) -> tuple[Source, Source]:
     """The images to train on, and those to evaluate on.
 
@@ -46,6 +48,7 @@ def open_sources(
         val: The images to evaluate on, in one of these forms; of `data` a share is held out if
             None.
         classes: Names of the classes, in the order of the outputs; those that are found if empty.
+        tell: Called with a message now and then, where it takes long to find the images.
 
     Raises:
         InputError: There is nothing of that name, or it cannot be read; an empty class, too few
@@ -57,9 +60,9 @@ def open_sources(
     if val is not None:
         held = _given(val)
     if held is None or (train is None and val is None):
-        return split(_images(train or _given(data), classes), held_out, seed)
-    training = _images(train or _given(data), classes)
-    evaluated = _images(held, training.classes)
+        return split(_images(train or _given(data), classes, tell), held_out, seed)
+    training = _images(train or _given(data), classes, tell)
+    evaluated = _images(held, training.classes, tell)
     require_once((*training.names, *evaluated.names))
     return training, evaluated
 
@@ -70,6 +73,7 @@ def open_held_out(
     seed: int,
     classes: tuple[str, ...],
     val: str | Path | None = None,
+    tell: Tell = untold,
 ) -> Source:
     """The images to evaluate on alone, whose classes must be those of a training.
 
@@ -78,18 +82,20 @@ def open_held_out(
             taken if `held_out` is 1 and there are none in `val`.
         held_out, seed, val: As of `open_sources`.
         classes: Class of each output of the network; empty: the classes that are found.
+        tell: As of `open_sources`.
     """
     given = [data] if isinstance(data, str | Path) else list(data)
     own = (val,) if val is not None else ()
     held = [_of_split(each, SPLITS[1]) for each in given] if not own else [_given(own[0])]
     if len(held) == 1 and held[0] is None and held_out < 1:
-        return split(_images(_given(given[0]), classes), held_out, seed)[1]
+        return split(_images(_given(given[0]), classes, tell), held_out, seed)[1]
     groups = [there or _given(each) for there, each in zip(held, own or given, strict=True)]
     if all(_is_piecewise(path) for files in groups for path in files):
         groups = [tuple(path for files in groups for path in files)]
     sources: list[Source] = []
     for files in groups:
-        sources.append(_images(files, classes or (sources[0].classes if sources else ())))
+        known = classes or (sources[0].classes if sources else ())
+        sources.append(_images(files, known, tell))
     images = _together(sources)
     if len(given) > 1:
         require_once(images.names)
@@ -112,7 +118,7 @@ def _together(sources: Sequence[Source]) -> Source:
     return Source(sources[0].classes, labels, names, opened)
 
 
-def _images(files: Files, classes: tuple[str, ...] = ()) -> Source:
+def _images(files: Files, classes: tuple[str, ...], tell: Tell) -> Source:
     """The images in a folder or a file, or in several files of one kind.
 
     Raises:
@@ -127,9 +133,9 @@ def _images(files: Files, classes: tuple[str, ...] = ()) -> Source:
         if absent := [file for file in files if not file.exists()]:
             raise InputError(f"{printable(str(absent[0]))}: no such file")
         if all(map(is_shard, files)):
-            return sharded(files, classes)
+            return sharded(files, classes, tell)
         if all(map(is_records, files)):
-            return recorded(files, classes)
+            return recorded(files, classes, tell)
     if len(files) > 1:
         raise InputError(
             f"{shown} and {len(files) - 1} more: expected tar files alone, or record files alone"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ from nfspec.files import opened
 from nfspec.wording import few, printable
 
 MOST_IMAGE = 2**28  # bytes of an image file
+SECONDS_BETWEEN_LINES = 10.0
+Tell = Callable[[str], None]
+
+
+def untold(message: str) -> None:
+    """Say nothing of what takes long."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ def source_of(
     found: Iterable[tuple[int, Piece]],
     classes: tuple[str, ...],
     expected: str,
+    tell: Tell = untold,
 ) -> Source:
     """The images in files.
 
@@ -72,6 +80,7 @@ def source_of(
         found: The number of a file with an image in it, for each image.
         classes: As of `nfspec.data.labels.numbered`.
         expected: Words on the place of a label, for errors.
+        tell: Called with the number of images so far, every ten seconds.
 
     Raises:
         InputError: There are none, one has no label or too many bytes, or one of other classes.
@@ -81,7 +90,11 @@ def source_of(
     labels: list[str] = []
     places: list[tuple[int, int, int]] = []
     bare: list[str] = []
+    told = time.monotonic()
     for file, piece in found:
+        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            tell(f"{shown[file]}: {len(names):,} images so far")
         name = f"{shown[file]}: {printable(piece.name)}"
         if piece.size > MOST_IMAGE:
             raise InputError(
@@ -94,7 +107,8 @@ def source_of(
         labels.append(piece.label)
         places.append((file, piece.start, piece.size))
     if bare:
-        raise InputError(f"no label for {len(bare):,} images: {few(bare, 3)}; expected {expected}")
+        noun = "image" if len(bare) == 1 else "images"
+        raise InputError(f"no label for {len(bare):,} {noun}: {few(bare, 3)}; expected {expected}")
     if not places:
         raise InputError(f"{few(shown, 3)}: no images in it; expected {expected}")
     named, numbers = numbered(labels, classes, lambda n: printable(names[n]))

@@ -12,17 +12,15 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from nfspec.data.images import opened_image
-from nfspec.data.labels import numbered
-from nfspec.data.pieces import MOST_IMAGE, Piece, source_of
+from nfspec.data.pieces import MOST_IMAGE, Piece, Tell, source_of, untold
 from nfspec.data.sources import Source
 from nfspec.errors import InputError
 from nfspec.files import opened
@@ -45,7 +43,7 @@ def is_records(path: Path) -> bool:
     return bool(TFRECORD.fullmatch(name) or ARRAY_RECORD.fullmatch(name))
 
 
-def recorded(files: Sequence[Path], classes: tuple[str, ...] = ()) -> Source:
+def recorded(files: Sequence[Path], classes: tuple[str, ...] = (), tell: Tell = untold) -> Source:
     """The images of TFRecord or of ArrayRecord files, in the order of the files and in each.
 
     Every record is read once, for its label; images are read again when they are asked for.
@@ -54,6 +52,7 @@ def recorded(files: Sequence[Path], classes: tuple[str, ...] = ()) -> Source:
         files: Files of one of the two kinds.
         classes: Names of the classes, in the order of their labels; those that are found, in
             order, if empty. Labels that are whole numbers, and no names, count from 0 in it.
+        tell: Called with a message now and then.
 
     Raises:
         InputError: A package is missing, a file is damaged, compressed or of another kind, or a
@@ -61,11 +60,11 @@ def recorded(files: Sequence[Path], classes: tuple[str, ...] = ()) -> Source:
     """
     arrays = [bool(ARRAY_RECORD.fullmatch(file.name.lower())) for file in files]
     if all(arrays):
-        return _array_records(files, classes)
+        return _array_records(files, classes, tell)
     if any(arrays):
         raise InputError("TFRecord and ArrayRecord files together; expected those of one kind")
     found = ((n, piece) for n, file in enumerate(files) for piece in _pieces(file))
-    return source_of(files, found, classes, EXPECTED)
+    return source_of(files, found, classes, EXPECTED, tell)
 
 
 def _pieces(path: Path) -> Iterator[Piece]:
@@ -199,7 +198,7 @@ class _Opened:
         return opened_image(_content("the record", self.records[number])[0])
 
 
-def _array_records(files: Sequence[Path], classes: tuple[str, ...]) -> Source:
+def _array_records(files: Sequence[Path], classes: tuple[str, ...], tell: Tell) -> Source:
     try:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
     except ImportError:
@@ -207,26 +206,20 @@ def _array_records(files: Sequence[Path], classes: tuple[str, ...]) -> Source:
             "ArrayRecord files are read with array_record, which is not installed; run: pip "
             "install array_record"
         ) from None
-    names: list[str] = []
-    labels: list[str] = []
-    for file in files:
-        shown = printable(str(file))
+
+    def pieces(path: Path) -> Iterator[Piece]:
+        shown = printable(str(path))
         try:
-            with opened(file), ArrayRecordDataSource([str(file)]) as records:
+            with opened(path), ArrayRecordDataSource([str(path)]) as records:
                 for number in range(len(records)):
-                    place = f"{shown}, record {number}"
-                    label = _content(place, records[number])[1]
-                    if label is None:
-                        raise InputError(f"{place}: no label; expected {EXPECTED}")
-                    names.append(f"{file}/{number}")
-                    labels.append(label)
+                    image, label = _content(f"{shown}, record {number}", records[number])
+                    yield Piece(str(number), 0, len(image), label)
         except (OSError, ValueError, RuntimeError, IndexError) as error:
             reason = getattr(error, "strerror", None) or reason_of(error)
             raise InputError(
                 f"{shown}: not an ArrayRecord file that can be read ({reason})"
             ) from None
-    if not names:
-        raise InputError(f"{few(map(str, files), 3)}: no records in it; expected {EXPECTED}")
-    named, numbers = numbered(labels, classes, lambda n: printable(names[n]))
-    every = ArrayRecordDataSource([str(file) for file in files])
-    return Source(named, np.asarray(numbers), tuple(names), _Opened(every))
+
+    found = ((n, piece) for n, file in enumerate(files) for piece in pieces(file))
+    source = source_of(files, found, classes, EXPECTED, tell)
+    return replace(source, opened=_Opened(ArrayRecordDataSource([str(file) for file in files])))

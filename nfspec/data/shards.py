@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nfspec.data.labels import text_of
 from nfspec.data.lists import LABELS
-from nfspec.data.pieces import Piece, source_of
+from nfspec.data.pieces import Piece, Tell, source_of, untold
 from nfspec.data.sources import EXTENSIONS, Source
 from nfspec.errors import InputError
 from nfspec.files import opened
@@ -35,13 +35,14 @@ def is_shard(path: Path) -> bool:
     return path.name.lower().endswith((SUFFIX, *COMPRESSED))
 
 
-def sharded(files: Sequence[Path], classes: tuple[str, ...] = ()) -> Source:
+def sharded(files: Sequence[Path], classes: tuple[str, ...] = (), tell: Tell = untold) -> Source:
     """The images of tar files, in the order of the files and of the images in each.
 
     Args:
         files: The tar files, not compressed.
         classes: Names of the classes, in the order of their labels; those that are found, in
             order, if empty. Labels that are whole numbers, and no names, count from 0 in it.
+        tell: Called with a message now and then.
 
     Raises:
         InputError: A file is damaged, compressed or no tar file; a member is a link, leads out of
@@ -55,7 +56,7 @@ def sharded(files: Sequence[Path], classes: tuple[str, ...] = ()) -> Source:
                 "unpack it to a .tar: the images in it are compressed as they are"
             )
     found = ((n, piece) for n, file in enumerate(files) for piece in _pieces(file))
-    return source_of(files, found, classes, EXPECTED)
+    return source_of(files, found, classes, EXPECTED, tell)
 
 
 def _pieces(path: Path) -> list[Piece]:

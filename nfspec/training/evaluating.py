@@ -16,6 +16,7 @@ from nfspec.arguments import whole
 from nfspec.data.batches import held_out
 from nfspec.data.labels import are_numbers
 from nfspec.data.opening import open_held_out
+from nfspec.data.pieces import Tell
 from nfspec.data.preprocessing import Preprocessing
 from nfspec.data.sources import Source as Images
 from nfspec.errors import InputError
@@ -109,7 +110,8 @@ def evaluate(
         folded: Standardise the kernels once, before the first image.
         original: Resize by DeepMind's formulas: see `nfspec.preprocess`.
         overrides: Values that replace those of the spec, such as `{"input.test": 256}`.
-        say: Called with a message for each image that is left out.
+        say: Called with a message for each image that is left out, and now and then where it takes
+            long to find the images.
         counting: Called with the number of images; returns a context manager that gives a function
             to be called with the number of images that were done, after each batch.
 
@@ -126,7 +128,7 @@ def evaluate(
     opened = Source(variant, weights, backend, runtime, folded, overrides).open()
     opened.require_output(LOGITS)
     side = opened.side_for(size)
-    images = _images(opened, data)
+    images = _images(opened, data, say)
     where = _where(data or (opened.facts.data if opened.facts else ""))
     images = _spread(images, opened.classes)
     require_classes(images, opened.name, opened.classes, where)
@@ -193,11 +195,11 @@ def _where(data: str | Path | Sequence[str | Path]) -> str:
     return printable(str(data) if isinstance(data, str | Path) else few(map(str, data), 3))
 
 
-def _images(opened: Opened, data: str | Path | Sequence[str | Path] | None) -> Images:
+def _images(opened: Opened, data: str | Path | Sequence[str | Path] | None, tell: Tell) -> Images:
     """The images that were asked for, or those that a training held out."""
     facts, classes = opened.facts, opened.names
     if facts and data is None:
-        return open_held_out(facts.data, facts.held_out, facts.seed, classes, facts.val)
+        return open_held_out(facts.data, facts.held_out, facts.seed, classes, facts.val, tell)
     assert data is not None
     several = [data] if isinstance(data, str | Path) else list(data)
     if trained := [each for each in several if Path(each, RUN).is_file()]:
@@ -206,4 +208,4 @@ def _images(opened: Opened, data: str | Path | Sequence[str | Path] | None) -> I
             f"{name}: a training, where a folder of images was expected. Evaluate one training at "
             f"a time: nfspec evaluate {name}; nfspec plot RUN RUN puts their curves side by side"
         )
-    return open_held_out(data, 1.0, 0, classes)
+    return open_held_out(data, 1.0, 0, classes, tell=tell)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nfspec.compilation import BACKENDS, default_backend, missing
 from nfspec.data.images import require_channels
 from nfspec.data.opening import open_sources
+from nfspec.data.pieces import Tell, untold
 from nfspec.data.sources import Source
 from nfspec.errors import BackendError, InputError, NfspecError
 from nfspec.language.differences import differences, spec_fields
@@ -266,8 +267,12 @@ class Session:
         return training.train().step
 
 
-def prepare(options: Options) -> Session:
+def prepare(options: Options, tell: Tell = untold) -> Session:
     """Check options, and see that all that they need is there; nothing is written.
+
+    Args:
+        options: The network, the images, and how.
+        tell: Called with a message now and then, where it takes long to find the images.
 
     Raises:
         NfspecError: Something is missing, or cannot be used.
@@ -280,7 +285,7 @@ def prepare(options: Options) -> Session:
     tuned = fine_tuning(load(variant, [*usual, *options.changes])) if options.init else []
     layers = [*usual, *tuned, *asked]
     source, held = open_sources(
-        options.data, options.held_out, options.seed, options.val, options.class_names()
+        options.data, options.held_out, options.seed, options.val, options.class_names(), tell
     )
     of_data: dict[Key, int] = {
         ("recipe", "images"): len(source),

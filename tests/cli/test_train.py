@@ -135,6 +135,15 @@ def test_tensorboard_gets_what_the_log_gets(train, tmp_path):
     assert len(list((tmp_path / "real" / "tensorboard").iterdir())) == 1
 
 
+def test_class_weights_are_said_and_weigh_the_loss(train, finished, tmp_path):
+    result = train("--out", tmp_path / "run", "--stop-at", 1, "--class-weights", "red=4,blue=0.5")
+    assert (result.exit_code, result.unexpected) == (0, ""), result.stderr
+    assert "\nclass weights  red 4, green 1, blue 0.5\n" in result.stderr
+    assert "label smoothing 0.1, with class weights\n" in result.stderr
+    (first, *_), (other, *_) = log_of(tmp_path / "run"), log_of(finished[0])
+    assert first["loss"] > 1.2 * other["loss"] and first["accuracy"] == other["accuracy"]
+
+
 def test_another_seed_is_another_training(train, finished, tmp_path):
     result = train("--out", tmp_path / "run", "--seed", 1, "--stop-at", 1)
     assert result.exit_code == 0, result.stderr

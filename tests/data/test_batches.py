@@ -10,6 +10,7 @@ from PIL import Image
 
 import nfspec
 from nfspec.data import augment
+from nfspec.data import batches as module
 from nfspec.data.batches import Share, batches, held_out
 from nfspec.data.images import fit, normalise
 from nfspec.data.preprocessing import Preprocessing
@@ -50,6 +51,26 @@ def test_so_many_threads_read_at_once():
     actual = list(batches(Share(examples(source, batch=4), 4, 0), 4))
     assert joined(actual) == alone(examples(plain, batch=4))
     assert max(most) == 4
+
+
+def test_images_to_evaluate_on_are_read_at_once_and_stay_in_order(monkeypatch):
+    meeting = threading.Barrier(2)
+
+    def opened(number):
+        meeting.wait(60)  # until two are here
+        if number == 3:
+            raise OSError("broken")
+        return Image.new("L", (20, 20), number)
+
+    monkeypatch.setattr(module, "WORKERS", 2)
+    plain, bad = numbered(6), []
+    source = Source(plain.classes, plain.labels, plain.names, opened)
+    batches = list(held_out(source, Preprocessing(PLAIN, 16), 3, bad.append))
+    assert [numbers.tolist() for _, numbers in batches] == [[0, 1, 2], [4, 5]]
+    assert [np.unique(image).tolist() for images, _ in batches for image in images] == [
+        [0], [1], [2], [4], [5]
+    ]  # fmt: skip
+    assert bad == ["image3: cannot be read (broken)"]
 
 
 @pytest.mark.parametrize("start", [8, 24, 40])

@@ -77,7 +77,7 @@ def test_names_of_files(name, known, tmp_path):
         ([ONE, b"\x0a\x05\x0a\xff\xff\xff\x7f"], "record 1: damaged, or no tf.train.Example"),
         ([example(picture=png(), label=1)], "record 0: no image in it; .* found label, picture"),
         ([example(image=3, label=1)], "record 0: no image in it"),
-        ([example(image=png())], "no label for 1 images: .*a.tfrecord: 0; expected"),
+        ([example(image=png())], "no label for 1 image: .*a.tfrecord: 0; expected"),
         ([example(image=png(), label=7)], "a.tfrecord/0: the network has no class '7'; it has a"),
         (struct.pack("<QI", 2**63, 0) + bytes(99), "at byte 0 begins a record that ends beyond"),
     ],
@@ -141,7 +141,7 @@ def test_array_records(array):
 
 def test_damaged_array_records(array):
     path = array([ONE, example(image=png())])
-    with pytest.raises(InputError, match=r"record 1: no label; expected a tf\.train\.Example"):
+    with pytest.raises(InputError, match=r"no label for 1 image: .*a\.array_record: 1; expected"):
         recorded([path])
     whole = array([ONE] * 2).read_bytes()
     for damaged in (b"", whole[:70], whole[: len(whole) // 2], whole[:80] + bytes(9) + whole[89:],

@@ -6,6 +6,7 @@ import tarfile
 
 import pytest
 
+from nfspec.data import pieces
 from nfspec.data.shards import MOST_LABEL, is_shard, sharded
 from nfspec.errors import InputError
 
@@ -69,10 +70,10 @@ GOOD = [("0.png", png()), ("0.cls", b"cat")]
     ("members", "words"),
     [
         ([], "a.tar: no images in it; expected a number or a name of a class in NAME.cls"),
-        ([("0.png", png())], "no label for 1 images: .*a.tar: 0.png; expected a number or a name"),
-        ([("cat/0.png", png()), ("cat/0.json", b'{"width": 8}')], "no label for 1 images"),
-        ([("0.png", png()), ("0.cls", b"\n")], "no label for 1 images"),
-        ([("0.png", png()), ("0.json", b'{"label": [1, 2]}')], "no label for 1 images"),
+        ([("0.png", png())], "no label for 1 image: .*a.tar: 0.png; expected a number or a name"),
+        ([("cat/0.png", png()), ("cat/0.json", b'{"width": 8}')], "no label for 1 image"),
+        ([("0.png", png()), ("0.cls", b"\n")], "no label for 1 image"),
+        ([("0.png", png()), ("0.json", b'{"label": [1, 2]}')], "no label for 1 image"),
         ([*GOOD, ("0.jpg", png())], "a.tar: 0.jpg: a second image called 0; expected one"),
         ([("../0.png", png())], "a.tar: ../0.png: a name that leads out of the archive"),
         ([("/0.png", png())], "a.tar: /0.png: a name that leads out of the archive"),
@@ -85,12 +86,19 @@ GOOD = [("0.png", png()), ("0.cls", b"cat")]
         ([("0.png", png()), ("0.json", b"{")], "0.json: not JSON; expected a label in it"),
         ([("0.png", png()), ("0.json", b"[" * 99999)], "0.json: not JSON; expected a label"),
         ([("0.png", png()), ("0.json", b"3")], "0.json: expected an object of JSON with a label"),
-        ([("\x1b[2J0.png", png())], r"no label for 1 images: .*\\x1b\[2J0.png"),
+        ([("\x1b[2J0.png", png())], r"no label for 1 image: .*\\x1b\[2J0.png"),
     ],
 )  # fmt: skip
 def test_what_is_not_taken(members, words, tmp_path):
     with pytest.raises(InputError, match=words):
         sharded([archive(tmp_path / "a.tar", members)])
+
+
+def test_progress_is_told(tmp_path, monkeypatch):
+    path, messages = archive(tmp_path / "a.tar", [*GOOD, ("1.png", png()), ("1.cls", b"dog")]), []
+    monkeypatch.setattr(pieces, "SECONDS_BETWEEN_LINES", -1.0)
+    sharded([path], tell=messages.append)
+    assert messages == [f"{path}: {n} images so far" for n in range(2)]
 
 
 def test_a_label_of_another_class(tmp_path):
