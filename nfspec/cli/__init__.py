@@ -45,7 +45,7 @@ class _Command(TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if parameter.param_type_name == "argument":
-                arguments.append(record)
+                arguments.append((record[0].partition(" <")[0], record[1]))  # without its type
             else:
                 options[parameter.opts[0]] = record
         sections = {"Arguments": arguments}

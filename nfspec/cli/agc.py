@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nfspec.cli.options import Changes, changed_by
+from nfspec.cli.options import Changes, SpecName, changed_by
 from nfspec.console import WIDTH, bold, print_json, print_lines, table
 from nfspec.language.loader import load
 from nfspec.language.template import value_text
@@ -151,9 +151,7 @@ def _json(plan: Plan, tensors: list[Tensor]) -> dict[str, Any]:
 
 
 def agc(
-    variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
-    ],
+    variant: SpecName,
     changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

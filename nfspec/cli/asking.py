@@ -19,8 +19,9 @@ SECONDS_BETWEEN_LINES = 30.0
 Network = Annotated[
     str,
     typer.Argument(
-        metavar="NETWORK",
-        help="A folder that `nfspec train` wrote, a spec, or a file of `nfspec export`.",
+        metavar="SPEC|RUN|FILE",
+        help="A built-in spec, the path of a .toml file, the folder of a training, or a file of "
+        "nfspec export.",
     ),
 ]
 Photos = Annotated[
@@ -32,29 +33,35 @@ Photos = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(
+        metavar="WEIGHTS",
         help="File of weights, for a spec, or a name that nfspec list --pretrained prints, "
-        "hf-hub:owner/name, or a URL. Default: the last ones of the training."
+        "hf-hub:owner/name, or a URL. Default: the last ones of the training.",
     ),
 ]
 Backend = Annotated[
     str | None,
     typer.Option(
-        help="jax, torch or tensorflow. Default: the training's, or the first that is installed."
+        metavar="NAME",
+        help="jax, torch or tensorflow. Default: the training's, or the first that is installed.",
     ),
 ]
 Runtime = Annotated[
     str | None,
     typer.Option(
-        help="Package that runs an exported file, such as onnxruntime. Default: its format's own."
+        metavar="NAME",
+        help="Package that runs an exported file, such as onnxruntime. Default: its format's own.",
     ),
 ]
 Size = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MAX_SIDE, help="Side of the images, px. Default: the spec's test size."
+        min=1,
+        max=MAX_SIDE,
+        metavar="PX",
+        help="Side of the images, px. Default: the spec's test size.",
     ),
 ]
-Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")]
+Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, metavar="N", help="Images in a batch.")]
 
 
 class Bad:

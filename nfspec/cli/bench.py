@@ -15,6 +15,7 @@ from nfspec.cli.options import (
     MAX_IMAGES,
     MAX_SIDE,
     Changes,
+    SpecName,
     changed_by,
     parse_backends,
     some_of,
@@ -130,31 +131,39 @@ class Given:
 
 
 ALL_FRAMEWORKS, ALL_PEERS = ",".join(BACKENDS), ",".join(PEERS)
-Variant = Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")]
 Frameworks = Annotated[
-    str, typer.Option(help="Frameworks to measure nfspec on, separated by commas.")
+    str, typer.Option(metavar="NAMES", help="Frameworks to measure nfspec on, separated by commas.")
 ]
-Against = Annotated[str, typer.Option(help="Peers to measure beside it, separated by commas.")]
+Against = Annotated[
+    str, typer.Option(metavar="NAMES", help="Peers to measure beside it, separated by commas.")
+]
 Work = Annotated[
     str | None,
     typer.Option(
+        metavar="NAMES",
         help="Work to measure, separated by commas: forward, forward-bf16, step, agc, optimizer, "
         "build, which are the default; and the files of nfspec generate, plain and folded: "
         "source-torch, source-jax, source-tensorflow, source-mlx, in training source-step-torch, "
         "source-step-jax, and source-compiled by torch.compile, which takes minutes. runtimes: "
         "the file of nfspec export in onnxruntime and OpenVINO. decode: images for training, read "
-        "by threads and by processes; with --batch 32 or more."
+        "by threads and by processes; with --batch 32 or more.",
     ),
 ]
-Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images in a batch.")]
-Size = Annotated[int, typer.Option(min=1, max=MAX_SIDE, help="Side of the images, px.")]
+Batch = Annotated[int, typer.Option(min=1, max=MAX_IMAGES, metavar="N", help="Images in a batch.")]
+Size = Annotated[
+    int, typer.Option(min=1, max=MAX_SIDE, metavar="PX", help="Side of the images, px.")
+]
 Rounds = Annotated[
-    int, typer.Option(min=1, max=1_000, help="Number of times that each contestant runs.")
+    int,
+    typer.Option(min=1, max=1_000, metavar="N", help="Number of times that each contestant runs."),
 ]
 Cores = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MAX_CORES, help="Cores to use, on systems that can limit it. Default: all."
+        min=1,
+        max=MAX_CORES,
+        metavar="N",
+        help="Cores to use, on systems that can limit it. Default: all.",
     ),
 ]
 Growth = Annotated[
@@ -163,13 +172,16 @@ Growth = Annotated[
         "--growth", help="Also measure forward passes of F0 to F3 and with other batch sizes."
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder for BENCH.md, results.json and bench.png.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder for BENCH.md, results.json and bench.png."),
+]
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def bench(
-    variant: Variant = "nfnet-f0",
+    variant: SpecName = "nfnet-f0",
     backends: Frameworks = ALL_FRAMEWORKS,
     against: Against = ALL_PEERS,
     work: Work = None,

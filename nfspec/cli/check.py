@@ -41,7 +41,7 @@ def _report(file: str, over: list[Layer]) -> tuple[dict[str, Any], NfspecError |
 def check(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="Built-in specs, or paths of .toml files."),
+        typer.Argument(metavar="SPEC", help="Built-in specs, or paths of .toml files."),
     ],
     changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

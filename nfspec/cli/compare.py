@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nfspec.arguments import MAX_SEED
-from nfspec.cli.options import MAX_SIDE, Changes, changed_by, parse_backends
+from nfspec.cli.options import MAX_SIDE, Changes, SpecName, changed_by, parse_backends
 from nfspec.compilation import BACKENDS
 from nfspec.console import compact, print_json, print_lines, say, table
 from nfspec.data.images import prepare, sample_photo
@@ -96,24 +96,33 @@ def _json(result: Comparison, header: dict[str, Any]) -> dict[str, Any]:
 
 
 def compare(
-    variant: Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")],
+    variant: SpecName,
     image: Annotated[
-        str | None, typer.Option(help="An image file; matplotlib's sample photo if not given.")
+        str | None,
+        typer.Option(metavar="FILE", help="An image file; matplotlib's sample photo if not given."),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_SIDE, help="Side of the image in px; the spec's test size if not given."
+            min=1,
+            max=MAX_SIDE,
+            metavar="PX",
+            help="Side of the image in px; the spec's test size if not given.",
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="A .safetensors file of weights. Default: random ones, from --seed."),
+        typer.Option(
+            metavar="WEIGHTS",
+            help="A .safetensors file of weights. Default: random ones, from --seed.",
+        ),
     ] = None,
     backends: Annotated[
-        str, typer.Option(help="The frameworks to compare, a list with commas.")
+        str, typer.Option(metavar="NAMES", help="The frameworks to compare, a list with commas.")
     ] = ",".join(BACKENDS),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, metavar="N", help="Random seed of the weights.")
+    ] = 0,
     changes: Changes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -76,27 +76,35 @@ def _progress() -> Iterator[Progress]:
 Spec = Annotated[
     str | None,
     typer.Argument(
-        help="A built-in spec, or the path of a .toml file. Default: a general grid of shapes."
+        metavar="SPEC",
+        help="A built-in spec, or the path of a .toml file. Default: a general grid of shapes.",
     ),
 ]
 Mode = Annotated[
     str,
-    typer.Option(help="Modes of the arithmetic, a list with commas of f32, tf32, bf16, f16."),
+    typer.Option(
+        metavar="NAMES", help="Modes of the arithmetic, a list with commas of f32, tf32, bf16, f16."
+    ),
 ]
 Examples = Annotated[
     int,
     typer.Option(
         min=0,
         max=MOST_EXAMPLES,
+        metavar="N",
         help="Number of cases to draw for each property, besides the essential ones.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the cases.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=MAX_SEED, metavar="N", help="Random seed of the cases.")
+]
 Properties = Annotated[
     str,
-    typer.Option(help="Ids of properties, such as WS-01, a list with commas. Default: all."),
+    typer.Option(
+        metavar="IDS", help="Ids of properties, such as WS-01, a list with commas. Default: all."
+    ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder of the reports.")]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the reports.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 Force = Annotated[
     bool,
@@ -113,7 +121,9 @@ Faults = Annotated[
         "each.",
     ),
 ]
-Require = Annotated[str, typer.Option(help="Subjects that have to run, a list with commas.")]
+Require = Annotated[
+    str, typer.Option(metavar="NAMES", help="Subjects that have to run, a list with commas.")
+]
 AgainstTwo = Annotated[
     tuple[str, str] | None,
     typer.Option(
@@ -126,13 +136,16 @@ AgainstTwo = Annotated[
 MustOffer = Annotated[
     str,
     typer.Option(
+        metavar="NAMES",
         help="Methods that every subject has to offer, such as ws_conv, a list with commas. One "
         "that it lacks, in part or whole, makes the run not conformant.",
     ),
 ]
 Deviations = Annotated[
     str | None,
-    typer.Option(help="A file of known deviations. Default: the deviations.toml of nfspec."),
+    typer.Option(
+        metavar="FILE", help="A file of known deviations. Default: the deviations.toml of nfspec."
+    ),
 ]
 NoExplain = Annotated[
     bool,

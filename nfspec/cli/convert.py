@@ -55,10 +55,19 @@ def convert(
     ],
     source_kind: Annotated[
         Kind | None,
-        typer.Option("--from", help="Format of IN. Default: recognised by its name and content."),
+        typer.Option(
+            "--from",
+            metavar="nfspec|deepmind|timm",
+            help="Format of IN. Default: recognised by its name and content.",
+        ),
     ] = None,
     target_kind: Annotated[
-        Kind | None, typer.Option("--to", help="Format of OUT. Default: recognised by its name.")
+        Kind | None,
+        typer.Option(
+            "--to",
+            metavar="nfspec|deepmind|timm",
+            help="Format of OUT. Default: recognised by its name.",
+        ),
     ] = None,
     fit: Annotated[
         bool,

@@ -108,18 +108,22 @@ def _check_json() -> dict[str, Any]:
     }
 
 
-Variant = Annotated[
+Spec = Annotated[
     str | None,
-    typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file."),
+    typer.Argument(metavar="SPEC", help="A built-in spec, or the path of a .toml file."),
 ]
 Batch = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MAX_IMAGES, help="Images in a step, on all devices. Default: the recipe's."
+        min=1,
+        max=MAX_IMAGES,
+        metavar="N",
+        help="Images in a step, on all devices. Default: the recipe's.",
     ),
 ]
 Devices = Annotated[
-    int, typer.Option(min=1, max=MAX_DEVICES, help="Number of devices that share a batch.")
+    int,
+    typer.Option(min=1, max=MAX_DEVICES, metavar="N", help="Number of devices that share a batch."),
 ]
 On = Annotated[
     str,
@@ -128,31 +132,43 @@ On = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MAX_SIDE, help="Side of the images, px. Default: the spec's training size."
+        min=1,
+        max=MAX_SIDE,
+        metavar="PX",
+        help="Side of the images, px. Default: the spec's training size.",
     ),
 ]
 Precision = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16. Default: the recipe's.")
+    str | None,
+    typer.Option(metavar="NAME", help="float32, bfloat16 or float16. Default: the recipe's."),
 ]
 Tflops = Annotated[
     float | None,
-    typer.Option(min=1e-6, max=MAX_FIGURE, help="Peak TFLOP/s of the cpu. Default: measured."),
+    typer.Option(
+        min=1e-6,
+        max=MAX_FIGURE,
+        metavar="NUMBER",
+        help="Peak TFLOP/s of the cpu. Default: measured.",
+    ),
 ]
 Gbs = Annotated[
     float | None,
     typer.Option(
-        min=1e-6, max=MAX_FIGURE, help="Memory bandwidth of the cpu, GB/s. Default: measured."
+        min=1e-6,
+        max=MAX_FIGURE,
+        metavar="NUMBER",
+        help="Memory bandwidth of the cpu, GB/s. Default: measured.",
     ),
 ]
 Check = Annotated[
     bool,
-    typer.Option("--check", help="Print the estimates beside measured steps; takes no VARIANT."),
+    typer.Option("--check", help="Print the estimates beside measured steps; takes no SPEC."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def cost(
-    variant: Variant = None,
+    variant: Spec = None,
     batch: Batch = None,
     devices: Devices = 1,
     on: On = "tpu-v3",
@@ -183,7 +199,7 @@ def cost(
             print_lines(check_lines(_checked()))
         return
     if variant is None:
-        raise typer.BadParameter("missing VARIANT, or --check")
+        raise typer.BadParameter("missing SPEC, or --check")
     plan, accelerator = resolve(load(variant, changed_by(changes))), named(on)
     if on != "cpu" and (tflops is not None or gbs is not None):
         raise InputError(f"--tflops and --gbs are for --accelerator cpu only, not for {on}")

@@ -32,7 +32,10 @@ from nfspec.wording import printable
 def embed(
     network: Network,
     images: Photos,
-    out: Annotated[Path, typer.Option(help="File to write, whose name ends in .npz or .parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="File to write, whose name ends in .npz or .parquet."),
+    ],
     weights: Weights = None,
     backend: Backend = None,
     runtime: Runtime = None,

@@ -29,7 +29,7 @@ def evaluate(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DATA]...",
+            metavar="DATA",
             help="Images, in the forms that nfspec train takes; several are taken together. "
             "Default: the images that the training held out.",
         ),
@@ -49,11 +49,13 @@ def evaluate(
     ] = False,
     confusion: Annotated[
         Path | None,
-        typer.Option(help="File to write: a picture (PNG) of which class is taken for which."),
+        typer.Option(
+            metavar="FILE", help="File to write: a picture (PNG) of which class is taken for which."
+        ),
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(help="File to write: the answer to each image, as CSV."),
+        typer.Option(metavar="FILE", help="File to write: the answer to each image, as CSV."),
     ] = None,
     changes: Changes = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,

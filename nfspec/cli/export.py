@@ -38,24 +38,29 @@ def export(
     variant: Annotated[
         str,
         typer.Argument(
-            metavar="VARIANT|RUN",
+            metavar="SPEC|RUN",
             help="A built-in spec, the path of a .toml file, or the folder of a training, whose "
             "last weights and names of classes are taken.",
         ),
     ],
-    to: Annotated[str, typer.Option("--to", help=f"Format of the file. {FORMAT_HELP}.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="NAME", help=f"Format of the file. {FORMAT_HELP}.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write. Default: the network's name in the current folder."),
+        typer.Option(
+            metavar="FILE", help="File to write. Default: the network's name in the current folder."
+        ),
     ] = None,
     changes: Changes = None,
     weights: Annotated[
         Path | None,
         typer.Option(
+            metavar="WEIGHTS",
             help="File of weights, of nfspec, DeepMind or timm, or a name that "
             "nfspec list --pretrained prints, hf-hub:owner/name, or a URL. A classifier of other "
             "classes is drawn anew, and other input channels are made to fit. Default: weights "
-            "drawn from --seed, for a test."
+            "drawn from --seed, for a test.",
         ),
     ] = None,
     size: Annotated[
@@ -71,13 +76,17 @@ def export(
     ] = ANY,
     layout: Annotated[
         str,
-        typer.Option(help=f"Layout of images and of outputs with sides: {' or '.join(LAYOUTS)}."),
+        typer.Option(
+            metavar="nhwc|nchw",
+            help=f"Layout of images and of outputs with sides: {' or '.join(LAYOUTS)}.",
+        ),
     ] = LAYOUTS[0],
     dtype: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(DTYPES)}. f16: weights and arithmetic; bf16: weights alone. Images "
-            "and outputs stay float32."
+            metavar="f32|f16|bf16",
+            help="Numbers of the file: f16 for weights and arithmetic, bf16 for weights alone. "
+            "Images and outputs stay float32.",
         ),
     ] = DTYPES[0],
     int8: Annotated[
@@ -100,12 +109,16 @@ def export(
     outputs: Annotated[
         str,
         typer.Option(
+            metavar="NAMES",
             help="Outputs of the file, a list with commas: logits, pool, features, stem, or blocks "
-            "such as stages.2.blocks.5."
+            "such as stages.2.blocks.5.",
         ),
     ] = "logits",
     license: Annotated[
-        str, typer.Option("--license", help="Licence of the weights, for the file's metadata.")
+        str,
+        typer.Option(
+            "--license", metavar="TEXT", help="Licence of the weights, for the file's metadata."
+        ),
     ] = "",
     keep: Annotated[
         bool,
@@ -116,7 +129,10 @@ def export(
     seed: Annotated[
         int,
         typer.Option(
-            min=0, max=MAX_SEED, help="Random seed of the images that the file is proved with."
+            min=0,
+            max=MAX_SEED,
+            metavar="N",
+            help="Random seed of the images that the file is proved with.",
         ),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

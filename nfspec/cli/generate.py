@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nfspec.arguments import MAX_SEED
-from nfspec.cli.options import Changes, changed_by
+from nfspec.cli.options import Changes, SpecName, changed_by
 from nfspec.console import print_lines, print_text, say, table
 from nfspec.errors import InputError
 from nfspec.files import write
@@ -34,21 +34,23 @@ TARGET_HELP = "; ".join(f"{name}: {target.summary}" for name, target in TARGETS.
 
 
 def generate(
-    variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
+    variant: SpecName,
+    to: Annotated[
+        str, typer.Option("--to", metavar="NAME", help=f"Framework of the source. {TARGET_HELP}.")
     ],
-    to: Annotated[str, typer.Option("--to", help=f"Framework of the source. {TARGET_HELP}.")],
     out: Annotated[
-        Path | None, typer.Option(help="File to write. Default: the source is printed.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write. Default: the source is printed."),
     ] = None,
     changes: Changes = None,
     weights: Annotated[
         Path | None,
         typer.Option(
+            metavar="WEIGHTS",
             help="File of weights, of nfspec, DeepMind or timm, or a name that "
             "nfspec list --pretrained prints, hf-hub:owner/name, or a URL. They are written beside "
             "--out, in the form that the source loads, and --check uses them. A classifier of "
-            "other classes is drawn anew, and other input channels are made to fit."
+            "other classes is drawn anew, and other input channels are made to fit.",
         ),
     ] = None,
     folded: Annotated[
@@ -70,7 +72,10 @@ def generate(
     seed: Annotated[
         int,
         typer.Option(
-            min=0, max=MAX_SEED, help="Random seed of the images, and weights, of --check."
+            min=0,
+            max=MAX_SEED,
+            metavar="N",
+            help="Random seed of the images, and weights, of --check.",
         ),
     ] = 0,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,

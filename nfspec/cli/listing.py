@@ -43,7 +43,7 @@ def list_specs(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="[PATTERN]",
+            metavar="PATTERN",
             help="Names to list, such as 'timm/*' or 'nfnet-f?'; all of them if not given.",
             show_default=False,
         ),

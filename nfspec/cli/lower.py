@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes, changed_by
+from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes, SpecName, changed_by
 from nfspec.console import WIDTH, print_json, print_lines, say, table
 from nfspec.cost.accelerators import GIB
 from nfspec.cost.memory import training_bytes
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 
 def lower(
-    variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
-    ],
+    variant: SpecName,
     target: Annotated[
         str,
         typer.Option(
@@ -42,19 +40,25 @@ def lower(
     work: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="Program: forward; folded, the forward pass of the folded network; or step, a "
-            "training step of the spec's recipe with clipping, update and moving average."
+            "training step of the spec's recipe with clipping, update and moving average.",
         ),
     ] = "step",
-    batch: Annotated[int, typer.Option(min=1, max=MAX_IMAGES, help="Images on each device.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, max=MAX_IMAGES, metavar="N", help="Images on each device.")
+    ] = 1,
     size: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_SIDE, help="Side of the images, px. Default: the spec's, for this work."
+            min=1,
+            max=MAX_SIDE,
+            metavar="PX",
+            help="Side of the images, px. Default: the spec's, for this work.",
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="float32, or bfloat16 with float32 parameters.")
+        str, typer.Option(metavar="NAME", help="float32, or bfloat16 with float32 parameters.")
     ] = "float32",
     shard: Annotated[
         bool,
@@ -65,7 +69,10 @@ def lower(
     ] = False,
     changes: Changes = None,
     hlo: Annotated[
-        Path | None, typer.Option(help="File to write the compiled program to, as XLA prints it.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File to write the compiled program to, as XLA prints it."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -18,6 +18,9 @@ MAX_IMAGES = 1_000_000  # in a batch, as in a recipe
 MAX_DEVICES = 1_000_000
 
 ALL_BACKENDS = ",".join(BACKENDS)
+SpecName = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A built-in spec, or the path of a .toml file.")
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -37,21 +40,28 @@ Original = Annotated[
 ]
 # Options of commands that test subjects.
 TestedBackends = Annotated[
-    str, typer.Option("--backends", help="Test nfspec on these frameworks, a list with commas.")
+    str,
+    typer.Option(
+        "--backends", metavar="NAMES", help="Test nfspec on these frameworks, a list with commas."
+    ),
 ]
 Subjects = Annotated[
     list[str] | None,
     typer.Option(
         "--subject",
+        metavar="SUBJECT",
         help="Implementation to test instead of nfspec: timm, optax, the file of nfspec generate "
         "(torch-source, flax-source and so on) or of nfspec export (onnxruntime, openvino, litert, "
         "savedmodel, stablehlo), an entry point, module:object or path/to/file.py:object. Can be "
         "repeated.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="Device: cpu, gpu or tpu.")]
+Device = Annotated[str, typer.Option("--device", metavar="cpu|gpu|tpu", help="Device to run on.")]
 Timeout = Annotated[
-    float, typer.Option(min=1.0, max=MAX_TIMEOUT, help="Seconds to wait for one answer.")
+    float,
+    typer.Option(
+        min=1.0, max=MAX_TIMEOUT, metavar="SECONDS", help="Seconds to wait for one answer."
+    ),
 ]
 
 

@@ -29,10 +29,10 @@ def _read(folder: Path) -> list[logs.Entry]:
 
 
 def plot(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders that `nfspec train` wrote.")
-    ],
-    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("training.png"),
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of trainings.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="PNG file to write.")] = Path(
+        "training.png"
+    ),
     force: Annotated[bool, typer.Option("--force", help=FORCE_HELP)] = False,
 ) -> None:
     """Draw the loss, accuracy and clip fraction of trainings.

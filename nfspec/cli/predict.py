@@ -39,7 +39,10 @@ def predict(
     images: Photos,
     weights: Weights = None,
     top: Annotated[
-        int, typer.Option(min=1, max=MAX_CLASSES, help="Classes for each image, at most all.")
+        int,
+        typer.Option(
+            min=1, max=MAX_CLASSES, metavar="N", help="Classes for each image, at most all."
+        ),
     ] = 5,
     classes: Annotated[
         str | None,

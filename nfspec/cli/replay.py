@@ -18,9 +18,12 @@ from nfspec.cli.options import (
 from nfspec.console import print_lines
 
 Case = Annotated[
-    str, typer.Argument(help="A case, one line of JSON; a report has one for every cell.")
+    str,
+    typer.Argument(
+        metavar="CASE", help="A case, one line of JSON; a report has one for every cell."
+    ),
 ]
-Fault = Annotated[str, typer.Option(help="Name of a fault to inject.")]
+Fault = Annotated[str, typer.Option(metavar="NAME", help="Name of a fault to inject.")]
 
 
 def replay(

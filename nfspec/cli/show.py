@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.cli.blocks import block_table
-from nfspec.cli.options import MAX_SIDE, Changes, changed_by
+from nfspec.cli.options import MAX_SIDE, Changes, SpecName, changed_by
 from nfspec.console import WIDTH, bold, print_json, print_lines
 from nfspec.errors import InputError
 from nfspec.language.differences import spec_fields
@@ -95,13 +95,14 @@ def _origins(spec: Spec) -> dict[str, Any]:
 
 
 def show(
-    variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="A built-in spec, or the path of a .toml file.")
-    ],
+    variant: SpecName,
     size: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_SIDE, help="Side of the images, px. Default: the spec's test size."
+            min=1,
+            max=MAX_SIDE,
+            metavar="PX",
+            help="Side of the images, px. Default: the spec's test size.",
         ),
     ] = None,
     origins: Annotated[

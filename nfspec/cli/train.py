@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nfspec.arguments import MAX_SEED
-from nfspec.cli.options import MAX_IMAGES, Changes
+from nfspec.cli.options import MAX_IMAGES, Changes, SpecName
 from nfspec.console import print_json, print_lines, say
 from nfspec.data.batches import WORKERS
 from nfspec.errors import InputError
@@ -24,7 +24,6 @@ from nfspec.training.watching import watching
 from nfspec.weights.pretrained import weights_file
 from nfspec.wording import printable
 
-Variant = Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")]
 Data = Annotated[
     str,
     typer.Argument(
@@ -37,11 +36,13 @@ Data = Annotated[
 ]
 Backend = Annotated[
     str | None,
-    typer.Option(help="jax, torch or tensorflow. Default: the first that is installed."),
+    typer.Option(
+        metavar="NAME", help="jax, torch or tensorflow. Default: the first that is installed."
+    ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder of the training. Default: runs/VARIANT-DATA-BACKEND."),
+    typer.Option(metavar="FOLDER", help="Folder of the training. Default: runs/SPEC-DATA-BACKEND."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the training in the folder.")]
 Force = Annotated[
@@ -52,6 +53,7 @@ Init = Annotated[
     Path | None,
     typer.Option(
         "--init",
+        metavar="WEIGHTS",
         help="File of weights to start from, nfspec's, DeepMind's or timm's; or a name that "
         "nfspec list --pretrained prints, hf-hub:owner/name, or a URL.",
     ),
@@ -62,28 +64,52 @@ NewHead = Annotated[
 ]
 Freeze = Annotated[
     list[str] | None,
-    typer.Option(help="Parameters that are not trained, such as 'stem.*'. Can be repeated."),
+    typer.Option(
+        metavar="PATTERN",
+        help="Parameters that are not trained, such as 'stem.*'. Can be repeated.",
+    ),
 ]
 Recipe = Annotated[
     Path | None,
-    typer.Option("--recipe", help="A .toml file of values that replace those of the spec."),
+    typer.Option(
+        "--recipe", metavar="FILE", help="A .toml file of values that replace those of the spec."
+    ),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Number of epochs. Default: the recipe's.")]
-Batch = Annotated[int | None, typer.Option(help="Images in a batch. Default: the recipe's.")]
+Epochs = Annotated[
+    int | None, typer.Option(metavar="N", help="Number of epochs. Default: the recipe's.")
+]
+Batch = Annotated[
+    int | None, typer.Option(metavar="N", help="Images in a batch. Default: the recipe's.")
+]
 Rate = Annotated[
     float | None,
-    typer.Option("--lr", help="Peak learning rate; it is not scaled with the batch."),
+    typer.Option(
+        "--lr", metavar="RATE", help="Peak learning rate; it is not scaled with the batch."
+    ),
 ]
-Warmup = Annotated[float | None, typer.Option(help="Epochs of warm-up. Default: the recipe's.")]
-Clipping = Annotated[str | None, typer.Option(help='Lambda of AGC, or "none" to turn AGC off.')]
-Size = Annotated[int | None, typer.Option(help="Side of all images, px. Default: the spec's.")]
-Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: the recipe's.")]
+Warmup = Annotated[
+    float | None, typer.Option(metavar="EPOCHS", help="Epochs of warm-up. Default: the recipe's.")
+]
+Clipping = Annotated[
+    str | None, typer.Option(metavar="LAMBDA", help='Lambda of AGC, or "none" to turn AGC off.')
+]
+Size = Annotated[
+    int | None, typer.Option(metavar="PX", help="Side of all images, px. Default: the spec's.")
+]
+Precision = Annotated[
+    str | None, typer.Option(metavar="NAME", help="float32 or bfloat16. Default: the recipe's.")
+]
 Accumulation = Annotated[
     int,
-    typer.Option(min=1, max=MAX_IMAGES, help="Micro-batches that each batch is divided into."),
+    typer.Option(
+        min=1, max=MAX_IMAGES, metavar="N", help="Micro-batches that each batch is divided into."
+    ),
 ]
 Devices = Annotated[
-    int, typer.Option(min=1, max=1_024, help="Number of this machine's devices to train on.")
+    int,
+    typer.Option(
+        min=1, max=1_024, metavar="N", help="Number of this machine's devices to train on."
+    ),
 ]
 Shard = Annotated[
     bool, typer.Option("--shard", help="Spread the parameters over the devices (jax only).")
@@ -91,16 +117,25 @@ Shard = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        min=0, max=MAX_SEED, help="Random seed for initialisation, order and augmentation."
+        min=0,
+        max=MAX_SEED,
+        metavar="N",
+        help="Random seed for initialisation, order and augmentation.",
     ),
 ]
 Workers = Annotated[
     int,
-    typer.Option(min=1, max=1_024, help="Threads that read images; more than four are processes."),
+    typer.Option(
+        min=1,
+        max=1_024,
+        metavar="N",
+        help="Threads that read images; more than four are processes.",
+    ),
 ]
 HeldOut = Annotated[
     float,
     typer.Option(
+        metavar="SHARE",
         min=0.01,
         max=0.9,
         help="Share of the images to evaluate on, if there is no --val and no folder val in DATA.",
@@ -109,6 +144,7 @@ HeldOut = Annotated[
 Val = Annotated[
     Path | None,
     typer.Option(
+        metavar="DATA",
         help="Images to evaluate on, in the same forms. Default: those in DATA's folder val, or a "
         "share of DATA.",
     ),
@@ -117,6 +153,7 @@ ClassNames = Annotated[
     Path | None,
     typer.Option(
         "--classes",
+        metavar="FILE",
         help="A text file of the names of the classes, one on each line, in the order of the "
         "outputs, where labels are numbers from 0 on. Default: those of the data.",
     ),
@@ -124,16 +161,26 @@ ClassNames = Annotated[
 ClassWeights = Annotated[
     str | None,
     typer.Option(
+        metavar="WEIGHTS",
         help='How much each class counts in the loss: "balanced", NAME=WEIGHT,..., or a CSV file '
         "of names and weights. Evaluation counts all images the same.",
     ),
 ]
 Minutes = Annotated[
     float,
-    typer.Option("--checkpoint-minutes", min=0.0, max=1e6, help="Minutes between checkpoints."),
+    typer.Option(
+        "--checkpoint-minutes",
+        min=0.0,
+        max=1e6,
+        metavar="MINUTES",
+        help="Minutes between checkpoints.",
+    ),
 ]
 StopAt = Annotated[
-    int, typer.Option("--stop-at", min=0, max=10**12, help="Step to stop at; 0 is the last step.")
+    int,
+    typer.Option(
+        "--stop-at", min=0, max=10**12, metavar="N", help="Step to stop at; 0 is the last step."
+    ),
 ]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write files for TensorBoard, too.")
@@ -142,7 +189,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 
 def train(
-    variant: Variant,
+    variant: SpecName,
     data: Data,
     backend: Backend = None,
     out: Out = None,

@@ -15,7 +15,9 @@ from nfspec.console import say
 
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of nfspec export.")],
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the images.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, metavar="N", help="Random seed of the images.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove an exported file again, from what is in it alone.

@@ -29,7 +29,7 @@ class Options:
         data: The images, in a form that `nfspec.data.opening.open_sources` knows, such as a folder
             of class folders.
         backend: "jax", "torch" or "tensorflow".
-        out: The training's folder; runs/VARIANT-DATA-BACKEND if None.
+        out: The training's folder; runs/SPEC-DATA-BACKEND if None.
         resume: Go on with the training in the folder.
         force: Start over in a folder that holds a training or other files.
         init: File of weights to start from, nfspec's, DeepMind's or timm's.

@@ -185,7 +185,7 @@ def test_a_cpu_with_both_figures_given_is_not_measured(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "missing VARIANT, or --check"),
+        ((), "missing SPEC, or --check"),
         (("nfnet-f0", "--check"), "--check prints measured steps only; leave out 'nfnet-f0'"),
         (("nfnet-f00",), "nfnet-f00"),
         (("nfnet-f0", "--accelerator", "tpuv3"), 'did you mean "tpu-v3"?'),

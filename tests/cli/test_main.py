@@ -220,3 +220,14 @@ def test_examples_are_command_lines_that_can_be_copied(command):
         program, name, *arguments = shlex.split(line)
         assert (program, name) == ("nfspec", command)
         assert COMMANDS[command].make_context(command, arguments).params
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_arguments_have_the_same_names_everywhere(command):
+    arguments = [each for each in COMMANDS[command].params if not each.opts[0].startswith("-")]
+    known = {"SPEC", "RUN", "SPEC|RUN", "SPEC|RUN|FILE", "FILE", "DATA", "IMAGE", "NAME", "PATTERN"}
+    known |= {"CODE", "CASE", "A", "B", "IN", "OUT"}
+    assert {(each.metavar or each.name.upper()).rstrip(".") for each in arguments} <= known
+    assert {each.metavar for each in arguments if each.name == "variant"} <= {"SPEC", "SPEC|RUN"}
+    shown = sections(run(command, "--help").stdout)["Arguments"] if arguments else []
+    assert "<" not in "".join(shown)  # the name of a type
