@@ -7,7 +7,7 @@ import pytest
 
 import nfspec
 from nfspec.design.reading import read
-from nfspec.plan import Residual
+from nfspec.plan import Pool, Residual, WSConv
 
 RELU = {
     "input.train": 32,
@@ -187,3 +187,11 @@ def test_of_trained_and_folded_networks_the_range_is_told(trained, folded):
 def test_depthwise_convs_keep_the_variance():
     found = reading(*drawn("nf-resnet-50", {"stages.group_width": 1}))
     assert found.as_expected, found
+
+
+def test_convs_behind_a_pool_have_their_activations():
+    """All convs but the first and the final one read an activation, one shortcut by a pool."""
+    plan, params = drawn("nfnet-nano", {"activation.gamma": 1.0})
+    convs = [op for op in plan.ops if isinstance(op, WSConv)]
+    assert sum(isinstance(op, Pool) for op in plan.ops) == 1
+    assert f"({len(convs) - 2} convs)" in reading(plan, params).sentence

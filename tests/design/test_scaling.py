@@ -146,3 +146,10 @@ def test_listed_betas_are_in_the_way_of_depth():
     with pytest.raises(nfspec.InputError, match=r"stages\.beta lists a number for each block"):
         scale(spec, macs=1e9)
     assert scale(spec, macs=1e9, by=("width", "size")).miss <= 0.03
+
+
+def test_training_images_keep_their_proportion():
+    """To the nearest 32 px."""
+    scaled = scale(nfspec.load("nfnet-f0"), macs=100e9, by=("size", "width"))
+    size = scaled.spec.input
+    assert size.test > 256 and abs(size.train - size.test * 192 / 256) <= 16
