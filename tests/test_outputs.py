@@ -47,6 +47,7 @@ WRITES: dict[str, tuple[str, ...]] = {
     "embed": ("nfnet-nano", "a.jpg", "--weights", "a.npz", "--out", "mine/a.npz"),
     "evaluate": ("nfnet-nano", "digits", "--weights", "a.npz", "--confusion", "mine/a.png"),
     "lower": ("nfnet-nano", "--target", "cpu", "--hlo", "mine/a.hlo"),
+    "sweep": ("plan.toml", "--out", "mine"),
     "scale": ("nfnet-nano", "--macs", "1M", "--out", "mine/moth.toml"),
     "table": ("nfnet-nano", "--plot", "mine/a.png"),
     "signal": ("nfnet-nano", "--plot", "mine/a.png"),
@@ -98,6 +99,7 @@ def test_what_is_there_is_left_as_it_is(
         else:
             (mine / name).write_text(name)
     (tmp_path / "a.npz").touch()
+    (tmp_path / "plan.toml").write_text('specs = ["nfnet-nano"]\ndata = "digits"\n')
     (tmp_path / "run").mkdir()
     with pytest.raises(SystemExit) as end:
         GROUP.main([command, *WRITES[command]], "nfspec")

@@ -158,6 +158,13 @@ DESIGN = {
         "nfspec.cli.candidates:table",
         "Compare candidates: parameters, costs, and top-1 where it is known.",
     ),
+    "sweep": Command(
+        "nfspec.cli.sweep:sweep",
+        "Train candidates from several seeds, and say what the seeds allow.",
+        examples={
+            "A plan, two trainings at a time": "nfspec sweep plan.toml --processes 2",
+        },
+    ),
     "scale": Command(
         "nfspec.cli.scale:scale",
         "Write a spec of the same kind at a budget.",

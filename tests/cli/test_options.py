@@ -28,6 +28,7 @@ WITH = {
     "signal": ("nfnet-nano",),
     "table": ("nfnet-nano",),
     "scale": ("nfnet-nano", "--macs", "2M"),
+    "sweep": ("plan.toml",),
     "cost": ("nfnet-nano", "--accelerator", "cpu"),
 }
 NONSENSE = ("nan", "inf", "-inf", "-1", "1e308", "0", str(10**30), "9" * 5000)

@@ -17,7 +17,7 @@ from nfspec.training.session import prepare
 CHANGED = ("--set", "stages.alpha=0.3", "--set", "head.classes=10", "--set", "activation.kind=silu")
 OVER = {"stages.alpha": 0.3, "head.classes": 10, "activation.kind": "silu"}
 # Commands that take no spec.
-WITHOUT = {"list", "explain", "replay", "plot", "verify"}
+WITHOUT = {"list", "explain", "replay", "plot", "sweep", "verify"}
 ARGUMENTS = {
     "show": ["show", "nfnet-nano"],
     "agc": ["agc", "nfnet-nano"],
