@@ -124,8 +124,9 @@ def compile(
         fit: Take `params` of another number of classes or input channels, or without a classifier,
             and change them as `nfspec.weights.fit` does; a FitWarning says each change.
         remat: Keep the inputs of each block, or of each stage, for the backward pass, and compute
-            the rest again then: less memory for about a third more time. Values and gradients
-            are the same, and what is dropped at random is, too. Files of a model do not say it.
+            the rest again then: less memory, and their forward pass twice. Values and gradients
+            are the same, and what is dropped at random is, too. XLA undoes it on CPUs, so that it
+            saves nothing on JAX there. Files of a model do not say it.
 
     Returns:
         A functional model of images of any size. `model.plan` is the network as it was written,
