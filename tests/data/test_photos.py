@@ -1,6 +1,7 @@
 """Images as they are given: files, folders, patterns, and images in memory."""
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,22 @@ def test_nothing_is_a_sentence(given, message, place):
     with pytest.raises(nfspec.InputError) as error:
         photos(given)
     assert str(error.value).startswith(message)
+
+
+def test_an_image_in_memory_is_used_by_one_thread_at_a_time():
+    """It may be there twice, and PIL decodes it when it is used first."""
+    image, entered = Image.new("RGB", (8, 8)), threading.Event()
+    source = photos([image, image])
+
+    def enter():
+        with source.opened(1):
+            entered.set()
+
+    thread = threading.Thread(target=enter, daemon=True)
+    with source.opened(0):
+        thread.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(60)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="everything is open to root")

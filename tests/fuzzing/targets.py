@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fuzzing import conformance, pictures, trained, weights, written
+from fuzzing import conformance, pictures, shards, trained, weights, written
 from fuzzing.target import Target
 
 # Made when they are asked for: some need a framework.
@@ -25,4 +25,8 @@ TARGETS: Mapping[str, Callable[[], Target]] = {
     "image": pictures.image,
     "photo": pictures.photo,
     "checkpoint": trained.checkpoint,
+    "list": shards.csv_list,
+    "tar": shards.tar,
+    "tfrecord": shards.tfrecord,
+    "arrow": shards.arrow,
 }
