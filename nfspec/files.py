@@ -157,3 +157,10 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def cache_folder(name: str) -> Path:
+    """A folder for what can be made or fetched again: below `~/.cache/nfspec`, or below that of
+    XDG_CACHE_HOME. It need not exist."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root, "nfspec", name)

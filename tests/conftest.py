@@ -13,6 +13,7 @@ def pytest_configure(config):
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if FOLDER not in path:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [FOLDER, *path]))
+    os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # nothing in the user's cache
     # Before any test, or module of tests, starts JAX. A framework's slow tests compile as users do,
     # and so does the conformance kit: see conformance/conftest.py.
     if config.option.markexpr != "slow" or "KERAS_BACKEND" not in os.environ:

@@ -11,6 +11,7 @@ each is imported when it is asked for.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -161,8 +162,14 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    no_cache: Annotated[
+        bool,
+        typer.Option("--no-cache", help="Do not keep the programs that JAX compiles."),
+    ] = False,
 ) -> None:
     """Normalizer-Free Networks, written down once and the same in every framework."""
+    if no_cache:
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 
 def main() -> None:

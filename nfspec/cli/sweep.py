@@ -44,7 +44,7 @@ PICTURE = "sweep.png"
 
 def sweep(
     plan: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="A .toml file: docs/variants.md has one.")
+        Path, typer.Argument(metavar="FILE", help="A .toml file: docs/variants.md has one.")
     ],
     out: Annotated[
         Path | None,

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
+import platform
+import sys
 import tempfile
+from pathlib import Path
 
 from nfspec.compilation import select
+from nfspec.files import cache_folder
+
+MOST_BYTES = 2 * 2**30  # of the programs that are kept; those used longest ago go first
 
 
 def start(backend: str) -> None:
@@ -18,6 +26,8 @@ def start(backend: str) -> None:
         BackendError: As `nfspec.compilation.select`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on the machine
+    if backend == "jax":
+        _keep_programs()
     users = os.environ.get("KERAS_HOME")
     with tempfile.TemporaryDirectory(prefix="nfspec-") as home:
         os.environ["KERAS_HOME"] = home
@@ -27,3 +37,26 @@ def start(backend: str) -> None:
             del os.environ["KERAS_HOME"]
             if users is not None:
                 os.environ["KERAS_HOME"] = users
+
+
+def _keep_programs() -> None:
+    """Let JAX keep the programs that it compiles in the user's cache, for the next command.
+
+    `nfspec --no-cache`, and JAX's own variables, say otherwise. JAX bounds the folder with the
+    package filelock; without it, nothing is kept.
+    """
+    if "jax" in sys.modules or importlib.util.find_spec("filelock") is None:
+        return
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder("jax") / _processor()))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MOST_BYTES))
+
+
+def _processor() -> str:
+    """A name for this kind of processor: XLA's programs for CPUs use what it has, and a home may be
+    shared by machines of several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    kind = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return f"{platform.machine()}-{hashlib.sha256(kind.encode()).hexdigest()[:12]}"

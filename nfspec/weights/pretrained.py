@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import re
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nfspec.errors import BackendError, InputError, WeightError, suggest
+from nfspec.files import cache_folder
 from nfspec.language.loader import load
 from nfspec.language.spec import Spec
 from nfspec.outputs import alone
@@ -183,11 +183,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root, "nfspec", "weights")
-
-
 def _from_url(url: str, progress: Progress) -> Path:
     """A file at a URL, in a folder of its own in the user's cache.
 
@@ -199,7 +194,7 @@ def _from_url(url: str, progress: Progress) -> Path:
     known = sorted({suffix for each in SUFFIXES.values() for suffix in each})
     if Path(name).suffix not in known:
         raise InputError(f"{printable(url)}: expected a URL that ends in {', '.join(known)}")
-    folder = _cache() / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = cache_folder("weights") / hashlib.sha256(url.encode()).hexdigest()[:16]
     path = folder / name
     if path.is_file():
         return path

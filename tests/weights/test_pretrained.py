@@ -210,8 +210,8 @@ def test_a_name_that_states_a_digest(served, timms):
             continue
         with pytest.raises(WeightError, match="does not begin with 0123abcd"):
             weights_file(f"{served.url}/{name}")
-    assert len(list(module._cache().rglob("*.pth"))) == 1
-    assert not list(module._cache().rglob("*.part"))
+    assert len(list(module.cache_folder("weights").rglob("*.pth"))) == 1
+    assert not list(module.cache_folder("weights").rglob("*.part"))
 
 
 def test_urls_that_cannot_be_fetched(served):
