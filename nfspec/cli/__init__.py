@@ -42,9 +42,12 @@ class _Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups = COMMANDS[str(self.name)].groups
-        arguments, options = [], {}
+        arguments: list[tuple[str, str]] = []
+        options: dict[str, tuple[str, str]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
+            if record is None:
+                continue  # hidden
             if parameter.param_type_name == "argument":
                 arguments.append((record[0].partition(" <")[0], record[1]))  # without its type
             else:
