@@ -24,3 +24,16 @@ def complaints(source: str | Path) -> list[str]:
     except SpecError as error:
         return str(error).split("\n")
     return []
+
+
+# A network whose classifier has as many classes as inputs, so that it can be transposed unseen.
+SQUARE_CLASSIFIER = {
+    "stages.depth": [1, 2],
+    "stages.width": [16, 24],
+    "stages.stride": [1, 2],
+    "stages.group_width": 4,
+    "stages.attention": ["se", "none"],
+    "stem.width": [4, 4, 8, 8],
+    "head.conv": "none",
+    "head.classes": 24,
+}

@@ -16,22 +16,12 @@ from nfspec.conformance import exporting
 from nfspec.conformance.cases.weights import trial_params
 from nfspec.errors import InputError
 
-# As many classes as channels before the classifier, which can then be transposed unseen.
-CHANGES = {
-    "stages.depth": [1, 2],
-    "stages.width": [16, 24],
-    "stages.stride": [1, 2],
-    "stages.group_width": 4,
-    "stages.attention": ["se", "none"],
-    "stem.width": [4, 4, 8, 8],
-    "head.conv": "none",
-    "head.classes": 24,
-}
+from specs import SQUARE_CLASSIFIER
 
 
 @pytest.fixture(scope="module")
 def network():
-    plan = nfspec.resolve(nfspec.load("nfnet-f0", CHANGES))
+    plan = nfspec.resolve(nfspec.load("nfnet-f0", SQUARE_CLASSIFIER))
     return plan, trial_params(plan, 0)
 
 

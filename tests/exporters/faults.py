@@ -11,6 +11,8 @@ import nfspec
 from nfspec import plan as p
 from nfspec.backends.exporters.settings import Network
 
+from specs import SQUARE_CLASSIFIER
+
 
 def _plan(network, kind, change):
     ops = tuple(change(op) if isinstance(op, kind) else op for op in network.plan.ops)
@@ -23,19 +25,8 @@ def _params(network, change):
 
 
 def changed(**changes):
-    """A small network; as many classes as channels before the classifier, which can then be
-    transposed unseen."""
-    fields = {
-        "stages.depth": [1, 2],
-        "stages.width": [16, 24],
-        "stages.stride": [1, 2],
-        "stages.group_width": 4,
-        "stages.attention": ["se", "none"],
-        "stem.width": [4, 4, 8, 8],
-        "head.conv": "none",
-        "head.classes": 24,
-    }
-    return nfspec.resolve(nfspec.load("nfnet-f0", fields | changes))
+    """A small network."""
+    return nfspec.resolve(nfspec.load("nfnet-f0", SQUARE_CLASSIFIER | changes))
 
 
 def padding_at_both_ends(network):
