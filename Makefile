@@ -29,6 +29,10 @@ $(BIN)/.installed-test: $(BIN)/.installed-demo
 	$(PIP) install --constraint requirements.lock --no-deps timm
 	@touch $@
 
+$(BIN)/.installed-slow: $(BIN)/.installed-test
+	$(PIP) install --constraint requirements.lock --editable ".[slow]"
+	@touch $@
+
 ## make demo       NFNet-F0 on JAX, PyTorch and TensorFlow against the float64 reference
 demo: $(BIN)/.installed-demo
 	$(BIN)/nfspec show nfnet-f0 --size 256
@@ -57,7 +61,7 @@ $(addprefix test-,$(BACKENDS)): test-%: $(BIN)/.installed-test
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -q tests/backends
 
 ## make test-slow  longer tests: kills, several devices, NFNet-F0 (a quarter of an hour)
-test-slow: $(BIN)/.installed-test
+test-slow: $(BIN)/.installed-slow
 	$(BIN)/python -m pytest -q -m slow tests --ignore tests/backends
 	for backend in $(BACKENDS); do \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -m slow tests/backends tests/cli/test_killed.py || exit 1; \
@@ -130,7 +134,7 @@ reports-sources: $(BIN)/.installed-test
 EXPORTS ?= nfnet-f0 nf-regnet-b0 nf-resnet-50 timm/eca_nfnet_l0 $(REPORTS)/moth.toml
 EXPORT_FORMATS ?= onnx openvino torch stablehlo savedmodel litert executorch coreml
 EXPORT_SIDES ?= 97x130
-reports-exports: $(BIN)/.installed-test
+reports-exports: $(BIN)/.installed-slow
 	mkdir -p build/exports
 	for spec in $(EXPORTS); do for form in $(EXPORT_FORMATS); do for size in any $(EXPORT_SIDES); do \
 	  if [ "$$form $$size" = "coreml any" ]; then continue; fi; \

@@ -59,8 +59,8 @@ def export(
             metavar="WEIGHTS",
             help="File of weights, of nfspec, DeepMind or timm, or a name that "
             "nfspec list --pretrained prints, hf-hub:owner/name, or a URL. A classifier of other "
-            "classes is drawn anew, and other input channels are made to fit. Default: weights "
-            "drawn from --seed, for a test.",
+            "classes is drawn anew, and other input channels are made to fit. Default: those "
+            "of the training, or for a spec weights that are drawn from --seed, for a test.",
         ),
     ] = None,
     size: Annotated[
