@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
-.PHONY: help demo test test-nfspec test-generation test-conformance test-slow bench bench-sources bench-runtimes bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test dist test-nfspec test-generation test-conformance test-slow bench bench-sources bench-runtimes bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
   fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small reports-sources
 
 help:
@@ -200,6 +200,19 @@ docs: $(BIN)/.installed-demo
 	$(BIN)/python -m nfspec.language.documents
 	$(BIN)/python -m nfspec.generation.documents
 
+## make dist       wheel and sdist in dist/, checked, and each tried in an empty environment
+dist:
+	rm -rf dist build/dist
+	$(PYTHON) -m venv build/dist/tools
+	build/dist/tools/bin/pip --disable-pip-version-check --quiet install build twine
+	build/dist/tools/bin/python -m build --outdir dist .
+	build/dist/tools/bin/twine check --strict dist/*
+	for file in dist/*; do \
+	  rm -rf build/dist/empty && $(PYTHON) -m venv build/dist/empty && \
+	  build/dist/empty/bin/pip --disable-pip-version-check --quiet install $$file && \
+	  build/dist/empty/bin/python -P tests/installed.py || exit 1; \
+	done
+
 ## make clean      remove the virtual environment and caches
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

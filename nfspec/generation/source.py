@@ -83,7 +83,7 @@ def _jinja2() -> ModuleType:
 
 def _missing(package: str) -> BackendError:
     return BackendError(
-        f"generate needs {package}, which is not installed; run: pip install 'nfspec[generate]'"
+        f"generate needs {package}, which is not installed; run: pip install jinja2 ruff"
     )
 
 

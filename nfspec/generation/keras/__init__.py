@@ -25,7 +25,7 @@ def _logits(network: Any, images: Images) -> Images:
 TARGET = Target(
     name="keras",
     package="keras",
-    command="pip install 'nfspec[jax]', 'nfspec[torch]' or 'nfspec[tensorflow]'",
+    command="pip install keras, with jax, torch or tensorflow",
     summary="a keras.Model for images (N, H, W, C), on any backend of Keras",
     make=_make,
     logits=_logits,
