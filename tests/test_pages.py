@@ -1,11 +1,17 @@
 """The blocks of the pages on networks, training, commands and the kit run as they are printed."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import blocks, python, within
+import typer
+from pages import ROOT, blocks, blocks_of, python, within
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
+import nfspec
+from nfspec.cli import app
 from nfspec.compilation import BACKENDS
 from nfspec.conformance import compare
 from nfspec.conformance.workers import worker
@@ -68,3 +74,36 @@ def test_the_commands_run(folder, kept):
             assert output.startswith("CONFORMANT: ")
     (replay,) = blocks("docs/kit.md", "sh")
     assert within(replay).count("within its bound") == 3
+
+
+def test_no_command_on_a_page_has_options_that_are_gone():
+    """Those in blocks of text are not run: they need several devices, a TPU or a hub."""
+    commands, found = typer.main.get_command(app).commands, 0
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = "\n".join(text for _, text in blocks_of(str(path.relative_to(ROOT))))
+        for line in text.replace("\\\n", " ").splitlines():
+            if line.startswith("nfspec "):
+                _, name, *rest = shlex.split(line.partition("||")[0], comments=True)
+                commands[name].make_context(name, rest)
+                found += 1
+    assert found > 50
+
+
+@pytest.mark.slow  # trains the page's network on digits, in a minute or two, and on photographs
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_the_trainings_run(page, folder):
+    """F0 stands for itself at a size that a small machine trains: the nano network."""
+    for name, photo in (("temple", "china.jpg"), ("flower", "flower.jpg")):
+        (folder / "photos" / name).mkdir(parents=True)
+        image = Image.fromarray(load_sample_image(photo))
+        for n in range(8):
+            image.crop((20 * n, 0, 20 * n + 200, 200)).save(folder / "photos" / name / f"{n}.jpg")
+    (folder / "new").mkdir()
+    image.save(folder / "new" / "a.jpg")
+    plan = nfspec.resolve(nfspec.load("nfnet-nano"))
+    nfspec.weights.save(folder / "f0.safetensors", plan, nfspec.init(plan, seed=0))
+    (commands,) = blocks(page, "shell")
+    for line in commands.splitlines():
+        line = line.replace("nfnet-f0 photos", "nfnet-nano photos --size 32 --epochs 1")
+        line = line.replace("nfnet-nano photos --backend", "nfnet-nano photos --epochs 1 --backend")
+        assert within(line)
