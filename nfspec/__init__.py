@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         SpecError,
         WeightError,
     )
-    from nfspec.generation.native import native
+    from nfspec.generation.native import native, native_params
     from nfspec.generation.source import generate
     from nfspec.language.loader import dialects, load, variants
     from nfspec.language.spec import Spec
@@ -81,7 +81,7 @@ _HOMES = {
         "SpecError",
         "WeightError",
     ],
-    "generation.native": ["native"],
+    "generation.native": ["native", "native_params"],
     "generation.source": ["generate"],
     "plan.initialise": ["init"],
     "language.loader": ["dialects", "load", "variants"],

@@ -13,14 +13,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from nfspec.arguments import whole
-from nfspec.errors import InputError
+from nfspec.errors import InputError, WeightError
 from nfspec.generation.source import generate, plan_of
 from nfspec.generation.targets import target_of
 from nfspec.generation.view import CLASSES
 from nfspec.language.spec import Spec
 from nfspec.plan import INPUT, Conv, Dense, Operation, Plan, WSConv
+from nfspec.plan.initialise import Params
 from nfspec.rewrites.folding import Folded
+from nfspec.weights.arrays import as_float32
 from nfspec.weights.checking import Float32
 from nfspec.weights.fitting import FitWarning, fit
 from nfspec.weights.store import save
@@ -113,6 +117,37 @@ def native(
         path = Path(folder) / "weights.safetensors"
         save(path, wanted, params)
         return target.make(made, name, str(path), options)
+
+
+def native_params(network: Any, to: str) -> Params:
+    """Read the parameters out of a network that `native` returned, or one of a generated file.
+
+    `nfspec.weights.save` writes them as a file that every framework loads, and `native` takes them
+    as `params`. They are copies, so that the network may be trained on.
+
+    Args:
+        network: The network: an nn.Module or its `state_dict()` for `torch`, an nnx.Module for
+            `flax`, a keras.Model for `keras`, an mlx.nn.Module for `mlx`.
+        to: Name of the target, as `native` takes it.
+
+    Returns:
+        Canonical name to float32 array: conv kernels HWIO, dense kernels IO.
+
+    Raises:
+        InputError: No such target, or one whose networks have no parameters of their own: those of
+            `jax` are the dict that `native` returns, those of `numpy` what it was given.
+        WeightError: A value that float32 cannot hold.
+    """
+    target = target_of(to)
+    if target.params is None:
+        raise InputError(f"to: a network of {to} has no parameters of its own; they are a dict")
+    params: Params = {}
+    for name, value in target.params(network).items():
+        array = as_float32(value)
+        if isinstance(array, str):
+            raise WeightError(f"{name}: {array}")
+        params[name] = np.array(array)
+    return params
 
 
 def _with_ends(plan: Plan, classes: int | None, channels: int | None) -> Plan:

@@ -30,6 +30,8 @@ class Target:
             path of a file of weights or None, and options: the native object.
         logits: A function of a native object and images, (N, H, W, C): the logits in inference,
             (N, classes).
+        params: A function of a native object: its parameters by canonical name, in nfspec's
+            layouts (HWIO, IO), as arrays of any library. None where the object has none of its own.
         classes, channels: Names of the options for another number of classes and input channels.
     """
 
@@ -39,6 +41,7 @@ class Target:
     summary: str
     make: Callable[[ModuleType, str, str | None, Mapping[str, Any]], Any]
     logits: Callable[[Any, Images], Images]
+    params: Callable[[Any], dict[str, Any]] | None = None
     classes: str = "classes"
     channels: str = "channels"
 

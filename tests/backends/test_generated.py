@@ -331,3 +331,15 @@ def test_a_mistake_is_seen(name, plan_of, monkeypatch):
     seed(monkeypatch, "keras", mutant)
     module(plan, "keras")  # it is Python
     assert CHECKS[mutant.seen_by](plan)
+
+
+def test_native_params_are_those_that_were_given(plan_of, tmp_path):
+    """As they were given, and as a file of nfspec's has them."""
+    plan = plan_of(TWO)
+    params = expected(plan)[0]
+    model = nfspec.native(plan, "keras", params=params)
+    found = nfspec.native_params(model, "keras")
+    nfspec.weights.save(tmp_path / "a.safetensors", plan, found)
+    for each in (found, nfspec.weights.load(tmp_path / "a.safetensors", plan)):
+        assert each.keys() == params.keys()
+        assert all(each[name].tobytes() == params[name].tobytes() for name in params)

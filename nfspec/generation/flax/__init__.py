@@ -30,6 +30,13 @@ def _logits(network: Any, images: Images) -> Images:
     return np.asarray(jax.jit(lambda state, x: nnx.merge(definition, state)(x))(state, images))
 
 
+def _params(network: Any) -> dict[str, Any]:
+    from flax import nnx
+
+    state = nnx.to_flat_state(nnx.state(network, nnx.Param))
+    return {".".join(map(str, path)): parameter[...] for path, parameter in state}
+
+
 TARGET = Target(
     name="flax",
     package="flax",
@@ -37,6 +44,7 @@ TARGET = Target(
     summary="an nnx.Module for images (N, H, W, C)",
     make=_make,
     logits=_logits,
+    params=_params,
     classes="num_classes",
     channels="in_chans",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,13 @@ def _logits(network: Any, images: Images) -> Images:
     return np.asarray(network.predict_on_batch(images))
 
 
+def _params(network: Any) -> dict[str, Any]:
+    import keras
+
+    canonical = sys.modules[type(network).__module__].canonical
+    return {canonical(each): keras.ops.convert_to_numpy(each) for each in network.weights}
+
+
 TARGET = Target(
     name="keras",
     package="keras",
@@ -29,4 +37,5 @@ TARGET = Target(
     summary="a keras.Model for images (N, H, W, C), on any backend of Keras",
     make=_make,
     logits=_logits,
+    params=_params,
 )

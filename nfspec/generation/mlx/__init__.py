@@ -29,6 +29,19 @@ def _logits(network: Any, images: Images) -> Images:
     return logits
 
 
+def _params(network: Any) -> dict[str, Any]:
+    from mlx.utils import tree_flatten
+
+    params = {}
+    for name, value in tree_flatten(network.parameters()):
+        array = np.asarray(value)
+        if name.endswith(".weight"):
+            name = f"{name.removesuffix('weight')}kernel"
+            array = np.moveaxis(array, 0, -1) if array.ndim > 1 else array
+        params[name] = array
+    return params
+
+
 TARGET = Target(
     name="mlx",
     package="mlx.core",
@@ -36,6 +49,7 @@ TARGET = Target(
     summary="an mlx.nn.Module for images (N, H, W, C)",
     make=_make,
     logits=_logits,
+    params=_params,
     classes="num_classes",
     channels="in_chans",
 )

@@ -28,6 +28,16 @@ def _logits(network: Any, images: Images) -> Images:
     return logits.numpy()
 
 
+def _params(network: Any) -> dict[str, Any]:
+    params = {}
+    for name, value in (network if isinstance(network, Mapping) else network.state_dict()).items():
+        if name.endswith(".weight"):
+            name = f"{name.removesuffix('weight')}kernel"
+            value = value.movedim((0, 1), (-1, -2)) if value.ndim > 1 else value
+        params[name] = value
+    return params
+
+
 TARGET = Target(
     name="torch",
     package="torch",
@@ -35,6 +45,7 @@ TARGET = Target(
     summary="an nn.Module for images (N, C, H, W)",
     make=_make,
     logits=_logits,
+    params=_params,
     classes="num_classes",
     channels="in_chans",
 )
