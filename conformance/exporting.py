@@ -148,7 +148,7 @@ def export(
     with beside(path, force) as folder:
         made = folder / path.name
         progress(f"writing {path} ...")
-        facts = form.write(made, network)
+        facts = form.written(made, network)
         proof = _proved(form, made, path, network, params, facts, seed, progress)
         kept = path.with_name(f"{path.stem}.failed{path.suffix}") if keep else None
         if not proof.same:

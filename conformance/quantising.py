@@ -138,7 +138,7 @@ def quantise(
     with beside(path, force) as folder:
         made = folder / path.name
         progress(f"writing {path}, calibrated on {len(pictures.first)} images ...")
-        form.quantise(made, network, pictures.calibration)
+        form.write_int8(made, network, pictures.calibration)
         progress(f"comparing on {len(pictures.second)} other images ...")
         with tempfile.TemporaryDirectory(dir=folder) as others:
             return _measured(form, made, path, pictures, Path(others))
@@ -213,10 +213,9 @@ def _measured(form: Format, made: Path, path: Path, pictures: _Pictures, folder:
     whole = replace(network.settings, quantised="")
     every = replace(network, settings=replace(network.settings, outputs=taps))
     paths = {name: folder / f"{name}{form.suffix}" for name in ("plain", "layers", "float")}
-    assert form.quantise is not None
-    form.quantise(paths["layers"], every, pictures.calibration)
-    form.write(paths["float"], replace(every, settings=replace(whole, outputs=taps)))
-    form.write(paths["plain"], replace(network, settings=whole))
+    form.write_int8(paths["layers"], every, pictures.calibration)
+    form.written(paths["float"], replace(every, settings=replace(whole, outputs=taps)))
+    form.written(paths["plain"], replace(network, settings=whole))
     layers, right = (running(runtime, paths[name], every.settings) for name in ("layers", "float"))
     gaps, norms, same, count = dict.fromkeys(taps, 0.0), dict.fromkeys(taps, 0.0), 0, 0
     for batch in pictures.others():

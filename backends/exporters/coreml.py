@@ -23,12 +23,11 @@ from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, 
 from nfspec.backends.exporters.layout import places
 from nfspec.backends.exporters.nchw import Around, walk
 from nfspec.backends.exporters.quiet import quiet
-from nfspec.backends.exporters.settings import Network, network_of
+from nfspec.backends.exporters.settings import IMAGES, Network, network_of
 from nfspec.errors import InputError
 from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE
 from nfspec.plan.counting import shapes
 
-IMAGES = "images"
 MARKER = "Manifest.json"
 MOST = (8, 1024)  # images, and px of a side, where they are free: Core ML wants a bound
 

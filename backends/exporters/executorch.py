@@ -32,7 +32,7 @@ from nfspec.wording import reason_of
 
 METADATA = "nfspec"  # the method
 WEIGHTS = "weights"  # in the metadata: name to digest, or to values
-IMAGES = 4  # at most, where batches are of any size: memory is planned for the largest images
+MOST_IMAGES = 4  # at most, where batches are of any size: memory is planned for the largest images
 SIDE = 320  # px of a side, at least
 
 
@@ -43,7 +43,7 @@ def _quiet() -> AbstractContextManager[None]:
 def most(network: Network) -> tuple[int, int]:
     """Images in a batch, and px of a side, that a file takes at most where they are free."""
     stride = network.plan.tap_info[FEATURES].stride or 1
-    return IMAGES, max(SIDE, network.input.test, 6 * stride)
+    return MOST_IMAGES, max(SIDE, network.input.test, 6 * stride)
 
 
 def _digest(value: NDArray[Any]) -> str:

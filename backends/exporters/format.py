@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +13,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nfspec.backends.exporters.settings import Network
-from nfspec.errors import BackendError, InputError
+from nfspec.errors import BackendError, InputError, NfspecError
 from nfspec.outputs import require_free, require_free_folder
 from nfspec.plan.initialise import Params
+from nfspec.wording import reason_of
 
 Outputs = Mapping[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Outputs]
@@ -123,6 +125,35 @@ class Format:
             require_free_folder(path, self.marker, force)
         else:
             require_free(path, force)
+
+    def written(self, path: Path, network: Network) -> Facts:
+        """Write a file, as `write`; an error of the packages that write it is told in a sentence.
+
+        Raises:
+            BackendError: One of them fails.
+        """
+        with self._told():
+            return self.write(path, network)
+
+    def write_int8(self, path: Path, network: Network, batches: Batches) -> None:
+        """Write a file in int8, as `quantise`, of a format that has such files.
+
+        Raises:
+            BackendError: A package fails.
+        """
+        assert self.quantise is not None
+        with self._told():
+            self.quantise(path, network, batches)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (NfspecError, OSError):
+            raise
+        except Exception as error:  # of classes of their own
+            reason = reason_of(error)
+            raise BackendError(f"{self.name}: what writes such files fails: {reason}") from error
 
     def require(self) -> None:
         """Require the packages that write and run such files.

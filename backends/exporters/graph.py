@@ -17,12 +17,10 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from nfspec import plan as p
 from nfspec.backends.exporters.layout import padding
-from nfspec.backends.exporters.settings import Network
+from nfspec.backends.exporters.settings import IMAGES, Network
 from nfspec.errors import InputError
 from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE
 from nfspec.plan.counting import Shape, shapes
-
-IMAGES = "images"
 
 
 @dataclass

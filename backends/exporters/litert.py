@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nfspec import plan as p
 from nfspec.backends.exporters import savedmodel
 from nfspec.backends.exporters.format import Batches, Facts, Format, Outputs, Read, Run, Runtime
-from nfspec.backends.exporters.settings import Network, network_of
+from nfspec.backends.exporters.settings import IMAGES, Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.plan.counting import parameter_count
@@ -33,7 +33,7 @@ IDENTIFIER = b"TFL3"
 FLOAT = 0  # of the schema's TensorType
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MUL")  # that have a plan's parameters
 MOST = 2**31 - 2**24  # bytes: a flatbuffer's offsets are of 31 bits
-INPUT, SIGNATURE = "images", "serving_default"
+SIGNATURE = "serving_default"
 
 
 def write(path: Path, network: Network) -> Facts:
@@ -136,7 +136,7 @@ def load(path: Path) -> Run:
         raise InputError(f"{path}: LiteRT cannot load it ({reason})") from None
 
     def run(images: NDArray[Any]) -> Outputs:
-        found = runner(**{INPUT: np.ascontiguousarray(images)})
+        found = runner(**{IMAGES: np.ascontiguousarray(images)})
         return {name: np.array(value) for name, value in found.items()}
 
     return run

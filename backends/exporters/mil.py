@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from nfspec.backends.exporters.settings import IMAGES
 from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.plan.activations import apply
@@ -204,7 +205,7 @@ class Program:
         return cls(path, block, constants(block, path))
 
     def __call__(self, images: Array) -> dict[str, Array]:
-        values: dict[str, Any] = {**self.constants, "images": images.astype(np.float64)}
+        values: dict[str, Any] = {**self.constants, IMAGES: images.astype(np.float64)}
         for op in self.block.operations:
             if op.type != "const":
                 given = {

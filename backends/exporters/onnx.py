@@ -19,15 +19,17 @@ from nfspec.backends.exporters import openvino
 from nfspec.backends.exporters.format import Batches, Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.layout import narrow, places
 from nfspec.backends.exporters.quiet import quiet
-from nfspec.backends.exporters.settings import Network, network_of
+from nfspec.backends.exporters.settings import IMAGES, Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
+from nfspec.plan.counting import parameter_count
+from nfspec.plan.free_memory import FLOAT32
 from nfspec.wording import reason_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
-IMAGES = "images"
+MOST = 2**31 - 2**24  # bytes of weights in a file of one part
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # of the same release, 1.15
 
@@ -80,9 +82,15 @@ def quantise(path: Path, network: Network, batches: Batches) -> None:
     """Write a network in int8, by onnxruntime's static quantisation: weights by channel.
 
     Raises:
-        InputError: The weights are of another dtype, or too many.
+        InputError: The weights are too many.
         OSError: It cannot be written.
     """
+    size = FLOAT32 * parameter_count(network.folded)
+    if size > MOST:
+        raise InputError(
+            f"{network.plan.name}: onnxruntime quantises networks of at most 2 GB, and these "
+            f"weights have {size / 1e9:.1f} GB; export to openvino instead"
+        )
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 

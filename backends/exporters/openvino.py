@@ -24,14 +24,13 @@ from nfspec.backends.exporters.format import Batches, Facts, Format, Outputs, Re
 from nfspec.backends.exporters.layout import narrow, places, wide
 from nfspec.backends.exporters.nchw import Around, walk
 from nfspec.backends.exporters.quiet import quiet
-from nfspec.backends.exporters.settings import Network, network_of
+from nfspec.backends.exporters.settings import IMAGES, Network, network_of
 from nfspec.errors import InputError
 from nfspec.files import opened
 from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE
 from nfspec.plan.counting import shapes
 from nfspec.wording import reason_of
 
-IMAGES = "images"
 ROOM = "nfspec"  # the part of the file's metadata that is ours
 
 Node = Any

@@ -28,6 +28,7 @@ from nfspec.wording import reason_of
 
 Array = NDArray[Any]
 
+IMAGES = "images"  # the name of a file's input
 LOGITS = "logits"
 LAYOUTS = ("nhwc", "nchw")
 DTYPES = ("f32", "f16", "bf16")

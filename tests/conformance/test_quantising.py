@@ -12,7 +12,7 @@ from nfspec.backends.exporters import onnx as format_onnx
 from nfspec.backends.exporters.formats import FORMATS
 from nfspec.cli import app
 from nfspec.conformance import quantising
-from nfspec.errors import InputError
+from nfspec.errors import BackendError, InputError
 
 import networks
 
@@ -124,3 +124,14 @@ def test_on_the_command_line(images, tmp_path, monkeypatch):
     assert said["same"] is False and said["calibration"] == 3 and "logits" in said["layers"]
     done = CliRunner().invoke(app, [*arguments, "--dtype", "f16", "--force"])
     assert done.exit_code == 2 and "--int8: has no --dtype" in done.stderr
+
+
+def test_a_quantiser_that_fails_is_told_in_a_sentence(network, images, tmp_path, monkeypatch):
+    def fails(path, made, batches):
+        raise RuntimeError("no such node\nand more")
+
+    form = quantising.replace(format_onnx.FORMAT, quantise=fails)
+    monkeypatch.setattr(quantising, "format_of", lambda name: form)
+    with pytest.raises(BackendError, match=r"onnx: what writes such files fails: no such node$"):
+        nfspec.quantise(network[0], "onnx", tmp_path / "a.onnx", network[1], images, size=(32, 32))
+    assert not list(tmp_path.iterdir())
