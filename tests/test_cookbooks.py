@@ -54,3 +54,19 @@ def test_variants(tmp_path, monkeypatch):
     exec(compile(program, "docs/variants.md", "exec"), names)
     for command in last.splitlines():
         within(command)
+
+
+@pytest.mark.slow  # trains five networks, and starts each framework
+def test_variants_are_trained(tmp_path, monkeypatch):
+    """With fewer epochs and candidates, and two properties of one framework."""
+    monkeypatch.chdir(tmp_path)
+    page = "docs/variants.md"
+    within(blocks(page, "sh")[0].splitlines()[0])
+    (plan,) = blocks(page, "toml")
+    plan = plan.replace("[0, 1, 2]", "[0, 1]").replace("[0.05, 0.2, 0.5, 1.0]", "[0.2]")
+    (tmp_path / "plan.toml").write_text(plan.replace("[0.01, 0.1]", "[0.1]"))
+    for line in "".join(blocks(page, "shell")).splitlines():
+        line = line.replace("--epochs 10", "--epochs 1")
+        line = line.replace("conform", "conform --backends torch --properties WS-01,EXACT-01")
+        assert within(line)
+    assert (tmp_path / "both.png").exists() and (tmp_path / "candidates.png").exists()
