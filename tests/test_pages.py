@@ -18,6 +18,7 @@ from nfspec.conformance.workers import worker
 
 from kept_process import Kept
 
+TRAININGS = ("README.md", "docs/training.md")
 PYTHON = ("docs/models.md", "docs/training.md", "docs/kit.md")
 
 
@@ -89,8 +90,15 @@ def test_no_command_on_a_page_has_options_that_are_gone():
     assert found > 50
 
 
+def test_trainings_are_on_pages_that_slow_tests_run():
+    """Blocks of `shell` are long: those of docs/variants.md are run by tests/test_cookbooks.py."""
+    pages = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    trained = {page for page in pages if blocks(page, "shell")}
+    assert trained == {*TRAININGS, "docs/variants.md"}
+
+
 @pytest.mark.slow  # trains the page's network on digits, in a minute or two, and on photographs
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+@pytest.mark.parametrize("page", TRAININGS)
 def test_the_trainings_run(page, folder):
     """F0 stands for itself at a size that a small machine trains: the nano network."""
     for name, photo in (("temple", "china.jpg"), ("flower", "flower.jpg")):

@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from pages import blocks, within
 
+import nfspec
 from nfspec.generation.documents import FOLDER, documents
 
 DOCS = FOLDER.parent
@@ -34,6 +36,18 @@ def test_the_python_of_the_page_runs(tmp_path):
     run = [sys.executable, "-W", "ignore", "-c", program]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    """The folded network is a small one, since F0's weights are 280 MB."""
+    monkeypatch.chdir(tmp_path)
+    plan = nfspec.resolve(nfspec.load("nfnet-nano"))
+    nfspec.weights.to_deepmind("F0.npz", plan, nfspec.init(plan, seed=0))
+    for command in "".join(blocks("docs/generate.md", "sh")).splitlines():
+        if "--folded" in command:
+            command = command.replace("nfnet-f0", "nfnet-nano")
+        within(command)
+    assert {path.suffix for path in tmp_path.glob("f0_folded.*")} == {".py", ".safetensors"}
 
 
 def test_the_page_names_the_sources():
