@@ -165,7 +165,7 @@ def _csv(
         ["name", "changes", "size", *counts, *estimates, "top1", "data", "front"]
     ]
     for n, row in enumerate(rows):
-        found = [getattr(row.on[device.name], field) for device in devices for field in each]
+        found = [getattr(row.on[device.name], field, None) for device in devices for field in each]
         cells = [row.name, " ".join(row.changes), row.size, *(getattr(row, key) for key in counts)]
         score = ["" if row.top1 is None else row.top1, row.data, int(n in best)]
         lines.append([*cells, *("" if value is None else value for value in found), *score])
@@ -189,7 +189,9 @@ def _lines(
             [f"{device.name}, batch {batch:,}", "dtype", "memory", "step", "images/s", "hours"]
         ]
         for label, row in zip(labels, rows, strict=True):
-            found = row.on[device.name]
+            if (found := row.on[device.name]) is None:
+                cells.append([label, "", "no image fits", "", "", ""])
+                continue
             hours = "" if found.hours is None else f"{found.hours:,.1f}"
             memory, seconds = f"{found.memory / 1e9:.1f} GB", f"{found.seconds * 1e3:,.0f} ms"
             speed = f"{found.images_per_second:,.0f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,7 +153,7 @@ def signal(
         draw(_named(found), plot)
     where = f"{NOISE}, seed {seed}" if images == NOISE else images
     if as_json:
-        print_json([_json(each, where) for each in found])
+        print_json(_finite([_json(each, where) for each in found]))
         return
     for n, each in enumerate(found):
         print_lines([*([""] if n else []), *_lines(each, where)])
@@ -205,6 +206,15 @@ def _named(found: list[Measured]) -> dict[str, Propagation]:
         each.name if names.count(each.name) == 1 else f"{each.name} ({n})": each.signal
         for n, each in enumerate(found, 1)
     }
+
+
+def _finite(value: Any) -> Any:
+    """Data in which numbers that JSON has none for are null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _json(each: Measured, images: str) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nfspec.cost.accelerators import Accelerator
+from nfspec.cost.memory import largest_batch
 from nfspec.cost.roofline import step
 from nfspec.errors import InputError
 from nfspec.language.loader import load
@@ -51,7 +53,7 @@ class Candidate:
         changes: What was changed of it, as `FIELD=VALUE`.
         size: Side of the test images, px, at which MACs and activations are counted.
         parameters, macs, activation_bytes: As of `nfspec.count`.
-        on: Name of each accelerator to the estimated costs there.
+        on: Name of each accelerator to the estimated costs there; None where no image fits it.
         top1: Highest top-1 on held-out images, or the published one; None where none is known.
         data: Images that top1 is of; empty where it is not known.
     """
@@ -62,7 +64,7 @@ class Candidate:
     parameters: int
     macs: int
     activation_bytes: int
-    on: dict[str, Estimate]
+    on: dict[str, Estimate | None]
     top1: float | None
     data: str
 
@@ -88,7 +90,7 @@ def candidate(
         changes: What was changed of the spec, in words.
 
     Raises:
-        InputError: An estimate cannot be made, such as of a batch of which no image fits a device.
+        InputError: An argument is none of those above.
     """
     plan = resolve(spec)
     known = [each.top1 for each in PUBLISHED.values() if each.top1 and _is(spec, each.variant)]
@@ -158,7 +160,9 @@ def _row(
     )
 
 
-def _estimate(plan: Plan, accelerator: Accelerator, batch: int, precision: str) -> Estimate:
+def _estimate(plan: Plan, accelerator: Accelerator, batch: int, precision: str) -> Estimate | None:
+    if not largest_batch(plan, accelerator.memory, None, precision, accumulate=batch > 1):
+        return None
     found = step(plan, accelerator, batch, precision=precision)
     steps = recipe(plan, batch=batch).steps if plan.recipe else None
     return Estimate(
@@ -172,7 +176,10 @@ def _estimate(plan: Plan, accelerator: Accelerator, batch: int, precision: str) 
 
 def cost_of(row: Candidate) -> float:
     """The cost that is weighed against top-1: a step on the first accelerator, or else MACs."""
-    return next((each.seconds for each in row.on.values()), float(row.macs))
+    first = next(iter(row.on.values()), None)
+    if first is not None:
+        return first.seconds
+    return math.inf if row.on else float(row.macs)
 
 
 def front(rows: Sequence[Candidate]) -> set[int]:

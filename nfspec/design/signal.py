@@ -18,6 +18,7 @@ from nfspec.compilation import Backend
 from nfspec.design.statistics import Ratio, Statistics
 from nfspec.plan import Operation, Parameter, Plan, Residual
 from nfspec.plan.counting import count
+from nfspec.plan.free_memory import require_free_memory_for_images
 from nfspec.plan.initialise import Params
 from nfspec.reference.inputs import as_images, checked_params
 from nfspec.rewrites.folding import fold
@@ -136,10 +137,14 @@ def noise(
         images: Number of images.
         size: Side in px; the plan's training size if not given.
         seed: At least 0.
+
+    Raises:
+        InputError: An argument has another type or value, or the memory does not take the images.
     """
     instance("plan", plan, Plan, "nfspec.resolve")
     side = plan.train_size if size is None else whole("size", size, 1, "px")
     shape = (whole("images", images, 1), side, side, plan.channels)
+    require_free_memory_for_images(plan, shape)  # before they are drawn, or nobody could refuse
     rng = np.random.default_rng(whole("seed", seed, 0))
     return rng.standard_normal(shape).astype(np.float32)
 

@@ -66,7 +66,7 @@ class Sums:
     @property
     def variance(self) -> float:
         """Mean over channels of the channel variance."""
-        return max(0.0, self.power - self.sq_mean)
+        return float(np.maximum(0.0, self.power - self.sq_mean))  # NaN stays
 
 
 class Statistics:

@@ -80,3 +80,10 @@ def test_what_cannot_be_used_is_a_sentence(arguments, message):
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_device_that_no_image_fits_is_said():
+    result = run("nfnet-f7+", "nfnet-f0", "--accelerator", "tpu-v5e")
+    assert result.exit_code == 0 and "no image fits" in result.stdout
+    (_, row) = csv.reader(io.StringIO(run("nfnet-f7+", "--accelerator", "tpu-v5e", "--csv").stdout))
+    assert row[6:11] == [""] * 5

@@ -98,3 +98,14 @@ def test_a_training_has_clip_fractions(tmp_path):
     result = run("run", "--count", "1")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "clipped at the training's end: stem 50.0%, stages.0 12.5%" in result.stdout
+
+
+def test_json_has_null_for_what_is_not_finite():
+    plan = nfspec.resolve(nfspec.load("nfnet-nano"))
+    params = nfspec.init(plan)
+    params["stages.1.blocks.0.conv1.kernel"][0, 0, 0, 0] = np.nan
+    weights.save("w.safetensors", plan, params)
+    (found,) = json.loads(run(*SMALL, "--weights", "w.safetensors", "--json").stdout)
+    assert found["as_expected"] is False
+    assert found["faults"][0].startswith("stages.1.blocks.0.conv1: its output is not finite")
+    assert found["signals"][-1]["avg_var"] is None and "NaN" not in json.dumps(found)

@@ -71,8 +71,9 @@ def run(*arguments):
         lambda plan: reference.forward(plan, {}, IMAGES),
         lambda plan: reference.loss_and_gradients(plan, {}, IMAGES, np.ones((1, 1000))),
         lambda plan: nfspec.signal.measure(plan, {}, IMAGES),
+        lambda plan: nfspec.signal.noise(plan, 1, 32),
     ],
-    ids=["init", "fold", "forward", "gradients", "signal"],
+    ids=["init", "fold", "forward", "gradients", "signal", "noise"],
 )
 def test_a_network_larger_than_the_memory_is_refused_at_each_door(plan, door, undrawn):
     with pytest.raises(nfspec.InputError, match=REFUSED):
