@@ -39,7 +39,7 @@ def table(
     specs: Annotated[
         list[str],
         typer.Argument(
-            metavar="SPEC...",
+            metavar="SPEC|RUN",
             help="Built-in specs, paths of .toml files, or folders that `nfspec train` wrote.",
         ),
     ],

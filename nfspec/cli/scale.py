@@ -49,7 +49,9 @@ def amount(option: str, text: str | None, most: float) -> float | None:
 
 
 def scale(
-    spec: Annotated[str, typer.Argument(help="A built-in spec, or the path of a .toml file.")],
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="A built-in spec, or the path of a .toml file.")
+    ],
     macs: Annotated[
         str | None,
         typer.Option(metavar="NUMBER", help="Multiply-accumulates at the test size, such as 2G."),

@@ -60,7 +60,7 @@ def signal(
     specs: Annotated[
         list[str],
         typer.Argument(
-            metavar="SPEC...",
+            metavar="SPEC|RUN",
             help="Built-in specs, paths of .toml files, or folders that `nfspec train` wrote.",
         ),
     ],
