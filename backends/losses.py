@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from nfspec.errors import InputError
+
 
 @keras.saving.register_keras_serializable(package="nfspec")
 class CrossEntropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
@@ -27,6 +29,12 @@ class CrossEntropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
         if y_true.shape[1:] in ((), (1,)) and classes != 1:
             numbers = ops.reshape(ops.cast(y_true, "int32"), (-1,))
             y_true = ops.one_hot(numbers, classes, dtype=y_pred.dtype)
+        elif y_true.shape[-1] not in (None, classes):
+            raise InputError(
+                f"labels: expected numbers of classes, (N,), or shares of {classes}, (N, {classes})"
+                f"; found the shape {tuple(y_true.shape)}; load the spec with as many classes as "
+                "the labels have: head.classes"
+            )
         losses = super().call(y_true, y_pred)
         if self.class_weights is None:
             return losses

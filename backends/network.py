@@ -12,6 +12,8 @@ import keras
 from nfspec.backends.layers import Conv2D
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
+from nfspec.backends.lent import Lends
+from nfspec.backends.misfit import explained
 from nfspec.backends.settings import Float32Data
 from nfspec.backends.steps import Region, by_regions, part_of, regions_of, steps_of
 from nfspec.language.spec import Spec
@@ -25,10 +27,13 @@ from nfspec.rewrites.scalars import move_scalars, without_features
 DEPTHS = {"none": 0, "block": 4, "stage": 2}
 
 Base: Any = keras.Model
+COMPILING: Callable[[], bool] = bool  # which is False
 if keras.backend.backend() == "torch":
+    from torch.compiler import is_compiling
+
     from nfspec.backends.module import TorchModel
 
-    Base = TorchModel
+    Base, COMPILING = TorchModel, is_compiling
 
 
 def executed(plan: Plan, *, taps: bool, plain: bool) -> Plan:
@@ -70,7 +75,7 @@ class TracedOnce:
 
 
 @keras.saving.register_keras_serializable(package="nfspec")
-class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has no types
+class Network(TracedOnce, Lends, Float32Data, Base):  # type: ignore[misc]  # Keras has no types
     """A functional model that knows its plan, and keeps it through copies and files.
 
     On PyTorch it is a module like any other: see `nfspec.backends.module`.
@@ -170,6 +175,16 @@ class Network(TracedOnce, Float32Data, Base):  # type: ignore[misc]  # Keras has
             yield
         finally:
             self._replicated = replicated
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if COMPILING():
+            return super().__call__(*args, **kwargs)
+        with explained(self, args[:1]):
+            return super().__call__(*args, **kwargs)
+
+    def stateless_call(self, trainable: Any, others: Any, *args: Any, **kwargs: Any) -> Any:
+        with explained(self, args[:1]):  # Keras's loop on JAX comes this way alone
+            return super().stateless_call(trainable, others, *args, **kwargs)
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if training and self._replicated is not None:

@@ -8,12 +8,13 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from nfspec.backends.lent import Lends
 from nfspec.backends.network import Network, TracedOnce
 from nfspec.backends.settings import Float32Data
 
 
 @keras.saving.register_keras_serializable(package="nfspec")
-class SharpnessAware(TracedOnce, Float32Data, keras.Model):  # type: ignore[misc]  # Keras has no types
+class SharpnessAware(TracedOnce, Lends, Float32Data, keras.Model):  # type: ignore[misc]  # Keras has no types
     """Trains a model with the gradient at `w + rho · g / ‖g‖`, g being the gradient at w.
 
     ‖g‖ is over all parameters together. The optimizer steps from w, and clips, decays and averages

@@ -169,6 +169,7 @@ def _require_network(path: Path) -> None:
 def _of_spec(source: Source, path: Path) -> Opened:
     facts = read_facts(path) if path.is_dir() else None
     if facts is None and source.weights is None:
+        load(str(source.network))  # says so where it is neither
         raise InputError(f"{path} is a spec and not a training; give --weights, too")
     over = overriding(source.overrides, ON_COMMAND_LINE)
     spec = load(path / "spec.toml" if facts else str(source.network), over)

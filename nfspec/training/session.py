@@ -335,10 +335,12 @@ def _require_installed(backend: str, options: Options) -> None:
     """See that the packages which a training needs are there, before anything is begun."""
     if (message := missing(backend) if backend in BACKENDS else None) is not None:
         raise BackendError(f"{backend}: {message}")
-    for name, purpose in NEEDED.items():
-        wanted = options.tensorboard or name != "tensorboardX"
-        if wanted and importlib.util.find_spec(name) is None:
-            raise InputError(f"{name}, {purpose}, is not installed; run: pip install {name}")
+    wanted = [name for name in NEEDED if options.tensorboard or name != "tensorboardX"]
+    absent = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if absent:
+        what = ", and ".join(f"{name}, {NEEDED[name]}" for name in absent)
+        are = "is" if len(absent) == 1 else "are"
+        raise InputError(f"{what}, {are} not installed; run: pip install {' '.join(absent)}")
     if options.shard and backend != "jax":
         raise BackendError(
             f"--shard: only jax can shard parameters (by keras.distribution), {backend} cannot"

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from nfspec.errors import InputError
 from nfspec.reference.gradients import cross_entropy
 from nfspec.reference.training import smoothed
 
@@ -81,3 +82,9 @@ def test_class_weights_are_saved_with_the_loss():
     logits = np.random.default_rng(0).standard_normal((4, CLASSES)).astype(np.float32)
     first, second = (keras.ops.convert_to_numpy(each(NUMBERS, logits)) for each in (loss, again))
     assert first == second
+
+
+def test_labels_of_another_number_of_classes():
+    loss = small_run().loss()
+    with pytest.raises(InputError, match=r"shares of 5, \(N, 5\); found the shape \(2, 3\); load"):
+        loss(np.eye(3, dtype=np.float32)[:2], np.zeros((2, 5), np.float32))

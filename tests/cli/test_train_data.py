@@ -25,6 +25,7 @@ for name in hidden:
     [
         (["jax"], ["--backend", "jax"], r"^jax: jax not installed; run: pip install jax$"),
         (["grain"], [], r"^grain, .* is not installed; run: pip install grain$"),
+        (["grain", "matplotlib"], [], r"are not installed; run: pip install grain matplotlib$"),
         (["tensorboardX"], ["--tensorboard"], r"not installed; run: pip install tensorboardX$"),
     ],
 )

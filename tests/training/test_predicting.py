@@ -109,12 +109,14 @@ def test_arguments_are_checked(arguments, message, place):
         ("a.safetensors", "give the file as --weights "),
         ("plain.toml", "is a spec and not a training; give --weights, too"),
         ("photos", "no training in it (no run.json)"),
+        ("runs/none", 'no built-in spec "runs/none"'),
+        ("nfnet-fo", 'did you mean "nfnet-f0"?'),
         (3, "network: expected the folder of a training, a spec, an exported file, or a model"),
     ],
 )
 def test_what_is_no_network_is_a_sentence(network, message, place, monkeypatch):
     monkeypatch.chdir(place[0])
     (place[0] / "a.safetensors").touch()
-    with pytest.raises(nfspec.InputError) as error:
+    with pytest.raises(nfspec.NfspecError) as error:
         nfspec.predict(network, place[1])
     assert message in str(error.value)
