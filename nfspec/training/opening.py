@@ -274,8 +274,9 @@ def _of_model(model: Any) -> Opened:
     plan = getattr(model, "plan", None)
     if not isinstance(plan, Plan):
         raise InputError(
-            "network: expected the folder of a training, a spec, an exported file, or a model that "
-            f"nfspec.compile returned; found an object of type {type(model).__name__}"
+            "network: expected the folder of a training, the name or file of a spec, an exported "
+            "file, or a model that nfspec.compile returned; found an object of type "
+            f"{type(model).__name__}"
         )
     how = input_of(plan)
     require_channels(how)

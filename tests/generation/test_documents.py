@@ -8,6 +8,7 @@ import pytest
 from pages import blocks, within
 
 import nfspec
+from nfspec.generation import source
 from nfspec.generation.documents import FOLDER, documents
 
 DOCS = FOLDER.parent
@@ -54,3 +55,9 @@ def test_the_page_names_the_sources():
     page = (DOCS / "generate.md").read_text(encoding="utf-8")
     for path in FOLDER.glob("*.py"):
         assert f"generated/{path.name}" in page
+
+
+def test_what_writes_source_is_named_with_the_command(monkeypatch):
+    monkeypatch.setattr(source, "find_spec", lambda name: None)
+    with pytest.raises(nfspec.BackendError, match=r"needs ruff, .*; run: pip install jinja2 ruff$"):
+        nfspec.native(nfspec.load("nfnet-nano"), "torch")

@@ -111,7 +111,7 @@ def test_arguments_are_checked(arguments, message, place):
         ("photos", "no training in it (no run.json)"),
         ("runs/none", 'no built-in spec "runs/none"'),
         ("nfnet-fo", 'did you mean "nfnet-f0"?'),
-        (3, "network: expected the folder of a training, a spec, an exported file, or a model"),
+        (3, "network: expected the folder of a training, the name or file of a spec, an"),
     ],
 )
 def test_what_is_no_network_is_a_sentence(network, message, place, monkeypatch):
