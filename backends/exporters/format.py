@@ -164,7 +164,7 @@ class Format:
         absent = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if absent:
             are = "is" if len(absent) == 1 else "are"
+            named = " and ".join([*([", ".join(absent[:-1])] if absent[1:] else []), absent[-1]])
             raise BackendError(
-                f"{self.name} needs {' and '.join(absent)}, which {are} not installed; run: "
-                f"{self.command}"
+                f"{self.name} needs {named}, which {are} not installed; run: {self.command}"
             )

@@ -73,6 +73,7 @@ def _json(cost: Cost) -> dict[str, Any]:
             "parts": asdict(memory),
             "largest_batch_per_device": cost.largest,
             "fits": cost.step.accumulation == 1,
+            "fits_with_remat": cost.remat or None,
         },
         "model": _calibration_json(cost.calibration),
     }
@@ -242,4 +243,16 @@ def _estimate(
         largest=largest_batch(plan, accelerator.memory, side, kind),
         calibration=calibration,
         run=run,
+        remat=_remat(plan, images // devices, accelerator.memory, side, kind),
     )
+
+
+def _remat(plan: Plan, images: int, memory: int, side: int, kind: str) -> str:
+    """The least that is computed again for images to fit: see `Cost`."""
+    if plan.recipe is None or largest_batch(plan, memory, side, kind) >= images:
+        return ""
+    for what in ("block", "stage"):
+        again = replace(plan, recipe=plan.recipe.model_copy(update={"remat": what}))
+        if largest_batch(again, memory, side, kind) >= images:
+            return what
+    return ""

@@ -30,7 +30,13 @@ MEMORY = {  # the printed name of each field of Memory
 
 @dataclass(frozen=True)
 class Cost:
-    """The costs of training a network; `run` is None where its spec has no recipe."""
+    """The costs of training a network.
+
+    Attributes:
+        run: None where its spec has no recipe.
+        remat: Where the images on a device do not fit, the least that has to be computed again for
+            them to fit: `block` or `stage`; empty if that is not enough.
+    """
 
     plan: Plan
     accelerator: Accelerator
@@ -41,6 +47,7 @@ class Cost:
     largest: int
     calibration: Calibration
     run: Run | None
+    remat: str
 
     @property
     def images(self) -> int:
@@ -135,6 +142,7 @@ def _fits(cost: Cost) -> str:
     return (
         f"no, {f'{most:,} at most' if most else 'not one'} of the {cost.images:,} images on a "
         f"device; counted as {parts:,} micro-batches of {micro:,} {noun}, accumulated"
+        + (f"; with --set recipe.remat={cost.remat} they fit" if cost.remat else "")
     )
 
 

@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_said_and_accumulated():
     printed = facts("nfnet-f5", "--accelerator", "v100", "--batch", 32)
     assert printed["fits"] == (
         "no, 6 at most of the 32 images on a device; counted as 8 micro-batches of 4 images, "
-        "accumulated"
+        "accumulated; with --set recipe.remat=block they fit"
     )
     assert "accumulated gradients 1.51, SAM's weights 1.51" in printed["memory"]
     assert "accumulation" in run("nfnet-f5", "--accelerator", "v100", "--batch", 32).stdout
@@ -204,3 +204,17 @@ def test_bad_input_is_a_message(arguments, message):
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("batch", "remat"), [(16, None), (48, "block"), (4096, None)])
+def test_the_least_that_is_computed_again_for_a_batch_to_fit(batch, remat):
+    arguments = ["cost", "nfnet-f3", "--batch", str(batch), "--precision", "bfloat16"]
+    memory = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)["memory"]
+    assert memory["fits_with_remat"] == remat
+    told = " ".join(CliRunner().invoke(app, arguments).stdout.split())
+    assert ("with --set recipe.remat=block they fit" in told) == (remat is not None)
+    if remat:
+        again = json.loads(
+            CliRunner().invoke(app, [*arguments, "--set", f"recipe.remat={remat}", "--json"]).stdout
+        )
+        assert again["memory"]["fits"] and not memory["fits"]
