@@ -94,7 +94,7 @@ def test_what_is_no_number_is_a_sentence(name, door, value):
         ),
         ({"data_format": "channel_last"}, 'did you mean "channels_last"'),
         ({"data_format": None}, "data_format: .* found None"),
-        ({"taps": 1}, "taps: expected True or False; found 1"),
+        ({"taps": 1}, "taps: expected True, False, or a list of names; found 1"),
         ({"folded": "yes"}, "folded: expected True or False; found 'yes'"),
         ({"plain": None}, "plain: expected True or False; found None"),
         (

@@ -88,7 +88,8 @@ def test_ctrl_c_at_any_time_is_a_word(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda each: interrupted(*each), wanted))
     for how, each in zip(wanted, results, strict=True):
-        assert each in ((130, b".interrupted\n"), (0, b".")), (how, each)
+        # -2: Python has taken its handlers back, as it does at the very end of a process.
+        assert each in ((130, b".interrupted\n"), (0, b"."), (-2, b".")), (how, each)
     assert (130, b".interrupted\n") in results[:9]
     assert {status for status, _ in results[-4:]} == {130}
     assert not list(tmp_path.rglob("run.json"))
