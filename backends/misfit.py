@@ -33,7 +33,7 @@ def misfit(model: Any, images: Any) -> InputError | None:
 
     Args:
         model: A network with one input, images of four axes.
-        images: What it was called with.
+        images: The argument that it was called with.
 
     Returns:
         None where their shape is right, or is not known.
@@ -57,7 +57,7 @@ def misfit(model: Any, images: Any) -> InputError | None:
 
 
 def _advice(found: tuple[Any, ...], axis: int, channels: int) -> str:
-    """What to do about a shape."""
+    """Advice on a shape."""
     last = axis == 3
     if len(found) == 3:
         return "put an axis in front of a single image: image[None]"

@@ -1,4 +1,4 @@
-"""What other packages print of themselves and of the machine, left out."""
+"""Text that other packages print of themselves and of the machine, left out."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Cost:
 
     Attributes:
         run: None where its spec has no recipe.
-        remat: Where the images on a device do not fit, the least that has to be computed again for
+        remat: If the images on a device do not fit, the least that has to be computed again for
             them to fit: `block` or `stage`; empty if that is not enough.
     """
 

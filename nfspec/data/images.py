@@ -259,6 +259,6 @@ def normalise(image: Image.Image | NDArray[np.uint8], how: Input) -> NDArray[np.
 
 @lru_cache(maxsize=16)
 def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """What becomes of each value of 0 to 255 in each channel: (channels, 256)."""
+    """The number that each value of 0 to 255 becomes in each channel: (channels, 256)."""
     values = np.arange(256)[:, None] / 255.0
     return np.ascontiguousarray(((values - mean) / std).T, np.float32)

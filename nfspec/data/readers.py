@@ -42,7 +42,7 @@ class Piece:
     Attributes:
         pixels: (images, S, S, C), uint8.
         labels: (images, classes), float32.
-        bad: What was wrong with images that the process met for the first time.
+        bad: Messages on images that the process met for the first time.
         error: Why there are no examples; None if there are.
     """
 

@@ -205,7 +205,7 @@ def _columns(shown: str, schema: Any) -> tuple[str, str, list[str]]:
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """What datasets says of the columns; nothing where it is not written."""
+    """The description of the columns by datasets; empty where it is not written."""
     try:
         facts = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = facts["info"]["features"]

@@ -50,7 +50,7 @@ class Candidate:
 
     Attributes:
         name: Name of the spec, or of the training's folder.
-        changes: What was changed of it, as `FIELD=VALUE`.
+        changes: Changes of it, as `FIELD=VALUE`.
         size: Side of the test images, px, at which MACs and activations are counted.
         parameters, macs, activation_bytes: As of `nfspec.count`.
         on: Name of each accelerator to the estimated costs there; None where no image fits it.
@@ -87,7 +87,7 @@ def candidate(
         accelerators: Devices to estimate the costs of training on.
         batch: Images in a step.
         precision: Dtype of a step; the recipe's if None, and float32 without a recipe.
-        changes: What was changed of the spec, in words.
+        changes: Changes of the spec, in words.
 
     Raises:
         InputError: An argument is none of those above.

@@ -1,4 +1,4 @@
-"""What to make of a measured signal, in sentences.
+"""The reading of a measured signal, in sentences.
 
 A fault is named by its cause. Numbers of the plan (gamma, beta, alpha, resets) are compared with
 those that keep the variance; what weights and code do is measured, and compared within the bound of
@@ -39,7 +39,7 @@ WORTH_SAYING = 0.01  # a share of the variance: less is not seen in two digits
 
 @dataclass(frozen=True)
 class Reading:
-    """What to make of a signal.
+    """The reading of a signal.
 
     Attributes:
         as_expected: True if there is no fault.

@@ -73,7 +73,7 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Budget:
-    """What is asked for; None where nothing is."""
+    """The amounts that are asked for; None where nothing is."""
 
     macs: float | None
     parameters: float | None
@@ -99,7 +99,7 @@ def scale(
         spec: The spec.
         macs: Multiply-accumulates of an image at the test size.
         params: Parameters.
-        by: What may change: `width`, `depth` and `size` share the change evenly, as a factor of
+        by: The knobs: `width`, `depth` and `size` share the change evenly, as a factor of
             multiply-accumulates; or `family` alone: depths are multiples of the shortest, and sizes
             grow with the multiple, as in F0 to F7 (Brock et al. 2021, arXiv:2102.06171, table 1),
             and widths make up for the rest. With both budgets, sizes are what `macs` needs.

@@ -68,7 +68,7 @@ class Run:
 
     Attributes:
         spec: Built-in spec, or path of a .toml file.
-        changes: What is changed of it, as `FIELD=VALUE`.
+        changes: Changes of it, as `FIELD=VALUE`.
         seed: Random seed.
     """
 
@@ -156,7 +156,7 @@ def command_of(plan: Plan, run: Run, folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
         top1: Top-1 on the held-out images after the last epoch; None where the run failed.

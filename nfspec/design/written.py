@@ -43,7 +43,7 @@ def scaled_file(scaled: Scaled, name: str, extends: str, by: Sequence[str]) -> s
         scaled: The scaled spec.
         name: The new spec's name.
         extends: The parent, as the file says it.
-        by: What was allowed to change.
+        by: The knobs that were allowed to change.
     """
     counted, before, old = scaled.counted, scaled.before, spec_fields(scaled.parent)
     source = f"{scaled.parent.name}, scaled by {', '.join(by)}"

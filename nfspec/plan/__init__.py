@@ -13,7 +13,6 @@ from nfspec.plan.plan import (
     Convolution,
     Dense,
     Dropout,
-    Feature,
     GlobalPool,
     Init,
     Op,
@@ -26,10 +25,10 @@ from nfspec.plan.plan import (
     Role,
     SqueezeExcite,
     StochasticDepth,
-    Tap,
     WSConv,
     unknown_operation,
 )
+from nfspec.plan.taps import Feature, Tap
 
 __all__ = [
     "ECA",

@@ -21,6 +21,7 @@ from typing import Literal, Never
 
 from nfspec.frozen import FrozenDict
 from nfspec.language.tables import AGC, Recipe
+from nfspec.plan.taps import Feature, Tap
 
 Role = Literal["kernel", "gain", "bias", "skip_gain", "head"]
 Padding = Literal["same", "symmetric", "valid"]
@@ -307,35 +308,6 @@ class Block:
     drop_rate: float
     shortcut: Literal["identity", "conv", "pool_conv"]
     residual: str
-
-
-@dataclass(frozen=True)
-class Tap:
-    """The shape of a tap's output, for images of any size.
-
-    Attributes:
-        channels: Channels of the output; the number of classes, for logits.
-        stride: Pixels of the image for one of the output, timm's reduction; None if the output has
-            no height and width. `nfspec.plan.counting.shapes` has the shapes for any padding.
-    """
-
-    channels: int
-    stride: int | None
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A map of the feature pyramid.
-
-    Attributes:
-        name: Name of its tap.
-        stride: Pixels of the image for one of the map.
-        channels: Channels of the map.
-    """
-
-    name: str
-    stride: int
-    channels: int
 
 
 def _output(op: Operation, source: Tap) -> Tap:

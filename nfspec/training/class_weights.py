@@ -1,4 +1,4 @@
-"""How much each class counts in the loss of a training."""
+"""The weight of each class in the loss of a training."""
 
 from __future__ import annotations
 

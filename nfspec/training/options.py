@@ -49,7 +49,7 @@ class Options:
         classes: Names of the classes, in the order of the outputs, or a text file with a name on
             each line; those that are found in the data, in order, if None. Labels that are whole
             numbers count from 0 in it.
-        class_weights: How much each class counts in the loss: "balanced", weights by name or in
+        class_weights: The weight of each class in the loss: "balanced", weights by name or in
             order, or a CSV file of them, as `nfspec.training.class_weights` takes them; all count
             the same if None.
         val: The images to evaluate on, in the same forms; a share of the data is held out if None.

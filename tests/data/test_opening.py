@@ -1,4 +1,4 @@
-"""What users name: folders, files, patterns, several at once, and which part is evaluated on."""
+"""Data as users name it: folders, files, patterns, several at once; and what is evaluated on."""
 
 import re
 
