@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import textwrap
 from collections.abc import Mapping
 from itertools import groupby
@@ -14,7 +13,6 @@ from nfspec.language.spec import SCHEMA, Spec
 from nfspec.wording import toml_key, toml_string
 
 WIDTH = 80
-SCHEMA_FILE = pathlib.Path(__file__).parent.parent / "nfspec.schema.json"
 
 # The fields that people change most; the explanation is the language's own where it has one.
 OFFERED = {
@@ -138,7 +136,6 @@ def starting_spec(name: str, extends: str, base: Spec, stated: str = "") -> str:
         may be uncommented, and the network stays the same.
     """
     lines = [
-        f"#:schema {SCHEMA_FILE}",
         f"schema = {value_text(SCHEMA)}",
         f"name = {value_text(name)}",
         f"extends = {value_text(extends)}",

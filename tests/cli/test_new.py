@@ -1,8 +1,6 @@
 """`nfspec new`."""
 
-import json
 import re
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -32,9 +30,8 @@ def test_writes_a_file_that_means_what_it_extends(folder):
     assert run("diff", "my-net.toml", "nfnet-f0").exit_code == 0
     text = (folder / "my-net.toml").read_text()
     lines = text.splitlines()
-    assert lines[0].startswith("#:schema ")
-    assert json.loads(Path(lines[0].removeprefix("#:schema ")).read_text())
-    assert lines[1:5] == [
+    assert str(folder) not in text and "#:schema" not in text  # no path of this machine
+    assert lines[:4] == [
         'schema = "nfspec/1"',
         'name = "my-net"',
         'extends = "nfnet-f0"',
