@@ -62,7 +62,10 @@ $(addprefix test-,$(BACKENDS)): test-%: $(BIN)/.installed-test
 
 ## make test-slow  longer tests: kills, several devices, NFNet-F0 (a quarter of an hour)
 test-slow: $(BIN)/.installed-slow
-	$(BIN)/python -m pytest -q -m slow tests --ignore tests/backends
+	@# TensorFlow's exporters import Keras, which then stays on TensorFlow, and pages train on PyTorch.
+	$(BIN)/python -m pytest -q -m slow tests/test_pages.py tests/test_cookbooks.py
+	$(BIN)/python -m pytest -q -m slow tests --ignore tests/backends --ignore tests/test_pages.py \
+	  --ignore tests/test_cookbooks.py
 	for backend in $(BACKENDS); do \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -m slow tests/backends tests/cli/test_killed.py || exit 1; \
 	done

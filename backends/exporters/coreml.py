@@ -8,6 +8,8 @@ always in numbers here, and sides are fixed where it depends on them.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from nfspec.plan.activations import SELU_ALPHA, SELU_SCALE
 from nfspec.plan.counting import shapes
 
 MARKER = "Manifest.json"
+TENSORFLOW = "tensorflow"
 MOST = (8, 1024)  # images, and px of a side, where they are free: Core ML wants a bound
 
 Node = Any
@@ -119,10 +122,20 @@ def _padding(around: Around) -> dict[str, Any]:
 
 
 def _coremltools() -> Any:
-    """The package, without what its import prints about modules that macOS alone has."""
-    with quiet("coremltools"):
-        import coremltools
-    return coremltools
+    """The package, without what its import prints about modules that macOS alone has.
+
+    It imports TensorFlow where that is installed, and does without where it is not. TensorFlow
+    imports Keras, which could then run on no other framework in this process.
+    """
+    if "coremltools" in sys.modules or TENSORFLOW in sys.modules:
+        with quiet("coremltools"):
+            return importlib.import_module("coremltools")
+    sys.modules[TENSORFLOW] = None  # type: ignore[assignment]
+    try:
+        with quiet("coremltools"):
+            return importlib.import_module("coremltools")
+    finally:
+        del sys.modules[TENSORFLOW]
 
 
 def _key(name: str) -> str:

@@ -1,5 +1,8 @@
 """Core ML's programs, proved by an interpreter, and what is in them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -95,3 +98,17 @@ def test_a_folder_of_others(small, tmp_path):
     (path / mil.MODEL).write_bytes(b"\xff" * 99)
     with pytest.raises(InputError, match="no model of Core ML"):
         nfspec.verify(path)
+
+
+def test_no_framework_is_imported(tmp_path):
+    """Else Keras would run on TensorFlow from then on."""
+    code = (
+        "import sys, nfspec\n"
+        "plan = nfspec.resolve(nfspec.load('nfnet-nano'))\n"
+        "nfspec.export(plan, 'coreml', 'a.mlpackage', nfspec.init(plan), size=(32, 33))\n"
+        "assert not {'tensorflow', 'keras'} & {*sys.modules}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
