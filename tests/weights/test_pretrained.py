@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.cbook import get_sample_data
 
 import nfspec
 from nfspec.errors import BackendError, InputError, WeightError
@@ -132,6 +133,12 @@ print(json.dumps([found, said]))
 
 def asked(served, tmp_path, what, name, **variables):
     """A call in a process of its own: huggingface_hub reads its variables as it is imported."""
+    command = [sys.executable, "-c", PROGRAM, what, name]
+    return json.loads(run(served, tmp_path, command, **variables).splitlines()[-1])
+
+
+def run(served, tmp_path, command, **variables):
+    """The output of a program that knows this hub alone."""
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
         "HF_ENDPOINT": served.url,
@@ -141,11 +148,9 @@ def asked(served, tmp_path, what, name, **variables):
         "HF_HUB_DISABLE_TELEMETRY": "1",
         **variables,
     }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, what, name], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
 
 
 def test_by_name_then_offline_then_with_a_revision(served, tmp_path, timms):
@@ -160,6 +165,33 @@ def test_by_name_then_offline_then_with_a_revision(served, tmp_path, timms):
     assert [e for e in served.asked if e[0] == "GET" and "resolve" in e[1]] == gets
     found, _ = asked(served, tmp_path, "file", f"hf-hub:{name}@v1")
     assert Path(found).read_bytes() == timms
+
+
+@pytest.mark.slow  # it starts a framework five times, and trains for a minute
+def test_from_a_name_to_a_photograph_a_training_and_a_file(served, tmp_path, timms):
+    """The second round is offline."""
+    served.files[REPOSITORY] = timms
+    name, spec = "timm/test_nfnet.r160_in1k", "timm/test_nfnet"
+    photo = get_sample_data("grace_hopper.jpg", asfileobj=False)
+    rounds = ({}, {"HF_HUB_OFFLINE": "1"})
+    commands = (
+        ("predict", spec, "--weights", name, "--backend", "torch", "--top", "2", photo),
+        ("train", spec, "digits", "--init", name,  "--size", "32",
+         "--epochs", "1", "--batch", "64", "--backend", "torch", "--out", "run", "--force"),
+        ("evaluate", "run"),
+        ("export", spec, "--weights", name, "--to", "onnx", "--size", "64", "--force"),
+    )  # fmt: skip
+    said = [
+        [run(served, tmp_path, [sys.executable, "-m", "nfspec", *each], **how) for each in commands]
+        for how in rounds
+    ]  # fmt: skip
+    first, again = said
+    assert first == again
+    assert first[0].count("%") == 2 and "grace_hopper.jpg" in first[0]
+    assert "top-1" in first[1] and "top-1" in first[2]
+    assert "THE SAME NETWORK: timm/test_nfnet in onnxruntime" in first[3]
+    whole = [each for each in served.asked if each[0] == "GET" and each[1] == REPOSITORY]
+    assert len(whole) == 1
 
 
 def test_what_a_hub_does_not_have(served, tmp_path, timms):
