@@ -62,8 +62,8 @@ def scale(
     by: Annotated[
         str,
         typer.Option(
-            help="What may change: some of width, depth and size, a list with commas; or family: "
-            "depths and sizes as from F0 to F7, and widths for the rest."
+            help="Numbers that may change: some of width, depth and size, a list with commas; or "
+            "family: depths and sizes as from F0 to F7, and widths for the rest."
         ),
     ] = ",".join(KNOBS),
     out: Annotated[

@@ -1,4 +1,4 @@
-"""What is expected of a fresh conv, against many fresh convs; bounds, against many networks."""
+"""The expected square of a fresh conv, against many fresh convs; bounds, against many networks."""
 
 import numpy as np
 import pytest

@@ -120,8 +120,8 @@ def test_the_sentence_claims_no_more_than_the_seeds_allow():
 
 
 def test_equal_candidates_are_seldom_told_apart():
-    """Of 300 sweeps of five candidates that are equal, about 5 % at most claim a difference; 8 % is
-    2.4 standard deviations more."""
+    """About 5 % at most of 300 sweeps of five equal candidates claim a difference; 8 % is 2.4
+    standard deviations more."""
     rng, told = np.random.default_rng(0), 0
     for _ in range(300):
         values = rng.normal(0.8, 0.02, (5, 4))

@@ -1,4 +1,4 @@
-"""What a message on widths suggests does work, and nothing nearer does."""
+"""A suggestion of a message on widths works, and nothing nearer does."""
 
 import re
 
