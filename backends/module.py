@@ -89,18 +89,15 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             return super().call(inputs, training=training, mask=mask)
         steps, wanted = self.steps
         if self.regions:
-            return by_regions(self, inputs, training, partial(_draw, own))
+            compute = partial(_computed, training, own)
+            return by_regions(self, inputs, training, partial(_draw, own), compute)
         values = {0: inputs}
         for step in steps:
-            read = [_as(values[i], step.layer.compute_dtype) for i in step.inputs]
-            values[step.output] = called(step.layer, read, training, own)
+            read = [values[i] for i in step.inputs]
+            values[step.output] = _computed(training, own, step.layer, read)
             for i in step.last:
                 del values[i]
         return tree.pack_sequence_as(self._outputs_struct, [values[i] for i in wanted])
-
-    def compute(self, layer: keras.layers.Layer, read: list[Any], training: bool) -> Any:
-        """A layer's output, within a region."""
-        return called(layer, [_as(x, layer.compute_dtype) for x in read], training, True)
 
     def _apply(self, function: Any, recurse: bool = True) -> Any:
         for dtype in {parameter.dtype for parameter in self.parameters()}:
@@ -120,6 +117,11 @@ def _draw(own: bool, layer: Drop, shape: tuple[int, ...]) -> torch.Tensor:
     if own or torch.compiler.is_compiling():
         return torch.rand(shape, device=layer.seed_generator.state.value.device)
     return keras.random.uniform(shape, dtype="float32", seed=layer.seed_generator)
+
+
+def _computed(training: bool, own: bool, layer: keras.layers.Layer, read: list[Any]) -> Any:
+    """A layer's output, of what it reads in any dtype."""
+    return called(layer, [_as(x, layer.compute_dtype) for x in read], training, own)
 
 
 def called(layer: keras.layers.Layer, read: list[torch.Tensor], training: bool, own: bool) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -19,12 +20,10 @@ from nfspec.backends.steps import Region, by_regions, part_of, regions_of, steps
 from nfspec.language.spec import Spec
 from nfspec.plan import Conv, Plan
 from nfspec.plan.initialise import init
+from nfspec.plan.remat import DEPTHS
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites.folding import Folded, fold
 from nfspec.rewrites.scalars import move_scalars, without_features
-
-# What is computed again in the backward pass, to the number of words in its name.
-DEPTHS = {"none": 0, "block": 4, "stage": 2}
 
 Base: Any = keras.Model
 COMPILING: Callable[[], bool] = bool  # which is False
@@ -104,11 +103,6 @@ class Network(TracedOnce, Lends, Float32Data, Base):  # type: ignore[misc]  # Ke
     def keep_plan(self, plan: Plan) -> None:
         """Set `plan`. It has no setter, as TensorFlow reads an attribute before it sets it."""
         self._plan = plan
-
-    def compute(self, layer: keras.layers.Layer, read: list[Any], training: bool) -> Any:
-        """A layer's output, within a region."""
-        x = read[0] if len(read) == 1 else read
-        return layer(x, training=training) if isinstance(layer, Drop) else layer(x)
 
     def compute_again(self, what: str) -> None:
         """Compute the stem and each block, or each stage, again in the backward pass."""
@@ -191,7 +185,7 @@ class Network(TracedOnce, Lends, Float32Data, Base):  # type: ignore[misc]  # Ke
             return self._replicated[0](inputs)
         symbolic = isinstance(inputs, keras.KerasTensor)
         if self.regions and not symbolic and keras.backend.backend() != "torch":
-            return by_regions(self, inputs, bool(training), _draw)
+            return by_regions(self, inputs, bool(training), _draw, partial(_computed, training))
         return super().call(inputs, training=training, mask=mask)
 
     def train_step(self, *args: Any) -> Any:
@@ -200,6 +194,11 @@ class Network(TracedOnce, Lends, Float32Data, Base):  # type: ignore[misc]  # Ke
             # it, their memory is used again at once, which saves a tenth of the step on CPUs.
             self.zero_grad()
         return super().train_step(*args)
+
+
+def _computed(training: Any, layer: keras.layers.Layer, read: list[Any]) -> Any:
+    x = read[0] if len(read) == 1 else read
+    return layer(x, training=bool(training)) if isinstance(layer, Drop) else layer(x)
 
 
 def _draw(layer: Drop, shape: tuple[Any, ...]) -> Any:

@@ -92,7 +92,13 @@ def part_of(depth: int) -> Callable[[Step], str]:
     return part
 
 
-def by_regions(model: Any, x: Any, training: bool, draw: Callable[[Drop, Any], Any]) -> Any:
+def by_regions(
+    model: Any,
+    x: Any,
+    training: bool,
+    draw: Callable[[Drop, Any], Any],
+    layer: Callable[[Any, list[Any]], Any],
+) -> Any:
     """The outputs of a network whose regions are computed again in the backward pass.
 
     Args:
@@ -100,14 +106,15 @@ def by_regions(model: Any, x: Any, training: bool, draw: Callable[[Drop, Any], A
         x: Images, a tensor.
         training: Drop at random. What decides it is drawn before a region, once for both passes.
         draw: A function of a layer and a shape, which draws numbers of [0, 1).
+        layer: A function of a layer and what it reads, which returns its output.
     """
     values = {0: keras.ops.convert_to_tensor(x, dtype=model.inputs[0].dtype)}
     images = keras.ops.shape(x)[0]
     for region in model.regions:
         drops = [step.layer for step in region.steps if isinstance(step.layer, Drop)]
-        drops = [layer for layer in drops if training and layer.rate and layer.per_image]
-        drawn = [draw(layer, (images,)) for layer in drops]
-        compute = partial(_compute, model, region, training)
+        drops = [each for each in drops if training and each.rate and each.per_image]
+        drawn = [draw(each, (images,)) for each in drops]
+        compute = partial(_compute, region, training, layer)
         given = [values[number] for number in region.inputs]
         found = (keras.remat(compute) if region.again else compute)(*given, *drawn)
         values.update(zip(region.outputs, found, strict=True))
@@ -117,16 +124,18 @@ def by_regions(model: Any, x: Any, training: bool, draw: Callable[[Drop, Any], A
     return keras.tree.pack_sequence_as(model._outputs_struct, [values[n] for n in wanted])
 
 
-def _compute(model: Any, region: Region, training: bool, *given: Any) -> tuple[Any, ...]:
+def _compute(
+    region: Region, training: bool, layer: Callable[[Any, list[Any]], Any], *given: Any
+) -> tuple[Any, ...]:
     values = dict(zip(region.inputs, given[: len(region.inputs)], strict=True))
     drawn = list(given[len(region.inputs) :])
     for step in region.steps:
-        read, layer = [values[number] for number in step.inputs], step.layer
-        if isinstance(layer, Drop) and layer.per_image:
+        read, drop = [values[number] for number in step.inputs], step.layer
+        if isinstance(drop, Drop) and drop.per_image:
             x = read[0]
-            if training and layer.rate:
-                x = layer.drop(x, keras.ops.reshape(drawn.pop(0), layer.draws(x)))
+            if training and drop.rate:
+                x = drop.drop(x, keras.ops.reshape(drawn.pop(0), drop.draws(x)))
             values[step.output] = x
         else:
-            values[step.output] = model.compute(layer, read, training)
+            values[step.output] = layer(step.layer, read)
     return tuple(values[number] for number in region.outputs)

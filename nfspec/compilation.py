@@ -17,6 +17,7 @@ from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.clipping import TreatAs, require_agc
 from nfspec.plan.initialise import Params
+from nfspec.plan.remat import DEPTHS
 from nfspec.plan.resolver import resolve
 from nfspec.rewrites import folding
 from nfspec.rewrites.cutting import cut
@@ -142,7 +143,7 @@ def compile(
     if not isinstance(spec, Spec | Plan):
         raise refuse("spec", "what nfspec.load or nfspec.resolve returns", spec)
     one_of("data_format", data_format, ("channels_last", "channels_first"))
-    one_of("remat", remat, ("none", "block", "stage"))
+    one_of("remat", remat, tuple(DEPTHS))
     for name, value in {"folded": folded, "plain": plain, "fit": fit, "features": features}.items():
         flag(name, value)
     outputs = _outputs(spec, taps, features, top)

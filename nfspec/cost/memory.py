@@ -24,6 +24,7 @@ from nfspec.plan import (
     unknown_operation,
 )
 from nfspec.plan.counting import Shape, parameter_count, shapes
+from nfspec.plan.remat import DEPTHS
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of an activation
 USABLE = 0.91
@@ -104,8 +105,8 @@ def _activations(plan: Plan, outputs: dict[str, Shape], remat: str) -> tuple[int
     backward pass the gradients of these. What is computed again keeps what it reads, and is there
     as a whole in its own backward pass.
     """
-    if remat != "none":
-        return _computed_again(plan, outputs, 4 if remat == "block" else 2)
+    if DEPTHS[remat]:
+        return _computed_again(plan, outputs, DEPTHS[remat])
     kept = {op.inputs[0] for op in plan.ops if _reads_its_input_again(op)}
     have = fullest = math.prod(outputs[INPUT])
     for op in plan.ops:

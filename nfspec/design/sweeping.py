@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nfspec.arguments import MAX_SEED
 from nfspec.compilation import Backend
+from nfspec.design.statistics import quantile
 from nfspec.errors import InputError
 from nfspec.files import content, write
 from nfspec.language.loader import load
@@ -242,12 +243,10 @@ class Row:
 
 def interval(values: Sequence[float], level: float) -> float | None:
     """Half of the interval of a mean of independent values that are normal; None for one value."""
-    from scipy.stats import t
-
     count = len(values)
     if count < 2:
         return None
-    return float(t.ppf(1 - level / 2, count - 1)) * stdev(values) / math.sqrt(count)
+    return quantile(count - 1, level / 2) * stdev(values) / math.sqrt(count)
 
 
 def rows_of(runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[Row]:

@@ -8,6 +8,7 @@ import pytest
 
 import nfspec
 from nfspec.backends.running import forward_function
+from nfspec.conformance.cases.weights import trial_params
 from nfspec.errors import InputError
 
 import networks
@@ -128,3 +129,25 @@ def test_less_is_kept_for_the_backward_pass():
 def test_what_is_not_offered():
     with pytest.raises(InputError, match="remat: expected one of"):
         nfspec.compile(small_spec(), BACKEND, remat="layer")
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch, whose loops have a generator of theirs")
+def test_a_loop_of_ones_own_is_seeded_by_pytorch_and_keras_is_not():
+    """Dropout in the head, too, which is in no region that is computed again."""
+    import torch
+
+    spec = nfspec.load("nfnet-nano", {"stages.depth": [1] * 4, "head.dropout": 0.5})
+    model = nfspec.compile(spec, "torch", trial_params(nfspec.resolve(spec), 0), remat="block")
+    x = torch.randn(4, 32, 32, 3)
+
+    def drawn(seed, **how):
+        keras.utils.set_random_seed(1)
+        for layer in model.layers:
+            if hasattr(layer, "seed_generator"):
+                layer.seed_generator.state.assign([1, 2])
+        torch.manual_seed(seed)
+        return model(x, **how).detach()
+
+    model.train()
+    assert (drawn(1) == drawn(1)).all() and (drawn(1) != drawn(2)).any()
+    assert (drawn(1, training=True) == drawn(2, training=True)).all()
