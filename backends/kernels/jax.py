@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -12,9 +14,7 @@ from nfspec.backends.kernels.plain import (
     activate,
     average_pool,
     clip_all,
-    dense,
     momentum_steps,
-    scale_add,
     standardise,
 )
 
@@ -31,6 +31,50 @@ __all__ = [
 ]
 
 
+def _affine(operation: Callable[[Any, Any], Any], x: Any, kernel: Any, bias: Any) -> Any:
+    """`operation(x, kernel) + bias`, with the kernel and the bias rounded to x's dtype.
+
+    Their gradients come in their own dtype. On several devices XLA adds gradients up over them
+    where they are computed: in 16 bits that would be before the derivative of weight
+    standardisation, and before AGC takes its norms. TPUs multiply in bfloat16 and add up in
+    float32 in either case. GPUs would multiply in float32, which takes longer, so that there the
+    kernel's gradient is computed in x's dtype.
+
+    Args:
+        operation: Linear in both of its arguments.
+        x, kernel, bias: Arrays; the bias has one axis.
+    """
+    if x.dtype == kernel.dtype == bias.dtype:
+        return operation(x, kernel) + bias
+
+    def by_kernel(x: Any, change: Any) -> Any:
+        shape = jax.ShapeDtypeStruct(kernel.shape, x.dtype)
+        return jax.linear_transpose(lambda k: operation(x, k), shape)(change)[0]
+
+    def wide(x: Any, change: Any) -> Any:
+        return by_kernel(x.astype(kernel.dtype), change.astype(kernel.dtype))
+
+    def narrow(x: Any, change: Any) -> Any:
+        return by_kernel(x, change).astype(kernel.dtype)
+
+    @jax.custom_vjp  # type: ignore[untyped-decorator]
+    def affine(x: Any, kernel: Any, bias: Any) -> Any:
+        return operation(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+
+    def forward(x: Any, kernel: Any, bias: Any) -> Any:
+        return affine(x, kernel, bias), (x, kernel.astype(x.dtype))
+
+    def backward(kept: Any, change: Any) -> Any:
+        x, narrow_kernel = kept
+        (by_x,) = jax.linear_transpose(lambda x: operation(x, narrow_kernel), x)(change)
+        of_kernel = lax.platform_dependent(x, change, cuda=narrow, rocm=narrow, default=wide)
+        of_bias = jnp.sum(change, range(change.ndim - 1), bias.dtype)
+        return by_x, of_kernel, of_bias
+
+    affine.defvjp(forward, backward)
+    return affine(x, kernel, bias)
+
+
 MOST_GROUPS = 16  # each is a conv of its own to be compiled, and NF-RegNets have dozens
 
 
@@ -43,7 +87,8 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
     """
     if data_format != "channels_last":
         return plain.convolve(x, kernel, bias, strides, padding, data_format)
-    x, padding = plain.pad_image(x, kernel.shape[0], strides, padding, data_format, 0.0)
+    size = kernel.shape[:2]
+    x, padding = plain.pad_image(x, size[0], strides, padding, data_format, 0.0)
     groups = x.shape[3] // kernel.shape[2]
 
     def conv(x: Any, kernel: Any, groups: int = groups) -> Any:
@@ -66,11 +111,28 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
 
     numbers = all(isinstance(side, int) for side in x.shape[1:3])
     # Of a side that is a symbol, a strided slice has another expression than a strided conv.
-    if kernel.shape[:2] == (1, 1) and groups == 1 and (strides == 1 or numbers):
-        return lax.platform_dependent(x, kernel, cpu=product, default=conv) + bias
-    if 1 < groups <= MOST_GROUPS:
-        return lax.platform_dependent(x, kernel, cpu=by_groups, default=conv) + bias
-    return conv(x, kernel) + bias
+    on_cpu: Callable[[Any, Any], Any] = conv
+    if size == (1, 1) and groups == 1 and (strides == 1 or numbers):
+        on_cpu = product
+    elif 1 < groups <= MOST_GROUPS:
+        on_cpu = by_groups
+
+    def of_the_platform(x: Any, kernel: Any) -> Any:
+        if on_cpu is conv:
+            return conv(x, kernel)
+        return lax.platform_dependent(x, kernel, cpu=on_cpu, default=conv)
+
+    return _affine(of_the_platform, x, kernel, bias)
 
 
 convolve_activated = plain.activated(convolve)
+
+
+def dense(x: Any, kernel: Any, bias: Any) -> Any:
+    return _affine(jnp.matmul, x, kernel, bias)
+
+
+def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
+    """In the dtype of a learned scale, whose gradient is a sum over all images."""
+    wide = branch.dtype if isinstance(scale, int | float) else scale.dtype
+    return (branch.astype(wide) * scale + shortcut.astype(wide)).astype(branch.dtype)

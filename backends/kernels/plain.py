@@ -160,12 +160,13 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
 
     Args:
         x: Images, (N, H, W, I) or (N, I, H, W).
-        kernel: (k, k, I/groups, O), in x's dtype.
-        bias: (O,).
+        kernel: (k, k, I/groups, O), rounded to x's dtype.
+        bias: (O,), likewise.
         strides: px.
         padding: `same` (an odd pixel goes after), `symmetric` or `valid`.
         data_format: `channels_last` or `channels_first`.
     """
+    kernel, bias = ops.cast(kernel, x.dtype), ops.cast(bias, x.dtype)
     x, padding = pad_image(x, kernel.shape[0], strides, padding, data_format, 0.0)
     if data_format == "channels_last":
         return ops.conv(x, kernel, strides, padding, data_format) + bias
@@ -201,13 +202,15 @@ convolve_activated = activated(convolve)
 
 
 def dense(x: Any, kernel: Any, bias: Any) -> Any:
-    """(N, I) by a kernel (I, O), plus bias (O,)."""
-    return ops.matmul(x, kernel) + bias
+    """(N, I) by a kernel (I, O), plus bias (O,), both rounded to x's dtype."""
+    return ops.matmul(x, ops.cast(kernel, x.dtype)) + ops.cast(bias, x.dtype)
 
 
 def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
-    """`scale · branch + shortcut`; scale is a number, or broadcasts to the images' shape."""
-    return branch * scale + shortcut
+    """`scale · branch + shortcut`; scale is a number, or a tensor that broadcasts to the images'
+    shape and is rounded to their dtype."""
+    number = isinstance(scale, int | float)
+    return branch * (scale if number else ops.cast(scale, branch.dtype)) + shortcut
 
 
 def average_pool(x: Any, window: int, strides: int, padding: str, data_format: str) -> Any:

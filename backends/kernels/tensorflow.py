@@ -46,6 +46,7 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
     groups = x.shape[3] // kernel.shape[2] if data_format == "channels_last" else 1
     if groups == 1 or groups > MOST_GROUPS or not _on_cpu():
         return plain.convolve(x, kernel, bias, strides, padding, data_format)
+    kernel, bias = tf.cast(kernel, x.dtype), tf.cast(bias, x.dtype)
     x, padding = plain.pad_image(x, kernel.shape[0], strides, padding, data_format, 0.0)
     parts = zip(tf.split(x, groups, 3), tf.split(kernel, groups, 3), strict=True)
     return tf.concat([tf.nn.conv2d(*part, strides, padding.upper()) for part in parts], 3) + bias

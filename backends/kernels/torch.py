@@ -199,6 +199,7 @@ def _conv(x: Any, kernel: Any, strides: int, padding: str, data_format: str, con
 
 def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
     """PyTorch's conv, which adds the bias itself."""
+    kernel, bias = kernel.to(x.dtype), bias.to(x.dtype)
 
     def conv(x: Any, weight: Any, stride: Any, pad: Any, groups: int) -> Any:
         return functional.conv2d(x, weight, bias, stride, pad, groups=groups)
@@ -255,7 +256,7 @@ def _packed(
 def dense(x: Any, kernel: Any, bias: Any) -> Any:
     """By oneDNN without gradients: half the time of PyTorch's own for a few images."""
     if torch.is_grad_enabled() or x.dtype is not torch.float32 or not _onednn(x):
-        return functional.linear(x, kernel.t(), bias)
+        return functional.linear(x, kernel.to(x.dtype).t(), bias.to(x.dtype))
     return torch.ops.mkldnn._linear_pointwise(x, kernel.t(), bias, "none", [], "")
 
 
@@ -281,6 +282,7 @@ class _ScaleAdd(torch.autograd.Function):  # type: ignore[misc]  # no types
 def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
     if isinstance(scale, int | float):
         return torch.add(shortcut, branch, alpha=scale)
+    scale = scale.to(branch.dtype)
     trained = torch.is_grad_enabled() and branch.requires_grad and scale.requires_grad
     if trained and branch.dtype is torch.float32 and _eager_on_cpu(branch):
         return _ScaleAdd.apply(branch, scale, shortcut)

@@ -63,10 +63,11 @@ class SqueezeExcite(NFLayer):
         channels = input_shape[channel_axis(self.data_format)]
         hidden = self.hidden
         w0, w1 = (Init(self.init, fan_in**-0.5) for fan_in in (channels, hidden))
-        self.w0 = self.add_parameter("fc0.kernel", "kernel", (channels, hidden), w0)
-        self.b0 = self.add_parameter("fc0.bias", "bias", (hidden,), ZEROS)
-        self.w1 = self.add_parameter("fc1.kernel", "kernel", (hidden, channels), w1)
-        self.b1 = self.add_parameter("fc1.bias", "bias", (channels,), ZEROS)
+        wide = {"autocast": False}
+        self.w0 = self.add_parameter("fc0.kernel", "kernel", (channels, hidden), w0, **wide)
+        self.b0 = self.add_parameter("fc0.bias", "bias", (hidden,), ZEROS, **wide)
+        self.w1 = self.add_parameter("fc1.kernel", "kernel", (hidden, channels), w1, **wide)
+        self.b1 = self.add_parameter("fc1.bias", "bias", (channels,), ZEROS, **wide)
 
     def call(self, x: Any) -> Any:
         mean = ops.mean(x, axis=spatial_axes(self.data_format))
@@ -125,13 +126,16 @@ class EfficientChannelAttention(NFLayer):
 
     def build(self, input_shape: Shape) -> None:
         init = Init("uniform", self.kernel_size**-0.5)
-        self.kernel = self.add_parameter("kernel", "kernel", (self.kernel_size,), init)
+        self.kernel = self.add_parameter(
+            "kernel", "kernel", (self.kernel_size,), init, autocast=False
+        )
 
     def call(self, x: Any) -> Any:
         mean = ops.expand_dims(ops.mean(x, axis=spatial_axes(self.data_format)), 2)
         kernel = ops.reshape(self.read("kernel"), (self.kernel_size, 1, 1))
-        mixed = ops.conv(mean, kernel, 1, "same", "channels_last")
-        gate = ops.sigmoid(ops.squeeze(mixed, 2)) * self.gain
+        # In the kernel's own dtype, since its gradient is a sum over all images and channels.
+        mixed = ops.conv(ops.cast(mean, kernel.dtype), kernel, 1, "same", "channels_last")
+        gate = ops.sigmoid(ops.cast(ops.squeeze(mixed, 2), x.dtype)) * self.gain
         return gate if self.gate_only else x * over_image(gate, self.data_format)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

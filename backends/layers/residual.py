@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras import ops
+
 from nfspec.backends.layers.base import NFLayer, Shape, over_image, serialisable
 from nfspec.plan import Init
 
@@ -41,7 +43,7 @@ class Residual(NFLayer):
     def build(self, input_shape: list[Shape]) -> None:
         if self.skip_gain:
             init = Init("constant", self.skip_gain_init)
-            self.scale = self.add_parameter("skip_gain", "skip_gain", (), init)
+            self.scale = self.add_parameter("skip_gain", "skip_gain", (), init, autocast=False)
 
     def call(self, inputs: list[Any]) -> Any:
         branch, shortcut, *gate = inputs
@@ -49,7 +51,7 @@ class Residual(NFLayer):
         if self.skip_gain:
             scale = self.read("skip_gain") * scale
         if gate:
-            scale = over_image(gate[0] * scale, self.data_format)
+            scale = over_image(ops.multiply(gate[0], scale), self.data_format)
         return self.kernels.scale_add(branch, scale, shortcut)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:

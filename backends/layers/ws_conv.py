@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from keras import ops
-
 from nfspec.backends.layers.base import ZEROS, Shape, serialisable
 from nfspec.backends.layers.conv import Convolution
 from nfspec.plan import Init
@@ -62,7 +60,7 @@ class WSConv2D(Convolution):
         self.kernel = self.add_parameter("kernel", "kernel", shape, init, autocast=autocast)
         gain = Init("constant", self.gain_init)
         self.gain = self.add_parameter("gain", "gain", shape[3:], gain, autocast=autocast)
-        self.bias = self.add_parameter("bias", "bias", shape[3:], ZEROS)
+        self.bias = self.add_parameter("bias", "bias", shape[3:], ZEROS, autocast=False)
 
     def standardised_kernel(self) -> Any:
         """The kernel that convolves, (k, k, I/groups, O)."""
@@ -76,8 +74,7 @@ class WSConv2D(Convolution):
         )
 
     def call(self, x: Any) -> Any:
-        kernel = ops.cast(self.standardised_kernel(), self.compute_dtype)
-        return self._conv(x, kernel, self.read("bias"))
+        return self._conv(x, self.standardised_kernel(), self.read("bias"))
 
     def _conv(self, x: Any, kernel: Any, bias: Any) -> Any:
         return self.kernels.convolve(x, kernel, bias, self.strides, self.padding, self.data_format)

@@ -146,7 +146,7 @@ def test_without_the_compiler_of_tpus(monkeypatch):
 @pytest.mark.slow  # minutes: a compiler for another machine
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_step_for_four_tpus(spec):
-    whole = lower(spec, "step", "tpu-v5e:2x2", batch=8)
+    whole = lower(spec, "step", "tpu-v5e:2x2", batch=8, precision="bfloat16")
     parts = lower(spec, "step", "tpu-v5e:2x2", batch=8, shard=True)
     assert whole.devices == 4 and whole.memory == 16 * 2**30
     # Each gradient is added up once, in float32, with the loss and the accuracy; those of gains are
