@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 SCHEMA = "nfspec-conformance/1"
+COMPILER = "tpu-compiler"  # the device for which programs are compiled, and on which none runs
 
 Verdict = Literal[
     "pass",  # every case within its bound, every regime met
@@ -23,6 +24,7 @@ Verdict = Literal[
     "hung",  # no answer in time
     "missing",  # its framework is not installed, or has no such device or mode
     "not offered",  # the subject has no such operation
+    "compiles",  # every program was compiled for the device; none ran there
     "deviates",  # fails, as deviations.toml says it does
     "stale deviation",  # deviations.toml says that it fails, and it passes
 ]
@@ -30,7 +32,7 @@ Verdict = Literal[
 BAD: frozenset[Verdict] = frozenset(
     {"fail", "uncovered", "error", "crashed", "hung", "stale deviation"}
 )
-GOOD: frozenset[Verdict] = frozenset({"pass", "pass in part", "deviates"})
+GOOD: frozenset[Verdict] = frozenset({"pass", "pass in part", "deviates", "compiles"})
 # Verdicts of a cell some or all of whose cases the subject does not offer.
 PARTIAL: frozenset[Verdict] = frozenset({"pass in part", "not offered"})
 # Verdicts that say something about the subject's answers, and not about why there are none.
@@ -40,6 +42,8 @@ RunVerdict = Literal[
     "CONFORMANT",  # all that the run tests was judged, no cell is bad, and the run has no problem
     "CONFORMANT IN PART",  # the same of what is offered; some or all of a cell is not offered
     "NOT CONFORMANT",  # a cell is bad, or the run has a problem
+    "COMPILES",  # every program was compiled for the device; nothing is said of numbers there
+    "DOES NOT COMPILE",  # one was not
     "NOTHING JUDGED",  # no case of any cell was answered
 ]
 
@@ -61,7 +65,7 @@ class Column:
     Attributes:
         subject: Its name, such as `jax` for nfspec on JAX, or `timm`.
         framework: Framework that it runs on.
-        device: cpu, gpu or tpu.
+        device: cpu, gpu, tpu or tpu-compiler.
         mode: f32, tf32, bf16 or f16.
         facts: Versions, device, switches as read back from the framework; empty if it never ran.
         problem: The reason why it did not run or stopped, in a sentence; empty if it ran.
@@ -182,6 +186,8 @@ class Results:
             return "NOTHING JUDGED"
         bad = any(cell.verdict in BAD for cell in self.cells)
         good = any(cell.verdict in GOOD for cell in self.cells)
+        if self.settings.get("device") == COMPILER:
+            return "DOES NOT COMPILE" if bad or self.problems or not good else "COMPILES"
         if bad or self.problems or not good:
             return "NOT CONFORMANT"
         partial = any(cell.verdict in PARTIAL for cell in self.cells)

@@ -30,6 +30,8 @@ def short(cell: Cell | None) -> str:
             return f"{_size(cell)} d"
         case "not offered":
             return "-"
+        case "compiles":
+            return "compiles"
         case "missing":
             return "missing"
         case _:

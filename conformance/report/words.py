@@ -86,7 +86,8 @@ def rank(cell: Cell) -> float:
 
 def worst(cells: Iterable[Cell]) -> Cell | None:
     """The first of the worst among the cells that judged a case."""
-    return max((cell for cell in cells if cell.cases), key=rank, default=None)
+    judged = (cell for cell in cells if cell.cases and cell.verdict != "compiles")
+    return max(judged, key=rank, default=None)
 
 
 def subject(cell: Cell) -> str:
@@ -106,7 +107,7 @@ def verdict(cell: Cell | None) -> str:
         return ABSENT
     if cell.infinite:
         return f"{cell.verdict}: {cell.infinite}"
-    if not cell.cases:
+    if not cell.cases or cell.verdict == "compiles":
         return cell.verdict
     size = ratio(cell.worst)
     return (
@@ -116,7 +117,7 @@ def verdict(cell: Cell | None) -> str:
 
 def figures(cell: Cell | None) -> str:
     """Cases, median and worst ratio."""
-    if cell is None or not cell.cases:
+    if cell is None or not cell.cases or cell.verdict == "compiles":
         return "-"
     return f"{count(cell.cases)} / {ratio(cell.median)} / {extent(cell)}"
 
@@ -148,6 +149,9 @@ def beside(results: Results) -> list[str]:
             stopped = [column for column in results.columns if column.problem]
             told = (f"{column.name}: {last_line(column.problem)}" for column in stopped)
             return ["No case was answered.", *told]
+        case "COMPILES" | "DOES NOT COMPILE":
+            targets = {str(c.facts["compiled_for"]) for c in results.columns if c.facts}
+            return [f"Compiled for {', '.join(sorted(targets))}. This says nothing of numbers there.", *partial]
         case _:
             return partial
 

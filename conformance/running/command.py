@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nfspec.compilation import BACKENDS
 from nfspec.conformance.cases.case import Case
+from nfspec.conformance.cases.results import COMPILER
 from nfspec.conformance.cases.target import words_of
 from nfspec.conformance.subjects.loading import PICKLE
 from nfspec.conformance.workers.worker import Worker
@@ -29,14 +30,16 @@ def replay_command(
     Args:
         line: The case's JSON.
         subject: Name of the subject.
-        device: cpu, gpu or tpu.
+        device: cpu, gpu, tpu or tpu-compiler.
         timeout: Seconds to wait for an answer.
         fault: Name of a fault to inject; empty for none.
         folder: Folder in which it has to be run; empty if any will do.
     """
     words = ["nfspec", "replay", line]
     words += ["--backends" if subject in BACKENDS else "--subject", subject]
-    if device != "cpu":
+    if device == COMPILER:
+        words += ["--device", "tpu", "--compile-only"]
+    elif device != "cpu":
         words += ["--device", device]
     if timeout != TIMEOUT:
         words += ["--timeout", f"{timeout:g}"]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nfspec.conformance.cases.case import Case
-from nfspec.conformance.cases.results import Verdict
+from nfspec.conformance.cases.results import COMPILER, Verdict
 from nfspec.conformance.faults import fault_named
 from nfspec.conformance.properties import PROPERTIES
 from nfspec.conformance.running.answers import VERDICTS, Answer, PreparedCase, ask, started
 from nfspec.conformance.running.command import TIMEOUT
+from nfspec.conformance.running.compiling import programs_of
 from nfspec.conformance.running.settings import Settings
 from nfspec.conformance.workers.process import WorkerError
+from nfspec.conformance.workers.worker import Worker
 from nfspec.errors import InputError, NfspecError, suggest
 
 ReplayVerdict = Literal["within its bound", "BEYOND ITS BOUND"] | Verdict
@@ -48,7 +50,7 @@ def replay(
     Args:
         line: The case's JSON.
         subjects: Names that `nfspec.conformance.subjects` knows.
-        device: cpu, gpu or tpu.
+        device: cpu, gpu, tpu or tpu-compiler.
         fault: Name of a fault to inject; empty for none.
         timeout: Seconds to wait for an answer.
 
@@ -60,11 +62,14 @@ def replay(
         near = suggest(case.property, PROPERTIES)
         raise InputError(f'no property "{case.property}"{near}')
     fault_named(fault)
-    prepared = _prepared(case)
+    prepared = PreparedCase(case) if device == COMPILER else _prepared(case)
     replayed = []
     for subject in subjects:
         settings = Settings(subjects=(subject,), device=device, timeout=timeout)
         with started(settings, case.mode, fault) as workers:
+            if device == COMPILER:
+                replayed += [_compiled(prepared, worker) for worker in workers]
+                continue
             for worker, answer in ask(prepared, workers).items():
                 replayed.append(_replayed(worker.column.name, answer))
     return replayed
@@ -81,6 +86,15 @@ def _prepared(case: Case) -> PreparedCase:
         message = f"{type(error).__name__}: {error}"
         raise InputError(f"{case.property}: not a case of this property: {message}") from None
     return prepared
+
+
+def _compiled(prepared: PreparedCase, worker: Worker) -> Replayed:
+    try:
+        count = programs_of(prepared, worker)
+    except WorkerError as error:
+        return _replayed(worker.column.name, error)
+    text = f"{count} programs, compiled for {worker.facts['compiled_for']}"
+    return Replayed(worker.column.name, "compiles" if count else "not offered", 0.0, text)
 
 
 def _replayed(column: str, answer: Answer | WorkerError) -> Replayed:

@@ -17,11 +17,19 @@ import hypothesis.configuration
 from threadpoolctl import threadpool_limits
 
 from nfspec.conformance.cases.case import Case
-from nfspec.conformance.cases.results import Column, PropertyInfo, Results, finite
+from nfspec.conformance.cases.results import (
+    COMPILER,
+    Cell,
+    Column,
+    PropertyInfo,
+    Results,
+    finite,
+)
 from nfspec.conformance.cases.target import Target, target
 from nfspec.conformance.properties import PROPERTIES, Property
 from nfspec.conformance.running.answers import started
 from nfspec.conformance.running.command import needed_folder
+from nfspec.conformance.running.compiling import compiled
 from nfspec.conformance.running.journal import FINISHED, Journal
 from nfspec.conformance.running.judging import Trial
 from nfspec.conformance.running.offers import lacking, lacking_methods, notes
@@ -186,8 +194,12 @@ class _Run:
             self.progress(self.results, status)
 
         left = [w for w in workers if self.results.cell(asked.id, w.column.name) is None]
-        trial = Trial(asked, left, counted)
         essential = essential_cases(asked, self.about, mode, self.settings.seed)
+        if self.settings.device == COMPILER:
+            for worker in left:
+                self._add(compiled(asked, worker, essential, counted))
+            return
+        trial = Trial(asked, left, counted)
         for case in essential:
             trial.case(case, trial.live)
         if asked.draws:
@@ -195,7 +207,9 @@ class _Run:
         must = asked.must(essential)
         seconds = time.perf_counter() - begun
         for worker, tally in trial.tallies.items():
-            cell = tally.cell(asked, worker.column.name, must, seconds)
-            self.results.cells.append(cell)
-            if any(column.facts for column in self.results.columns):
-                self.journal.add({"cell": finite(asdict(cell))})
+            self._add(tally.cell(asked, worker.column.name, must, seconds))
+
+    def _add(self, cell: Cell) -> None:
+        self.results.cells.append(cell)
+        if any(column.facts for column in self.results.columns):
+            self.journal.add({"cell": finite(asdict(cell))})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nfspec.arguments import MAX_SEED, MAX_TIMEOUT, MOST_EXAMPLES, number, one_of, whole
 from nfspec.conformance.cases import precision
+from nfspec.conformance.cases.results import COMPILER
 from nfspec.conformance.subjects import METHODS
 from nfspec.errors import InputError, suggest
 
@@ -23,7 +24,8 @@ class Settings:
             None for a general grid of shapes.
         subjects: Names that `nfspec.conformance.subjects` knows; the name of a framework is nfspec
             on it.
-        device: cpu, gpu or tpu.
+        device: cpu, gpu, tpu, or tpu-compiler: each program of JAX is compiled for a TPU, by the
+            TPU's own compiler, and runs on the CPU; nothing is said of numbers on a TPU.
         modes: Modes of the arithmetic, some of f32, tf32, bf16, f16.
         examples: Number of cases to draw for each property, besides the essential ones; a property
             for which no more cases are worth drawing has the essential ones alone.
@@ -48,7 +50,7 @@ class Settings:
     must_offer: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        one_of("device", self.device, DEVICES)
+        one_of("device", self.device, (*DEVICES, COMPILER))
         for name, texts in (("subjects", self.subjects), ("modes", self.modes)):
             _names(name, texts)
             if not texts:

@@ -9,11 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from nfspec.conformance.cases.results import COMPILER
 from nfspec.conformance.workers.pipes import PipeProcess, ProcessDiedError
 from nfspec.conformance.workers.requests import Failure, FailureKind, Request
 from nfspec.errors import InputError, NfspecError
 
 TIMEOUT = 1_800.0  # seconds; the largest networks take minutes to build and compile
+
+COMPILED_FOR = "NFSPEC_COMPILED_FOR"  # an environment variable: a target of `nfspec lower`
 
 # Environment variables that hide the other devices from every framework. A framework takes a GPU or
 # TPU where there is one.
@@ -22,6 +25,11 @@ DEVICES = {
     "cpu": {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"},
     "gpu": {"JAX_PLATFORMS": "cuda"},
     "tpu": {"JAX_PLATFORMS": "tpu", "CUDA_VISIBLE_DEVICES": "-1"},
+    COMPILER: {
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        COMPILED_FOR: "tpu-v5e:2x2",
+    },
 }
 
 
@@ -46,7 +54,8 @@ class WorkerProcess:
     Args:
         subject: A name that `nfspec.conformance.subjects` knows; the name of a framework is nfspec
             on it.
-        device: cpu, gpu or tpu; empty for what the framework takes by itself.
+        device: cpu, gpu, tpu, or tpu-compiler for programs that are compiled for a TPU; empty for
+            what the framework takes by itself.
         mode: Mode of the arithmetic.
 
     Raises:

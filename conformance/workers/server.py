@@ -31,6 +31,7 @@ from nfspec.conformance.properties.networks import case_plan, case_weights
 from nfspec.conformance.properties.training import DONE, steps_of
 from nfspec.conformance.subjects import loading
 from nfspec.conformance.workers import frameworks
+from nfspec.conformance.workers.process import COMPILED_FOR
 from nfspec.conformance.workers.requests import (
     BuildRequest,
     CaseRequest,
@@ -49,6 +50,17 @@ Outputs = dict[str, Any]
 MAX_FUNCTIONS = 256  # compiled functions kept
 
 
+def _compiling(subject: str, framework: str, target: str) -> Any:
+    """Compiles JAX's programs for a target from now on; None without one."""
+    if not target:
+        return None
+    if framework != "jax":
+        raise BackendError(f"{subject}: programs of jax alone can be compiled for a TPU")
+    from nfspec.conformance.workers.compiling import Compiling
+
+    return Compiling(target)
+
+
 class Server:
     """A subject, and what is kept between requests: compiled functions, and the last model built.
 
@@ -59,6 +71,7 @@ class Server:
 
     def __init__(self, subject: str, mode: str):
         made = loading.load(subject)
+        self.compiling = _compiling(subject, made.framework, os.environ.get(COMPILED_FOR, ""))
         self.framework = frameworks.load(made.framework)
         self.framework.set_mode(mode)
         self.subject = loading.in_mode(made, mode, subject)
@@ -87,6 +100,7 @@ class Server:
         unknown = subjects.unknown_methods(self.subject)
         return {
             **frameworks.facts(self.name, package),
+            **({"compiled_for": self.compiling.target.name} if self.compiling else {}),
             "switches": self.framework.switches(),
             **({"unknown_methods": unknown} if unknown else {}),
             "lacking": subjects.lacking(self.subject),
@@ -100,9 +114,16 @@ class Server:
         calls = asked.calls(case) if request.arrays is None else request.arrays
         reply = {"inputs": digest(calls), "case": case.id, "pid": os.getpid()}
         calls = [self.fault.arrays(case.op, call) for call in calls]
+        before = self._calls
         with self.fault.patch():
             reply["outputs"] = WORK[asked.request](self, asked, case, calls)
+        reply["programs"] = self._calls - before
         return self.fault.reply(reply)
+
+    @property
+    def _calls(self) -> int:
+        """Number of calls of programs that were compiled for another device, so far."""
+        return self.compiling.calls if self.compiling else 0
 
     def _inject(self, fault: Fault) -> None:
         if fault != self.fault:

@@ -28,6 +28,8 @@ class Worker:
 
     Attributes:
         facts: Versions, device and switches of the process; empty until it has answered.
+        programs: Number of programs that the last answer took, each compiled for the device on
+            which none runs; 0 on other devices.
         given_up: The error for which the subject is not asked any more; None while it is.
     """
 
@@ -36,6 +38,7 @@ class Worker:
         self.timeout = timeout
         self.fault = fault
         self.facts: dict[str, Any] = {}
+        self.programs = 0
         self.given_up: WorkerError | None = None
         self._strikes = 0
         self._process: WorkerProcess | None = None
@@ -155,6 +158,7 @@ class Worker:
             if got != expected:
                 message = f"{self.subject}: {what}: expected {expected}; found {got}"
                 raise WorkerError(message, "refused")
+        self.programs = reply["programs"]
         return reply["outputs"]
 
     def _struck(self, error: WorkerError) -> WorkerError:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nfspec.arguments import MAX_SEED, MOST_EXAMPLES, one_of
+from nfspec.arguments import MAX_SEED, MOST_EXAMPLES
 from nfspec.cli.options import (
     ALL_BACKENDS,
     Changes,
+    CompileOnly,
     Device,
     Subjects,
     TestedBackends,
     Timeout,
+    device_of,
     names,
     parse_subjects,
     some_of,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 STATUS: dict[RunVerdict, int] = {
     "CONFORMANT": 0,
     "CONFORMANT IN PART": 0,
+    "COMPILES": 0,
+    "DOES NOT COMPILE": 1,
     "NOT CONFORMANT": 1,
     "NOTHING JUDGED": 2,
 }
@@ -165,6 +169,7 @@ def conform(
     subject: Subjects = None,
     against: AgainstTwo = None,
     device: Device = "cpu",
+    compile_only: CompileOnly = False,
     mode: Mode = "f32",
     examples: Examples = 25,
     seed: Seed = 0,
@@ -187,22 +192,24 @@ def conform(
     results.json, REPORT.md and report.html.
 
     Exit status 0 if conformant, also if only in part: nothing wrong was found, and a subject does
-    not offer all that would be tested (--must-offer says what it has to). 1 if not conformant, 2 if
-    nothing was judged.
+    not offer all that would be tested (--must-offer says what it has to); with --compile-only, if
+    all compiles. 1 if not conformant, 2 if nothing was judged.
 
     A --subject is code, which is imported and run: test only what you trust. Nothing in a SPEC or
     in a file of deviations is run, whoever wrote it.
     """
     from nfspec.conformance import Settings
     from nfspec.conformance.cases.target import source_of
-    from nfspec.conformance.running.settings import DEVICES, MODES
+    from nfspec.conformance.running.settings import MODES
 
+    if compile_only and (faults or against):
+        raise InputError("--compile-only: nothing is judged, as --faults and --against need it")
     if changes and spec is None:
         raise InputError("--set: expected a SPEC to change; found none")
     settings = Settings(
         source=None if spec is None else source_of(spec, changes or ()),
         subjects=against or parse_subjects(subject, backends),
-        device=one_of("--device", device, DEVICES),
+        device=device_of(device, compile_only),
         modes=some_of("--mode", mode, MODES),
         examples=examples,
         seed=seed,

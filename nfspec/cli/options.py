@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nfspec.arguments import MAX_TIMEOUT
+from nfspec.arguments import MAX_TIMEOUT, one_of
 from nfspec.compilation import BACKENDS
 from nfspec.errors import BackendError, InputError
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding, parsed
@@ -57,6 +57,14 @@ Subjects = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|gpu|tpu", help="Device to run on.")]
+CompileOnly = Annotated[
+    bool,
+    typer.Option(
+        "--compile-only",
+        help="With --device tpu: compile every program of JAX for a TPU by the TPU's own compiler "
+        "(libtpu), which needs no TPU. Nothing is said of numbers on one.",
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(
@@ -113,3 +121,20 @@ def parse_subjects(subjects: list[str] | None, backends: str) -> tuple[str, ...]
     """The subjects that --subject names, each once; without any, nfspec on the frameworks that
     --backends names."""
     return tuple(dict.fromkeys(subjects)) if subjects else parse_backends(backends)
+
+
+def device_of(device: str, compile_only: bool) -> str:
+    """The device of a conformance run, of --device and --compile-only.
+
+    Raises:
+        InputError: No such device; programs can be compiled for a TPU alone.
+    """
+    from nfspec.conformance.cases.results import COMPILER
+    from nfspec.conformance.running.settings import DEVICES
+
+    one_of("--device", device, DEVICES)
+    if not compile_only:
+        return device
+    if device != "tpu":
+        raise InputError(f"--compile-only: expected --device tpu; found --device {device}")
+    return COMPILER

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from nfspec.arguments import one_of
 from nfspec.cli.options import (
     ALL_BACKENDS,
+    CompileOnly,
     Device,
     Subjects,
     TestedBackends,
     Timeout,
+    device_of,
     parse_subjects,
 )
 from nfspec.console import print_lines
@@ -31,6 +32,7 @@ def replay(
     backends: TestedBackends = ALL_BACKENDS,
     subject: Subjects = None,
     device: Device = "cpu",
+    compile_only: CompileOnly = False,
     fault: Fault = "",
     timeout: Timeout = 600.0,
 ) -> None:
@@ -43,10 +45,9 @@ def replay(
     """
     from nfspec.conformance.running.replay import replay as run_case
     from nfspec.conformance.running.replay import status
-    from nfspec.conformance.running.settings import DEVICES
 
-    one_of("--device", device, DEVICES)
-    replayed = run_case(case, parse_subjects(subject, backends), device, fault, timeout)
+    there = device_of(device, compile_only)
+    replayed = run_case(case, parse_subjects(subject, backends), there, fault, timeout)
     texts = (f"{each.column}: {each.verdict}\n{each.text}" for each in replayed)
     print_lines(["\n\n".join(texts)])
     raise typer.Exit(status(replayed))
