@@ -151,7 +151,10 @@ def beside(results: Results) -> list[str]:
             return ["No case was answered.", *told]
         case "COMPILES" | "DOES NOT COMPILE":
             targets = {str(c.facts["compiled_for"]) for c in results.columns if c.facts}
-            return [f"Compiled for {', '.join(sorted(targets))}. This says nothing of numbers there.", *partial]
+            return [
+                f"Compiled for {', '.join(sorted(targets))}. This says nothing of numbers there.",
+                *partial,
+            ]
         case _:
             return partial
 

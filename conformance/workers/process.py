@@ -28,6 +28,7 @@ DEVICES = {
     COMPILER: {
         "JAX_PLATFORMS": "cpu",
         "CUDA_VISIBLE_DEVICES": "-1",
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # programs for a TPU cannot be read back
         COMPILED_FOR: "tpu-v5e:2x2",
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -91,6 +92,8 @@ def lower(
     if hlo is not None:
         require_free(hlo, force)
     plan = resolve(load(variant, changed_by(changes)))
+    # A program for another device cannot be read back on this machine.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     frameworks.start("jax")
     from nfspec.backends.lowering.lower import lower as lowered
 

@@ -345,6 +345,21 @@ def test_a_device_that_there_is_not(folder):
     assert done.stderr == '--device: expected one of "cpu", "gpu", "tpu"; found \'moon\'\n'
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "--compile-only: expected --device tpu; found --device cpu"),
+        (("--device", "gpu"), "--compile-only: expected --device tpu; found --device gpu"),
+        (("--device", "tpu", "--faults"), "--compile-only: nothing is judged, as --faults and "),
+        (("--device", "tpu", "--against", "jax", "torch"), "--compile-only: nothing is judged"),
+    ],
+)
+def test_what_cannot_be_compiled_only(options, message, folder):
+    done = conform("--compile-only", *options)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(message)
+
+
 def test_the_kits_own_packages_may_be_absent(monkeypatch, folder):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     done = conform()
