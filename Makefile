@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
-.PHONY: help demo test dist test-nfspec test-generation test-conformance test-slow bench bench-sources bench-runtimes bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test tree gpu dist test-nfspec test-generation test-conformance test-slow bench bench-sources bench-runtimes bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
   fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small reports-sources
 
 help:
@@ -101,6 +101,20 @@ bench-kernels: $(BIN)/.installed-test
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest benchmarks/kernels --benchmark-only || exit 1; \
 	done
 
+# What reads the package without installing it does not see package-dir, and gets a tree of links.
+tree:
+	rm -rf build/types && mkdir -p build/types/nfspec/benchmarks
+	ln -s $(CURDIR)/nfspec/* build/types/nfspec/
+	ln -s $(CURDIR)/benchmarks/*.py $(CURDIR)/benchmarks/gpu build/types/nfspec/benchmarks/
+	ln -s $(CURDIR)/conformance $(CURDIR)/backends build/types/nfspec/
+
+## make gpu        a GPU measured, with the frameworks of `make gpu PYTHON=...`: build/gpu (8 minutes)
+# Nothing is installed. It goes on where it was stopped.
+MINUTES ?= 8
+gpu: tree
+	PYTHONPATH=$(CURDIR)/build/types:$$PYTHONPATH $(PYTHON) -P -m nfspec.benchmarks.gpu \
+	  --out build/gpu --minutes $(MINUTES) $(GPU_OPTIONS)
+
 ## make why        training with and without AGC: benchmarks/results/AGC.md (ten minutes)
 why: $(BIN)/.installed-test
 	$(BIN)/python -P -m nfspec.benchmarks.clipping benchmarks/results
@@ -178,15 +192,9 @@ reports-small: $(BIN)/.installed-test
 	cp build/small.json $(REPORTS)/small.json
 
 ## make lint       formatting, lint and types
-lint: $(BIN)/.installed-test
+lint: $(BIN)/.installed-test tree
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@# Tools that read code without importing it do not see package-dir, so they get a tree of links.
-	rm -rf build/types && mkdir -p build/types/nfspec
-	ln -s $(CURDIR)/nfspec/* build/types/nfspec/
-	ln -s $(CURDIR)/backends build/types/nfspec/backends
-	mkdir build/types/nfspec/benchmarks && ln -s $(CURDIR)/benchmarks/*.py build/types/nfspec/benchmarks/
-	ln -s $(CURDIR)/conformance build/types/nfspec/conformance
 	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml nfspec
 
 ## make format     rewrite the files as the linter wants them

@@ -10,8 +10,7 @@ import optax
 
 from nfspec import compilation
 from nfspec.benchmarks import inputs
-from nfspec.benchmarks.ours import RATE
-from nfspec.benchmarks.works import Setup, Work
+from nfspec.benchmarks.works import RATE, Setup, Work
 from nfspec.plan.resolver import resolve
 
 
@@ -22,7 +21,8 @@ def step(setup: Setup) -> Work:
     """
     spec = inputs.spec_of(setup)
     plan = resolve(spec)
-    model = compilation.compile(spec, "jax", inputs.params_of(plan), plain=True)
+    policy = "mixed_bfloat16" if setup.narrow else None
+    model = compilation.compile(spec, "jax", inputs.params_of(plan), plain=True, dtype=policy)
     x = jnp.asarray(inputs.images(setup))
     y = jnp.asarray(inputs.labels(setup, inputs.classes_of(plan)))
     rest = [v.value for v in model.non_trainable_variables]

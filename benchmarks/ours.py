@@ -10,10 +10,8 @@ import numpy as np
 from nfspec import compilation
 from nfspec.backends.running import caller
 from nfspec.benchmarks import inputs
-from nfspec.benchmarks.works import Setup, Work
+from nfspec.benchmarks.works import RATE, Setup, Work
 from nfspec.plan.resolver import resolve
-
-RATE = 1e-4  # learning rate, so small that the parameters hardly change
 
 
 def forward(setup: Setup, **how: Any) -> Work:
@@ -21,6 +19,8 @@ def forward(setup: Setup, **how: Any) -> Work:
     backend = keras.backend.backend()
     spec = inputs.spec_of(setup)
     params = inputs.params_of(resolve(spec))
+    if setup.narrow:
+        how["dtype"] = "bfloat16"
     model = compilation.compile(spec, backend, params, **how)
     x = keras.ops.convert_to_tensor(inputs.images(setup))
     call = caller(model)
@@ -40,13 +40,16 @@ def step(setup: Setup) -> Work:
 
     spec = inputs.spec_of(setup)
     plan = resolve(spec)
-    model = compilation.compile(spec, keras.backend.backend(), inputs.params_of(plan))
+    policy = "mixed_bfloat16" if setup.narrow else None
+    model = compilation.compile(spec, keras.backend.backend(), inputs.params_of(plan), dtype=policy)
     model.compile(
         compilation.agc(plan, SGD(RATE, momentum=0.9, nesterov=True)),
         keras.losses.CategoricalCrossentropy(from_logits=True),
     )
     classes = inputs.classes_of(plan)
-    x, y = inputs.images(setup), np.eye(classes, dtype=np.float32)[inputs.labels(setup, classes)]
+    y = np.eye(classes, dtype=np.float32)[inputs.labels(setup, classes)]
+    # On the device, as a loop has them that reads ahead.
+    x, y = map(keras.ops.convert_to_tensor, (inputs.images(setup), y))
     return lambda: model.train_on_batch(x, y)
 
 

@@ -43,7 +43,19 @@ class Build:
     backend: str
 
 
-Request = Prepare | Repeat | Build
+@dataclass(frozen=True)
+class Facts:
+    """Asks for versions and the device."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Asks to do the work that is ready so many times under the framework's profiler."""
+
+    runs: int
+
+
+Request = Prepare | Repeat | Build | Facts | Profile
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,18 @@ class Answer:
         seconds: Seconds of each time, for `Repeat` and `Build`.
         memory: For `Build`, the growth of memory at its peak, in units of the weights' bytes; None
             where the system does not tell.
+        peak: For `Repeat`, bytes of the device's memory at the peak since the work was made ready;
+            None where the framework does not tell.
+        out_of_memory: True if the error is that the device has no memory left.
+        facts: For `Facts`, versions and the device.
+        kernels: For `Profile`, milliseconds and launches of each kernel in one run.
     """
 
     error: str | None = None
     first: float | None = None
     seconds: list[float] = field(default_factory=list)
     memory: float | None = None
+    peak: int | None = None
+    out_of_memory: bool = False
+    facts: dict[str, str] = field(default_factory=dict)
+    kernels: dict[str, tuple[float, float]] = field(default_factory=dict)

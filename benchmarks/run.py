@@ -9,6 +9,7 @@ from statistics import median
 from nfspec.benchmarks.requests import Answer, Build, Prepare, Repeat, Request
 from nfspec.benchmarks.works import Contestant, Setup
 from nfspec.conformance.workers.pipes import PipeProcess, ProcessDiedError
+from nfspec.conformance.workers.process import DEVICES, GROWING
 
 Say = Callable[[str], None]
 
@@ -63,18 +64,32 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Process:
-    """The process of a contestant, in which Keras runs on a framework of its own."""
+    """The process of a contestant, in which Keras runs on a framework of its own.
 
-    def __init__(self, backend: str):
-        environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    Args:
+        backend: The framework.
+        device: cpu or gpu, the only ones that it sees; empty for what it takes by itself.
+    """
+
+    def __init__(self, backend: str, device: str = ""):
+        environment = {
+            "KERAS_BACKEND": backend,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **(GROWING if device else {}),
+            **DEVICES[device],
+        }
         self._pipe = PipeProcess("nfspec.benchmarks.worker", environment=environment)
         self.process = self._pipe.process
 
-    def ask(self, request: Request) -> Answer:
-        """Send a request and wait for the answer; that of a process that died is an error."""
+    def ask(self, request: Request, timeout: float | None = None) -> Answer:
+        """Send a request and wait for the answer; that of a process that died is an error.
+
+        Raises:
+            TimeoutError: No answer came within so many seconds. The process is killed.
+        """
         try:
             self._pipe.send(request)
-            answer = self._pipe.receive()
+            answer = self._pipe.receive(timeout)
         except ProcessDiedError as death:
             words = [line.strip() for line in death.output.splitlines() if line.strip()]
             said = f": {words[-1]}" if words else ""

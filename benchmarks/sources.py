@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from nfspec.backends.running import caller
 from nfspec.benchmarks import inputs
-from nfspec.benchmarks.ours import RATE
-from nfspec.benchmarks.works import Setup, Work
+from nfspec.benchmarks.device import narrowed, placed
+from nfspec.benchmarks.works import RATE, Setup, Work
 from nfspec.generation.native import module, native
 from nfspec.rewrites.folding import fold
 
@@ -20,13 +20,19 @@ def _network(setup: Setup, to: str, folded: bool) -> Any:
     return native(fold(plan, params), to) if folded else native(plan, to, params=params)
 
 
-def torch(setup: Setup, folded: bool = False, compiled: bool = False) -> Work:
+def torch(
+    setup: Setup, folded: bool = False, compiled: bool = False, channels_last: bool = False
+) -> Work:
     import torch
 
-    model = _network(setup, "torch", folded).eval()
-    x = torch.from_numpy(inputs.images_nchw(setup))
+    model = placed(_network(setup, "torch", folded).eval())
+    x = placed(torch.from_numpy(inputs.images_nchw(setup)))
+    if channels_last:
+        model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
+    if setup.narrow:
+        model, x = model.to(torch.bfloat16), x.to(torch.bfloat16)
     if compiled:
-        model = torch.compile(model, fullgraph=True)
+        model = torch.compile(model, fullgraph=True, dynamic=False)
     return torch.inference_mode()(lambda: model(x))
 
 
@@ -34,8 +40,16 @@ def jax(setup: Setup, folded: bool = False) -> Work:
     import jax
 
     file, params = _network(setup, "jax", folded)
-    x, apply = jax.numpy.asarray(inputs.images(setup)), jax.jit(file.apply)
+    x, apply = _images(setup), jax.jit(file.apply)
     return lambda: apply(params, x).block_until_ready()
+
+
+def _images(setup: Setup) -> Any:
+    """Images on JAX, of the dtype to compute in."""
+    import jax
+
+    dtype = jax.numpy.bfloat16 if setup.narrow else jax.numpy.float32
+    return jax.numpy.asarray(inputs.images(setup), dtype)
 
 
 def flax(setup: Setup, folded: bool = False) -> Work:
@@ -55,6 +69,8 @@ def keras(setup: Setup, folded: bool = False) -> Work:
     """On whichever framework Keras runs."""
     import keras
 
+    from nfspec.backends.running import caller
+
     call = caller(_network(setup, "keras", folded))
     x = keras.ops.convert_to_tensor(inputs.images(setup))
     if keras.backend.backend() == "jax":
@@ -72,21 +88,26 @@ def mlx(setup: Setup, folded: bool = False) -> Work:
     return lambda: mx.eval(apply(x))
 
 
-def torch_step(setup: Setup) -> Work:
+def torch_step(setup: Setup, channels_last: bool = False, compiled: bool = False) -> Work:
     """The file's parameter groups and clipping, and PyTorch's SGD; it drops as the variant does."""
     import torch
 
     plan = inputs.plan_of(setup)
-    model = native(plan, "torch", params=inputs.params_of(plan)).train()
+    model = placed(native(plan, "torch", params=inputs.params_of(plan)).train())
     clip_gradients_ = module(plan, "torch").clip_gradients_
-    x = torch.from_numpy(inputs.images_nchw(setup))
-    y = torch.from_numpy(inputs.labels(setup, inputs.classes_of(plan)))
+    x = placed(torch.from_numpy(inputs.images_nchw(setup)))
+    y = placed(torch.from_numpy(inputs.labels(setup, inputs.classes_of(plan))))
+    if channels_last:
+        model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
+    network = torch.compile(model, fullgraph=True, dynamic=False) if compiled else model
     groups = model.parameter_groups(weight_decay=0.0)
     optimizer = torch.optim.SGD(groups, RATE, momentum=0.9, nesterov=True)
 
     def run() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), y).backward()
+        with narrowed(setup.narrow):
+            loss = torch.nn.functional.cross_entropy(network(x), y)
+        loss.backward()
         clip_gradients_(model)
         optimizer.step()
 
@@ -100,7 +121,7 @@ def jax_step(setup: Setup) -> Work:
 
     plan = inputs.plan_of(setup)
     file, params = native(plan, "jax", params=inputs.params_of(plan))
-    x = jax.numpy.asarray(inputs.images(setup))
+    x = _images(setup)
     y = jax.numpy.asarray(inputs.labels(setup, inputs.classes_of(plan)).astype(np.int32))
     optimizer = optax.chain(
         optax.stateless(file.clip_gradients), optax.sgd(RATE, momentum=0.9, nesterov=True)
@@ -108,7 +129,8 @@ def jax_step(setup: Setup) -> Work:
 
     def loss(params: Any, key: Any) -> Any:
         logits = file.apply(params, x, key)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        wide = logits.astype(jax.numpy.float32)
+        return optax.softmax_cross_entropy_with_integer_labels(wide, y).mean()
 
     def update(params: Any, state: Any, key: Any) -> Any:
         value, gradients = jax.value_and_grad(loss)(params, key)
@@ -125,7 +147,7 @@ def jax_step(setup: Setup) -> Work:
     return run
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[..., Work]] = {
     "torch": torch,
     "jax": jax,
     "flax": flax,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from nfspec.benchmarks import inputs
-from nfspec.benchmarks.ours import RATE
-from nfspec.benchmarks.works import Setup, Work
+from nfspec.benchmarks.device import narrowed, placed
+from nfspec.benchmarks.works import RATE, Setup, Work
 from nfspec.conformance.subjects.timm import imported
 from nfspec.errors import InputError
 
@@ -29,11 +30,11 @@ def name_of(setup: Setup) -> str:
 
 
 def _model(setup: Setup) -> Any:
-    return timm.create_model(name_of(setup))
+    return placed(timm.create_model(name_of(setup)))
 
 
 def _images(setup: Setup) -> Any:
-    return torch.from_numpy(inputs.images_nchw(setup))
+    return placed(torch.from_numpy(inputs.images_nchw(setup)))
 
 
 def forward(
@@ -43,10 +44,10 @@ def forward(
     model, x = _model(setup).eval(), _images(setup)
     if channels_last:
         model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
-    if bf16:
+    if bf16 or setup.narrow:
         model, x = model.to(torch.bfloat16), x.to(torch.bfloat16)
     if compiled:
-        model = torch.compile(model)
+        model = torch.compile(model, dynamic=False)
     return torch.inference_mode()(lambda: model(x))
 
 
@@ -60,16 +61,21 @@ def _clip(model: Any) -> None:
     adaptive_clip_grad(model.parameters(), 0.01)
 
 
-def step(setup: Setup) -> Work:
+def step(setup: Setup, channels_last: bool = False, compiled: bool = False) -> Work:
     """timm's defaults: neither dropout nor stochastic depth."""
     model, x = _model(setup).train(), _images(setup)
+    if channels_last:
+        model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
     optimizer = _optimizer(model)
     classes = inputs.classes_of(inputs.plan_of(setup))
-    y = torch.from_numpy(inputs.labels(setup, classes))
+    y = placed(torch.from_numpy(inputs.labels(setup, classes)))
+    network = torch.compile(model, dynamic=False) if compiled else model
 
     def run() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), y).backward()
+        with narrowed(setup.narrow):
+            loss = torch.nn.functional.cross_entropy(network(x), y)
+        loss.backward()
         _clip(model)
         optimizer.step()
 
@@ -100,4 +106,9 @@ def optimizer(setup: Setup) -> Work:
     return run
 
 
-MAKERS = {"forward": forward, "step": step, "agc": agc, "optimizer": optimizer}
+MAKERS: dict[str, Callable[..., Work]] = {
+    "forward": forward,
+    "step": step,
+    "agc": agc,
+    "optimizer": optimizer,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -12,9 +13,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from nfspec.benchmarks.requests import Answer, Build, Prepare, Repeat, Request
+from nfspec.benchmarks import device
+from nfspec.benchmarks.profiling import profiled
+from nfspec.benchmarks.requests import Answer, Build, Facts, Prepare, Profile, Repeat, Request
 from nfspec.benchmarks.works import Work
 
+BACKEND = os.environ.get("KERAS_BACKEND", "")  # the framework of this process
 STATUS = Path("/proc/self/status")
 
 Maker = Callable[..., Work]  # of a `Setup` and options
@@ -56,6 +60,12 @@ def _decoding() -> Mapping[str, Maker]:
     return MAKERS
 
 
+def _peaks() -> Mapping[str, Maker]:
+    from nfspec.benchmarks.peaks import MAKERS
+
+    return MAKERS
+
+
 # The makers of work by whose it is; each imports its framework when it is asked for.
 MAKERS: dict[str, Callable[[], Mapping[str, Maker]]] = {
     "ours": _ours,
@@ -64,6 +74,7 @@ MAKERS: dict[str, Callable[[], Mapping[str, Maker]]] = {
     "sources": _sources,
     "exported": _exported,
     "decoding": _decoding,
+    "peaks": _peaks,
 }
 
 
@@ -113,6 +124,7 @@ def _built(request: Build) -> Answer:
 def _timed(work: Work) -> float:
     start = time.perf_counter()
     work()
+    device.wait()
     return time.perf_counter() - start
 
 
@@ -125,15 +137,24 @@ class Contestant:
     def answer(self, request: Request) -> Answer:
         match request:
             case Prepare():
+                self.work = None  # its memory is for the next
+                gc.collect()
+                device.release()
                 take_cores(request.setup.cores)
+                device.set_precision(BACKEND, request.setup.precision)
                 whose, _, name = request.make.partition(":")
                 self.work = MAKERS[whose]()[name](request.setup, **request.options)
                 return Answer(first=_timed(self.work))
             case Repeat():
-                return Answer(seconds=[_timed(self._ready()) for _ in range(request.runs)])
+                seconds = [_timed(self._ready()) for _ in range(request.runs)]
+                return Answer(seconds=seconds, peak=device.peak())
             case Build():
                 take_cores(request.setup.cores)
                 return _built(request)
+            case Facts():
+                return Answer(facts=device.facts(BACKEND))
+            case Profile():
+                return Answer(kernels=profiled(BACKEND, self._ready(), request.runs))
 
     def _ready(self) -> Work:
         assert self.work is not None, "no work is ready"
@@ -155,7 +176,10 @@ def main(descriptor: int) -> None:
             answer = contestant.answer(request)
         except Exception as error:  # whatever a framework raises is this contestant's result
             said = str(error).strip() or type(error).__name__
-            answer = Answer(error=f"{type(error).__name__}: {said.splitlines()[0]}")
+            answer = Answer(
+                error=f"{type(error).__name__}: {said.splitlines()[0]}",
+                out_of_memory=device.is_out_of_memory(error),
+            )
         pipe.send(answer)
 
 

@@ -40,6 +40,8 @@ class Setup:
         size: Side of the images, px.
         changes: Fields of the spec that are changed, FIELD=VALUE each.
         cores: Number of cores to use, on systems that can limit it; None for all.
+        precision: Mode of the arithmetic, f32, tf32 or bf16, in which training keeps its parameters
+            in float32; empty for float32 as the framework computes it by itself.
     """
 
     variant: str
@@ -47,7 +49,15 @@ class Setup:
     size: int
     changes: tuple[str, ...] = ()
     cores: int | None = None
+    precision: str = ""
 
+    @property
+    def narrow(self) -> bool:
+        """True if what is multiplied is in bfloat16."""
+        return self.precision == "bf16"
+
+
+RATE = 1e-4  # learning rate, so small that the parameters hardly change
 
 # Frameworks whose files of `nfspec generate` are measured.
 SOURCES = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow", "mlx": "MLX"}

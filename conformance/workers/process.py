@@ -34,6 +34,9 @@ DEVICES = {
 }
 
 
+# Memory of a device is taken when it is needed, and not all of it at the start.
+GROWING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
 INSIDE = "NFSPEC_WORKER"  # an environment variable that a worker's process has
 
 
@@ -72,8 +75,7 @@ class WorkerProcess:
         self.subject = subject
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            **GROWING,
             "NVIDIA_TF32_OVERRIDE": None,  # would overrule the switches of the mode
             INSIDE: "1",
             **DEVICES[device],
