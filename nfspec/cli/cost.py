@@ -240,19 +240,24 @@ def _estimate(
         size=side,
         precision=kind,
         step=step(plan, accelerator, images, devices, side, kind, share),
-        largest=largest_batch(plan, accelerator.memory, side, kind),
+        largest=largest_batch(plan, accelerator.memory, side, kind, lanes=accelerator.lanes),
         calibration=calibration,
         run=run,
-        remat=_remat(plan, images // devices, accelerator.memory, side, kind),
+        remat=_remat(plan, images // devices, accelerator, side, kind),
     )
 
 
-def _remat(plan: Plan, images: int, memory: int, side: int, kind: str) -> str:
+def _remat(plan: Plan, images: int, accelerator: Accelerator, side: int, kind: str) -> str:
     """The least that is computed again for images to fit: see `Cost`."""
-    if plan.recipe is None or largest_batch(plan, memory, side, kind) >= images:
+
+    def fits(plan: Plan) -> bool:
+        most = largest_batch(plan, accelerator.memory, side, kind, lanes=accelerator.lanes)
+        return most >= images
+
+    if plan.recipe is None or fits(plan):
         return ""
     for what in ("block", "stage"):
         again = replace(plan, recipe=plan.recipe.model_copy(update={"remat": what}))
-        if largest_batch(again, memory, side, kind) >= images:
+        if fits(again):
             return what
     return ""

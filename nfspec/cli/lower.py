@@ -15,6 +15,7 @@ from nfspec.cli.options import MAX_IMAGES, MAX_SIDE, Changes, SpecName, changed_
 from nfspec.console import WIDTH, print_json, print_lines, say, table
 from nfspec.cost.accelerators import GIB
 from nfspec.cost.memory import training_bytes
+from nfspec.cost.rows import LANES
 from nfspec.files import write
 from nfspec.language.loader import load
 from nfspec.outputs import FORCE_HELP, require_free
@@ -134,7 +135,11 @@ def _rows(done: Lowered, plan: Plan, shard: bool) -> Sequence[tuple[str, str, st
     ours = (6 if steps else 2) * macs
     needed = ""
     if steps and not shard:  # the model of memory knows of no parameters that are split
-        needed = f"{training_bytes(plan, done.batch, done.size, done.precision) / GIB:.2f}"
+        from nfspec.backends.lowering.targets import CPU
+
+        lanes = 0 if done.target == CPU else LANES
+        most = training_bytes(plan, done.batch, done.size, done.precision, lanes=lanes)
+        needed = f"{most / GIB:.2f}"
     memory = [
         ("arguments, GiB", f"{done.arguments / GIB:.2f}", ""),
         ("temporary memory, GiB", f"{done.temporaries / GIB:.2f}", ""),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nfspec.cost.rows import LANES
 from nfspec.errors import InputError, suggest
 
 GIB = 2**30
@@ -44,6 +45,7 @@ class Accelerator:
         link: Bytes a second out of a device to others, over all its links; 0: it has none.
         tile: Sizes that a matrix product is rounded up to: rows, columns, terms of each sum. The
             kernels of a GPU make tiles of 128 x 64 outputs; a TPU's matrix unit is 128 x 128.
+        lanes: Numbers in a row of memory, which arrays of images are padded to; 0: there are none.
         units: Tiles in work at a time; a GPU's multiprocessors.
         source: Source of these figures.
         timings: Steps that were measured on it.
@@ -70,6 +72,7 @@ class Accelerator:
     splits: bool = False
     timings_source: str = ""
     like: str = ""
+    lanes: int = 0
 
 
 def _timings(
@@ -104,6 +107,7 @@ _ALL = (
         memory=16 * GIB,
         link=166e9,  # a pod's all-reduce bandwidth of 340 TB/s over its 2,048 cores
         tile=_TPU_TILE,
+        lanes=LANES,
         units=1,
         source="cloud.google.com/tpu/docs/v3, half a chip: 123 TFLOP/s, 900 GB/s, 32 GiB",
         timings=_timings("nfnet-f", (32,) * 6, TPU_STEPS),
@@ -118,6 +122,7 @@ _ALL = (
         memory=32 * GIB,
         link=268e9,  # a pod's all-reduce bandwidth of 1.1 PB/s over its 4,096 chips
         tile=_TPU_TILE,
+        lanes=LANES,
         units=1,
         source="cloud.google.com/tpu/docs/v4",
         like="tpu-v3",
@@ -130,6 +135,7 @@ _ALL = (
         memory=16 * GIB,
         link=200e9,  # a pod's all-reduce bandwidth of 51.2 TB/s over its 256 chips
         tile=_TPU_TILE,
+        lanes=LANES,
         units=1,
         source="cloud.google.com/tpu/docs/v5e",
         like="tpu-v3",

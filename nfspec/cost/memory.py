@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, replace
 
 from nfspec.arguments import instance, one_of, whole
+from nfspec.cost.rows import Passes, fullest
 from nfspec.errors import InputError
 from nfspec.plan import (
     ECA,
@@ -38,6 +40,8 @@ do not (tests/cost/test_roofline.py).
 @dataclass(frozen=True)
 class Memory:
     """Bytes on one device while it trains; float32 but for the last three.
+
+    On TPUs gradients, kernels and activations are those that are there at the fullest moment.
 
     Attributes:
         parameters, gradients, momentum: One array for each parameter.
@@ -147,6 +151,7 @@ def training_memory(
     size: int | None = None,
     precision: str = "float32",
     accumulate: bool = False,
+    lanes: int = 0,
 ) -> Memory:
     """Bytes on one device while it trains, part by part.
 
@@ -159,6 +164,7 @@ def training_memory(
         size: Their side in px; the plan's training size if not given.
         precision: Dtype of activations: float32, bfloat16 or float16.
         accumulate: True if gradients of several micro-batches are added up.
+        lanes: The accelerator's, as `Accelerator` has them: of a TPU, whose compiler keeps less.
 
     Raises:
         InputError: The image is too small, or there is no such precision.
@@ -166,18 +172,25 @@ def training_memory(
     width, outputs = width_of(precision), training_shapes(plan, size)
     batch = whole("batch", batch, 1, "images")
     each, recipe = 4 * parameter_count(plan), plan.recipe
-    activations, fullest = _activations(plan, outputs, recipe.remat if recipe else "none")
-    kernels = sum(p.size for p in plan.parameters.values() if p.role in ("kernel", "head"))
+    remat = recipe.remat if recipe else "none"
+    if lanes:
+        passes = fullest(plan, outputs, batch, width, DEPTHS[remat], lanes)
+    else:
+        activations, most = _activations(plan, outputs, remat)
+        kernels = sum(p.size for p in plan.parameters.values() if p.role in ("kernel", "head"))
+        passes = Passes(
+            gradients=each,
+            kernels=width * kernels,
+            activations=width * batch * activations,
+            workspace=width * batch * (most - activations),
+        )
     return Memory(
         parameters=each,
-        gradients=each,
         momentum=each,
         average=each if recipe and recipe.ema_decay else 0,
         accumulated=each if accumulate else 0,
         perturbed=each if recipe and recipe.sam_rho else 0,
-        kernels=width * kernels,
-        activations=width * batch * activations,
-        workspace=width * batch * (fullest - activations),
+        **vars(passes),
     )
 
 
@@ -187,9 +200,10 @@ def training_bytes(
     size: int | None = None,
     precision: str = "float32",
     accumulate: bool = False,
+    lanes: int = 0,
 ) -> int:
     """`training_memory`, added up."""
-    return training_memory(plan, batch, size, precision, accumulate).total
+    return training_memory(plan, batch, size, precision, accumulate, lanes).total
 
 
 def largest_batch(
@@ -198,28 +212,39 @@ def largest_batch(
     size: int | None = None,
     precision: str = "float32",
     accumulate: bool = False,
+    lanes: int = 0,
 ) -> int:
     """The most images that train at a time in a device's memory of so many bytes; maybe 0."""
-    one = training_bytes(plan, 1, size, precision, accumulate)
-    image = training_bytes(plan, 2, size, precision, accumulate) - one
-    return max(0, int(USABLE * memory - (one - image)) // image)
+
+    def too_large(batch: int) -> bool:
+        return training_bytes(plan, batch, size, precision, accumulate, lanes) > USABLE * memory
+
+    beyond = 1
+    while not too_large(beyond):
+        beyond *= 2
+    return bisect.bisect_left(range(beyond), True, 1, key=too_large) - 1
 
 
 def accumulation(
-    plan: Plan, batch: int, memory: int, size: int | None = None, precision: str = "float32"
+    plan: Plan,
+    batch: int,
+    memory: int,
+    size: int | None = None,
+    precision: str = "float32",
+    lanes: int = 0,
 ) -> int:
     """The fewest micro-batches, all of one size, in which a device's images fit into its memory.
 
     Raises:
         InputError: Not even one image fits.
     """
-    if batch <= largest_batch(plan, memory, size, precision):
+    if batch <= largest_batch(plan, memory, size, precision, lanes=lanes):
         return 1
-    most = largest_batch(plan, memory, size, precision, accumulate=True)
+    most = largest_batch(plan, memory, size, precision, accumulate=True, lanes=lanes)
     for parts in range(2, batch + 1):
         if batch % parts == 0 and batch // parts <= most:
             return parts
-    needed = training_bytes(plan, 1, size, precision, accumulate=batch > 1)
+    needed = training_bytes(plan, 1, size, precision, accumulate=batch > 1, lanes=lanes)
     raise InputError(
         f"{plan.name}: one image of {size or plan.train_size} px needs {needed / 1e9:.1f} GB, and "
         f"a device has {USABLE * memory / 1e9:.1f} GB for it; choose a device with more memory, "

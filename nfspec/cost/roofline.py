@@ -282,7 +282,9 @@ def _peak_and_measured(accelerator: Accelerator, timing: Timing) -> tuple[float,
     plan, precision = _network(timing.variant), accelerator.precision
     parts = 1
     if accelerator.splits:
-        parts = accumulation(plan, timing.batch, accelerator.memory, timing.size, precision)
+        parts = accumulation(
+            plan, timing.batch, accelerator.memory, timing.size, precision, accelerator.lanes
+        )
     peak = _peak_seconds(plan, accelerator, timing.batch, timing.size, precision, parts)
     reduce = _reduce_seconds(plan, accelerator, accelerator.devices)
     return sum(peak.values()), timing.seconds - reduce
@@ -363,7 +365,8 @@ def step(
     if devices > 1 and not accelerator.link:
         raise InputError(f"devices: the links between {accelerator.name}s are not known; take 1")
     images = batch // devices
-    parts = accumulation(plan, images, accelerator.memory, size, precision)
+    lanes = accelerator.lanes
+    parts = accumulation(plan, images, accelerator.memory, size, precision, lanes)
     recipe = plan.recipe
     ascent = 1 + recipe.sam_fraction if recipe and recipe.sam_rho else 1.0
     efficiency = calibrate(accelerator.name).efficiency if efficiency is None else efficiency
@@ -379,5 +382,5 @@ def step(
         accumulation=parts,
         parts=seconds,
         flops=round(ascent * flops),
-        memory=training_memory(plan, images // parts, size, precision, parts > 1),
+        memory=training_memory(plan, images // parts, size, precision, parts > 1, lanes),
     )

@@ -161,7 +161,8 @@ def _row(
 
 
 def _estimate(plan: Plan, accelerator: Accelerator, batch: int, precision: str) -> Estimate | None:
-    if not largest_batch(plan, accelerator.memory, None, precision, accumulate=batch > 1):
+    memory, lanes = accelerator.memory, accelerator.lanes
+    if not largest_batch(plan, memory, None, precision, accumulate=batch > 1, lanes=lanes):
         return None
     found = step(plan, accelerator, batch, precision=precision)
     steps = recipe(plan, batch=batch).steps if plan.recipe else None

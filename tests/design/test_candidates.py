@@ -69,7 +69,7 @@ def test_steps_are_the_cost_where_there_is_an_accelerator():
 
 def test_a_device_that_no_image_fits_has_no_estimate():
     large, small = nfspec.load("nfnet-f7+"), nfspec.load("nfnet-f6")
-    device = ACCELERATORS["tpu-v5e"]
+    device = replace(ACCELERATORS["tpu-v5e"], memory=12 * 2**30)
     rows = [replace(candidate(each, [device]), top1=0.5, data="a") for each in (large, small)]
     assert rows[0].on["tpu-v5e"] is None and rows[1].on["tpu-v5e"] is not None
     assert front(rows) == {1}

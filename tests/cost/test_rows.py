@@ -1,0 +1,69 @@
+"""Memory and operations of training steps beside those of programs that the TPU's compiler made."""
+
+from dataclasses import replace
+
+import pytest
+
+import nfspec
+from nfspec.cost.memory import largest_batch, training_memory
+from nfspec.cost.roofline import works
+from nfspec.cost.rows import LANES
+
+# Steps in bfloat16 by `nfspec lower`, libtpu 0.0.42, JAX 0.10.2, November 2026: images on a device,
+# their side in px, what is computed again; bytes at the fullest moment, operations.
+COMPILED = {
+    ("nfnet-nano", "v3", 64, 160, "none"): (1_261_886_464, 242_583_896_064),
+    ("nfnet-nano", "v3", 64, 160, "block"): (690_000_000, None),
+    ("nf-regnet-b0", "v3", 64, 192, "none"): (1_117_902_848, 130_438_832_128),
+    ("nf-resnet-50", "v4", 64, 224, "none"): (2_552_845_824, 1_526_611_705_856),
+    ("nfnet-f0", "v3", 32, 192, "none"): (2_063_000_000, 1_324_000_000_000),
+}
+SMALL = {"nfnet-nano", "nf-regnet-b0"}  # where other operations than products are a twentieth
+
+
+def plan_of(name, remat):
+    plan = nfspec.resolve(nfspec.load(name))
+    return replace(plan, recipe=plan.recipe.model_copy(update={"remat": remat}))
+
+
+@pytest.mark.parametrize("key", COMPILED, ids=lambda key: f"{key[0]}-{key[1]}-{key[4]}")
+def test_a_compiled_step(key):
+    name, _, batch, size, remat = key
+    bytes, flops = COMPILED[key]
+    plan = plan_of(name, remat)
+    memory = training_memory(plan, batch, size, "bfloat16", lanes=LANES)
+    assert memory.total == pytest.approx(bytes, rel=0.15)
+    if flops is not None:
+        counted = sum(work.flops for work in works(plan, batch, size, "bfloat16"))
+        assert counted == pytest.approx(flops, rel=0.08 if name in SMALL else 0.02)
+
+
+@pytest.mark.parametrize("remat", ["none", "block", "stage"])
+@pytest.mark.parametrize("name", ["nfnet-f0", "nf-regnet-b0", "nf-resnet-50"])
+def test_memory_grows_with_the_batch_and_what_fits_is_found(name, remat):
+    plan = plan_of(name, remat)
+    needs = [training_memory(plan, n, 96, "bfloat16", lanes=LANES).total for n in range(1, 40)]
+    assert needs == sorted(needs)
+    most = largest_batch(plan, 10**10, 96, "bfloat16", lanes=LANES)
+    fits = [training_memory(plan, most + n, 96, "bfloat16", lanes=LANES).total for n in (0, 1)]
+    assert fits[0] <= 0.91e10 < fits[1]
+
+
+def test_what_is_computed_again_takes_less_memory():
+    none, block, stage = (
+        training_memory(plan_of("nfnet-f0", remat), 32, None, "bfloat16", lanes=LANES)
+        for remat in ("none", "block", "stage")
+    )
+    assert block.total < none.total and stage.total < none.total
+    assert block.parameters == none.parameters
+
+
+def test_rows_are_padded():
+    """Outputs of the first conv, 16 channels: 32 images lie in rows of 128, as 64 and 128 do."""
+    plan = nfspec.resolve(nfspec.load("nfnet-f0"))
+    stem = replace(plan, ops=plan.ops[:1])
+    kept = [
+        training_memory(stem, n, 32, "bfloat16", lanes=LANES).activations for n in (32, 64, 128)
+    ]
+    images = [2 * 32 * 32 * min(128 * 8, n * 128) for n in (32, 64, 128)]
+    assert kept == [2 * 16 * 16 * 128 * 16 + image for image in images]
