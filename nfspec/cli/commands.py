@@ -158,6 +158,10 @@ DESIGN = {
         "nfspec.cli.candidates:table",
         "Compare candidates: parameters, costs, and top-1 where it is known.",
     ),
+    "explore": Command(
+        "nfspec.cli.explore:explore",
+        "Write a page of HTML to look at networks, and to compare them.",
+    ),
     "sweep": Command(
         "nfspec.cli.sweep:sweep",
         "Train candidates from several seeds, and say what the seeds allow.",

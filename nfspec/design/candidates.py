@@ -11,6 +11,7 @@ from nfspec.cost.accelerators import Accelerator
 from nfspec.cost.memory import largest_batch
 from nfspec.cost.roofline import step
 from nfspec.errors import InputError
+from nfspec.language.differences import same
 from nfspec.language.loader import load
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
@@ -20,7 +21,7 @@ from nfspec.training.folders import RUN, read_facts
 from nfspec.training.logs import NAME as LOG
 from nfspec.training.logs import read
 from nfspec.training.runs import recipe
-from nfspec.weights.published import PUBLISHED
+from nfspec.weights.published import PUBLISHED, Published
 
 IMAGENET = "ImageNet, published"
 
@@ -93,8 +94,8 @@ def candidate(
         InputError: An argument is none of those above.
     """
     plan = resolve(spec)
-    known = [each.top1 for each in PUBLISHED.values() if each.top1 and _is(spec, each.variant)]
-    top1 = max(known) / 100 if known else None
+    best = published(spec)
+    top1 = best.top1 / 100 if best and best.top1 else None
     return _row(spec.name, plan, accelerators, batch, precision, changes, top1, IMAGENET)
 
 
@@ -130,9 +131,13 @@ def is_run(path: str) -> bool:
     return (Path(path) / RUN).exists()
 
 
-def _is(spec: Spec, variant: str) -> bool:
-    """Tell whether a spec is a built-in network as it was published."""
-    return spec.name == variant and spec.digest == load(variant).digest
+def published(spec: Spec) -> Published | None:
+    """The published weights of the highest top-1 that is stated of a spec; None if there are none,
+    or if the spec is not the built-in network as it was published."""
+    named = [each for each in PUBLISHED.values() if each.top1 and each.variant == spec.name]
+    if not named or not same(spec, load(spec.name)):
+        return None
+    return max(named, key=lambda each: each.top1 or 0.0)
 
 
 def _row(

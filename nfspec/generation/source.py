@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,10 +55,17 @@ def generate(spec: Spec | Plan | Folded, *, to: str) -> str:
         SpecError: No network can be made of the spec.
         BackendError: Jinja2 or ruff is not installed.
     """
-    plan = plan_of(spec)
+    return generate_all([plan_of(spec)], to)[0]
+
+
+def generate_all(plans: Sequence[Plan], to: str) -> list[str]:
+    """The sources of several networks, as `generate` writes each, formatted in one go.
+
+    Raises:
+        InputError, BackendError: As of `generate`.
+    """
     template = _environment().get_template(f"{target_of(to).name}/network.py.jinja")
-    text = template.render(net=view(plan), plan=plan)
-    return _formatted(text)
+    return _formatted([template.render(net=view(plan), plan=plan) for plan in plans])
 
 
 @cache
@@ -87,26 +96,28 @@ def _missing(package: str) -> BackendError:
     )
 
 
-def _formatted(text: str) -> str:
-    """The text as `ruff format` writes it.
+def _formatted(texts: Sequence[str]) -> list[str]:
+    """Texts as `ruff format` writes them.
 
     Raises:
         BackendError: ruff is not installed.
     """
     if find_spec("ruff") is None:
         raise _missing("ruff")
-    # -P: no module of the present folder; ruff's own configuration files are not looked for.
-    done = subprocess.run(
-        [
-            *(sys.executable, "-P", "-m", "ruff", "format", "--isolated", "--no-cache"),
-            *("--line-length", str(LINE_LENGTH), "--target-version", "py311"),
-            *("--stdin-filename", "network.py", "-"),
-        ],
-        input=text,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    if done.returncode:
-        raise RuntimeError(f"the generated source is not Python: {done.stderr}")
-    return done.stdout
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"network{number}.py") for number in range(len(texts))]
+        for file, text in zip(files, texts, strict=True):
+            file.write_bytes(text.encode())
+        # -P: no module of the present folder; ruff's own configuration files are not looked for.
+        done = subprocess.run(
+            [
+                *(sys.executable, "-P", "-m", "ruff", "format", "--isolated", "--no-cache"),
+                *("--line-length", str(LINE_LENGTH), "--target-version", "py311", folder),
+            ],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+        )
+        if done.returncode:
+            raise RuntimeError(f"the generated source is not Python: {done.stderr}")
+        return [file.read_bytes().decode() for file in files]

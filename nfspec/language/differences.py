@@ -81,18 +81,27 @@ def _collapsed(value: Any) -> Any:
     return values[0] if values and values.count(values[0]) == len(values) else values
 
 
+def meanings(given: Mapping[Path, Any]) -> dict[Path, Any]:
+    """The fields that are compared, each as what it means: see the module."""
+    return {
+        path: _collapsed(value) if path in COLUMNS else value
+        for path, value in given.items()
+        if path[0] not in NOT_COMPARED
+    }
+
+
 def differences(a: Mapping[Path, Any], b: Mapping[Path, Any]) -> list[Difference]:
     """Compare two specs' fields; tables stay together, in the order of the language."""
-
-    def meaning(path: Path, value: Any) -> Any:
-        return _collapsed(value) if path in COLUMNS else value
-
+    left, right = meanings(a), meanings(b)
     tables = [field.alias or name for name, field in Spec.model_fields.items()]
-    differing = []
-    for path in dict.fromkeys((*a, *b)):
-        left, right = a.get(path), b.get(path)
-        if path[0] in NOT_COMPARED or {} in (left, right):
-            continue
-        if meaning(path, left) != meaning(path, right):
-            differing.append(Difference(path, left, right))
+    differing = [
+        Difference(path, a.get(path), b.get(path))
+        for path in dict.fromkeys((*left, *right))
+        if {} not in (a.get(path), b.get(path)) and left.get(path) != right.get(path)
+    ]
     return sorted(differing, key=lambda difference: tables.index(difference.path[0]))
+
+
+def same(a: Spec, b: Spec) -> bool:
+    """Tell whether two specs agree in every field that is compared."""
+    return meanings(spec_fields(a)) == meanings(spec_fields(b))

@@ -72,8 +72,8 @@ def _lines_of(key: str, value: str) -> list[str]:
     return [f"{key} = [", *[f"    {part}" for part in inside], "]"]
 
 
-def resolved(spec: Spec) -> list[str]:
-    """A whole spec as lines of TOML, each value with the place it comes from.
+def resolved(spec: Spec, places: bool = True) -> list[str]:
+    """A whole spec as lines of TOML, each value with the place it comes from, if `places`.
 
     The lines are a spec file themselves, one that extends nothing. Tables are aligned, and where
     value and place do not fit 80 columns together the place is on the line above. Only strings,
@@ -85,19 +85,19 @@ def resolved(spec: Spec) -> list[str]:
     )
     for _, table in by_table:
         rows = [(path_text(path), value_text(value), spec.origin(path)) for path, value in table]
-        places = [f"# {at}" if at else "" for _, _, at in rows]
+        comments = [f"# {at}" if at and places else "" for _, _, at in rows]
         keys = max(len(key) for key, _, _ in rows)
         room = WIDTH - keys - len(" = ") - len("  ")
-        pairs = zip(rows, places, strict=True)
+        pairs = zip(rows, comments, strict=True)
         fitting = [len(value) for (_, value, _), at in pairs if len(value) + len(at) <= room]
         values = max(fitting, default=0)
         lines += [""] if lines else []
-        for (key, value, _), place in zip(rows, places, strict=True):
-            line = f"{key:<{keys}} = {value:<{values}}  {place}"
+        for (key, value, _), place in zip(rows, comments, strict=True):
+            line = f"{key:<{keys}} = {value:<{values}}  {place}".rstrip()
             if len(line) <= WIDTH:
                 lines.append(line)
             else:
-                lines += [place, *_lines_of(f"{key:<{keys}}", value)]
+                lines += [*([place] if place else []), *_lines_of(f"{key:<{keys}}", value)]
     return lines
 
 

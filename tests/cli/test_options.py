@@ -27,6 +27,7 @@ WITH = {
     "lower": ("nfnet-nano", "--target", "cpu"),
     "signal": ("nfnet-nano",),
     "table": ("nfnet-nano",),
+    "explore": ("nfnet-nano", "--only"),
     "scale": ("nfnet-nano", "--macs", "2M"),
     "sweep": ("plan.toml",),
     "cost": ("nfnet-nano", "--accelerator", "cpu"),

@@ -17,6 +17,7 @@ from nfspec.conformance.properties import layers
 from nfspec.conformance.subjects.nfspec import _shape
 from nfspec.cost.memory import training_memory
 from nfspec.cost.roofline import works
+from nfspec.design.explorer.operations import drawn
 from nfspec.errors import WeightError
 from nfspec.plan.clipping import clip_rules
 from nfspec.plan.counting import shapes
@@ -90,6 +91,7 @@ READERS = {
     "shapes": lambda plan, params: shapes(plan, SIDE, SIDE),
     "counts": lambda plan, params: nfspec.count(plan),
     "show": lambda plan, params: _meaning(nfspec.load("nfnet-nano"), plan, nfspec.count(plan)),
+    "explorer": lambda plan, params: drawn(plan),
     "memory": lambda plan, params: training_memory(plan, 2),
     "costs": lambda plan, params: works(plan, 2),
     "reference": lambda plan, params: reference.forward(plan, params, images(plan)),

@@ -1,0 +1,145 @@
+"""What the explorer says of a network, as data for its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nfspec.cost.accelerators import Accelerator
+from nfspec.design.candidates import Candidate, candidate, published
+from nfspec.design.explorer.operations import drawn
+from nfspec.design.signal import expected_variance
+from nfspec.language.differences import meanings, spec_fields
+from nfspec.language.spec import Spec
+from nfspec.language.template import path_text, resolved, value_text
+from nfspec.plan import Plan
+from nfspec.plan.clipping import ClipRule, clip_rules
+from nfspec.plan.counting import count
+from nfspec.plan.resolver import resolve
+from nfspec.wording import printable
+
+Data = dict[str, Any]
+LAYOUT = "HWIO"  # the axes of a conv kernel; those of a dense kernel are the last two
+# Numbers of a block that the page shows.
+OF_BLOCK = (
+    "stage", "index", "in_channels", "mid_channels", "out_channels", "groups", "kernel", "stride",
+    "alpha", "beta", "attention", "attention_size", "drop_rate", "shortcut",
+)  # fmt: skip
+
+
+class Networks:
+    """Data of networks. What several share, such as a block's operations, is there once.
+
+    Args:
+        devices: Accelerators whose steps are estimated.
+        batch: Images in a step.
+        precision: Dtype of a step.
+    """
+
+    def __init__(self, devices: Sequence[Accelerator], batch: int, precision: str):
+        self.devices, self.batch, self.precision = devices, batch, precision
+        self.parts: list[list[list[str]]] = []
+        self._known: dict[Any, int] = {}
+
+    def data(self, spec: Spec, name: str, own: bool) -> Data:
+        """What the page says of a network.
+
+        Args:
+            spec: The spec.
+            name: A name that no other network of the page has.
+            own: False if it is a built-in one.
+        """
+        plan = resolve(spec)
+        row = candidate(spec, self.devices, self.batch, self.precision)
+        counted = count(plan)
+        variances = expected_variance(plan)
+        parts = {part: self._part(ops) for part, ops in drawn(plan).items()}
+        rows = {each.name: each for each in counted.blocks}
+
+        def cost(part: str) -> Data:
+            of = rows[part]
+            costs = {"macs": of.macs, "parameters": of.parameters, "bytes": of.activation_bytes}
+            return {"shape": of.shape, **costs, "operations": parts[part]}
+
+        return {
+            **_facts(spec, plan, row),
+            "name": name,
+            "own": own,
+            "stem": {**cost("stem"), "variance": variances["stem"]},
+            "head": cost("head"),
+            "blocks": [
+                {key: getattr(block, key) for key in OF_BLOCK}
+                | {"input_variance": block.expected_variance, "variance": variances[block.name]}
+                | cost(block.name)
+                for block in plan.blocks
+            ],
+            "groups": list(_groups(plan)),
+            "fields": {
+                path_text(path): value_text(value)
+                for path, value in meanings(spec_fields(spec)).items()
+                if value != {}
+            },
+            "toml": "\n".join(resolved(spec, places=False)) + "\n",
+        }
+
+    def _part(self, ops: Sequence[Any]) -> int:
+        """The number of a list of operations among those of all networks."""
+        if ops not in self._known:
+            self._known[ops] = len(self.parts)
+            self.parts.append([[op.name, op.kind, op.text, op.lane] for op in ops])
+        return self._known[ops]
+
+
+def _facts(spec: Spec, plan: Plan, row: Candidate) -> Data:
+    weights = published(spec)
+    return {
+        "source": printable(spec.source),
+        "family": plan.family,
+        "digest": plan.digest,
+        "train": plan.train_size,
+        "test": plan.test_size,
+        "channels": plan.channels,
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "bytes": row.activation_bytes,
+        "top1": row.top1,
+        "top1_source": weights.source if weights else "",
+        "seconds": {name: each and each.seconds for name, each in row.on.items()},
+    }
+
+
+def _groups(plan: Plan) -> list[Data]:
+    """Parameters that clipping and weight decay treat alike."""
+    rules, recipe = clip_rules(plan), plan.recipe
+    found: dict[tuple[Any, ...], Data] = {}
+    for parameter in plan.parameters.values():
+        rule = rules[parameter.name]
+        decay = recipe.decay_of(parameter.role) if recipe else None
+        norm = _norm(rule, len(parameter.shape))
+        key = (parameter.role, norm, rule.clipping, decay)
+        group = found.setdefault(
+            key,
+            {
+                "role": parameter.role,
+                "norm": norm,
+                "clipping": rule.clipping,
+                "eps": rule.eps,
+                "decay": decay,
+                "tensors": 0,
+                "units": 0,
+                "numbers": 0,
+                "example": parameter.name,
+            },
+        )
+        group["tensors"] += 1
+        group["units"] += rule.units
+        group["numbers"] += parameter.size
+    return list(found.values())
+
+
+def _norm(rule: ClipRule, rank: int) -> str:
+    """The axes that one norm is taken over, in words."""
+    if rule.axes is None:
+        return "the whole tensor"
+    letters = " ".join(LAYOUT[-rank:][axis] for axis in rule.axes)
+    return f"the axes {letters}" if letters else "each number"
