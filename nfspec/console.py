@@ -39,6 +39,12 @@ def table(rows: Sequence[Sequence[str]], align: str, gap: str = "  ") -> list[st
     ]
 
 
+def cut(text: str, most: int) -> str:
+    """A text for a cell, printable and not longer than `most` characters."""
+    shown = printable(text)
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+
+
 def clean(text: str) -> str:
     """Text of several lines without what a terminal would act on: escape sequences as `\\x1b`."""
     return "\n".join(map(printable, text.split("\n")))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.cli.options import MAX_IMAGES, Changes, changed_by, names
-from nfspec.console import as_csv, bold, compact, print_json, print_lines, print_text
+from nfspec.console import as_csv, bold, compact, cut, print_json, print_lines, print_text
 from nfspec.console import table as aligned
 from nfspec.cost.accelerators import ACCELERATORS, Accelerator, named
 from nfspec.design.candidates import Candidate, candidate, cost_of, front, is_run, run_candidate
@@ -175,13 +175,13 @@ def _csv(
 def _lines(
     rows: Sequence[Candidate], best: set[int], devices: Sequence[Accelerator], batch: int
 ) -> list[str]:
-    labels = [_cut(row.label) for row in rows]
+    labels = [cut(row.label, LONGEST) for row in rows]
     cells = [["", "px", "params", "MACs", "activ.", "top-1", "", "of"]]
     for n, (label, row) in enumerate(zip(labels, rows, strict=True)):
         counts = [compact(row.parameters), compact(row.macs), f"{compact(row.activation_bytes)}B"]
         score = "" if row.top1 is None else f"{row.top1:.1%}"
         mark = "*" if n in best else ""
-        cells.append([label, str(row.size), *counts, score, mark, _cut(row.data, 20)])
+        cells.append([label, str(row.size), *counts, score, mark, cut(row.data, 20)])
     header, *lines = aligned(cells, "<>>>>><<")
     printed = [bold(header), *lines]
     for device in devices:
@@ -201,8 +201,3 @@ def _lines(
     if devices:
         printed += ["", "hours: of one device, for the recipe's whole training"]
     return printed
-
-
-def _cut(text: str, most: int = LONGEST) -> str:
-    shown = printable(text)
-    return shown if len(shown) <= most else f"{shown[: most - 3]}..."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, median
 from typing import Annotated, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -100,3 +102,52 @@ def cut(path: Path, step: int, say: Callable[[str], None] = lambda message: None
     kept = [entry for entry in read(path, say) if entry["step"] <= step]
     write(path, "".join(json.dumps(entry) + "\n" for entry in kept))
     return kept
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A training in numbers.
+
+    Attributes:
+        steps, epochs: Steps that it has made, and the epochs that they are.
+        loss, accuracy: On training images, mean over the last tenth of the steps.
+        clip_fraction: The same of the clip fraction; None without clipping.
+        images_per_second: Median over the steps.
+        top1, held_out_loss: Of the last evaluation; None before the first.
+        best_top1, best_epoch: The highest top-1, and the epoch of the first evaluation that had it.
+    """
+
+    steps: int
+    epochs: float
+    loss: float
+    accuracy: float
+    clip_fraction: float | None
+    images_per_second: float
+    top1: float | None
+    held_out_loss: float | None
+    best_top1: float | None
+    best_epoch: float | None
+
+
+def summary(entries: Sequence[Entry]) -> Summary | None:
+    """The numbers of a training; None if its log has no step."""
+    steps = [entry for entry in entries if "loss" in entry]
+    held = [entry for entry in entries if "top1" in entry]
+    if not steps:
+        return None
+    tenth = steps[-max(1, len(steps) // 10) :]
+    clipped = [entry["clip_fraction"] for entry in tenth if "clip_fraction" in entry]
+    last = held[-1] if held else {}
+    best = max(held, key=lambda entry: entry["top1"], default={})
+    return Summary(
+        steps[-1]["step"],
+        steps[-1]["epoch"],
+        fmean(entry["loss"] for entry in tenth),
+        fmean(entry["accuracy"] for entry in tenth),
+        fmean(clipped) if clipped else None,
+        median(entry["images_per_second"] for entry in steps),
+        last.get("top1"),
+        last.get("held_out_loss"),
+        best.get("top1"),
+        best.get("epoch"),
+    )

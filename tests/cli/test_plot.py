@@ -1,5 +1,6 @@
 """`nfspec plot`."""
 
+import json
 import os
 import sys
 
@@ -41,9 +42,45 @@ def drawn(monkeypatch):
 
 def test_it_writes_a_picture_of_one_run(tmp_path):
     result = run(trained(tmp_path / "mine"), "--out", "new.png")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "wrote new.png\n", "")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == "wrote new.png"
     with Image.open("new.png") as image:
         assert image.format == "PNG"
+
+
+EVALUATION = {"top5": 0.9, "held_out_loss": 1.25, "held_out_images": 100}
+
+
+def test_the_table_has_the_numbers_of_each_training(tmp_path, drawn):
+    """Twenty steps, of which the last two are the last tenth."""
+    steps = [
+        {**ENTRY, "step": n, "epoch": n / 10, "loss": 4.0 - n / 10, "images_per_second": 100.0 + n}
+        for n in range(1, 21)
+    ]
+    clipped = [each | {"clip_fraction": 0.5, "clip_fraction_of": {"stem": 0.5}} for each in steps]
+    first = {"step": 10, "epoch": 1.0, "top1": 0.75, **EVALUATION}
+    second = {"step": 20, "epoch": 2.0, "top1": 0.5, **EVALUATION}
+    trained(tmp_path / "a", *clipped[:10], first, *clipped[10:], second)
+    trained(tmp_path / ("b" * 40), *steps[:5])
+    result = run("a", "b" * 40)
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == [
+        "epochs",
+        "loss",
+        "clipped",
+        "held",
+        "out",
+        "top-1",
+        "best",
+        "at",
+        "images/s",
+    ]
+    assert lines[1] == ["a", "2", "2.050", "50.0%", "1.250", "50.0%", "75.0%", "1", "110.5"]
+    assert lines[2] == ["b" * 19 + "...", "0.5", "3.500", "103"]
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    a, b = json.loads(run("a", "b" * 40, "--json").stdout)
+    assert (a["name"], a["steps"], a["best_epoch"], a["held_out_loss"]) == ("a", 20, 1.0, 1.25)
+    assert a["loss"] == pytest.approx(2.05) and b["top1"] is None and b["clip_fraction"] is None
 
 
 def test_runs_are_called_by_their_folders(tmp_path, drawn, monkeypatch):
