@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +26,22 @@ def step(setup: Setup) -> Work:
     model = compilation.compile(spec, "jax", inputs.params_of(plan), plain=True, dtype=policy)
     x = jnp.asarray(inputs.images(setup))
     y = jnp.asarray(inputs.labels(setup, inputs.classes_of(plan)))
+    optimizer, update = updating(model)
+    params = [jnp.array(v.value) for v in model.trainable_variables]
     rest = [v.value for v in model.non_trainable_variables]
+    held = [params, rest, optimizer.init(params)]
+    jitted = jax.jit(update, donate_argnums=(0, 2))
+
+    def run() -> None:
+        *held[:], value = jitted(*held, x, y)
+        jax.block_until_ready((held, value))
+
+    return run
+
+
+def updating(model: Any) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
+    """The optimizer and the step: a function of parameters, other states, the optimizer's state,
+    images and labels, which returns the first three anew, and the loss."""
     optimizer = optax.chain(
         optax.adaptive_grad_clip(0.01), optax.sgd(RATE, momentum=0.9, nesterov=True)
     )
@@ -39,15 +55,7 @@ def step(setup: Setup) -> Work:
         changes, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, changes), rest, state, value
 
-    params = [jnp.array(v.value) for v in model.trainable_variables]
-    held = [params, rest, optimizer.init(params)]
-    jitted = jax.jit(update, donate_argnums=(0, 2))
-
-    def run() -> None:
-        *held[:], value = jitted(*held, x, y)
-        jax.block_until_ready((held, value))
-
-    return run
+    return optimizer, update
 
 
 def _clipping(setup: Setup, transformation: Any) -> Work:

@@ -70,8 +70,13 @@ class Lowered:
 
 
 @dataclass(frozen=True)
-class _Places:
-    """The places of a program's arrays: images split over devices, the rest whole or split."""
+class Places:
+    """The places of a program's arrays: images split over devices, the rest whole or split.
+
+    Attributes:
+        devices: The target's.
+        shard: Split what is not images, too, where its last axis can be divided.
+    """
 
     devices: tuple[Any, ...]
     shard: bool
@@ -83,15 +88,18 @@ class _Places:
         return NamedSharding(Mesh(np.array(self.devices), ("data",)), PartitionSpec(*axes))
 
     def images(self, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        """Images, or their labels; the first axis is the batch of all devices."""
         import jax
 
         return jax.ShapeDtypeStruct(shape, "float32", sharding=self._sharding("data"))
 
     def variable(self, variable: Any) -> jax.ShapeDtypeStruct:
-        """A variable, split over its last axis where that is asked for and devices divide it."""
+        return self.array(variable.value)
+
+    def array(self, value: Any) -> jax.ShapeDtypeStruct:
+        """An array, split over its last axis where that is asked for and devices divide it."""
         import jax
 
-        value = variable.value
         split = self.shard and value.ndim > 1 and value.shape[-1] % len(self.devices) == 0
         axes = (*[None] * (value.ndim - 1), "data") if split else ()
         return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=self._sharding(*axes))
@@ -136,7 +144,7 @@ def lower(
         raise InputError(f"{plan.name} has no [recipe], and a step follows one")
     compilation.select("jax")
     devices = tuple(aimed.devices())
-    places = _Places(devices, flag("shard", shard))
+    places = Places(devices, flag("shard", shard))
     again = plan.recipe.remat if plan.recipe and work == "step" else "none"
     model = compilation.compile(
         plan,
@@ -146,18 +154,16 @@ def lower(
         remat=again,
     )
     function, arguments = made(model, plan, places, (batch * len(devices), side))
-    compiled, seconds = _compiled(function, arguments, aimed)
-    return _facts(
-        compiled,
+    return compile_for(
         aimed,
+        function,
+        arguments,
         name=plan.name,
         work=work,
-        target=target,
         precision=precision,
         devices=len(devices),
         batch=batch,
         size=side,
-        compile_seconds=seconds,
     )
 
 
@@ -165,7 +171,7 @@ def _images(plan: Plan, count: int, side: int) -> tuple[int, ...]:
     return (count, side, side, plan.channels)
 
 
-def _forward(model: Any, plan: Plan, places: _Places, shape: tuple[int, int]) -> Any:
+def _forward(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any:
     import jax
 
     def function(weights: Any, rest: Any, x: Any) -> Any:
@@ -176,7 +182,7 @@ def _forward(model: Any, plan: Plan, places: _Places, shape: tuple[int, int]) ->
     return jax.jit(function), (weights, rest, places.images(_images(plan, *shape)))
 
 
-def _step(model: Any, plan: Plan, places: _Places, shape: tuple[int, int]) -> Any:
+def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any:
     """Keras's own step of training, whose state is given back in the memory that it had."""
     import jax
     import keras
@@ -212,14 +218,32 @@ def _step(model: Any, plan: Plan, places: _Places, shape: tuple[int, int]) -> An
 WORKS: dict[str, Callable[..., Any]] = {"forward": _forward, "folded": _forward, "step": _step}
 
 
-def _compiled(function: Any, arguments: Any, target: Target) -> tuple[Any, float]:
+def compile_for(target: Target, function: Any, arguments: Any, **what: Any) -> Lowered:
+    """Compile a function for a target, and read its facts.
+
+    Args:
+        target: The target.
+        function: What `jax.jit` returned.
+        arguments: Its arguments' shapes, in their `Places`.
+        what: The fields of `Lowered` up to `size`, but for the target.
+
+    Raises:
+        BackendError: The compiler fails.
+    """
     lowered = function.trace(*arguments).lower(lowering_platforms=(target.platform,))
     start = time.monotonic()
     try:
-        return lowered.compile(), time.monotonic() - start
+        compiled = lowered.compile()
     except Exception as error:  # jaxlib raises its own class, of the same base as all others
         reason = reason_of(error)
         raise BackendError(f"{target.name}: the compiler refuses the program: {reason}") from None
+    return _facts(
+        compiled,
+        target,
+        target=target.name,
+        compile_seconds=time.monotonic() - start,
+        **what,
+    )
 
 
 def _facts(compiled: Any, aimed: Target, **what: Any) -> Lowered:
