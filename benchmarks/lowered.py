@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec import compilation
-from nfspec.backends.lowering.lower import Lowered, Places, compile_for, lower
+from nfspec.backends.lowering.lower import Changed, Lowered, Places, compile_for, lower
 from nfspec.backends.lowering.targets import target_of
 from nfspec.console import print_lines, say, table
 from nfspec.language.loader import load
@@ -48,6 +48,7 @@ def plain(plan: Plan, target: str, batch: int) -> Lowered:
         aimed,
         jax.jit(update, donate_argnums=(0, 2)),
         (params, rest, state, images, labels),
+        Changed(params, state),
         name=plan.name,
         work="step",
         precision=PRECISION,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,36 @@ class Places:
         return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=self._sharding(*axes))
 
 
+@dataclass(frozen=True)
+class Changed:
+    """The arrays that a step changes, in their `Places`.
+
+    Attributes:
+        parameters: Those that have gradients.
+        buffers: What the optimizer keeps of them.
+    """
+
+    parameters: Sequence[jax.ShapeDtypeStruct]
+    buffers: Any
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of all gradients in float32."""
+        return 4 * sum(math.prod(each.shape) for each in self.parameters)
+
+    @property
+    def state(self) -> int:
+        """Bytes of all on one device, but for numbers alone, such as clip fractions: their old
+        values may be no argument of the program."""
+        import jax
+
+        return sum(
+            math.prod(each.sharding.shard_shape(each.shape)) * each.dtype.itemsize
+            for each in jax.tree.leaves((self.parameters, self.buffers))
+            if each.shape
+        )
+
+
 def lower(
     spec: Spec | Plan,
     work: str,
@@ -153,11 +184,12 @@ def lower(
         folded=work == "folded",
         remat=again,
     )
-    function, arguments = made(model, plan, places, (batch * len(devices), side))
+    function, arguments, changed = made(model, plan, places, (batch * len(devices), side))
     return compile_for(
         aimed,
         function,
         arguments,
+        changed,
         name=plan.name,
         work=work,
         precision=precision,
@@ -179,7 +211,7 @@ def _forward(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> 
 
     weights = [places.variable(v) for v in model.trainable_variables]
     rest = [places.variable(v) for v in model.non_trainable_variables]
-    return jax.jit(function), (weights, rest, places.images(_images(plan, *shape)))
+    return jax.jit(function), (weights, rest, places.images(_images(plan, *shape))), None
 
 
 def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any:
@@ -212,38 +244,55 @@ def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any
 
     labels = places.images((count, classes))
     images = places.images(_images(plan, *shape))
-    return jax.jit(function, donate_argnums=0), (state, images, labels)
+    changed = Changed(state[0], state[2])
+    return jax.jit(function, donate_argnums=0), (state, images, labels), changed
 
 
 WORKS: dict[str, Callable[..., Any]] = {"forward": _forward, "folded": _forward, "step": _step}
 
 
-def compile_for(target: Target, function: Any, arguments: Any, **what: Any) -> Lowered:
+def compile_for(
+    target: Target, function: Any, arguments: Any, changed: Changed | None, **what: Any
+) -> Lowered:
     """Compile a function for a target, and read its facts.
 
     Args:
         target: The target.
         function: What `jax.jit` returned.
         arguments: Its arguments' shapes, in their `Places`.
+        changed: What a step of training changes; None for a forward pass.
         what: The fields of `Lowered` up to `size`, but for the target.
 
     Raises:
         BackendError: The compiler fails.
     """
-    lowered = function.trace(*arguments).lower(lowering_platforms=(target.platform,))
     start = time.monotonic()
     try:
+        lowered = function.trace(*arguments).lower(lowering_platforms=(target.platform,))
+        start = time.monotonic()
         compiled = lowered.compile()
     except Exception as error:  # jaxlib raises its own class, of the same base as all others
         reason = reason_of(error)
         raise BackendError(f"{target.name}: the compiler refuses the program: {reason}") from None
+    seconds = time.monotonic() - start
+    found = _faults(lowered.as_text(), compiled, changed, what["devices"], what["precision"])
     return _facts(
-        compiled,
-        target,
-        target=target.name,
-        compile_seconds=time.monotonic() - start,
-        **what,
+        compiled, target, target=target.name, faults=found, compile_seconds=seconds, **what
     )
+
+
+def _faults(
+    asked: str, compiled: Any, changed: Changed | None, devices: int, precision: str
+) -> tuple[str, ...]:
+    text = compiled.as_text()
+    found = [*program.forbidden(text), *program.narrow(asked)]
+    if precision != "float32":
+        found += program.wide(asked)
+    if changed is not None:
+        donated = compiled.memory_analysis().alias_size_in_bytes
+        found += program.copied(donated, changed.state)
+        found += program.exchanged(text, changed.gradients) if devices > 1 else []
+    return tuple(found)
 
 
 def _facts(compiled: Any, aimed: Target, **what: Any) -> Lowered:
@@ -251,7 +300,6 @@ def _facts(compiled: Any, aimed: Target, **what: Any) -> Lowered:
     accelerator = aimed.accelerator
     flops, seconds = cost.get("flops", 0.0), cost.get("optimal_seconds", 0.0)
     least = flops / accelerator.narrow_flops if accelerator else 0.0
-    several = what["devices"] > 1 and what["work"] == "step"
     return Lowered(
         **what,
         flops=flops,
@@ -264,6 +312,5 @@ def _facts(compiled: Any, aimed: Target, **what: Any) -> Lowered:
         seconds=seconds if seconds > least and aimed.topology else None,
         code=memory.generated_code_size_in_bytes,
         collectives=tuple(program.collectives(text)),
-        faults=tuple(program.faults(text, several)),
         text=text,
     )

@@ -20,6 +20,11 @@ BITS = re.compile(r"[a-z]+(\d+)")
 INSTRUCTION = re.compile(
     r"^\s*(?:ROOT )?%?[\w.\-]+ = (?P<type>\(.*?\)|\S+) (?P<kind>[a-z][a-z0-9\-]*)\("
 )
+# In StableHLO:
+ROOT = re.compile(r"stablehlo\.r?sqrt %\S+ : tensor<(?:\d+x)*(?:bf16|f16)>")
+SUM = re.compile(r"stablehlo\.reduce\(.*applies stablehlo\.add .*-> tensor<(?:\d+x)*(?:bf16|f16)>")
+WIDE_CONV = re.compile(r"stablehlo\.convolution\(.*->\[b, 0, 1, f\].*-> tensor<[\dx]*f32>")
+SCALARS = 1024  # bytes of the loss and of what is counted, which are added up over devices, too
 ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+[a-z0-9]*)\[([\d,]*)\]")
 
 
@@ -54,12 +59,11 @@ def collectives(text: str) -> list[Collective]:
     ]
 
 
-def faults(text: str, several: bool) -> list[str]:
-    """Find what a program of a network must not have; returns a sentence for each kind.
+def forbidden(text: str) -> list[str]:
+    """Find what no program of a network may have; returns a sentence for each kind.
 
     Args:
         text: The compiled program, as XLA prints it.
-        several: True for a step of training on several devices.
     """
     sentences = []
     kinds = [kind for kind, _ in instructions(text)]
@@ -68,15 +72,78 @@ def faults(text: str, several: bool) -> list[str]:
     calls = sorted({*(k for k in kinds if k in HOST), *CALLBACK.findall(text)})
     if calls:
         sentences.append(f"host: the program waits for the host ({', '.join(calls)})")
-    narrow = [c for c in collectives(text) if {"bf16", "f16"} & {*c.dtypes}]
-    sums = [c for c in narrow if c.kind in ("all-reduce", "reduce-scatter")]
-    if several and sums:
-        mega = sum(c.bytes for c in sums) / 1e6
+    return sentences
+
+
+def narrow(asked: str) -> list[str]:
+    """Find statistics, norms and sums in 16 bits; returns a sentence for each kind.
+
+    Roots are those of statistics of kernels and of norms; sums are over images, kernels or classes.
+
+    Args:
+        asked: The program that the compiler is given, as StableHLO.
+    """
+    roots, sums = len(ROOT.findall(asked)), len(SUM.findall(asked))
+    sentences = []
+    if roots:
+        sentences.append(f"statistics: {roots} roots of variances or norms are taken in 16 bits")
+    if sums:
+        sentences.append(f"sums: {sums} sums over an array are in 16 bits")
+    return sentences
+
+
+def wide(asked: str) -> list[str]:
+    """Find convs that make images of float32; returns a sentence where there are some.
+
+    Those that make the gradient of a kernel are in float32 on purpose: their factors are numbers of
+    16 bits, and their sums are added up over devices.
+
+    Args:
+        asked: A program that was to be in bfloat16, as StableHLO.
+    """
+    count = len(WIDE_CONV.findall(asked))
+    if not count:
+        return []
+    return [f"products: {count} convs make images of float32, not of bfloat16"]
+
+
+def exchanged(text: str, gradients: int) -> list[str]:
+    """Find sums over devices in 16 bits, or of more than each gradient once; a sentence for each.
+
+    Args:
+        text: A compiled step of training on several devices, as XLA prints it.
+        gradients: Bytes of all gradients in float32.
+    """
+    sums = [c for c in collectives(text) if c.kind in ("all-reduce", "reduce-scatter")]
+    narrow = sum(c.bytes for c in sums if {"bf16", "f16"} & {*c.dtypes})
+    total = sum(c.bytes for c in sums)
+    sentences = []
+    if narrow:
         sentences.append(
-            f"sums: {mega:.1f} MB of gradients are added up over devices in 16 bits, before "
-            "they are clipped"
+            f"sums: {narrow / 1e6:.1f} MB of gradients are added up over devices in 16 bits, "
+            "before they are clipped"
+        )
+    if total > gradients + SCALARS:
+        sentences.append(
+            f"sums: {total / 1e6:.1f} MB are added up over devices, where all gradients are "
+            f"{gradients / 1e6:.1f} MB: some are added up more than once"
         )
     return sentences
+
+
+def copied(donated: int, state: int) -> list[str]:
+    """Find a step that does not write its state in place; returns a sentence where it does not.
+
+    Args:
+        donated: Bytes of arguments whose memory the results take.
+        state: Bytes of parameters, of the optimizer's buffers and averages.
+    """
+    if donated >= state:
+        return []
+    return [
+        f"memory: {donated / 1e6:.1f} MB are written in the place of their old values, of "
+        f"{state / 1e6:.1f} MB that a step changes"
+    ]
 
 
 def _dtypes(shape: str) -> tuple[str, ...]:

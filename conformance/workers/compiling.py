@@ -71,5 +71,5 @@ class Compiling:
         except Exception as error:  # jaxlib raises its own class, of the same base as all others
             reason = f"the compiler refuses the program: {reason_of(error)}"
             raise BackendError(f"{self.target.name}: {reason}") from None
-        if found := program.faults(text, several=False):
+        if found := program.forbidden(text):
             raise BackendError(f"{self.target.name}: {'; '.join(found)}")

@@ -19,7 +19,10 @@ if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("of JAX", allow_module_level=True)
 
 import jax
+import jax.numpy as jnp
 
+from nfspec.backends.kernels import jax as jax_kernels
+from nfspec.backends.kernels import plain
 from nfspec.backends.lowering import program
 from nfspec.backends.lowering.lower import lower
 from nfspec.backends.lowering.targets import target_of
@@ -59,21 +62,32 @@ def test_what_devices_exchange_is_read_from_the_text():
             '  %c = f32[2]{0} custom-call(%x), custom_call_target="xla_python_cpu_callback"\n',
             "host",
         ),
-        (SUM, "sums: 0.0 MB of gradients"),
-        ("  %q = f16[9]{0} reduce-scatter(%x), dimensions={0}\n", "in 16 bits"),
     ],
 )
 def test_what_must_not_be_in_a_program(line, word):
-    (sentence,) = program.faults(PRODUCT + line, several=True)
+    (sentence,) = program.forbidden(PRODUCT + line)
     assert word in sentence
 
 
+def test_sums_over_devices():
+    """Every gradient once, in float32, and the loss."""
+    gradients = 2 + 2 * 27 * 16 + 4 * 16  # as many bytes as SUM has
+    (sentence,) = program.exchanged(PRODUCT + SUM, gradients)
+    assert "sums: 0.0 MB of gradients" in sentence and "in 16 bits" in sentence
+    scattered = "  %q = f16[9]{0} reduce-scatter(%x), dimensions={0}\n"
+    (sentence,) = program.exchanged(PRODUCT + scattered, gradients)
+    assert "in 16 bits" in sentence
+    assert program.exchanged(PRODUCT + GATHER + END, gradients) == []
+    once = "  %q = f32[1000000]{0} all-reduce(%x), channel_id=1\n"
+    assert program.exchanged(once, 4_000_000) == []
+    (sentence,) = program.exchanged(once + once, 4_000_000)
+    assert sentence.startswith("sums: 8.0 MB are added up over devices, where all gradients are 4")
+
+
 def test_what_may_be_in_a_program():
-    assert program.faults(PRODUCT + SUM, several=False) == []
-    assert program.faults(PRODUCT + GATHER + END, several=True) == []
-    assert program.faults(SUM.replace("bf16", "f32"), several=True) == []
+    assert program.forbidden(PRODUCT + SUM) == []
     pool = '  %c = f32[2]{0} custom-call(%x), custom_call_target="TopK"\n'
-    assert program.faults(pool, several=True) == []
+    assert program.forbidden(PRODUCT + pool) == []
 
 
 def test_a_callback_in_a_program_of_jax_is_found():
@@ -81,7 +95,85 @@ def test_a_callback_in_a_program_of_jax_is_found():
         return jax.pure_callback(np.sin, x, x) + 1.0
 
     compiled = jax.jit(function).lower(np.ones(3, np.float32)).compile()
-    (sentence,) = program.faults(compiled.as_text(), several=False)
+    (sentence,) = program.forbidden(compiled.as_text())
+    assert sentence.startswith("host: ")
+
+
+def asked(function, *shapes):
+    """The program that a TPU's compiler is given."""
+    traced = jax.jit(function).trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    return traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
+def of_layer(faulty=lambda layers: None, **options):
+    """A step of one conv and one gate in bfloat16, its gradients clipped."""
+    from nfspec.backends.clipping import clip_all
+    from nfspec.backends.kernels import jax as kernels
+    from nfspec.plan.clipping import ClipRule
+
+    def step(kernel, gain, bias, scale, x):
+        def loss(kernel, gain, bias, scale):
+            weights = kernels.standardise(kernel, gain, eps=1e-4, eps_rule="max", ddof=0, gamma=1.7)
+            y = kernels.convolve(x, weights, bias, 1, "same", "channels_last")
+            return jnp.sum(kernels.scale_add(y, scale, y).astype("float32"))
+
+        gradients = jax.grad(loss, (0, 1, 2, 3))(kernel, gain, bias, scale)
+        rules = [ClipRule((0, 1, 2), 8, 0.01, 1e-3), *[ClipRule(None, 1, 0.01, 1e-3)] * 3]
+        return clip_all(gradients, (kernel, gain, bias, scale), rules, False)
+
+    f32, bf16 = "float32", options.get("images", "bfloat16")
+    weights = options.get("weights", f32)
+    shapes = ((3, 3, 8, 8), weights), ((8,), weights), ((8,), f32), ((), f32)
+    return asked(step, *shapes, ((2, 9, 7, 8), bf16))
+
+
+def test_a_step_as_it_should_be():
+    text = of_layer()
+    assert program.narrow(text) == [] and program.wide(text) == []
+
+
+def test_statistics_of_kernels_in_bfloat16_are_found():
+    (roots, sums) = program.narrow(of_layer(weights="bfloat16"))
+    assert roots == "statistics: 1 roots of variances or norms are taken in 16 bits"
+    assert sums.startswith("sums: ")
+
+
+def test_norms_in_bfloat16_are_found(monkeypatch):
+    monkeypatch.setattr(plain, "clip_dtype", lambda parameter: "bfloat16")
+    assert any("statistics: 8 roots" in each for each in program.narrow(of_layer()))
+
+
+def test_a_bias_whose_gradient_is_summed_in_bfloat16_is_found(monkeypatch):
+    def affine(operation, x, kernel, bias):
+        return operation(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+
+    monkeypatch.setattr(jax_kernels, "_affine", affine)
+    (sentence,) = program.narrow(of_layer())
+    assert sentence == "sums: 2 sums over an array are in 16 bits"
+
+
+def test_convs_of_float32_are_found():
+    (sentence,) = program.wide(of_layer(images="float32"))
+    assert sentence == "products: 1 convs make images of float32, not of bfloat16"
+
+
+def test_a_state_that_is_copied_is_found(spec, monkeypatch):
+    jit = jax.jit
+    monkeypatch.setattr(jax, "jit", lambda f, donate_argnums=(), **o: jit(f, **o))
+    (sentence,) = lower(spec, "step", "cpu", batch=2).faults
+    assert sentence.startswith("memory: 0.0 MB are written in the place of their old values, of ")
+
+
+def test_a_callback_in_a_network_is_refused(spec, monkeypatch):
+    """JAX itself has none for a platform that is not there."""
+    activate = jax_kernels.activate
+
+    def called(kind, slope):
+        function = activate(kind, slope)
+        return lambda x: jax.pure_callback(np.abs, x, function(x))
+
+    monkeypatch.setattr(jax_kernels, "activate", called)
+    (sentence,) = lower(spec, "forward", "cpu", size=16).faults
     assert sentence.startswith("host: ")
 
 
