@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.cli.new import checked_name, extends_of
-from nfspec.cli.options import Changes, changed_by, names
+from nfspec.cli.options import MAX_IMAGES, Changes, changed_by, names
 from nfspec.console import WIDTH, compact, print_json, print_lines, print_text, say, table
+from nfspec.cost.accelerators import ACCELERATORS
+from nfspec.design.pacing import MOST_SECONDS
 from nfspec.design.scaling import FAMILY, KNOBS, MOST_MACS, MOST_PARAMETERS, Scaled
 from nfspec.design.scaling import scale as scaled_to
 from nfspec.design.written import kept, scaled_file
@@ -24,8 +26,11 @@ from nfspec.language.template import path_text, value_text
 from nfspec.outputs import FORCE_HELP, require_free
 from nfspec.wording import printable
 
+KNOWN = [name for name in ACCELERATORS if name != "cpu"]
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 AMOUNT = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?([kMGT]?)")
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+TIME = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?(s|ms|us)")
 WITHIN = 0.03  # of a budget: a larger miss is said
 
 
@@ -48,6 +53,24 @@ def amount(option: str, text: str | None, most: float) -> float | None:
     return value
 
 
+def seconds(text: str | None) -> float | None:
+    """A time such as 20ms.
+
+    Raises:
+        InputError: Something else, or a time that is too long.
+    """
+    if text is None:
+        return None
+    found = TIME.fullmatch(text.strip())
+    value = float(found[1]) * SECONDS[found[2]] if found else 0.0
+    if not 0.0 < value <= MOST_SECONDS:
+        raise InputError(
+            f"--step: expected a time such as 20ms or 1.5s, to {MOST_SECONDS:g}s; "
+            f"found {printable(text[:40])!r}"
+        )
+    return value
+
+
 def scale(
     spec: Annotated[
         str, typer.Argument(metavar="SPEC", help="A built-in spec, or the path of a .toml file.")
@@ -58,6 +81,22 @@ def scale(
     ] = None,
     params: Annotated[
         str | None, typer.Option(metavar="NUMBER", help="Parameters, such as 30M.")
+    ] = None,
+    step: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time of a training step, such as 20ms, by nfspec cost."),
+    ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"Device of --step: {', '.join(KNOWN)}.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, max=MAX_IMAGES, metavar="N", help="Images in a step of --step.")
+    ] = 256,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="float32, bfloat16 or float16, of --step. Default: the recipe's."
+        ),
     ] = None,
     by: Annotated[
         str,
@@ -82,12 +121,18 @@ def scale(
       nfspec scale nfnet-f0 --macs 2G --out small.toml
       nfspec scale nf-regnet-b0 --macs 4G --params 30M
       nfspec scale nfnet-f0 --macs 100G --by family
+      nfspec scale nfnet-f0 --step 20ms --accelerator h100
+
+    With --macs and --step, the smaller of the two networks is made.
 
     Nothing in a spec is run, whoever wrote it.
     """
     budget = amount("--macs", macs, MOST_MACS), amount("--params", params, MOST_PARAMETERS)
-    if budget == (None, None):
-        raise InputError("give a budget: --macs, --params or both")
+    time = seconds(step)
+    if (*budget, time) == (None, None, None):
+        raise InputError("give a budget: --macs, --params or --step")
+    if time is None and accelerator is not None:
+        raise InputError("--accelerator is the device of --step; give --step, too")
     if out is not None:
         if out.suffix != ".toml":
             raise InputError(f"{out}: the name of a spec's file ends in .toml")
@@ -95,7 +140,15 @@ def scale(
     name = checked_name(out.stem if out else f"{Path(spec).stem}-scaled")
     extends = extends_of(spec, out.parent if out else Path())
     knobs = names(by)
-    scaled = scaled_to(load(spec, changed_by(changes)), *budget, knobs)
+    scaled = scaled_to(
+        load(spec, changed_by(changes)),
+        *budget,
+        knobs,
+        step=time,
+        accelerator=accelerator,
+        batch=batch,
+        precision=precision,
+    )
     scaled = replace(scaled, parent=load(spec))  # what --set changed stands in the file, too
     text = scaled_file(scaled, name, extends, knobs)
     if scaled.miss > WITHIN:
@@ -121,6 +174,7 @@ def _json(scaled: Scaled, name: str, extends: str) -> dict[str, Any]:
         "macs": counted.macs,
         "parameters": counted.parameters,
         "size": counted.size[0],
+        "step_seconds": scaled.seconds,
         "miss": scaled.miss,
         "changed": {path_text(path): value for path, value in scaled.changed.items()},
         "kept": kept(scaled),
@@ -137,6 +191,8 @@ def _lines(scaled: Scaled, name: str) -> list[str]:
         (path_text(path), value_text(old[path]), value_text(value))
         for path, value in scaled.changed.items()
     ]
+    if scaled.seconds is not None:
+        counts.append(("step", "", f"{1e3 * scaled.seconds:.4g} ms"))
     return [
         *table([("", parent, name), *counts, *changed], "<<<"),
         *textwrap.wrap(f"as they were: {', '.join(kept(scaled))}", WIDTH),

@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
 
 from nfspec.arguments import instance, number
+from nfspec.design.frames import Frame, any_sides, depths, family, sides_around, times, train_side
+from nfspec.design.pacing import MOST_SECONDS, Pace, at_pace, pace_of
 from nfspec.errors import InputError, SpecError
 from nfspec.language.differences import Path, spec_fields
-from nfspec.language.loader import load
 from nfspec.language.spec import Spec
 from nfspec.plan.counting import Count, count
 from nfspec.plan.resolver import resolve
 
 KNOBS = ("width", "depth", "size")
 FAMILY = "family"
-SIDES = 32  # sides are multiples of it, px, where widths make up for the rest
 # Widths are multiples of the first of these that comes near the budget, and is an eighth of the
 # narrowest stage at most.
 QUANTA = (64, 32, 16, 8, 4, 2, 1)
 NEAR = 0.01  # of the budget: no better widths are looked for
 MOST_CUT = 0.125  # of a bottleneck's width, which whole groups may take away
 MOST_MACS, MOST_PARAMETERS = 1e16, 1e11
-LEAST_SIDE, MOST_SIDE, MOST_WIDTH = 16, 8_192, 65_536
+MOST_WIDTH = 65_536
 FACTOR = 256.0  # largest change of widths, up and down
 
 _Found = tuple[Spec, Count]
@@ -45,6 +45,7 @@ class Scaled:
         parent: The spec that it was made of.
         counted, before: Counts of both at their test sizes.
         miss: Largest distance from a budget, as a share of it.
+        seconds: Time of a step; None where none was asked for.
     """
 
     spec: Spec
@@ -52,6 +53,7 @@ class Scaled:
     counted: Count
     before: Count
     miss: float
+    seconds: float | None = None
 
     @property
     def changed(self) -> dict[Path, Any]:
@@ -59,16 +61,6 @@ class Scaled:
         old = spec_fields(self.parent)
         new = spec_fields(self.spec).items()
         return {path: value for path, value in new if old.get(path) != value}
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """All of a candidate but its widths."""
-
-    depth: tuple[int, ...]
-    train: int
-    test: int
-    dropout: float
 
 
 @dataclass(frozen=True)
@@ -92,6 +84,11 @@ def scale(
     macs: float | None = None,
     params: float | None = None,
     by: Sequence[str] = KNOBS,
+    *,
+    step: float | None = None,
+    accelerator: str | None = None,
+    batch: int = 256,
+    precision: str | None = None,
 ) -> Scaled:
     """Scale a spec to a budget.
 
@@ -103,18 +100,67 @@ def scale(
             multiply-accumulates; or `family` alone: depths are multiples of the shortest, and sizes
             grow with the multiple, as in F0 to F7 (Brock et al. 2021, arXiv:2102.06171, table 1),
             and widths make up for the rest. With both budgets, sizes are what `macs` needs.
+        step: Seconds of a training step, as `nfspec cost` estimates it. With `macs`, the network is
+            that of the smaller budget.
+        accelerator: Name of the device of `step`.
+        batch: Images in a step.
+        precision: Dtype of a step; the recipe's, or float32 without a recipe, if None.
 
     Raises:
         InputError: An argument has a wrong type or value, or no such network can be made.
     """
     instance("spec", spec, Spec, "nfspec.load")
-    knobs = _checked(by, macs, params)
-    budget = _Budget(
-        None if macs is None else number("macs", macs, 1.0, MOST_MACS),
-        None if params is None else number("params", params, 1.0, MOST_PARAMETERS),
-    )
+    knobs = _checked(by, macs if step is None else step, params)
+    if macs is not None:
+        number("macs", macs, 1.0, MOST_MACS)
+    if params is not None:
+        number("params", params, 1.0, MOST_PARAMETERS)
     if "depth" in knobs or FAMILY in knobs:
         _require_free_betas(spec)
+    if step is None:
+        return _counted_out(spec, _Budget(macs, params), knobs)
+    number("step", step, 0.0, MOST_SECONDS, above=True)
+    return _paced(spec, _Budget(macs, params), knobs, step, pace_of(accelerator, batch, precision))
+
+
+def _paced(
+    spec: Spec, budget: _Budget, knobs: tuple[str, ...], wanted: float, pace: Pace
+) -> Scaled:
+    """The network whose step takes a time, or that of the budget where its step takes less."""
+    if budget.macs is not None:
+        found = _counted_out(spec, budget, knobs)
+        seconds = pace.seconds(found.spec)
+        if seconds <= wanted * (1 + NEAR):
+            return replace(found, seconds=seconds)
+    best = _searched(spec, budget.parameters, knobs, wanted, pace)
+    if budget.parameters is None and best.miss > NEAR and {"width", FAMILY} & {*knobs}:
+        # Whole blocks and sizes make the time jump; widths alone come nearer.
+        finer = _searched(best.spec, None, ("width",), wanted, pace)
+        finer = replace(finer, parent=spec, before=best.before)
+        best = min(best, finer, key=lambda each: each.miss)
+    return best
+
+
+def _searched(
+    spec: Spec, parameters: float | None, knobs: tuple[str, ...], wanted: float, pace: Pace
+) -> Scaled:
+    """The network of a budget of multiply-accumulates whose step is the nearest to a time."""
+
+    @cache
+    def of(macs: float) -> tuple[Scaled, float]:
+        found = _counted_out(spec, _Budget(macs, parameters), knobs)
+        return found, pace.seconds(found.spec)
+
+    first = count(resolve(spec)).macs * min(1.0, wanted / pace.seconds(spec))
+    best, seconds = of(at_pace(wanted, first, (1.0, MOST_MACS), lambda macs: of(macs)[1], NEAR))
+    miss = abs(seconds / wanted - 1)
+    if parameters is not None:
+        miss = max(miss, _Budget(None, parameters).miss(best.counted))
+    return replace(best, miss=miss, seconds=seconds)
+
+
+def _counted_out(spec: Spec, budget: _Budget, knobs: tuple[str, ...]) -> Scaled:
+    """The network that is nearest to a budget of what is counted."""
     before = count(resolve(spec))
     best: _Found | None = None
     for frame in _frames(spec, before, budget, knobs):
@@ -131,7 +177,7 @@ def scale(
 def _checked(by: Sequence[str], macs: float | None, params: float | None) -> tuple[str, ...]:
     knobs = tuple(by)
     if macs is None and params is None:
-        raise InputError("give a budget: macs, params or both")
+        raise InputError("give a budget: macs, params or step")
     known = set(knobs) <= set(KNOBS) or knobs == (FAMILY,)
     if not knobs or not known:
         raise InputError(f"by: expected some of {', '.join(KNOBS)}, or family; found {knobs}")
@@ -151,95 +197,34 @@ def _require_free_betas(spec: Spec) -> None:
         )
 
 
-def _frames(spec: Spec, before: Count, budget: _Budget, knobs: tuple[str, ...]) -> Iterator[_Frame]:
+def _frames(spec: Spec, before: Count, budget: _Budget, knobs: tuple[str, ...]) -> Iterator[Frame]:
     """Depths and sizes worth trying."""
     depth, sides = spec.stages.depth, [spec.input.test]
     if knobs == (FAMILY,):
-        counts = {each: _counted(_made(spec, each, 1.0, 1)) for each in _family(spec)}
+        counts = {each: _counted(_made(spec, each, 1.0, 1)) for each in family(spec)}
         misses = {each: budget.miss(found[1]) for each, found in counts.items() if found}
         yield min(misses, key=lambda each: misses[each])
         return
     ratios = [math.exp(-ratio) for ratio in budget.ratios(before)]
     if knobs == ("depth",):
-        for blocks in _depths(depth, ratios[-1]):
-            yield _Frame(blocks, spec.input.train, spec.input.test, spec.head.dropout)
+        for blocks in depths(depth, ratios[-1]):
+            yield Frame(blocks, spec.input.train, spec.input.test, spec.head.dropout)
         return
     both = len(ratios) == 2
     factor = ratios[-1] ** (1.0 / (len(knobs) - both))  # of each knob; the size's is macs' alone
     if "depth" in knobs:
-        depth = _times(depth, factor)
+        depth = times(depth, factor)
     if "size" in knobs and budget.macs is not None:
-        sides = _sides(spec.input.test * math.sqrt(ratios[0] / ratios[1] if both else factor), both)
+        sides = sides_around(
+            spec.input.test * math.sqrt(ratios[0] / ratios[1] if both else factor), both
+        )
         if "width" not in knobs:
-            sides = _any_sides(sides[len(sides) // 2])
+            sides = any_sides(sides[len(sides) // 2])
     for test in sides:
-        yield _Frame(depth, _train(spec, test), test, spec.head.dropout)
+        yield Frame(depth, train_side(spec, test), test, spec.head.dropout)
 
 
-def _times(depth: tuple[int, ...], factor: float) -> tuple[int, ...]:
-    return tuple(max(1, round(blocks * factor)) for blocks in depth)
-
-
-def _depths(depth: tuple[int, ...], factor: float) -> Iterator[tuple[int, ...]]:
-    """Depths of about a factor, and of some more and some less."""
-    tried = {_times(depth, factor * 2 ** (n / 16)) for n in range(-24, 25)}
-    yield from sorted(tried)
-
-
-def _sides(side: float, more: bool) -> list[int]:
-    """The multiple of 32 px that is nearest to a side; where more are wanted, two more each way, of
-    steps of an eighth of the side at most."""
-    step = next(n for n in (32, 16, 8, 4, 2, 1) if not more or n == 1 or side >= 8 * n)
-    middle, around = round(side / step), 2 if more else 0
-    sides = (step * n for n in range(middle - around, middle + around + 1))
-    return sorted({min(max(each, SIDES), MOST_SIDE) for each in sides})
-
-
-def _any_sides(side: int) -> list[int]:
-    """Sides around one, in coarse steps first."""
-    low, high = side * 3 // 4, min(MOST_SIDE, side * 5 // 4 + SIDES)
-    steps = (32, 16, 8, 4, 2, 1)
-    return [n for step in steps for n in range(low // step * step, high, step) if n >= LEAST_SIDE]
-
-
-def _train(spec: Spec, test: int) -> int:
-    """The side of training images, in proportion."""
-    side = spec.input.train * test / spec.input.test
-    step = SIDES if test % SIDES == 0 else 1
-    return (
-        spec.input.train if test == spec.input.test else max(LEAST_SIDE, round(side / step) * step)
-    )
-
-
-@cache
-def _published() -> tuple[_Frame, ...]:
-    """Depth, sizes and dropout of F0 to F7."""
-    specs = [load(f"nfnet-f{n}") for n in range(8)]
-    return tuple(
-        _Frame(each.stages.depth, each.input.train, each.input.test, each.head.dropout)
-        for each in specs
-    )
-
-
-def _family(spec: Spec) -> Iterator[_Frame]:
-    """The members of a family as F0 to F7 are made; beyond F7 each has 32 px more."""
-    members, common = _published(), math.gcd(*spec.stages.depth)
-    unit = tuple(blocks // common for blocks in spec.stages.depth)
-    own = members[min(common, len(members)) - 1]
-    for n in range(16):
-        table = members[min(n, len(members) - 1)]
-        more = 32 * max(0, n - len(members) + 1)
-        test = round(spec.input.test * (table.test + more) / own.test / SIDES) * SIDES
-        train = round(spec.input.train * (table.train + more) / own.train / SIDES) * SIDES
-        published = spec.family == "nfnet" and spec.head.dropout in {m.dropout for m in members}
-        dropout = table.dropout if published else spec.head.dropout
-        depth = tuple(blocks * (n + 1) for blocks in unit)
-        if n + 1 == common:
-            test, train, dropout = spec.input.test, spec.input.train, spec.head.dropout
-        yield _Frame(depth, max(SIDES, train), max(SIDES, test), dropout)
-
-
-def _tuned(spec: Spec, frame: _Frame, budget: _Budget, knobs: tuple[str, ...]) -> Iterator[_Found]:
+def _tuned(spec: Spec, frame: Frame, budget: _Budget, knobs: tuple[str, ...]) -> Iterator[_Found]:
     """Specs of a frame, of widths that come nearer and nearer to the budget."""
     same = _counted(_made(spec, frame, 1.0, 1))
     if same is not None:
@@ -301,7 +286,7 @@ def _with(spec: Spec, **tables: dict[str, Any]) -> Spec:
     return spec.model_copy(update=new)
 
 
-def _made(spec: Spec, frame: _Frame, factor: float, quantum: int) -> Spec | None:
+def _made(spec: Spec, frame: Frame, factor: float, quantum: int) -> Spec | None:
     """The spec of a frame, with widths times a factor, in multiples of `quantum`."""
     changed = _with(
         spec,
@@ -313,15 +298,15 @@ def _made(spec: Spec, frame: _Frame, factor: float, quantum: int) -> Spec | None
         return changed
     stages, stem, head = spec.stages, spec.stem, spec.head
 
-    def times(width: float, unit: int = quantum) -> int:
+    def wide(width: float, unit: int = quantum) -> int:
         return min(MOST_WIDTH, max(unit, round(width * factor / unit) * unit))
 
-    widths = tuple(times(width * stages.width_factor) for width in stages.width)
+    widths = tuple(wide(width * stages.width_factor) for width in stages.width)
     new: dict[str, dict[str, Any]] = {"stages": {"width": widths, "width_factor": 1.0}}
     if factor < 1.0:  # wider networks keep their stem, as F0+ to F7+ keep most of theirs
-        new["stem"] = {"width": tuple(times(width, min(quantum, 8)) for width in stem.width)}
+        new["stem"] = {"width": tuple(wide(width, min(quantum, 8)) for width in stem.width)}
     if head.conv == "width":
-        new["head"] = {"conv_width": times(head.conv_width)}
+        new["head"] = {"conv_width": wide(head.conv_width)}
     return _with_groups(_with(changed, **new), stages.column("group_width"))
 
 

@@ -50,6 +50,7 @@ MAY_BE_ZERO = {
 NUMBERS_IN_TEXT = {
     "scale --macs",
     "scale --params",
+    "scale --step",
     "train --clipping",
     "export --size",
     "export --batch",

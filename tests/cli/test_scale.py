@@ -41,6 +41,26 @@ def test_json_has_the_counts_and_the_fields():
     assert "stages.depth" in found["kept"]
 
 
+def test_a_budget_of_time_is_that_of_cost():
+    arguments = (
+        "--step",
+        "15ms",
+        "--accelerator",
+        "v100",
+        "--batch",
+        "32",
+        "--precision",
+        "float16",
+    )
+    result = run("timm/eca_nfnet_l0", *arguments, "--out", "fast.toml")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("step")]
+    assert 14.85 <= float(line.split()[1]) <= 15.15 and line.endswith(" ms")
+    cost = ("cost", "fast.toml", "--accelerator", "v100", "--batch", "32", "--precision", "float16")
+    found = json.loads(CliRunner().invoke(app, [*cost, "--json"]).stdout)
+    assert found["step"]["seconds"] == pytest.approx(0.015, rel=0.01)
+
+
 def test_a_budget_that_is_not_met_is_said():
     result = run("nfnet-f0", "--macs", "0.2G", "--by", "depth")
     assert result.exit_code == 0
@@ -50,9 +70,23 @@ def test_a_budget_that_is_not_met_is_said():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("nfnet-f0",), "give a budget: --macs, --params or both"),
+        (("nfnet-f0",), "give a budget: --macs, --params or --step"),
         (("nfnet-f0", "--macs", "2 apples"), "--macs: expected a number such as 2G or 30M"),
         (("nfnet-f0", "--macs", "1G", "--by", "girth"), "by: expected some of"),
+        (
+            ("nfnet-f0", "--step", "soon", "--accelerator", "h100"),
+            "--step: expected a time such as",
+        ),
+        (("nfnet-f0", "--step", "20"), "--step: expected a time such as 20ms"),
+        (("nfnet-f0", "--step", "20ms"), "step: give accelerator, too"),
+        (
+            ("nfnet-f0", "--step", "20ms", "--accelerator", "cpu"),
+            "nfspec cost alone measures the cpu",
+        ),
+        (
+            ("nfnet-f0", "--macs", "1G", "--accelerator", "h100"),
+            "the device of --step; give --step",
+        ),
         (("nfnet-f0", "--macs", "1G", "--out", "a.txt"), "ends in .toml"),
         (("nowhere.toml", "--macs", "1G"), "nowhere.toml: "),
     ],

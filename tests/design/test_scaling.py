@@ -1,8 +1,12 @@
 """Specs at a budget: how near they come, and that nothing else changes."""
 
+import math
+
 import pytest
 
 import nfspec
+from nfspec.cost.accelerators import ACCELERATORS
+from nfspec.cost.roofline import step
 from nfspec.design.scaling import NEAR, scale
 from nfspec.design.written import scaled_file
 from nfspec.language.differences import spec_fields
@@ -62,6 +66,92 @@ def test_every_network_meets_every_budget(name, by, tmp_path):
         scaled = scale(nfspec.load(name), macs=macs, by=by)
         assert scaled.miss <= 0.03, macs
         assert written(scaled, tmp_path).digest == scaled.spec.digest
+
+
+def by_hand(spec, macs):
+    """The least distance from a budget on the way of a bisection of the width factor, and of one of
+    the depths."""
+
+    def of(**stages):
+        changed = spec.model_copy(update={"stages": spec.stages.model_copy(update=stages)})
+        try:
+            return nfspec.count(nfspec.resolve(changed)).macs
+        except (nfspec.SpecError, nfspec.InputError):
+            return None
+
+    own = spec.stages
+    ways = (
+        lambda factor: of(width_factor=own.width_factor * factor),
+        lambda factor: of(depth=tuple(max(1, round(blocks * factor)) for blocks in own.depth)),
+    )
+    best = math.inf
+    for way in ways:
+        low, high = math.log(1 / 256), math.log(256)
+        for _ in range(24):
+            middle = (low + high) / 2
+            found = way(math.exp(middle))
+            best = min(best, math.inf if found is None else abs(found / macs - 1))
+            less = middle < 0 if found is None else found < macs
+            low, high = (middle, high) if less else (low, middle)
+    return best
+
+
+def none_worse(name, macs):
+    """Within `NEAR`, round widths are better than an exact budget."""
+    spec = nfspec.load(name)
+    assert scale(spec, macs=macs).miss <= max(NEAR, by_hand(spec, macs)), (name, macs)
+
+
+def test_no_budget_is_met_worse_than_by_a_bisection_by_hand():
+    for macs in BUDGETS:
+        none_worse("nf-resnet-50", macs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", nfspec.variants())
+def test_no_budget_is_met_worse_than_by_hand_by_any_network(name):
+    for macs in (0.2e9, 0.5e9, 1e9, 2e9, 5e9, 20e9, 60e9, 200e9):
+        none_worse(name, macs)
+
+
+@pytest.mark.parametrize(
+    "name, accelerator, seconds",
+    [("nfnet-f0", "h100", 0.02), ("nf-resnet-50", "tpu-v3", 2.0), ("nf-regnet-b0", "v100", 0.3)],
+)
+def test_a_budget_of_time_is_met(name, accelerator, seconds, tmp_path):
+    scaled = scale(nfspec.load(name), step=seconds, accelerator=accelerator)
+    assert scaled.miss <= NEAR and scaled.parent.name == name
+    new = nfspec.resolve(written(scaled, tmp_path))
+    kind = new.recipe.precision
+    cost = step(new, ACCELERATORS[accelerator], 256, precision=kind).seconds
+    assert cost == scaled.seconds == pytest.approx(seconds, rel=NEAR)
+    assert {*scaled.changed} <= MAY_CHANGE
+
+
+def test_of_two_budgets_the_smaller_counts():
+    spec, device = nfspec.load("nf-resnet-50"), {"accelerator": "h100"}
+    slow = scale(spec, macs=2e9, step=10.0, **device)
+    assert slow.counted == scale(spec, macs=2e9).counted and slow.seconds < 1.0
+    fast = scale(spec, macs=2e12, step=0.05, **device)
+    assert fast.seconds == pytest.approx(0.05, rel=0.03) and fast.counted.macs < 1e11
+
+
+@pytest.mark.slow
+def test_a_time_and_parameters_are_met_by_sizes():
+    scaled = scale(nfspec.load("nfnet-f0"), params=50e6, step=0.1, accelerator="h100")
+    assert scaled.counted.parameters == pytest.approx(50e6, rel=0.03)
+    assert scaled.seconds == pytest.approx(0.1, rel=0.1)
+
+
+def test_the_time_of_the_parent_changes_nothing():
+    spec = nfspec.load("nfnet-f0")
+    own = step(nfspec.resolve(spec), ACCELERATORS["h100"], 64, precision="bfloat16").seconds
+    assert scale(spec, step=own, accelerator="h100", batch=64).changed == {}
+
+
+def test_times_that_no_network_has_end_at_the_nearest():
+    least = scale(nfspec.load("nfnet-nano"), step=1e-9, accelerator="h100")
+    assert least.miss > 1 and least.counted.macs < 1e6
 
 
 def test_both_budgets_are_met_by_sizes():
@@ -129,6 +219,11 @@ def test_sizes_or_depths_alone_come_as_near_as_they_can():
         ({"macs": -1}, "^macs: expected a finite number"),
         ({"macs": float("nan")}, "^macs: expected a finite number"),
         ({"params": 1e20}, "^params: expected a finite number"),
+        ({"step": 0.1}, "^step: give accelerator"),
+        ({"step": 0.0, "accelerator": "h100"}, "^step: expected a finite number above 0"),
+        ({"step": 1.0, "accelerator": "abacus"}, "^accelerator: expected one of"),
+        ({"step": 1.0, "accelerator": "h100", "batch": 0}, "^batch: "),
+        ({"step": 1.0, "accelerator": "h100", "precision": "int4"}, "precision"),
         ({"macs": 1e9, "by": ("deep",)}, "^by: expected some of width, depth, size, or family"),
         ({"macs": 1e9, "by": ()}, "^by: expected some of"),
         ({"macs": 1e9, "by": ("family", "width")}, "^by: expected some of"),
