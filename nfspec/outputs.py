@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nfspec.console import say
 from nfspec.errors import InputError
+from nfspec.files import TEMPORARY
 from nfspec.wording import printable
 
 LOCK = ".nfspec.lock"  # a file in a folder that a command is writing to
@@ -52,7 +53,7 @@ def require_own(folder: Path, marker: str, force: bool) -> None:
     if (
         force
         or (folder / marker).is_file()
-        or not any(path.name != LOCK for path in folder.iterdir())
+        or all(path.name == LOCK or TEMPORARY.fullmatch(path.name) for path in folder.iterdir())
     ):
         return
     raise InputError(

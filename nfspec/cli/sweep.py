@@ -26,12 +26,15 @@ from nfspec.design.sweeping import (
     State,
     command_of,
     outcome_of,
+    outcomes_in,
     plot,
+    read_part,
     read_plan,
     rows_of,
     runs_of,
     verdict,
 )
+from nfspec.errors import InputError
 from nfspec.outputs import alone, require_own
 from nfspec.training.folders import RUN
 from nfspec.training.processes import CHILD
@@ -54,6 +57,14 @@ def sweep(
         int,
         typer.Option(min=1, max=MOST_PROCESSES, help="Trainings at a time, on this machine."),
     ] = 1,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Train part K of N alone, such as 3/8, for one of several machines with a shared "
+            "disk.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Use a folder that holds other files, too.")
@@ -65,29 +76,34 @@ def sweep(
     kind the same command goes on: runs that ended are not run again, and one that was cut off goes
     on from its checkpoint. A run whose loss is not finite is listed with that reason. The table has
     the top-1 after the last epoch, as a mean over seeds with its 95 % interval. A plan to which
-    specs, values or seeds are added trains what is new. On several machines, give each a plan of
-    its own with other seeds.
+    specs, values or seeds are added trains what is new. On several machines with a shared disk,
+    each takes a --part; the table is of all parts. Without --part, the command trains what no part
+    has done.
 
     Nothing in a plan, spec or image is run, whoever wrote it.
     """
-    made = read_plan(plan)
+    made, share = read_plan(plan), read_part(part) if part is not None else None
     runs = runs_of(made)
     folder = out or plan.with_suffix("")
     require_own(folder, STATE, force)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
-        state = State(folder)
-        if not state.path.exists():
-            state.save()
-        new = [run for run in runs if run.folder not in state.outcomes]
-        left = Trainings(made, folder, state).run(new, processes)
-        rows = rows_of(runs, state.outcomes)
-        if any(row.top1 for row in rows):
-            plot(rows, folder / PICTURE)
+    State(folder).begin()
+    place = share.place(folder) if share else folder
+    with alone(place):
+        ended = outcomes_in(folder)
+        own = share.of(runs) if share else runs
+        new = [run for run in own if run.folder not in ended]
+        left = Trainings(made, folder, State(place)).run(new, processes)
+    ended = outcomes_in(folder)
+    rows = rows_of(runs, ended)
+    if any(row.top1 for row in rows):
+        plot(rows, folder / PICTURE)
+    others = sum(run.folder not in ended for run in runs) - left
     if as_json:
-        print_json(_json(rows, left))
+        print_json(_json(rows, left, others))
     else:
-        print_lines(_report(rows, left, folder))
+        wrote = f"wrote {printable(str(place / STATE))}, {printable(str(folder / PICTURE))}"
+        print_lines([*_report(rows, left, others), *textwrap.wrap(wrote, WIDTH)])
     if left:
         raise typer.Exit(STOPPED)
 
@@ -131,6 +147,8 @@ class Trainings:
         minutes = (time.monotonic() - self.begun) / 60
         if self.stopping or (self.plan.minutes is not None and minutes >= self.plan.minutes):
             return False
+        if run.folder in outcomes_in(self.folder):  # of another process, meanwhile
+            return True
         say(f"{name}: {run.label}, seed {run.seed}")
         outcome = self._trained(run)
         if outcome is None:
@@ -144,6 +162,11 @@ class Trainings:
         """The outcome of a training that goes on where one was cut off; None if it was stopped."""
         folder = self.folder / run.folder
         how = ["--resume"] if (folder / RUN).exists() else ["--force"] if folder.exists() else []
+        try:
+            with alone(folder):  # or another process trains it: one without --part, or of another N
+                pass
+        except InputError:
+            return None
         train, *arguments = command_of(self.plan, run, folder)
         command = [sys.executable, "-P", "-m", "nfspec", train, *how, *arguments]
         with tempfile.TemporaryFile() as said:
@@ -176,7 +199,7 @@ def _interval(row: Row) -> str:
     return "" if row.half is None else f"± {100 * row.half:.2f}"
 
 
-def _report(rows: list[Row], left: int, folder: Path) -> list[str]:
+def _report(rows: list[Row], left: int, others: int) -> list[str]:
     room = WIDTH - 30
     lines = [["candidate", "seeds", "top-1 %", "95 %"]]
     for row in rows:
@@ -189,12 +212,12 @@ def _report(rows: list[Row], left: int, folder: Path) -> list[str]:
         "",
         *(f"failed: {name}, seed {seed}: {why}" for name, seed, why in failed),
         *textwrap.wrap(verdict(rows), WIDTH, break_on_hyphens=False),
-        *([f"{left} runs are left; the same command goes on"] if left else []),
-        f"wrote {printable(str(folder / STATE))}, {PICTURE}",
+        *([f"runs that are left: {left}; the same command goes on"] if left else []),
+        *([f"runs of other parts that have not ended: {others}"] if others else []),
     ]
 
 
-def _json(rows: list[Row], left: int) -> dict[str, object]:
+def _json(rows: list[Row], left: int, others: int) -> dict[str, object]:
     return {
         "candidates": [
             {
@@ -208,4 +231,5 @@ def _json(rows: list[Row], left: int) -> dict[str, object]:
         ],
         "verdict": verdict(rows),
         "left": left,
+        "left_to_other_parts": others,
     }

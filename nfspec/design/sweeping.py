@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -20,7 +21,7 @@ from nfspec.arguments import MAX_SEED
 from nfspec.compilation import Backend
 from nfspec.design.statistics import quantile
 from nfspec.errors import InputError
-from nfspec.files import content, write
+from nfspec.files import content, replacing, write
 from nfspec.language.loader import load
 from nfspec.language.overrides import ON_COMMAND_LINE, overriding, parsed
 from nfspec.language.validation import shown
@@ -28,6 +29,7 @@ from nfspec.training.logs import NAME, read
 from nfspec.wording import found_text, printable, reason_of
 
 STATE = "sweep.json"  # of a sweep's folder: the outcome of each run that ended
+PARTS = "parts"  # of a sweep's folder: a folder for each part, which has a STATE of its own
 MOST_BYTES = 2**20  # of a plan
 MOST_RUNS = 10_000
 LEVEL = 0.05  # the probability that a comparison claims a difference where there is none
@@ -208,6 +210,11 @@ class State:
                 f"{self.path}: damaged; move it away, and the runs are looked at again"
             ) from None
 
+    def begin(self) -> None:
+        """Make the file where there is none, which other processes may do at once."""
+        with contextlib.suppress(FileExistsError), replacing(self.path, only_new=True) as temporary:
+            temporary.write_text("{}\n", encoding="utf-8")
+
     def add(self, run: Run, outcome: Outcome) -> None:
         self.outcomes[run.folder] = outcome
         self.save()
@@ -215,6 +222,54 @@ class State:
     def save(self) -> None:
         text = {name: vars(each) for name, each in self.outcomes.items()}
         write(self.path, json.dumps(text, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the runs of a sweep, for one of several machines.
+
+    Attributes:
+        number, count: The part, from 1, and the number of all parts.
+    """
+
+    number: int
+    count: int
+
+    def of(self, runs: Sequence[Run]) -> list[Run]:
+        """Its runs: every run is in one part of a count."""
+        return list(runs[self.number - 1 :: self.count])
+
+    def place(self, folder: Path) -> Path:
+        """The folder of its outcomes, in the sweep's folder."""
+        return folder / PARTS / f"{self.number}-of-{self.count}"
+
+
+def read_part(text: str) -> Part:
+    """A part such as 3/8.
+
+    Raises:
+        InputError: It is none.
+    """
+    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count <= MOST_RUNS:
+        raise InputError(
+            f"--part: expected a part and the number of parts, such as 3/8; found "
+            f"{printable(text[:40])!r}"
+        )
+    return Part(number, count)
+
+
+def outcomes_in(folder: Path) -> dict[str, Outcome]:
+    """The outcomes of a sweep and of all its parts.
+
+    Raises:
+        InputError: A file is damaged.
+    """
+    outcomes = dict(State(folder).outcomes)
+    for path in sorted(folder.glob(f"{PARTS}/*/{STATE}")):
+        outcomes |= State(path.parent).outcomes
+    return outcomes
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`nfspec sweep`: runs are trained once, go on after an interruption, and are put in a table."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from nfspec.cli import app
 from nfspec.cli import sweep as command
+from nfspec.outputs import alone
 
 PLAN = """
 specs = ["nfnet-nano"]
@@ -88,7 +90,9 @@ def test_seeds_that_are_added_are_trained_alone(place):
 def test_a_run_that_was_stopped_goes_on(place):
     Path("ends.json").write_text('{"alpha=0.2": "stop"}')
     done = run()
-    assert done.exit_code == 130 and "2 runs are left; the same command goes on" in done.stdout
+    assert (
+        done.exit_code == 130 and "runs that are left: 2; the same command goes on" in done.stdout
+    )
     Path("ends.json").write_text("{}")
     done = run()
     assert done.exit_code == 0
@@ -117,3 +121,57 @@ def test_a_folder_of_others_is_left_alone(place):
     done = run("--out", "mine")
     assert done.exit_code == 2 and "no sweep.json" in done.stderr
     assert [each.name for each in Path("mine").iterdir()] == ["diary.txt"]
+
+
+def part(text):
+    done = run("--part", text)
+    assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_parts_at_once_train_every_run_once(place):
+    """Three machines on one disk, as processes."""
+    fork = multiprocessing.get_context("fork")
+    machines = [fork.Process(target=part, args=(f"{number}/3",)) for number in (1, 2, 3)]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.join()
+    assert [machine.exitcode for machine in machines] == [0, 0, 0]
+    assert len(calls()) == len({*calls()}) == 4
+    table = run()
+    assert len(calls()) == 4 and table.exit_code == 0
+    assert "nfnet-nano stages.alpha=0.2      2    90.50" in table.stdout
+    assert "nfnet-nano stages.alpha=0.1      2    50.50" in table.stdout
+    kept = [json.loads(path.read_text()) for path in Path("plan/parts").glob("*/sweep.json")]
+    assert sorted(map(len, kept)) == [1, 1, 2] and Path("plan/sweep.json").read_text() == "{}\n"
+
+
+def test_what_a_part_has_left_is_trained_without_parts(place):
+    first = run("--part", "1/2")
+    assert first.exit_code == 0 and "runs of other parts that have not ended: 2" in first.stdout
+    assert "wrote plan/parts/1-of-2/sweep.json, plan/sweep.png" in first.stdout
+    Path("ends.json").write_text('{"seed1": "stop"}')
+    second = run("--part", "2/2")
+    assert second.exit_code == 130 and "runs that are left: 1;" in second.stdout
+    Path("ends.json").write_text("{}")
+    assert json.loads(run("--json").stdout)["left"] == 0
+    assert len(calls()) == 5 and calls()[-1].endswith("True")  # the last one went on
+    assert run("--part", "2/2").exit_code == run("--part", "3/8").exit_code == 0
+    assert len(calls()) == 5
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(place):
+    run("--part", "1/4")
+    (busy,) = [each for each in Path("plan").iterdir() if "alpha" in each.name]
+    (Path("plan/parts/1-of-4") / "sweep.json").write_text("{}")  # as if it had not ended
+    with alone(busy):
+        other = run()
+    assert other.exit_code == 130 and "runs that are left: 1;" in other.stdout and len(calls()) == 4
+
+
+@pytest.mark.parametrize("text", ["0/8", "9/8", "3", "1/0", "-1/2", "a/b", "1/99999", "1/2/3"])
+def test_a_part_that_is_none(place, text):
+    done = run("--part", text)
+    assert done.exit_code == 2 and "--part: expected a part and the number" in done.stderr
+    assert not Path("plan").exists()

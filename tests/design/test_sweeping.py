@@ -77,6 +77,16 @@ def test_a_plan_that_cannot_be_read(tmp_path):
             sweeping.read_plan(path)
 
 
+def test_every_run_is_in_one_part_and_parts_are_alike(plan):
+    runs = sweeping.runs_of(plan)
+    for count in (1, 2, 3, 8, 11):
+        parts = [sweeping.read_part(f"{n}/{count}").of(runs) for n in range(1, count + 1)]
+        assert sorted(run.folder for part in parts for run in part) == sorted(
+            run.folder for run in runs
+        )
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
 def test_outcomes_are_kept_and_a_damaged_file_is_named(tmp_path):
     run = Run("a", (), 0)
     sweeping.State(tmp_path).add(run, Outcome(0.5, 360))
