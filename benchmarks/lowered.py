@@ -59,17 +59,22 @@ def plain(plan: Plan, target: str, batch: int) -> Lowered:
 
 
 def rows(ours: Lowered, theirs: Lowered) -> list[tuple[str, str, str, str]]:
-    """The figures of both, and their ratios."""
+    """The figures of both that the compiler has, and their ratios."""
     figures = [
-        ("GFLOP", ours.flops / 1e9, theirs.flops / 1e9),
-        ("GB read and written", ours.bytes_accessed / 1e9, theirs.bytes_accessed / 1e9),
-        ("peak memory, GB", ours.peak / 1e9, theirs.peak / 1e9),
-        ("time to compile, s", ours.compile_seconds, theirs.compile_seconds),
+        ("GFLOP", ours.flops, theirs.flops, 1e9),
+        ("GB read and written", ours.bytes_accessed, theirs.bytes_accessed, 1e9),
+        ("estimate, ms", ours.seconds, theirs.seconds, 1e-3),
+        ("peak memory, GB", ours.peak, theirs.peak, 1e9),
+        ("time to compile, s", ours.compile_seconds, theirs.compile_seconds, 1),
     ]
-    if ours.seconds and theirs.seconds:
-        figures.insert(2, ("estimate, ms", 1e3 * ours.seconds, 1e3 * theirs.seconds))
-    head = ("on one device", "nfspec", "plain port", "ratio")
-    return [head, *((name, f"{a:.4g}", f"{b:.4g}", f"{a / b:.3f}") for name, a, b in figures)]
+    return [
+        ("on one device", "nfspec", "plain port", "ratio"),
+        *(
+            (name, f"{a / unit:.4g}", f"{b / unit:.4g}", f"{a / b:.3f}")
+            for name, a, b, unit in figures
+            if a and b
+        ),
+    ]
 
 
 def _facts(done: Lowered) -> dict[str, Any]:

@@ -28,7 +28,10 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 @dataclass(frozen=True)
 class Lowered:
-    """Facts of a compiled program; bytes and operations are those of one device.
+    """Facts of a program; bytes and operations are those of one device.
+
+    For `cuda` they are those of the program that a compiler would be given, before anything is
+    fused, and what a compiler alone can say is None.
 
     Attributes:
         name, work, target, precision: What was compiled, for what.
@@ -45,7 +48,7 @@ class Lowered:
         code: Bytes of the program.
         collectives: What devices exchange.
         faults: What the program should not have, a sentence for each.
-        text: The compiled program, as XLA prints it.
+        text: The program, as XLA prints it.
     """
 
     name: str
@@ -57,14 +60,14 @@ class Lowered:
     size: int
     flops: float
     bytes_accessed: float
-    arguments: int
-    temporaries: int
-    peak: int
-    donated: int
+    arguments: int | None
+    temporaries: int | None
+    peak: int | None
+    donated: int | None
     memory: int | None
     seconds: float | None
-    compile_seconds: float
-    code: int
+    compile_seconds: float | None
+    code: int | None
     collectives: tuple[Collective, ...]
     faults: tuple[str, ...]
     text: str
@@ -154,7 +157,8 @@ def lower(
     Args:
         spec: The network; for a step its spec needs a `[recipe]`.
         work: `forward`, `folded` (the forward pass of the folded network) or `step`.
-        target: `cpu`, or a TPU and its topology, such as `tpu-v5e:2x2`.
+        target: `cpu`, `cuda`, or a TPU and its topology, such as `tpu-v5e:2x2`. For `cuda` the
+            program is made, and not compiled.
         batch: Images on each device.
         size: Side of the images, px. If None, the training size for a step, else the test size.
         precision: `float32`, or `bfloat16` with float32 parameters.
@@ -270,29 +274,49 @@ def compile_for(
     try:
         lowered = function.trace(*arguments).lower(lowering_platforms=(target.platform,))
         start = time.monotonic()
-        compiled = lowered.compile()
+        compiled = lowered.compile() if target.compiles else None
     except Exception as error:  # jaxlib raises its own class, of the same base as all others
         reason = reason_of(error)
         raise BackendError(f"{target.name}: the compiler refuses the program: {reason}") from None
     seconds = time.monotonic() - start
-    found = _faults(lowered.as_text(), compiled, changed, what["devices"], what["precision"])
-    return _facts(
-        compiled, target, target=target.name, faults=found, compile_seconds=seconds, **what
+    asked, precision = lowered.as_text(), what["precision"]
+    found = [*program.narrow(asked), *(program.wide(asked) if precision != "float32" else [])]
+    what = {**what, "target": target.name}
+    if compiled is None:
+        return _before(lowered, asked, faults=tuple(found), **what)
+    found += _faults(compiled, changed, what["devices"])
+    return _facts(compiled, target, faults=tuple(found), compile_seconds=seconds, **what)
+
+
+def _before(lowered: Any, asked: str, **what: Any) -> Lowered:
+    """Facts of a program that is not compiled."""
+    cost = lowered.cost_analysis()
+    return Lowered(
+        **what,
+        arguments=None,
+        temporaries=None,
+        peak=None,
+        donated=None,
+        memory=None,
+        seconds=None,
+        compile_seconds=None,
+        code=None,
+        flops=cost.get("flops", 0.0),
+        bytes_accessed=cost.get("bytes accessed", 0.0),
+        collectives=(),
+        text=asked,
     )
 
 
-def _faults(
-    asked: str, compiled: Any, changed: Changed | None, devices: int, precision: str
-) -> tuple[str, ...]:
+def _faults(compiled: Any, changed: Changed | None, devices: int) -> list[str]:
+    """What a compiled program should not have."""
     text = compiled.as_text()
-    found = [*program.forbidden(text), *program.narrow(asked)]
-    if precision != "float32":
-        found += program.wide(asked)
+    found = program.forbidden(text)
     if changed is not None:
         donated = compiled.memory_analysis().alias_size_in_bytes
         found += program.copied(donated, changed.state)
         found += program.exchanged(text, changed.gradients) if devices > 1 else []
-    return tuple(found)
+    return found
 
 
 def _facts(compiled: Any, aimed: Target, **what: Any) -> Lowered:

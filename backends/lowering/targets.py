@@ -1,4 +1,5 @@
-"""The devices that programs are compiled for: TPUs by their topology, and this machine's CPU."""
+"""The devices that programs are made for: TPUs by their topology, this machine's CPU, and GPUs of
+NVIDIA, for which programs are not compiled here."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from nfspec.wording import reason_of
 
 TPUS = ("v3", "v4", "v5e", "v5p", "v6e")
 CPU = "cpu"
+CUDA = "cuda"
 # libtpu asks the cloud which machine it is on, and complains on stderr where there is none.
 NO_MACHINE = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -29,7 +31,7 @@ class Target:
 
     Attributes:
         name: Its name on the command line, such as `tpu-v5e:2x2`.
-        topology: Name of the topology that the TPU's compiler knows; empty for the CPU.
+        topology: Name of the topology that the TPU's compiler knows; empty for others.
     """
 
     name: str
@@ -37,7 +39,12 @@ class Target:
 
     @property
     def platform(self) -> str:
-        return "tpu" if self.topology else CPU
+        return "tpu" if self.topology else self.name
+
+    @property
+    def compiles(self) -> bool:
+        """True if a compiler for it is there without a device."""
+        return self.name != CUDA
 
     @property
     def accelerator(self) -> Accelerator | None:
@@ -45,7 +52,7 @@ class Target:
         return ACCELERATORS.get(self.name.partition(":")[0])
 
     def devices(self) -> Sequence[Any]:
-        """Descriptions of the devices, or the devices of this machine.
+        """Descriptions of the devices, or a device of this machine in their place.
 
         Raises:
             BackendError: The TPU's compiler is not installed.
@@ -76,20 +83,20 @@ class Target:
 
 
 def target_of(name: str) -> Target:
-    """The target of a name: `cpu`, or `tpu-KIND:TOPOLOGY`.
+    """The target of a name: `cpu`, `cuda`, or `tpu-KIND:TOPOLOGY`.
 
     Raises:
         InputError: There is none of that name.
     """
-    if name == CPU:
-        return Target(CPU)
+    if name in (CPU, CUDA):
+        return Target(name)
     kind, _, sides = name.removeprefix("tpu-").partition(":")
     whole = all(side.isdigit() and int(side) for side in sides.split("x")) and bool(sides)
     if not name.startswith("tpu-") or kind not in TPUS or not whole:
         known = [f"tpu-{each}" for each in TPUS]
-        near = suggest(name.partition(":")[0], (*known, CPU))
+        near = suggest(name.partition(":")[0], (*known, CPU, CUDA))
         raise InputError(
-            f"target: expected cpu, or one of {', '.join(known)} with a topology, such as "
+            f"target: expected cpu, cuda, or one of {', '.join(known)} with a topology, such as "
             f"tpu-v5e:2x2; found {name!r}{near}"
         )
     return Target(name, f"{kind}:{sides}")

@@ -47,7 +47,7 @@ def compiled(
         asked.id,
         worker.column.name,
         errors.verdict if errors.count else "compiles" if done else "not offered",
-        cases=done,
+        cases=0 if errors.count else done,
         worst_case=errors.case.fields() if errors.case else None,
         message="\n".join(filter(None, (errors.words(), reason))),
         unoffered=unoffered,

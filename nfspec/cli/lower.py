@@ -36,7 +36,7 @@ def lower(
             metavar="TARGET",
             help="Device: cpu, or a TPU and its topology, such as tpu-v3:2x2, tpu-v4:2x2x1, "
             "tpu-v5e:4x4 or tpu-v6e:2x2. A TPU need not be there, but its compiler: "
-            'pip install "jax[tpu]".',
+            'pip install "jax[tpu]". For cuda the program is made, and not compiled.',
         ),
     ],
     work: Annotated[
@@ -130,37 +130,36 @@ def _lines(done: Lowered, plan: Plan, shard: bool) -> list[str]:
 
 
 def _rows(done: Lowered, plan: Plan, shard: bool) -> Sequence[tuple[str, str, str]]:
-    """Figures of one device, beside those that `nfspec cost` has for them."""
+    """Figures of one device that are known, beside those that `nfspec cost` has for them."""
+    from nfspec.backends.lowering.targets import target_of
+
     steps = done.work == "step"
     macs = count(plan, size=done.size).macs * done.batch
-    ours = (6 if steps else 2) * macs
     needed = ""
     if steps and not shard:  # the model of memory knows of no parameters that are split
-        from nfspec.backends.lowering.targets import CPU
-
-        lanes = 0 if done.target == CPU else LANES
+        lanes = LANES if target_of(done.target).topology else 0
         most = training_bytes(plan, done.batch, done.size, done.precision, lanes=lanes)
         needed = f"{most / GIB:.2f}"
-    memory = [
-        ("arguments, GiB", f"{done.arguments / GIB:.2f}", ""),
-        ("temporary memory, GiB", f"{done.temporaries / GIB:.2f}", ""),
-        ("peak memory, GiB", f"{done.peak / GIB:.2f}", needed),
+    figures = [
+        ("GFLOP", done.flops, 1e9, ".4g", f"{(6 if steps else 2) * macs / 1e9:.4g}"),
+        ("GB read and written", done.bytes_accessed, 1e9, ".3g", ""),
+        ("the compiler's estimate, ms", done.seconds, 1e-3, ".3g", ""),
+        ("arguments, GiB", done.arguments, GIB, ".2f", ""),
+        ("temporary memory, GiB", done.temporaries, GIB, ".2f", ""),
+        ("peak memory, GiB", done.peak, GIB, ".2f", needed),
+        ("memory of a device, GiB", done.memory, GIB, ".0f", ""),
+        ("updated in place, GiB", done.donated if steps else None, GIB, ".2f", ""),
+        ("program, MB", done.code, 1e6, ".3g", ""),
+        ("time to compile, s", done.compile_seconds, 1, ".0f", ""),
     ]
-    if done.memory:
-        memory.append(("memory of a device, GiB", f"{done.memory / GIB:.0f}", ""))
-    if steps:
-        memory.append(("updated in place, GiB", f"{done.donated / GIB:.2f}", ""))
-    time = (
-        [("the compiler's estimate, ms", f"{1e3 * done.seconds:.3g}", "")] if done.seconds else []
-    )
+    made = "not compiled" if done.compile_seconds is None else "compiled"
     return [
-        ("on one device", "compiled", "nfspec cost"),
-        ("GFLOP", f"{done.flops / 1e9:.4g}", f"{ours / 1e9:.4g}"),
-        ("GB read and written", f"{done.bytes_accessed / 1e9:.3g}", ""),
-        *time,
-        *memory,
-        ("program, MB", f"{done.code / 1e6:.3g}", ""),
-        ("time to compile, s", f"{done.compile_seconds:.0f}", ""),
+        ("on one device", made, "nfspec cost"),
+        *(
+            (name, f"{value / unit:{form}}", ours)
+            for name, value, unit, form, ours in figures
+            if value is not None
+        ),
     ]
 
 

@@ -208,9 +208,19 @@ def test_the_command(spec, tmp_path):
     assert again.exit_code == 2 and "--force" in again.stderr
 
 
-@pytest.mark.parametrize("name", ["tpu", "tpu-v5e", "tpu-v9:2x2", "tpu-v5e:2x", "cuda", "v5e:2x2"])
+def test_a_program_for_gpus_is_not_compiled(spec):
+    plan = nfspec.resolve(spec)
+    done = lower(spec, "step", "cuda", batch=2, precision="bfloat16")
+    assert done.flops >= 6 * count(plan, size=16).macs
+    assert (done.peak, done.compile_seconds, done.faults) == (None, None, ())
+    printed = CliRunner().invoke(app, ["lower", "nfnet-nano", "--target", "cuda", "--size", "32"])
+    assert printed.exit_code == 0 and "not compiled" in printed.stdout
+    assert "peak" not in printed.stdout
+
+
+@pytest.mark.parametrize("name", ["tpu", "tpu-v5e", "tpu-v9:2x2", "tpu-v5e:2x", "gpu", "v5e:2x2"])
 def test_a_target_that_is_none(name):
-    with pytest.raises(InputError, match=r"^target: expected cpu, or one of tpu-v3"):
+    with pytest.raises(InputError, match=r"^target: expected cpu, cuda, or one of tpu-v3"):
         target_of(name)
 
 
