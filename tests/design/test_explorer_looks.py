@@ -92,7 +92,9 @@ def test_the_keyboard_reaches_everything(page):
     page.press("ArrowRight")
     second = focused(page, "dataset.name")
     assert second != first
-    assert page.run("getComputedStyle(document.activeElement).strokeWidth") == "3px"
+    ring = "document.querySelector('.ring.shown').getAttribute('transform')"
+    assert page.run(f"{ring} === document.activeElement.getAttribute('transform')")
+    assert page.run("document.querySelector('.focused').textContent").startswith(f"{second}: MACs ")
     page.press("Enter")
     assert page.run("document.querySelector('#network-title').textContent") == second
     assert focused(page, "id") == "pick"

@@ -81,21 +81,34 @@ function scatter(place, nets, chosen, across, up, device, choose) {
       })),
     ],
   });
-  chart.setAttribute("role", "group");
-  chart.setAttribute("aria-label", `Networks: ${y.name} over ${x.name}`);
-  makeDotsButtons([...chart.querySelectorAll(".dots path")], ordered, chosen, choose);
+  pictured(chart, `Networks: ${y.name} over ${x.name}`, "group");
   const legend = known.length ? chart.legend("symbol", { fill: "color", style: { fontSize: "12px" }, tickFormat: (group) => GROUP[group] ?? group }) : "";
   place.replaceChildren(legend, chart);
+  makeDotsButtons(chart, ordered, chosen, choose);
   return known.length;
 }
 
-// One stop of the Tab key, from which the arrow keys lead from dot to dot.
-function makeDotsButtons(dots, nets, chosen, choose) {
+// One stop of the Tab key, from which the arrow keys lead from dot to dot. A ring and a line of text
+// are for the one that has the focus.
+function makeDotsButtons(chart, nets, chosen, choose) {
+  const dots = [...chart.querySelectorAll(".dots path")];
   const start = Math.max(0, nets.indexOf(chosen));
+  const ring = shape("circle", { class: "ring", r: 10 });
+  const line = chart.closest("figure").querySelector(".focused");
+  chart.append(ring);
   dots.forEach((dot, at) => {
     dot.setAttribute("role", "button");
     dot.setAttribute("tabindex", at === start ? "0" : "-1");
     dot.dataset.name = nets[at].name;
+    dot.addEventListener("focus", () => {
+      ring.setAttribute("transform", dot.getAttribute("transform"));
+      ring.classList.add("shown");
+      line.textContent = dot.getAttribute("aria-label");
+    });
+    dot.addEventListener("blur", () => {
+      ring.classList.remove("shown");
+      line.textContent = "";
+    });
     dot.addEventListener("click", () => choose(nets[at]));
     dot.addEventListener("keydown", (event) => {
       const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, Home: -at, End: dots.length - 1 - at };
@@ -114,8 +127,9 @@ function makeDotsButtons(dots, nets, chosen, choose) {
   });
 }
 
-function pictured(svg, label) {
-  svg.setAttribute("role", "img");
+function pictured(svg, label, role = "img") {
+  for (const group of svg.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label"); // no role allows it
+  svg.setAttribute("role", role);
   svg.setAttribute("aria-label", label);
   return svg;
 }

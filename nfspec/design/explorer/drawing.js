@@ -97,16 +97,16 @@ function lane(blocks, stage, most, parts) {
 function tile(block, most, controls) {
   const attention = attentionOf(block);
   const groups = block.groups === 1 ? "1 group" : `${block.groups} groups`;
-  const label = `Block ${block.index} of stage ${block.stage}: ${block.in_channels} to ${block.out_channels} channels, ` +
-    `${block.mid_channels} in the middle in ${groups}, stride ${block.stride}, beta ${block.beta.toFixed(3)}` +
-    `${attention ? `, ${attention}` : ""}`;
-  return element("button", { type: "button", class: "tile", "aria-expanded": "false", "aria-controls": controls, "aria-label": label },
+  const heard = (text) => element("span", { class: "heard" }, text);
+  return element("button", { type: "button", class: "tile", "aria-expanded": "false", "aria-controls": controls },
     outline(block, most),
+    heard(`Block ${block.index} of stage ${block.stage}, channels `),
     element("span", { class: "widths" }, `${block.in_channels} → ${block.out_channels}`),
-    element("span", {}, `β ${block.beta.toFixed(3)}`),
+    heard(`, ${block.mid_channels} in the middle, `),
+    element("span", {}, `β ${block.beta.toFixed(3)}`), heard(", "),
     element("span", {}, groups),
-    attention ? element("span", {}, attention) : null,
-    block.stride > 1 ? element("span", {}, `stride ${block.stride}`) : null,
+    attention ? element("span", {}, heard(", "), attention) : null,
+    block.stride > 1 ? element("span", {}, heard(", "), `stride ${block.stride}`) : null,
   );
 }
 
