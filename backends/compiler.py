@@ -60,7 +60,12 @@ def layer_of(
             )
         case p.Pool():
             return layers.SpatialPool(
-                op.kind, op.window, strides=op.stride, padding=op.padding, **image
+                op.kind,
+                op.window,
+                strides=op.stride,
+                padding=op.padding,
+                counted=op.counted,
+                **image,
             )
         case p.SqueezeExcite():
             return _squeeze_excite(op, image)
@@ -86,7 +91,8 @@ def layer_of(
 
 
 def _geometry(op: p.Convolution, common: dict[str, Any]) -> dict[str, Any]:
-    return {"strides": op.stride, "groups": op.groups, "padding": op.padding, **common}
+    steps = {"strides": op.stride, "dilation": op.dilation}
+    return {**steps, "groups": op.groups, "padding": op.padding, **common}
 
 
 def _ws_conv(op: p.WSConv, common: dict[str, Any]) -> keras.layers.Layer:

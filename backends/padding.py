@@ -18,6 +18,8 @@ def same_pads(side: Any, kernel: int, stride: int) -> tuple[Any, Any]:
         side: Height or width of the image, px, at least 1: a number, or the symbol that stands
             for one in a trace.
     """
+    if stride == 1:
+        return (kernel - 1) // 2, kernel // 2  # of any side
     last = stride * ((side - 1) // stride)
     rest = side - 1 - last
     if kernel < stride:  # min(rest, kernel - 1)

@@ -51,6 +51,13 @@ NETWORKS = {
                          "[stem]\nwidth = [8]\nkernel = 3\nstride = [2]\n"
                          "[block]\nfirst_expansion = 1\n"),
     "final-conv": ("nfnet-f0", '[head]\nconv = "width"\nconv_width = 20\ndropout = 0.5\n'),
+    # Strides that became dilation: with and without a second conv, by a pool and by a conv alone.
+    "dilated": ("nfnet-nano", "[stages]\ndepth = [1, 2, 2]\nwidth = [16, 16, 24]\n"
+                "stride = [2, 1, 1]\ndilation = [1, 2, 4]\n"),
+    "dilated-timm": ("timm/nf_ecaresnet26", "[stages]\nstride = [1, 1]\ndilation = [1, 2]\n"),
+    "dilated-inside": ("nf-resnet-50", "[stages]\ndepth = [2, 2, 1]\nwidth = [16, 16, 16]\n"
+                       "stride = [1, 2, 1]\ndilation = [3, 2, 1]\n"),
+    "two-kernels": ("nfnet-nano", "[stages]\nkernel = [[3, 5], 3]\n"),
     "one-channel": ("timm/dm_nfnet_f0", "[input]\nchannels = 1\nmean = [0.5]\nstd = [0.25]\n"),
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ from nfspec import plan as p
 from nfspec.backends.exporters import mil
 from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.layout import places
-from nfspec.backends.exporters.nchw import Around, walk
+from nfspec.backends.exporters.nchw import Around, Sliding, walk
 from nfspec.backends.exporters.quiet import quiet
 from nfspec.backends.exporters.settings import IMAGES, Network, network_of
 from nfspec.errors import InputError
@@ -76,18 +76,19 @@ class CoreML:
     mb: Any
 
     def convolve(
-        self, x: Node, kernel: Node, bias: Node | None, groups: int, stride: int, around: Around
+        self, x: Node, kernel: Node, bias: Node | None, how: Sliding, around: Around
     ) -> Node:
-        how = {} if bias is None else {"bias": bias}
+        given = {} if bias is None else {"bias": bias}
+        steps = {"strides": [how.stride] * 2, "dilations": [how.dilation] * 2}
         return self.mb.conv(
-            x=x, weight=kernel, groups=groups, strides=[stride] * 2, **_padding(around), **how
+            x=x, weight=kernel, groups=how.groups, **steps, **_padding(around), **given
         )
 
-    def pool(self, x: Node, kind: str, window: int, stride: int, around: Around) -> Node:
-        how = {"kernel_sizes": [window] * 2, "strides": [stride] * 2, **_padding(around)}
-        if kind == "max":
+    def pool(self, x: Node, op: p.Pool, around: Around) -> Node:
+        how = {"kernel_sizes": [op.window] * 2, "strides": [op.stride] * 2, **_padding(around)}
+        if op.kind == "max":
             return self.mb.max_pool(x=x, **how)
-        return self.mb.avg_pool(x=x, exclude_padding_from_average=True, **how)
+        return self.mb.avg_pool(x=x, exclude_padding_from_average=not op.counted, **how)
 
     def activate(self, kind: str, x: Node, slope: float) -> Node:
         return ACTIVATIONS[kind](self.mb, x, slope)

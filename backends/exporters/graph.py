@@ -103,10 +103,15 @@ def _activation(graph: Graph, kind: str, slope: float, name: str, x: str) -> str
     return graph.add(node, name, x, **attributes)
 
 
-def _sliding(kernel: int, op: p.Convolution | p.Pool, sides: Shape | None) -> dict[str, Any]:
-    """The attributes of what slides over an image; the arguments are those of `padding`."""
+def _sliding(
+    kernel: int, extent: int, op: p.Convolution | p.Pool, sides: Shape | None
+) -> dict[str, Any]:
+    """The attributes of what slides over an image: taps of a window, its side, and the arguments
+    of `padding`."""
     how: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [op.stride] * 2}
-    around = padding(kernel, op, sides)
+    if isinstance(op, p.Convolution) and op.dilation > 1:
+        how["dilations"] = [op.dilation] * 2
+    around = padding(extent, op, sides)
     if around is None:
         return how | {"auto_pad": "SAME_UPPER"}
     return how | {"pads": [*around[0], *around[1]]}
@@ -136,10 +141,11 @@ class Reader:
                 y = _activation(graph, op.kind, op.slope, f"{op.name}.{op.kind}", x)
                 return graph.times(op.name, y, op.gamma * (1.0 if before else op.beta))
             case p.Pool():
-                how = _sliding(op.window, op, self.sides.get(op.inputs[0]))
+                how = _sliding(op.window, op.window, op, self.sides.get(op.inputs[0]))
                 if op.kind == "max":
                     return graph.add("MaxPool", op.name, x, **how)
-                return graph.add("AveragePool", op.name, x, count_include_pad=0, **how)
+                counted = int(op.counted)
+                return graph.add("AveragePool", op.name, x, count_include_pad=counted, **how)
             case p.SqueezeExcite():
                 return self._gated(op, x, self._squeeze_excite(op, x))
             case p.ECA():
@@ -159,7 +165,7 @@ class Reader:
 
     def _conv(self, op: p.Conv, x: str) -> str:
         names = (q.name for q in op.parameters)
-        how = _sliding(op.kernel, op, self.sides.get(op.inputs[0]))
+        how = _sliding(op.kernel, op.extent, op, self.sides.get(op.inputs[0]))
         y = self.graph.add("Conv", op.name, x, *names, group=op.groups, **how)
         return _activation(self.graph, op.activation, op.slope, f"{op.name}.act", y)
 

@@ -58,12 +58,14 @@ def padding(
     """Padding before and after, height and width; None where it depends on the sides.
 
     Args:
-        kernel: Side of the window.
+        kernel: Side of the window; of a conv, its extent.
         op: The conv or pool.
         sides: Height and width of the image, where they are known.
     """
-    if op.padding != "same" or kernel == 1:
-        rule = "valid" if op.padding == "same" else op.padding
+    # ONNX Runtime takes no rule for the padding of dilated convs.
+    apart = isinstance(op, p.Pool) or op.dilation > 1
+    if op.padding != "same" or kernel == 1 or (op.stride == 1 and apart):
+        rule = "valid" if op.padding == "same" and kernel == 1 else op.padding
         around = [pads(1, kernel, op.stride, rule)] * 2  # of any side
     elif sides is None:
         return None

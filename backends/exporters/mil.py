@@ -106,17 +106,23 @@ def _value(value: Any, data: bytes, path: Path) -> Array:
     return array.reshape(shape)
 
 
-def _windows(x: Array, sizes: Array, strides: Array, pad: Array, fill: float) -> Array:
+def _windows(
+    x: Array, sizes: Array, strides: Array, pad: Array, fill: float, dilations: Any = (1, 1)
+) -> Array:
     """All windows of a padded image: (N, C, Ho, Wo, kernel, kernel), a view."""
     around = [(0, 0), (0, 0), (int(pad[0]), int(pad[1])), (int(pad[2]), int(pad[3]))]
     padded = np.pad(x, around, constant_values=fill)
-    view = sliding_window_view(padded, (int(sizes[0]), int(sizes[1])), axis=(2, 3))
-    return view[:, :, :: int(strides[0]), :: int(strides[1])]
+    apart = [int(each) for each in dilations]
+    extents = tuple(1 + n * (int(size) - 1) for n, size in zip(apart, sizes, strict=True))
+    view = sliding_window_view(padded, extents, axis=(2, 3))
+    view = view[:, :, :: int(strides[0]), :: int(strides[1])]
+    return view[..., :: apart[0], :: apart[1]]
 
 
 def _conv(given: Mapping[str, Any]) -> Array:
     weight, groups = given["weight"].astype(np.float64), int(given.get("groups", 1))
-    view = _windows(given["x"], weight.shape[2:], given["strides"], given["pad"], 0.0)
+    how = given["strides"], given["pad"], 0.0, given.get("dilations", (1, 1))
+    view = _windows(given["x"], weight.shape[2:], *how)
     n, channels, *sides = view.shape[:4]
     parts = view.reshape(n, groups, channels // groups, *sides, *weight.shape[2:])
     kernel = weight.reshape(groups, -1, *weight.shape[1:])

@@ -8,6 +8,7 @@ are (N, C, 1, 1) until the classifier, so that nothing is reshaped. Weights have
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nfspec import plan as p
@@ -19,16 +20,25 @@ Value = Any
 Around = tuple[list[int], list[int]] | None  # before, after, height and width; None: as `same` says
 
 
+@dataclass(frozen=True)
+class Sliding:
+    """The way in which a kernel slides over an image, alike in both directions."""
+
+    groups: int = 1
+    stride: int = 1
+    dilation: int = 1
+
+
 class Operators(Protocol):
     """The operators of a library that a folded plan needs."""
 
     def convolve(
-        self, x: Value, kernel: Value, bias: Value | None, groups: int, stride: int, around: Around
+        self, x: Value, kernel: Value, bias: Value | None, how: Sliding, around: Around
     ) -> Value:
         """A conv with a bias, if there is one."""
 
-    def pool(self, x: Value, kind: str, window: int, stride: int, around: Around) -> Value:
-        """An average pool, padding not counted, or a max pool."""
+    def pool(self, x: Value, op: p.Pool, around: Around) -> Value:
+        """An average pool, or a max pool, which does not see padding."""
 
     def activate(self, kind: str, x: Value, slope: float) -> Value:
         """An activation by its name in specs, without gamma."""
@@ -84,8 +94,9 @@ def _value(
     x, own = inputs[0], [weights[q.name] for q in op.parameters]
     match op:
         case p.Conv():
-            around = padding(op.kernel, op, sides.get(op.inputs[0]))
-            y = ops.convolve(x, own[0], own[1], op.groups, op.stride, around)
+            around = padding(op.extent, op, sides.get(op.inputs[0]))
+            how = Sliding(op.groups, op.stride, op.dilation)
+            y = ops.convolve(x, own[0], own[1], how, around)
             return ops.activate(op.activation, y, op.slope)
         case p.Activation():
             before = op.beta_at == "before"
@@ -93,16 +104,16 @@ def _value(
             return _times(ops, y, op.gamma * (1.0 if before else op.beta))
         case p.Pool():
             around = padding(op.window, op, sides.get(op.inputs[0]))
-            return ops.pool(x, op.kind, op.window, op.stride, around)
+            return ops.pool(x, op, around)
         case p.SqueezeExcite():
             w0, b0, w1, b1 = own
-            y = ops.convolve(ops.mean(x, True), w0, b0, 1, 1, ([0, 0], [0, 0]))
+            y = ops.convolve(ops.mean(x, True), w0, b0, Sliding(), ([0, 0], [0, 0]))
             y = _times(ops, ops.activate(op.activation, y, op.slope), op.gamma)
-            return _gated(op, x, ops.convolve(y, w1, b1, 1, 1, ([0, 0], [0, 0])), ops)
+            return _gated(op, x, ops.convolve(y, w1, b1, Sliding(), ([0, 0], [0, 0])), ops)
         case p.ECA():
             # The channels are the height of an image while the kernel slides over them.
             ends = [op.kernel // 2, 0]
-            y = ops.convolve(ops.turn(ops.mean(x, True)), own[0], None, 1, 1, (ends, ends))
+            y = ops.convolve(ops.turn(ops.mean(x, True)), own[0], None, Sliding(), (ends, ends))
             return _gated(op, x, ops.turn(y), ops)
         case p.Residual():
             branch, shortcut, *gates = inputs

@@ -25,11 +25,13 @@ Around = list[tuple[int, int]] | None  # before and after, height and width; Non
 class Operators(Protocol):
     """The operators of a framework that a folded plan needs."""
 
-    def convolve(self, x: Value, kernel: Value, stride: int, around: Around) -> Value:
+    def convolve(
+        self, x: Value, kernel: Value, stride: int, dilation: int, around: Around
+    ) -> Value:
         """A conv; a kernel that has fewer inputs than the image has channels is grouped."""
 
-    def pool(self, x: Value, kind: str, window: int, stride: int, around: Around) -> Value:
-        """An average pool, padding not counted, or a max pool."""
+    def pool(self, x: Value, op: p.Pool, around: Around) -> Value:
+        """An average pool, or a max pool, which does not see padding."""
 
     def activate(self, kind: str, x: Value, slope: float) -> Value:
         """An activation by its name in specs, without gamma."""
@@ -93,7 +95,8 @@ def _value(
     x, own = inputs[0], [weights[q.name] for q in op.parameters]
     match op:
         case p.Conv():
-            y = ops.convolve(x, own[0], op.stride, _around(op.kernel, op, known)) + own[1]
+            around = _around(op.extent, op, known)
+            y = ops.convolve(x, own[0], op.stride, op.dilation, around) + own[1]
             return ops.activate(op.activation, y, op.slope)
         case p.Activation():
             before = op.beta_at == "before"
@@ -101,7 +104,7 @@ def _value(
             return _times(y, op.gamma * (1.0 if before else op.beta))
         case p.Pool():
             around = _around(op.window, op, known)
-            return ops.pool(x, op.kind, op.window, op.stride, around)
+            return ops.pool(x, op, around)
         case p.SqueezeExcite():
             w0, b0, w1, b1 = own
             hidden = ops.activate(op.activation, ops.mean(x) @ w0 + b0, op.slope)

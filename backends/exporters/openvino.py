@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nfspec import plan as p
 from nfspec.backends.exporters.format import Batches, Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.layout import narrow, places, wide
-from nfspec.backends.exporters.nchw import Around, walk
+from nfspec.backends.exporters.nchw import Around, Sliding, walk
 from nfspec.backends.exporters.quiet import quiet
 from nfspec.backends.exporters.settings import IMAGES, Network, network_of
 from nfspec.errors import InputError
@@ -84,23 +84,24 @@ class OpenVINO:
     ops: Any
 
     def convolve(
-        self, x: Node, kernel: Node, bias: Node | None, groups: int, stride: int, around: Around
+        self, x: Node, kernel: Node, bias: Node | None, how: Sliding, around: Around
     ) -> Node:
         before, after = around or ([0, 0], [0, 0])
-        convolve = self.ops.convolution if groups == 1 else self.ops.group_convolution
-        auto = "explicit" if around else "same_upper"
-        y = convolve(x, kernel, [stride] * 2, before, after, [1, 1], auto)
+        convolve = self.ops.convolution if how.groups == 1 else self.ops.group_convolution
+        auto, apart = "explicit" if around else "same_upper", [how.dilation] * 2
+        y = convolve(x, kernel, [how.stride] * 2, before, after, apart, auto)
         return y if bias is None else self.ops.add(y, bias)
 
-    def pool(self, x: Node, kind: str, window: int, stride: int, around: Around) -> Node:
+    def pool(self, x: Node, op: p.Pool, around: Around) -> Node:
         before, after = around or ([0, 0], [0, 0])
-        auto, sides, strides = "explicit" if around else "same_upper", [window] * 2, [stride] * 2
-        if kind == "max":
+        auto, sides = "explicit" if around else "same_upper", [op.window] * 2
+        strides = [op.stride] * 2
+        if op.kind == "max":
             how = {"rounding_type": "floor", "auto_pad": auto}
             pooled = self.ops.max_pool(x, strides, [1, 1], before, after, sides, **how)
             return pooled.output(0)  # the other one is the places of the largest
-        # True: padding is not counted.
-        return self.ops.avg_pool(x, strides, before, after, sides, True, "floor", auto)
+        apart = not op.counted  # True: padding is not counted
+        return self.ops.avg_pool(x, strides, before, after, sides, apart, "floor", auto)
 
     def activate(self, kind: str, x: Node, slope: float) -> Node:
         return ACTIVATIONS[kind](self.ops, x, slope)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nfspec import plan as p
 from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.layout import narrow
 from nfspec.backends.exporters.nhwc import Around, outputs_of
@@ -79,24 +80,27 @@ OBJECTS = frozenset({"user_object", "function", "bare_concrete_function", "varia
 class TensorFlow:
     """TensorFlow's operators."""
 
-    def convolve(self, x: Any, kernel: Any, stride: int, around: Around) -> Any:
+    def convolve(self, x: Any, kernel: Any, stride: int, dilation: int, around: Around) -> Any:
         import tensorflow as tf
 
         rule: Any = "SAME" if around is None else [(0, 0), *around, (0, 0)]
         if around is not None and not any(map(any, around)):
             rule = "VALID"
-        return tf.nn.conv2d(x, kernel, stride, rule)
+        return tf.nn.conv2d(x, kernel, stride, rule, dilations=dilation)
 
-    def pool(self, x: Any, kind: str, window: int, stride: int, around: Around) -> Any:
+    def pool(self, x: Any, op: p.Pool, around: Around) -> Any:
         import tensorflow as tf
 
+        window, stride = op.window, op.stride
         rule = "SAME" if around is None else "VALID"
         pads = [(0, 0), *(around or [(0, 0)] * 2), (0, 0)]
-        if kind == "max":
+        if op.kind == "max":
             x = tf.pad(x, pads, constant_values=x.dtype.min) if around else x
             return tf.nn.max_pool2d(x, window, stride, rule)
         if around is None or not any(map(any, around)):
             return tf.nn.avg_pool2d(x, window, stride, rule)
+        if op.counted:
+            return tf.nn.avg_pool2d(tf.pad(x, pads), window, stride, rule)
         counted = tf.nn.avg_pool2d(
             tf.pad(tf.ones_like(x[:1, :, :, :1]), pads), window, stride, rule
         )

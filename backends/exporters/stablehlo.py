@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nfspec import plan as p
 from nfspec.backends.exporters.format import Facts, Format, Outputs, Read, Run, Runtime
 from nfspec.backends.exporters.layout import narrow, wide
 from nfspec.backends.exporters.nhwc import Around, outputs_of
@@ -37,17 +38,18 @@ KINDS = {"f32": "F32", "f16": "F16", "bf16": "BF16"}  # safetensors' names
 class _Jax:
     """JAX's operators."""
 
-    def convolve(self, x: Any, kernel: Any, stride: int, around: Around) -> Any:
+    def convolve(self, x: Any, kernel: Any, stride: int, dilation: int, around: Around) -> Any:
         from jax import lax
         from jax import numpy as jnp
 
         groups = x.shape[3] // kernel.shape[2]
-        x, rule = _padded(x, kernel.shape[0], stride, around, 0.0)
+        extent = 1 + dilation * (kernel.shape[0] - 1)
+        x, rule = _padded(x, extent, stride, around, 0.0)
         layout = ("NHWC", "HWIO", "NHWC")
 
         def conv(x: Any, kernel: Any, groups: int = 1) -> Any:
-            steps = (stride, stride)
-            return lax.conv_general_dilated(x, kernel, steps, rule, None, None, layout, groups)
+            steps, apart = (stride, stride), (dilation, dilation)
+            return lax.conv_general_dilated(x, kernel, steps, rule, None, apart, layout, groups)
 
         def by_groups(x: Any, kernel: Any) -> Any:
             parts = zip(jnp.split(x, groups, 3), jnp.split(kernel, groups, 3), strict=True)
@@ -60,9 +62,11 @@ class _Jax:
             return conv(x, kernel)
         return lax.platform_dependent(x, kernel, cpu=by_groups, default=grouped)
 
-    def pool(self, x: Any, kind: str, window: int, stride: int, around: Around) -> Any:
+    def pool(self, x: Any, op: p.Pool, around: Around) -> Any:
         from jax import lax
         from jax import numpy as jnp
+
+        window, stride = op.window, op.stride
 
         def reduced(x: Any, start: float, by: Any) -> Any:
             x, rule = _padded(x, window, stride, around, start)
@@ -71,8 +75,10 @@ class _Jax:
                 x, start, by, (1, window, window, 1), (1, stride, stride, 1), pads
             )
 
-        if kind == "max":
+        if op.kind == "max":
             return reduced(x, -jnp.inf, lax.max)
+        if op.counted:
+            return reduced(x, 0.0, lax.add) / window**2
         return reduced(x, 0.0, lax.add) / reduced(jnp.ones_like(x[:1, :, :, :1]), 0.0, lax.add)
 
     def activate(self, kind: str, x: Any, slope: float) -> Any:

@@ -35,7 +35,14 @@ class Kernels(Protocol):
         """Gradients clipped by the units of their parameters, and the clip fractions."""
 
     def convolve(
-        self, x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str
+        self,
+        x: Any,
+        kernel: Any,
+        bias: Any,
+        strides: int,
+        padding: str,
+        data_format: str,
+        dilation: int,
     ) -> Any:
         """A conv with bias."""
 
@@ -47,6 +54,7 @@ class Kernels(Protocol):
         strides: int,
         padding: str,
         data_format: str,
+        dilation: int,
         kind: str,
         slope: float,
     ) -> Any:

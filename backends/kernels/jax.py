@@ -78,7 +78,15 @@ def _affine(operation: Callable[[Any, Any], Any], x: Any, kernel: Any, bias: Any
 MOST_GROUPS = 16  # each is a conv of its own to be compiled, and NF-RegNets have dozens
 
 
-def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
+def convolve(
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    strides: int,
+    padding: str,
+    data_format: str,
+    dilation: int,
+) -> Any:
     """On CPU, 1x1 convs as matrix products and grouped convs group by group.
 
     XLA's CPU backend has no fast code for the gradients of either: the gradient by the kernel
@@ -86,9 +94,9 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
     exported for, so that a program for several has the convs of each.
     """
     if data_format != "channels_last":
-        return plain.convolve(x, kernel, bias, strides, padding, data_format)
-    size = kernel.shape[:2]
-    x, padding = plain.pad_image(x, size[0], strides, padding, data_format, 0.0)
+        return plain.convolve(x, kernel, bias, strides, padding, data_format, dilation)
+    size, extent = kernel.shape[:2], plain.extent(kernel, dilation)
+    x, padding = plain.pad_image(x, extent, strides, padding, data_format, 0.0)
     groups = x.shape[3] // kernel.shape[2]
 
     def conv(x: Any, kernel: Any, groups: int = groups) -> Any:
@@ -97,6 +105,7 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
             kernel,
             (strides, strides),
             padding.upper(),
+            rhs_dilation=(dilation, dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=groups,
         )

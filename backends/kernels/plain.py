@@ -131,14 +131,22 @@ def _pads_itself(*sides: Any) -> bool:
 
 
 def pad_image(
-    x: Any, kernel: int, stride: int, padding: str, data_format: str, fill: float
+    x: Any,
+    kernel: int,
+    stride: int,
+    padding: str,
+    data_format: str,
+    fill: float,
+    whole: bool = False,
 ) -> tuple[Any, str]:
     """Pad an image where the operation cannot, and return what is left for it to do.
 
-    `symmetric` is not known to Keras; for `same` see `_pads_itself`.
+    `symmetric` is not known to Keras; for `same` see `_pads_itself`. Where `whole`, it is
+    all done here.
     """
     axes = (1, 2) if data_format == "channels_last" else (2, 3)
-    here = padding == "same" and _pads_itself(x.shape[axes[0]], x.shape[axes[1]])
+    sides = x.shape[axes[0]], x.shape[axes[1]]
+    here = padding == "same" and (whole or _pads_itself(*sides))
     if padding != "symmetric" and not here:
         return x, padding
     fixed = symmetric_pad(kernel, stride)
@@ -155,7 +163,20 @@ def pad_image(
     return ops.pad(x, pads, constant_values=fill), "valid"
 
 
-def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
+def extent(kernel: Any, dilation: int) -> int:
+    """Side of the window that a kernel covers, px."""
+    return 1 + dilation * (int(kernel.shape[0]) - 1)
+
+
+def convolve(
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    strides: int,
+    padding: str,
+    data_format: str,
+    dilation: int,
+) -> Any:
     """Grouped cross-correlation plus bias.
 
     Args:
@@ -165,17 +186,20 @@ def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_fo
         strides: px.
         padding: `same` (an odd pixel goes after), `symmetric` or `valid`.
         data_format: `channels_last` or `channels_first`.
+        dilation: Distance of the kernel's taps, px.
     """
     kernel, bias = ops.cast(kernel, x.dtype), ops.cast(bias, x.dtype)
-    x, padding = pad_image(x, kernel.shape[0], strides, padding, data_format, 0.0)
+    x, padding = pad_image(x, extent(kernel, dilation), strides, padding, data_format, 0.0)
+    how = (strides, padding, data_format, dilation)
     if data_format == "channels_last":
-        return ops.conv(x, kernel, strides, padding, data_format) + bias
+        return ops.conv(x, kernel, *how) + bias
     if keras.backend.backend() != "tensorflow":
-        return ops.conv(x, kernel, strides, padding, data_format) + ops.reshape(bias, (1, -1, 1, 1))
+        return ops.conv(x, kernel, *how) + ops.reshape(bias, (1, -1, 1, 1))
     # TensorFlow has no NCHW conv for CPUs on which it does not use oneDNN, those without
     # AVX-512: https://github.com/keras-team/keras/issues/20414 (as of 2.21). On GPUs its layout
     # optimiser takes these transpositions out again.
-    out = ops.conv(ops.transpose(x, (0, 2, 3, 1)), kernel, strides, padding) + bias
+    last = ops.transpose(x, (0, 2, 3, 1))
+    out = ops.conv(last, kernel, strides, padding, "channels_last", dilation) + bias
     return ops.transpose(out, (0, 3, 1, 2))
 
 
@@ -189,11 +213,13 @@ def activated(convolve: Callable[..., Any]) -> Callable[..., Any]:
         strides: int,
         padding: str,
         data_format: str,
+        dilation: int,
         kind: str,
         slope: float,
     ) -> Any:
         """`convolve` and an activation without gamma; other arguments as theirs."""
-        return activate(kind, slope)(convolve(x, kernel, bias, strides, padding, data_format))
+        out = convolve(x, kernel, bias, strides, padding, data_format, dilation)
+        return activate(kind, slope)(out)
 
     return convolve_activated
 

@@ -41,15 +41,25 @@ def _on_cpu() -> bool:
 MOST_GROUPS = 16  # each is an operation of its own, and NF-RegNets have dozens
 
 
-def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
+def convolve(
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    strides: int,
+    padding: str,
+    data_format: str,
+    dilation: int,
+) -> Any:
     """On CPU, grouped convs group by group: XLA's and TensorFlow's own take longer."""
     groups = x.shape[3] // kernel.shape[2] if data_format == "channels_last" else 1
     if groups == 1 or groups > MOST_GROUPS or not _on_cpu():
-        return plain.convolve(x, kernel, bias, strides, padding, data_format)
+        return plain.convolve(x, kernel, bias, strides, padding, data_format, dilation)
     kernel, bias = tf.cast(kernel, x.dtype), tf.cast(bias, x.dtype)
-    x, padding = plain.pad_image(x, kernel.shape[0], strides, padding, data_format, 0.0)
+    size, how = plain.extent(kernel, dilation), {"dilations": dilation}
+    x, padding = plain.pad_image(x, size, strides, padding, data_format, 0.0)
     parts = zip(tf.split(x, groups, 3), tf.split(kernel, groups, 3), strict=True)
-    return tf.concat([tf.nn.conv2d(*part, strides, padding.upper()) for part in parts], 3) + bias
+    made = [tf.nn.conv2d(*part, strides, padding.upper(), **how) for part in parts]
+    return tf.concat(made, 3) + bias
 
 
 convolve_activated = plain.activated(convolve)

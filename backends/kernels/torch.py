@@ -187,24 +187,35 @@ def _padded(x: Any, kernel: int, strides: int, padding: str) -> tuple[Any, list[
     return plain.pad_image(x, kernel, strides, padding, "channels_first", 0.0)[0], [0, 0]
 
 
-def _conv(x: Any, kernel: Any, strides: int, padding: str, data_format: str, conv: Any) -> Any:
-    """`conv(x, weight, stride, padding, groups)` in PyTorch's own layouts."""
+def _conv(x: Any, kernel: Any, conv: Any, how: tuple[int, str, str, int]) -> Any:
+    """`conv(x, weight, stride, padding, dilation, groups)` in PyTorch's own layouts; `how` is
+    strides, padding, data_format and dilation."""
+    strides, padding, data_format, dilation = how
     last = data_format == "channels_last"
     x = x.permute(0, 3, 1, 2) if last else x
-    x, pad = _padded(x, kernel.shape[0], strides, padding)
+    x, pad = _padded(x, plain.extent(kernel, dilation), strides, padding)
     groups = x.shape[1] // kernel.shape[2]
-    y = conv(x, kernel.permute(3, 2, 0, 1), [strides, strides], pad, groups)
+    steps = [strides, strides], pad, [dilation, dilation]
+    y = conv(x, kernel.permute(3, 2, 0, 1), *steps, groups)
     return y.permute(0, 2, 3, 1) if last else y
 
 
-def convolve(x: Any, kernel: Any, bias: Any, strides: int, padding: str, data_format: str) -> Any:
+def convolve(
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    strides: int,
+    padding: str,
+    data_format: str,
+    dilation: int,
+) -> Any:
     """PyTorch's conv, which adds the bias itself."""
     kernel, bias = kernel.to(x.dtype), bias.to(x.dtype)
 
-    def conv(x: Any, weight: Any, stride: Any, pad: Any, groups: int) -> Any:
-        return functional.conv2d(x, weight, bias, stride, pad, groups=groups)
+    def conv(x: Any, weight: Any, stride: Any, pad: Any, apart: Any, groups: int) -> Any:
+        return functional.conv2d(x, weight, bias, stride, pad, apart, groups)
 
-    return _conv(x, kernel, strides, padding, data_format, conv)
+    return _conv(x, kernel, conv, (strides, padding, data_format, dilation))
 
 
 def convolve_activated(
@@ -214,40 +225,40 @@ def convolve_activated(
     strides: int,
     padding: str,
     data_format: str,
+    dilation: int,
     kind: str,
     slope: float,
 ) -> Any:
     """By oneDNN with a kernel in its own layout and the activation within, without gradients."""
     fits = kind in POST_OPS and x.dtype in (torch.float32, torch.bfloat16)
     if torch.is_grad_enabled() or not fits or not _onednn(x):
-        y = convolve(x, kernel, bias, strides, padding, data_format)
+        y = convolve(x, kernel, bias, strides, padding, data_format, dilation)
         return activate(kind, slope)(y)
     name, algorithm = POST_OPS[kind]
 
-    def conv(x: Any, weight: Any, stride: Any, pad: Any, groups: int) -> Any:
-        packed = _packed(kernel, weight, stride, pad, groups, x.shape)
+    def conv(x: Any, weight: Any, stride: Any, pad: Any, apart: Any, groups: int) -> Any:
+        packed = _packed(kernel, weight, (pad, stride, apart, groups, x.shape))
         return torch.ops.mkldnn._convolution_pointwise(
-            x, packed, bias, pad, stride, [1, 1], groups, name, [], algorithm
+            x, packed, bias, pad, stride, apart, groups, name, [], algorithm
         )
 
-    return _conv(x, kernel, strides, padding, data_format, conv)
+    return _conv(x, kernel, conv, (strides, padding, data_format, dilation))
 
 
 _packs: Any = WeakTensorKeyDictionary()
 
 
-def _packed(
-    kernel: Any, weight: Any, stride: list[int], pad: list[int], groups: int, shape: Any
-) -> Any:
+def _packed(kernel: Any, weight: Any, how: tuple[Any, ...]) -> Any:
     """A weight in the layout that oneDNN wants for images of a shape, which is no good for others:
-    kept with the parameter until that is changed, or another shape comes."""
+    kept with the parameter until that is changed, or another shape comes. `how` is padding, stride,
+    dilation, groups and that shape."""
     if not isinstance(kernel, torch.nn.Parameter):
         return weight
-    version = (kernel._version, kernel.data_ptr(), shape)
+    version = (kernel._version, kernel.data_ptr(), how)
     entry = _packs.get(kernel)
     if entry is None or entry[0] != version:
         pack = torch._C._nn.mkldnn_reorder_conv2d_weight
-        packed = pack(weight.detach().contiguous().to_mkldnn(), pad, stride, [1, 1], groups, shape)
+        packed = pack(weight.detach().contiguous().to_mkldnn(), *how)
         # With its storage, so that no other tensor comes to lie where this one lies.
         entry = _packs[kernel] = (version, packed, kernel.untyped_storage())
     return entry[1]

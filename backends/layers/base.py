@@ -143,7 +143,7 @@ def gated_shape(input_shape: Shape, gate_only: bool, data_format: str) -> Shape:
 def output_image(
     input_shape: Shape, channels: int | None, kernel: int, stride: int, padding: Padding, fmt: str
 ) -> Shape:
-    """Output shape of a conv or pool; `channels` None keeps the input's."""
+    """Output shape of a conv or pool; `channels` None keeps the input's, `kernel` is a window's."""
     shape = list(input_shape)
     for axis in spatial_axes(fmt):
         if shape[axis] is not None:

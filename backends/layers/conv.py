@@ -27,6 +27,8 @@ class Convolution(NFLayer):
         groups: Groups of channels.
         padding: `same` (an odd pixel goes after), `symmetric` or `valid`.
         data_format: `channels_last` or `channels_first`.
+        dilation: Distance of the kernel's taps in both directions, px; 1 where strides are not, as
+            TensorFlow has no conv with both.
     """
 
     def __init__(
@@ -35,15 +37,22 @@ class Convolution(NFLayer):
         kernel_size: int,
         *,
         strides: int = 1,
+        dilation: int = 1,
         groups: int = 1,
         padding: Padding = "same",
         data_format: str = "channels_last",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if strides > 1 and dilation > 1:
+            raise ValueError(
+                f"{self.name}: strides and dilation cannot both be above 1; "
+                f"received strides={strides}, dilation={dilation}"
+            )
         self.filters = filters
         self.kernel_size = kernel_size
         self.strides = strides
+        self.dilation = dilation
         self.groups = groups
         self.padding = padding
         self.data_format = data_format
@@ -66,7 +75,7 @@ class Convolution(NFLayer):
         return output_image(
             input_shape,
             self.filters,
-            self.kernel_size,
+            1 + self.dilation * (self.kernel_size - 1),
             self.strides,
             self.padding,
             self.data_format,
@@ -78,6 +87,7 @@ class Convolution(NFLayer):
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "strides": self.strides,
+            "dilation": self.dilation,
             "groups": self.groups,
             "padding": self.padding,
             "data_format": self.data_format,
@@ -92,7 +102,8 @@ class Conv2D(Convolution):
     packed anew after an assignment; as with autograd, a change through `.data` is not noticed.
 
     Args:
-        filters, kernel_size, strides, groups, padding, data_format: As of any `Convolution`.
+        filters, kernel_size, strides, dilation, groups, padding, data_format: As of any
+            `Convolution`.
         kind: A spec's name of an activation, such as `gelu_tanh`.
         slope: Slope of `leaky_relu` for x < 0.
     """
@@ -124,6 +135,7 @@ class Conv2D(Convolution):
             self.strides,
             self.padding,
             self.data_format,
+            self.dilation,
             self.kind,
             self.slope,
         )

@@ -19,7 +19,7 @@ from nfspec.plan import Padding
 
 @serialisable
 class SpatialPool(NFLayer):
-    """Average or maximum over windows; padding is neither counted nor seen.
+    """Average or maximum over windows; a maximum does not see padding.
 
     Args:
         kind: `avg` or `max`.
@@ -27,6 +27,7 @@ class SpatialPool(NFLayer):
         strides: px.
         padding: `same`, `symmetric` or `valid`.
         data_format: `channels_last` or `channels_first`.
+        counted: True if an average counts padding, as zeros.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class SpatialPool(NFLayer):
         *,
         strides: int,
         padding: Padding = "same",
+        counted: bool = False,
         data_format: str = "channels_last",
         **kwargs: Any,
     ):
@@ -44,17 +46,17 @@ class SpatialPool(NFLayer):
         self.window = window
         self.strides = strides
         self.padding = padding
+        self.counted = counted
         self.data_format = data_format
 
     def call(self, x: Any) -> Any:
+        fmt, padding = self.data_format, str(self.padding)
         if self.kind == "avg":
-            return self.kernels.average_pool(
-                x, self.window, self.strides, self.padding, self.data_format
-            )
-        x, padding = pad_image(
-            x, self.window, self.strides, self.padding, self.data_format, float("-inf")
-        )
-        return ops.max_pool(x, self.window, self.strides, padding, self.data_format)
+            if self.counted:
+                x, padding = pad_image(x, self.window, self.strides, padding, fmt, 0.0, whole=True)
+            return self.kernels.average_pool(x, self.window, self.strides, padding, fmt)
+        x, padding = pad_image(x, self.window, self.strides, padding, fmt, float("-inf"))
+        return ops.max_pool(x, self.window, self.strides, padding, fmt)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return output_image(
@@ -68,6 +70,7 @@ class SpatialPool(NFLayer):
             "window": self.window,
             "strides": self.strides,
             "padding": self.padding,
+            "counted": self.counted,
             "data_format": self.data_format,
         }
 

@@ -18,7 +18,8 @@ class WSConv2D(Convolution):
     whatever the compute dtype, unless `ws_dtype` is `compute`.
 
     Args:
-        filters, kernel_size, strides, groups, padding, data_format: As of any `Convolution`.
+        filters, kernel_size, strides, dilation, groups, padding, data_format: As of any
+            `Convolution`.
         eps: Guards the division.
         eps_rule: `max`: 1/sqrt(max(N·var, eps)); `add`: 1/sqrt(N·(var + eps)); `add_to_std`:
             1/(sqrt(N)·(sqrt(var) + eps)); N is the fan-in.
@@ -77,7 +78,8 @@ class WSConv2D(Convolution):
         return self._conv(x, self.standardised_kernel(), self.read("bias"))
 
     def _conv(self, x: Any, kernel: Any, bias: Any) -> Any:
-        return self.kernels.convolve(x, kernel, bias, self.strides, self.padding, self.data_format)
+        how = (self.strides, self.padding, self.data_format, self.dilation)
+        return self.kernels.convolve(x, kernel, bias, *how)
 
     def get_config(self) -> dict[str, Any]:
         return {

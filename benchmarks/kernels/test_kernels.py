@@ -26,11 +26,11 @@ def drawn(*shape):
 
 WORKS = {
     "conv 1x1": (
-        lambda m, x, k, b: m.convolve(x, k, b, 1, "same", LAST),
+        lambda m, x, k, b: m.convolve(x, k, b, 1, "same", LAST, 1),
         (drawn(4, 12, 12, 1536), drawn(1, 1, 1536, 768), drawn(768)),
     ),
     "conv 3x3, 6 groups": (
-        lambda m, x, k, b: m.convolve(x, k, b, 1, "same", LAST),
+        lambda m, x, k, b: m.convolve(x, k, b, 1, "same", LAST, 1),
         (drawn(4, 12, 12, 768), drawn(3, 3, 128, 768), drawn(768)),
     ),
     "standardise": (

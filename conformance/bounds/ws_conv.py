@@ -112,15 +112,14 @@ def forward(
         kernel, gain, bias: (k, k, I/groups, O), (O,), (O,).
         precision: Precision of the mode.
     """
-    how = (op.stride, op.groups, op.padding)
     u = precision.accumulate
     s = standard(op, kernel, gain, precision)
-    y = ops.conv(x, s.kernel, *how)
-    squares = ops.conv(x**2, s.kernel**2, *how)
-    rounded = ops.conv(x**2, 2.0 * (s.scale * s.spread) ** 2 + s.kernel**2, *how)
+    y = ops.conv(x, s.kernel, *op.sliding)
+    squares = ops.conv(x**2, s.kernel**2, *op.sliding)
+    rounded = ops.conv(x**2, 2.0 * (s.scale * s.spread) ** 2 + s.kernel**2, *op.sliding)
     ones, width = np.ones((*kernel.shape[:3], op.groups)), op.out_channels // op.groups
-    seen = np.repeat(np.abs(ops.conv(x, ones, *how)), width, axis=3)
-    reach = np.repeat(np.sqrt(ops.conv(x**2, ones, *how)), width, axis=3)
+    seen = np.repeat(np.abs(ops.conv(x, ones, *op.sliding)), width, axis=3)
+    reach = np.repeat(np.sqrt(ops.conv(x**2, ones, *op.sliding)), width, axis=3)
     stored = precision.store * (2.0 * np.abs(y) + 2.0 * np.abs(bias))
     terms = {
         "shift": np.abs(s.scale) * s.shift * seen,
@@ -143,7 +142,7 @@ def _input_gradient(
     n, shape = op.kernel**2 * op.out_channels // op.groups, dx.shape
 
     def back(weights: Array) -> Array:
-        return derivatives.conv_images(dy**2, shape, weights, op.stride, op.groups, op.padding)
+        return derivatives.conv_images(dy**2, shape, weights, *op.sliding)
 
     # An error that all of a channel's weights share does not average out over an input's taps.
     common = (s.relative * s.kernel) ** 2 + (s.scale * s.shift) ** 2
@@ -169,9 +168,8 @@ def gradients(
     """
     u, n = precision.accumulate, op.fan_in
     s = standard(op, kernel, gain, precision)
-    how = (op.stride, op.groups, op.padding)
-    dx, g = derivatives.conv(dy, x, s.kernel, *how)
-    of_dx, squares = derivatives.conv(dy**2, x**2, s.kernel**2, *how)
+    dx, g = derivatives.conv(dy, x, s.kernel, *op.sliding)
+    of_dx, squares = derivatives.conv(dy**2, x**2, s.kernel**2, *op.sliding)
     pixels = dy[..., 0].size
     of_g = summing(pixels, g, squares, u) + entering(squares, precision.operand)
     of_g = of_g + 2.0 * u * np.abs(g)

@@ -241,7 +241,7 @@ def _windows(
     if isinstance(op, p.Pool):
         window, made = op.window, channels
     else:
-        window, made = op.kernel, op.out_channels
+        window, made = op.extent, op.out_channels
     sides = (-(-height // op.stride), -(-width // op.stride))
     return {
         "padded input": (count, height + window, width + window, channels),

@@ -58,6 +58,11 @@ CORNERS: dict[Any, dict[str, tuple[Changes, ...]]] = {
             {"groups": 8},  # of one output each
         ),
         "padding": _values("padding", "same", "symmetric", "valid"),
+        "dilation": (
+            *_values("dilation", 1, 4),
+            *_values("dilation", 2, padding="symmetric", kernel=5),
+            *_values("dilation", 2, padding="valid", groups=16, out_channels=16),
+        ),
         "eps": _values("eps", 1e-10, 1.0),
         "eps_rule": _values("eps_rule", "max", "add", "add_to_std"),
         "ddof": _values("ddof", 0, 1),
@@ -80,6 +85,7 @@ CORNERS: dict[Any, dict[str, tuple[Changes, ...]]] = {
             {"padding": "symmetric", "kind": "max", "window": 3},
             {"padding": "valid"},
         ),
+        "counted": _values("counted", True, False, stride=1),
     },
     SE: {
         "channels": _values("channels", 1, 96),

@@ -40,6 +40,7 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
     """
     columns = spec.stages.column("group_width")
     groups = tuple("none" if g == "none" else min(GROUP_WIDTH, g) for g in columns)
+    counts = tuple("none" if g == "none" else min(2, g) for g in spec.stages.column("groups"))
     depth = tuple(min(d, 2) if s == 1 else 1 for s, d in enumerate(spec.stages.depth))
     beta = spec.stages.beta
     if isinstance(beta, tuple):
@@ -53,7 +54,7 @@ def reduced_plan(spec: Spec, drops: bool = False) -> Plan:
     data["agc"]["enabled"] = True
     problem: SpecError | None = None
     for width in WIDTHS:
-        stages = {"depth": depth, "group_width": groups, "beta": beta}
+        stages = {"depth": depth, "group_width": groups, "groups": counts, "beta": beta}
         data["stages"] |= {**stages, "width": (width,) * spec.stages.count}
         data["stem"]["width"] = _stem(spec, width)
         try:

@@ -159,7 +159,7 @@ def _evenly(several: list[Any]) -> list[Any]:
 
 
 def _convs() -> Iterator[p.WSConv]:
-    """Every kernel, stride, padding, group count and eps rule, fan-ins from 4 to 4608."""
+    """Every kernel, stride, dilation, padding, group count and eps rule, fan-ins from 4 to 4608."""
     one, three = replace(CONV, kernel=1), CONV
     yield from (replace(one, in_channels=n) for n in (4, 64, 512, 1536))
     yield from (replace(three, in_channels=n, out_channels=4) for n in (3, 16, 128, 512))
@@ -173,6 +173,7 @@ def _convs() -> Iterator[p.WSConv]:
     yield replace(three, kernel=7, stride=2, in_channels=3)
     yield replace(three, kernel=7, stride=2, in_channels=3, padding="symmetric")
     yield replace(three, kernel=5, groups=4)
+    yield replace(three, dilation=2, groups=4)
     for rule, eps in (("add", 1e-5), ("add_to_std", 1e-2)):
         how: dict[str, Any] = {"eps_rule": rule, "eps": eps, "gamma": 1.7881293296813965}
         yield replace(one, in_channels=256, **how)
@@ -192,6 +193,7 @@ def _grid() -> Iterator[Operation]:
     for kind in ("gelu_tanh", "silu"):
         yield p.Activation("op", ("x",), kind, 0.01, DEEPMIND_GAMMA[kind], 0.9, "before")
     yield p.Pool("op", ("x",), "avg", 2, 2, "same")
+    yield p.Pool("op", ("x",), "avg", 2, 1, "same", counted=True)
     yield p.Pool("op", ("x",), "max", 3, 2, "same")
     yield p.Pool("op", ("x",), "max", 3, 2, "symmetric")
     yield from (SE, replace(SE, channels=96, hidden=24, activation="silu", gamma=1.8))

@@ -189,7 +189,7 @@ def _as_it_is(op: Any) -> Any:
 
 def _padding_counted(op: Any, shape: Shape) -> Array | None:
     """The share of each window of an average pool that is inside the image."""
-    if not isinstance(op, Pool) or op.kind == "max":
+    if not isinstance(op, Pool) or op.kind == "max" or op.counted:
         return None
     inside = windows(np.ones((1, *shape[1:3], 1)), op.window, op.stride, op.padding, 0.0)
     return np.asarray(inside.mean(axis=(4, 5)))

@@ -28,8 +28,8 @@ MOST_PARAMETERS = 2**18  # of a block or network, so that it takes a fraction of
 # The fields of an operation or a `Clip` that are its size, and no convention.
 SIZES = frozenset(
     {
-        "in_channels", "out_channels", "kernel", "stride", "groups", "channels", "hidden",
-        "in_features", "out_features", "role", "shape", "rate",
+        "in_channels", "out_channels", "kernel", "stride", "dilation", "groups", "channels",
+        "hidden", "in_features", "out_features", "role", "shape", "rate",
     }
 )  # fmt: skip
 DRAWN_AROUND = frozenset({"ws.eps", "ws.eps_rule", "agc.unit", "agc.eps"})
@@ -77,12 +77,14 @@ def _ops(about: Target, grid: Target, kind: type[Any]) -> list[Any]:
 
 
 def _padded_alike(op: Any, own: Iterable[Any]) -> bool:
-    """False of a conv of another stride than those of the spec, or of an even kernel that it does
-    not have: implementations pad these in ways of their own."""
+    """False of a conv of another stride or dilation than those of the spec, or of an even kernel
+    that it does not have: implementations pad these in ways of their own."""
     if not isinstance(op, WSConv):
         return True
     convs = {(conv.kernel, conv.stride) for conv in own}
     kernels, strides = {kernel for kernel, _ in convs}, {1, *(stride for _, stride in convs)}
+    if op.dilation not in {1, *(conv.dilation for conv in own)}:
+        return False
     return (op.kernel % 2 == 1 or op.kernel in kernels) and op.stride in strides
 
 

@@ -152,6 +152,7 @@ CONVS = (
            gamma=lambda op: op.gamma * op.groups**-0.5),
     _field("conv-padding", "symmetric padding for same, or the reverse", "EXACT-02", "WS-01",
            padding=_other_padding),
+    _field("conv-no-dilation", "dilation left out", "EXACT-02", "WS-01", dilation=lambda op: 1),
     _call("ws-no-gain", "the gain left out", "WS-01",
           change=lambda op, call: {"gain": np.ones_like(call["gain"])}),
     _call("ws-gain-1e-4", "the gain off by 1e-4", "WS-01",

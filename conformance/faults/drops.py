@@ -132,8 +132,8 @@ def _first_weights(original: Any) -> Any:
             layer.packed = tuple(_value(layer.named[name]) for name in ("kernel", "bias"))
         kernel, bias = (keras.ops.convert_to_tensor(v, x.dtype) for v in layer.packed)
         return layer.kernels.convolve_activated(
-            x, kernel, bias, layer.strides, layer.padding, layer.data_format, layer.kind,
-            layer.slope,
+            x, kernel, bias, layer.strides, layer.padding, layer.data_format,
+            layer.dilation, layer.kind, layer.slope,
         )  # fmt: skip
 
     return call

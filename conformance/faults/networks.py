@@ -202,6 +202,8 @@ NETWORKS = (
     Fault("pool-counts-padding", "an average that counts padding",
           ("EXACT-03", "POOL-01", "POOL-02"),
           patch=patched(POOL, _counts_padding)),
+    Fault("pool-cut-short", "zeros left out of an average that counts them",
+          ("EXACT-03", "POOL-01", "POOL-02"), op=of_kind(Pool, counted=lambda op: False)),
     Fault("pool-zero-padding", "a maximum that sees zeros beyond the image",
           ("EXACT-03", "POOL-01"), patch=patched(POOL, _zero_padding)),
     Fault("pool-padding", "symmetric padding for same, or the reverse", ("EXACT-03", "POOL-01"),

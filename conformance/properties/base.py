@@ -223,7 +223,7 @@ def small_images(
 
 def _window(op: Any) -> tuple[Any, ...]:
     if isinstance(op, p.WSConv):
-        return (type(op), op.kernel, op.stride, op.padding)
+        return (type(op), op.extent, op.stride, op.padding, op.dilation)
     if isinstance(op, p.Pool):
         return (op.kind, op.window, op.stride, op.padding)
     return (type(op),)

@@ -41,7 +41,7 @@ def image(op: p.WSConv | p.Pool) -> tuple[int, ...]:
     """The shape of the input of a conv or a pool."""
     if isinstance(op, p.Pool):
         return (*IMAGE, 3)
-    side = 9 if op.kernel > 3 else IMAGE[1]
+    side = 9 if op.extent > 3 else IMAGE[1]
     return (IMAGE[0], side, side - 1, op.in_channels)
 
 
@@ -87,7 +87,7 @@ def _integers(case: Case, powers: bool) -> list[Arrays]:
 
 def _output(op: p.WSConv, a: dict[str, np.ndarray]) -> np.ndarray:
     kernel = ops.standardise(op, a["kernel"], a["gain"])
-    return ops.conv(a["x"], kernel, op.stride, op.groups, op.padding) + a["bias"]
+    return ops.conv(a["x"], kernel, *op.sliding) + a["bias"]
 
 
 def _expect_bits(case: Case, calls: list[Arrays]) -> Expected:

@@ -50,6 +50,7 @@ def conv_met(case: Case, standard: ws_bounds.Standard) -> frozenset[str]:
         "eps decides": bool(standard.active.any()),
         "eps does not decide": not standard.active.all(),
         "several groups": op.groups > 1,
+        "dilation": op.dilation > 1,
         "stride over an odd and an even side": op.stride > 1 and op.kernel > 1,
     }
     return frozenset(name for name, is_met in met.items() if is_met)
@@ -59,6 +60,8 @@ def _conv_must(cases: list[Case]) -> frozenset[str]:
     must = {"eps decides", "eps does not decide", *(case.regime for case in cases)}
     if any(case.op.groups > 1 for case in cases):
         must.add("several groups")
+    if any(case.op.dilation > 1 for case in cases):
+        must.add("dilation")
     if any(case.op.stride > 1 and case.op.kernel > 1 for case in cases):
         must.add("stride over an odd and an even side")
     return frozenset(must)
@@ -114,7 +117,7 @@ def _with_dy(case: Case, arrays: Arrays, shape: tuple[int, ...]) -> list[Arrays]
 
 
 def conv_output_shape(op: p.WSConv, x: tuple[int, ...]) -> tuple[int, ...]:
-    height, width = (output_side(n, op.kernel, op.stride, op.padding) for n in x[1:3])
+    height, width = (output_side(n, op.extent, op.stride, op.padding) for n in x[1:3])
     return (x[0], height, width, op.out_channels)
 
 

@@ -78,6 +78,8 @@ class KerasCVAttention:
         return self.models.Model(x, build(x))
 
     def ws_conv(self, op: WSConv) -> Function:
+        if op.dilation > 1:
+            raise NotOffered(f"{PACKAGE} has no dilated WS convs")
         how = {"eps": op.eps} if op.eps_rule == "max" else {}
         model = self._model(
             op.in_channels,
@@ -108,7 +110,7 @@ class KerasCVAttention:
         return lambda x: op.beta * self.nfnets.activation_by_name_with_gamma(x, kind, gamma)
 
     def pool(self, op: Pool) -> Function:
-        if op.kind != "avg" or op.window != op.stride:
+        if op.kind != "avg" or op.window != op.stride or op.counted:
             raise NotOffered(f"{PACKAGE} has no {op.kind} pool of {op.window}x{op.window}")
         layer = self.layers.AvgPool2D(op.stride, strides=op.stride, padding="same")
         return lambda x: layer(x)
@@ -154,7 +156,8 @@ class KerasCVAttention:
         convs = [op for op in plan.ops if isinstance(op, WSConv)]
         padding = {op.padding for op in convs if op.kernel > 1}
         kinds = {(op.kind, op.slope) for op in plan.ops if isinstance(op, Activation)}
-        if row.kernel != 3 or len(kinds) > 1 or len(padding) > 1:
+        sides = {row.kernel, row.second_kernel, 1 + 2 * row.dilation}
+        if sides != {3} or len(kinds) > 1 or len(padding) > 1:
             raise NotOffered(f"{PACKAGE} has 3x3 convs, one activation and one padding")
         if not any(op.name.endswith(".conv1b") for op in convs):
             raise NotOffered(f"{PACKAGE} has two 3x3 convs in a block")

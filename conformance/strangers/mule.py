@@ -52,6 +52,8 @@ class MuleTorch:
         self.layers, self.blocks, self.config = layers, blocks, config
 
     def ws_conv(self, op: WSConv) -> Function:
+        if op.dilation > 1:
+            raise NotOffered("mule-torch has no dilated WS convs")
         sides = ((op.kernel, op.kernel), (op.stride, op.stride))
         how = {"eps": op.eps} if op.eps_rule == "max" else {}
         layer = self.layers.WSConv2d(op.in_channels, op.out_channels, *sides, op.groups, **how)
@@ -66,7 +68,7 @@ class MuleTorch:
         return lambda x: layer(x) * op.beta
 
     def pool(self, op: Pool) -> Function:
-        if op.kind != "avg":
+        if op.kind != "avg" or op.counted:
             raise NotOffered(f"mule-torch has no {op.kind} pool")
         sides = ((op.window, op.window), (op.stride, op.stride))
         layer = self.blocks.TfSameAvgPool2d(*sides)
@@ -80,15 +82,17 @@ class MuleTorch:
         return lambda x, *values: applied(layer, dict(zip(names, values, strict=True)), x)
 
     def _block(self, row: Block, kind: str, beta: float) -> Any:
+        if row.dilation > 1:
+            raise NotOffered("mule-torch has no dilated WS convs")
         if row.stride != 1:
             raise NotOffered("mule-torch downsamples along the frequencies alone")
         if row.out_channels != 2 * row.mid_channels:
             raise NotOffered("mule-torch's bottlenecks have half of the channels")
-        k = row.kernel
+        k, second = row.kernel, row.second_kernel
         return self.blocks.NFNetBlock(
             row.in_channels,
             row.out_channels,
-            kernels=((1, 1), (k, k), (k, k), (1, 1)),
+            kernels=((1, 1), (k, k), (second, second), (1, 1)),
             freq_downsample=1,
             group_size=row.mid_channels // row.groups,
             alpha=row.alpha,

@@ -66,8 +66,9 @@ class NFNetsPyTorch:
     def _conv(self, op: WSConv, padding: int) -> tuple[Any, dict[str, Any]]:
         """A conv, and the arguments that its call takes."""
         layer = self.nfnets.WSConv2d(
-            op.in_channels, op.out_channels, op.kernel, op.stride, padding, groups=op.groups
-        )
+            op.in_channels, op.out_channels, op.kernel, op.stride, padding, dilation=op.dilation,
+            groups=op.groups,
+        )  # fmt: skip
         return layer, {"eps": op.eps} if op.eps_rule == "max" else {}
 
     def _base_conv(self) -> Any:
@@ -75,7 +76,7 @@ class NFNetsPyTorch:
         return self.nfnets.WSConv2d
 
     def ws_conv(self, op: WSConv) -> Function:
-        padding = 0 if op.padding == "valid" else (op.stride + op.kernel - 2) // 2
+        padding = 0 if op.padding == "valid" else (op.stride + op.extent - 2) // 2
         layer, how = self._conv(op, padding)
 
         def function(x: Any, kernel: Any, gain: Any, bias: Any) -> Any:
@@ -172,6 +173,8 @@ class NFNetsPyTorch:
 
     def block(self, plan: Plan) -> Function:
         (row,) = plan.blocks
+        if row.dilation > 1:
+            raise NotOffered(f"{PACKAGE} has no dilated blocks")
         activation = _activation(plan)
         planes = row.out_channels // self.resnet.Bottleneck.expansion
         shortcut = row.stride != 1 or row.in_channels != row.out_channels
@@ -239,8 +242,8 @@ class NFNetsPyTorchScaledStd(NFNetsPyTorch):
     def _conv(self, op: WSConv, padding: int) -> tuple[Any, dict[str, Any]]:
         how = {"eps": op.eps} if op.eps_rule == "add_to_std" else {}
         layer = self.nfnets.ScaledStdConv2d(
-            op.in_channels, op.out_channels, op.kernel, op.stride, padding, groups=op.groups,
-            gamma=op.gamma, **how,
+            op.in_channels, op.out_channels, op.kernel, op.stride, padding, dilation=op.dilation,
+            groups=op.groups, gamma=op.gamma, **how,
         )  # fmt: skip
         return layer, {}
 

@@ -1,15 +1,18 @@
 """timm's layers, models and gradient clipping (timm 1.0.31), as its users have them.
 
 The adapter passes on those fields of a description that timm takes as arguments: sizes, stride,
-padding, gamma of a conv, eps under timm's own rule, and lambda and eps of clipping. Everything else
-is timm's own convention, whatever is asked: the variance plus eps, GELU by erf, gammas from its
-table, an attention gain of 2, a symmetric padding of max pools, units of clipping by its own rule.
+dilation, padding, gamma of a conv, eps under timm's own rule, and lambda and eps of clipping.
+Everything else is timm's own convention, whatever is asked: the variance plus eps, GELU by erf,
+gammas from its table, an attention gain of 2, a symmetric padding of max pools, units of clipping
+by its own rule.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,6 +84,7 @@ class Timm:
             op.kernel,
             stride=op.stride,
             padding=padding,
+            dilation=op.dilation,
             groups=op.groups,
             gamma=op.gamma,
             eps=op.eps if op.eps_rule == "add" else EPS,
@@ -109,10 +113,13 @@ class Timm:
         return lambda x: function(x) * op.beta
 
     def pool(self, op: Pool) -> Function:
+        from timm.layers import AvgPool2dSame
         from torch import nn
 
         layer: Any
-        if (op.kind, op.window) == ("avg", 2):
+        if (op.kind, op.window, op.stride, op.counted) == ("avg", 2, 1, True):
+            layer = AvgPool2dSame(2, 1, ceil_mode=True, count_include_pad=False)
+        elif (op.kind, op.window, op.counted) == ("avg", 2, False) and op.stride > 1:
             layer = nn.AvgPool2d(2, op.stride, ceil_mode=True, count_include_pad=False)
         elif (op.kind, op.window, op.stride) == ("max", 3, 2):
             layer = nn.MaxPool2d(3, stride=2, padding=1)
@@ -163,7 +170,8 @@ class Timm:
         name = FAMILIES.get(prefix, "") + plan.name.removeprefix(prefix)
         if not self.timm.is_model(name):
             raise NotOffered(f"timm has no model for {plan.name}")
-        model = self.timm.create_model(name, device="meta").eval()
+        how = {"output_stride": _output_stride(plan), "device": "meta"}
+        model = self.timm.create_model(name, **how).eval()
         shapes = {k: tuple(v.shape) for k, v in model.named_parameters()}
         # A plan of one block has parameters of a model that has more.
         wanted = {k: tuple(v) for k, v in timm_shapes(plan).items()}
@@ -174,6 +182,17 @@ class Timm:
             if wanted.get(key) != theirs.get(key):
                 has, asked = theirs.get(key, "none"), wanted.get(key, "none")
                 raise NotOffered(f"{key}: timm's {name} has {has}, and {plan.name} {asked}")
+        for op in plan.ops:
+            if isinstance(op, WSConv):
+                layer = model.get_submodule(
+                    names(plan)[f"{op.name}.kernel"].removesuffix(".weight")
+                )
+                has, asked = (layer.stride[0], layer.dilation[0]), (op.stride, op.dilation)
+                if has != asked:
+                    raise NotOffered(
+                        f"{op.name}: timm's {name} has stride and dilation {has}, and "
+                        f"{plan.name} {asked}"
+                    )
         return model
 
     def block(self, plan: Plan) -> Function:
@@ -199,6 +218,16 @@ class Timm:
             return {**taps, "logits": logits}
 
         return function
+
+
+def _output_stride(plan: Plan) -> int:
+    """The stride of the network that a plan is of, which may be of one block alone: timm's
+    argument, and 32 where no conv is dilated."""
+    spec = json.loads(plan.canonical)
+    stem, stages = spec["stem"], spec["stages"]["stride"]
+    of_stem = stem["stride"] if isinstance(stem["stride"], list) else [stem["stride"]]
+    convs = of_stem * (len(stem["width"]) // len(of_stem))
+    return math.prod([*convs, *stages, 2 if stem["pool"] == "max" else 1])
 
 
 def _ours(value: Any, shape: tuple[int, ...]) -> Any:

@@ -24,7 +24,7 @@ def _block(block: Block) -> list[str]:
         f"{floored}{block.mid_channels}",
         str(block.out_channels),
         str(block.groups),
-        str(block.kernel),
+        ",".join(str(kernel) for kernel in dict.fromkeys((block.kernel, block.second_kernel))),
         str(block.stride),
         f"{block.alpha:.4g}",
         f"{block.beta:.4g}",
@@ -78,6 +78,7 @@ def block_table(plan: Plan, counted: Count) -> list[str]:
     for block, line in zip(plan.blocks, lines, strict=True):
         if block.index == 0:
             height, width, _ = rows[block.name].shape
-            printed.append(bold(f"stages.{block.stage}  {height} x {width} px"))
+            dilated = f", dilation {block.dilation}" if block.dilation > 1 else ""
+            printed.append(bold(f"stages.{block.stage}  {height} x {width} px{dilated}"))
         printed.append(line)
     return [*printed, head, *_notes(plan)]

@@ -298,7 +298,7 @@ def _borders(signal: Propagation) -> Iterator[str]:
     outputs, least = shapes(plan, *signal.size), (1.0, "")
     for op in plan.ops:
         if isinstance(op, WSConv) and op.stride == 1 and op.kernel > 1 and op.padding != "valid":
-            inside = [_inside(side, op.kernel) for side in outputs[op.name][:2]]
+            inside = [_inside(side, op) for side in outputs[op.name][:2]]
             least = min(least, (inside[0] * inside[1], op.name))
     if least[0] < 0.9:
         yield (
@@ -307,11 +307,11 @@ def _borders(signal: Propagation) -> Iterator[str]:
         )
 
 
-def _inside(side: int, kernel: int) -> float:
+def _inside(side: int, op: WSConv) -> float:
     """The share of a kernel's taps that are inside, mean over positions."""
-    half = kernel // 2
-    taps = sum(min(i + half, side - 1) - max(i - half, 0) + 1 for i in range(side))
-    return taps / (side * kernel)
+    half = op.kernel // 2
+    away = (op.dilation * abs(tap) for tap in range(-half, half + 1))
+    return sum(max(side - far, 0) for far in away) / (side * op.kernel)
 
 
 def _range(signal: Propagation) -> str:

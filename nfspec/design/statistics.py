@@ -177,7 +177,7 @@ def _fresh_power(op: WSConv, x: Array) -> Array:
     each = x.reshape(shape)
     box = np.ones((op.kernel, op.kernel, 1, groups))
     sums, squares = (
-        conv(part, box, op.stride, groups, op.padding)
+        conv(part, box, *op.sliding)
         for part in (each.sum(axis=4), np.einsum("nhwgc,nhwgc->nhwg", each, each))
     )
     power = ((squares - sums**2 / n) / (n - 1)).sum(axis=(0, 1, 2))

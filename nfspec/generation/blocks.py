@@ -15,7 +15,10 @@ Number = int | float
 MOST_GROUPS = 16  # each is a conv of its own to be compiled, and NF-RegNets have dozens
 # The fields that may differ between blocks, by the names that they have in source.
 CHANNELS = ("in_chs", "mid_chs", "out_chs")
-FIELDS = (*CHANNELS, "groups", "kernel", "stride", "alpha", "beta", "se", "eca")
+FIELDS = (
+    *(*CHANNELS, "groups", "kernel", "second_kernel"),
+    *("stride", "dilation", "first_dilation", "alpha", "beta", "se", "eca"),
+)
 
 
 def number(value: Number) -> str:
@@ -47,8 +50,10 @@ def fields(row: Block) -> dict[str, Number]:
         row.out_channels,
         row.groups,
         row.kernel,
+        row.second_kernel,
     )
-    values += (row.stride, row.alpha, row.beta, sizes["se"], sizes["eca"])
+    values += (row.stride, row.dilation, row.first_dilation)
+    values += (row.alpha, row.beta, sizes["se"], sizes["eca"])
     return dict(zip(FIELDS, values, strict=True))
 
 
@@ -120,19 +125,40 @@ class Blocks:
         tests = {
             "stride > 1": [row.stride > 1 for row in self.rows],
             "in_chs != out_chs": [row.in_channels != row.out_channels for row in self.rows],
+            self.redilated: [row.dilation != row.first_dilation for row in self.rows],
         }
-        return next((text for text, holds in tests.items() if holds == wanted), " or ".join(tests))
+        some = " or ".join(text for text, holds in tests.items() if any(holds))
+        return next((text for text, holds in tests.items() if holds == wanted), some)
+
+    @property
+    def dilated(self) -> bool:
+        """True if some conv is dilated."""
+        return any(row.dilation > 1 or row.first_dilation > 1 for row in self.rows)
+
+    @property
+    def redilated(self) -> str:
+        """The condition for a block in which a stride has become dilation."""
+        return f"{self.text('dilation')} != {self.text('first_dilation')}"
 
     @property
     def pooled(self) -> str:
         """The condition for a pool before that conv, where there is one."""
         pools = {row.shortcut == "pool_conv" for row in self.rows if row.shortcut != "identity"}
-        return "stride > 1" if len(pools) > 1 else str(True in pools)
+        return self.strided if len(pools) > 1 else str(True in pools)
+
+    @property
+    def strided(self) -> str:
+        """The condition for a block that has a stride, or dilation in its place."""
+        redilated = any(row.dilation != row.first_dilation for row in self.rows)
+        tests = ["stride > 1"] if any(row.stride > 1 for row in self.rows) or not redilated else []
+        return " or ".join([*tests, *([self.redilated] if redilated else [])])
 
 
 def _derived(rows: tuple[Block, ...], shared: Mapping[str, Number]) -> dict[str, str]:
     """Fields that every block has by one expression of its channels, and the expression."""
     derived = {}
+    if "second_kernel" not in shared and all(row.kernel == row.second_kernel for row in rows):
+        derived["second_kernel"] = "kernel"
     widths = {row.mid_channels // row.groups for row in rows}
     if "groups" not in shared and len(widths) == 1:
         derived["groups"] = f"mid_chs // {widths.pop()}"

@@ -45,7 +45,24 @@ NumberOr = Annotated[Annotated[N, Tag("number")] | Annotated[W, Tag("word")], Di
 Channels = Annotated[int, Field(ge=1, le=65_536)]
 Pixels = Annotated[int, Field(ge=16, le=8_192)]
 KernelSize = Annotated[int, Field(ge=1, le=31)]
+Kernels = Annotated[  # of each stage: a number, or one for each of the two convs of a block
+    Annotated[KernelSize, Tag("scalar")]
+    | Annotated[
+        tuple[
+            Annotated[
+                Annotated[KernelSize, Tag("scalar")]
+                | Annotated[tuple[KernelSize, ...], Tag("list"), Field(min_length=2, max_length=2)],
+                Discriminator(_column_tag),
+            ],
+            ...,
+        ],
+        Tag("list"),
+        Field(min_length=1, max_length=MAX_STAGES),
+    ],
+    Discriminator(_column_tag),
+]
 Stride = Annotated[int, Field(ge=1, le=8)]
+Dilation = Annotated[int, Field(ge=1, le=64)]
 Factor = Annotated[float, Field(gt=0, le=1_000)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]

@@ -27,15 +27,26 @@ from nfspec.language.graph import (
     Head,
     Input,
     RoundingTable,
-    Stages,
     Stem,
 )
+from nfspec.language.stages import Stages
 from nfspec.language.tables import AGC, Finetune, Recipe
 
 SCHEMA = "nfspec/1"
 NOT_INHERITED = ("name", "source")  # each file states its own
 NOT_THE_GRAPH = {"name", "source", "agc", "recipe", "finetune"}
-SCALAR_COLUMNS = ("stride", "expansion", "group_width", "kernel", "alpha", "attention")
+SCALAR_COLUMNS = (
+    "stride",
+    "dilation",
+    "expansion",
+    "group_width",
+    "groups",
+    "kernel",
+    "alpha",
+    "attention",
+)
+# Columns of [stages] that came after the first release, and the values that say nothing.
+LATER = {"dilation": 1, "groups": "none"}
 
 
 @dataclass(frozen=True)
@@ -104,11 +115,15 @@ class Spec(Table):
     def canonical(self) -> str:
         """The network's meaning as canonical JSON: every column at full length, keys sorted.
 
-        Fields that do not change the graph are left out: name, source, agc, recipe and finetune.
+        Fields that do not change the graph are left out: name, source, agc, recipe and finetune. So
+        are those of LATER at the values that say nothing, so that a network keeps its digest.
         """
         data = self.model_dump(by_alias=True, exclude=NOT_THE_GRAPH)
         for column in SCALAR_COLUMNS:
             data["stages"][column] = self.stages.column(column)
+        for column, neutral in LATER.items():
+            if set(data["stages"][column]) == {neutral}:
+                del data["stages"][column]
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @property

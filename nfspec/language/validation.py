@@ -93,8 +93,10 @@ def _tables() -> dict[str, Any]:
 
 
 def field_count(path: Key) -> int:
-    """Number of fields that a missing path stands for: 1, or all those of the table."""
-    return len(_keys(_tables()[str(path[0])])) if len(path) == 1 and path[0] in _tables() else 1
+    """Number of fields that a missing path stands for: 1, or those that the table has to have."""
+    if len(path) > 1 or path[0] not in _tables():
+        return 1
+    return sum(f.is_required() for f in _tables()[str(path[0])].model_fields.values())
 
 
 def _unknown(path: Key) -> str:

@@ -3,12 +3,12 @@
 It imports `language` and the root.
 """
 
+from nfspec.plan.block import Block
 from nfspec.plan.plan import (
     ECA,
     FEATURES,
     INPUT,
     Activation,
-    Block,
     Conv,
     Convolution,
     Dense,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -24,6 +24,7 @@ LONGEST_NAME = 100  # characters; no parameter's has as many
 WIDTHS_COME_FROM: tuple[Key, ...] = (
     ("stages", "width"),
     ("stages", "group_width"),
+    ("stages", "groups"),
     ("stages", "expansion"),
     ("stages", "kernel"),
     ("stages", "width_factor"),
@@ -130,15 +131,37 @@ def _check_kernels(spec: Spec, problems: Problems) -> None:
         ("eca", "kernel"): spec.eca.kernel,
     }
     for path, value in kernels.items():
-        sides = enumerate(value) if isinstance(value, tuple) else [(None, value)]
-        for i, side in sides:
+        for where, side in _each(path, value):
             if side != "auto" and side % 2 == 0:
-                where = path if i is None else (*path, i)
                 problems.add("SPEC-KERNEL", where, f"must be odd; found {side}")
+    if spec.block.convs == 1:
+        for s, kernel in enumerate(spec.stages.column("kernel")):
+            if isinstance(kernel, tuple):
+                message = f"a pair is for two convs, and block.convs is 1; found {list(kernel)}"
+                path = stage_path(spec, "kernel", s)
+                problems.add("SPEC-LENGTH", path, message, ("block", "convs"))
+
+
+def _each(path: Key, value: Any) -> Iterator[tuple[Key, Any]]:
+    """The entries of a value, however deep, each with its path."""
+    if not isinstance(value, tuple):
+        yield path, value
+        return
+    for i, entry in enumerate(value):
+        yield from _each((*path, i), entry)
 
 
 def _check_agreement(spec: Spec, problems: Problems) -> None:
     activation = spec.activation
+    both = zip(spec.stages.column("groups"), spec.stages.column("group_width"), strict=False)
+    for s, (groups, width) in enumerate(both):
+        if groups != "none" and width != "none":
+            message = (
+                f"{groups} groups, and {width} channels in each by stages.group_width (stage {s}): "
+                'one of the two has to be "none"'
+            )
+            path = stage_path(spec, "groups", s)
+            problems.add("SPEC-GROUPS", path, message, ("stages", "group_width"))
     if spec.block.shortcut == "avg_pool":
         for s, stride in enumerate(spec.stages.column("stride")):
             if stride > 2:

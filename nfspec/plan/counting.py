@@ -66,7 +66,14 @@ def parameter_count(plan: Plan) -> int:
 
 
 def output_side(side: int, kernel: int, stride: int, padding: Padding) -> int:
-    """Output height or width of a conv or pool, px; may be zero or less where nothing fits."""
+    """Output height or width of a conv or pool, px; may be zero or less where nothing fits.
+
+    Args:
+        side: Height or width of the image, px.
+        kernel: That of a window: of a conv, its `extent`.
+        stride: px.
+        padding: See the language.
+    """
     if padding == "same":
         return -(-side // stride)
     pad = (stride - 1 + kernel - 1) // 2 if padding == "symmetric" else 0
@@ -89,7 +96,7 @@ def _output_shape(op: Operation, source: Shape, image: str) -> Shape:
     """Output shape of an operation; `source` is the shape of the first array it reads."""
     match op:
         case Convolution():
-            return (*_sides(op, source, op.kernel, image), op.out_channels)
+            return (*_sides(op, source, op.extent, image), op.out_channels)
         case Pool():
             return (*_sides(op, source, op.window, image), source[2])
         case GlobalPool() | SqueezeExcite(gate_only=True) | ECA(gate_only=True):

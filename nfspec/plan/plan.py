@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Never
 
 from nfspec.frozen import FrozenDict
 from nfspec.language.tables import AGC, Recipe
+from nfspec.plan.block import Block
 from nfspec.plan.taps import Feature, Tap
 
 Role = Literal["kernel", "gain", "bias", "skip_gain", "head"]
@@ -71,7 +72,10 @@ class Op:
 
 @dataclass(frozen=True)
 class Convolution(Op):
-    """The base of both kinds of convs; `kernel_shape` is that of their kernels, HWIO."""
+    """The base of both kinds of convs; `kernel_shape` is that of their kernels, HWIO.
+
+    The taps of a kernel are `dilation` px apart, in both directions.
+    """
 
     in_channels: int
     out_channels: int
@@ -79,6 +83,17 @@ class Convolution(Op):
     stride: int
     groups: int
     padding: Padding
+    dilation: int = field(default=1, kw_only=True)
+
+    @property
+    def sliding(self) -> tuple[int, int, Padding, int]:
+        """Stride, groups, padding and dilation, as the reference's functions take them."""
+        return self.stride, self.groups, self.padding, self.dilation
+
+    @property
+    def extent(self) -> int:
+        """Side of the window that a kernel covers, px."""
+        return 1 + self.dilation * (self.kernel - 1)
 
     @property
     def fan_in(self) -> int:
@@ -146,12 +161,14 @@ class Activation(Op):
 
 @dataclass(frozen=True)
 class Pool(Op):
-    """Spatial pooling. An average never counts padding; a maximum never sees it."""
+    """Spatial pooling. A maximum never sees padding, and an average counts it, as zeros, where it
+    is `counted`."""
 
     kind: Literal["avg", "max"]
     window: int
     stride: int
     padding: Padding
+    counted: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -279,35 +296,6 @@ def unknown_operation(op: Never, reader: str) -> TypeError:
         reader: Name of the reader, for the message.
     """
     return TypeError(f"{reader} does not know the operation {type(op).__name__} ({op.name})")
-
-
-@dataclass(frozen=True)
-class Block:
-    """The derived numbers of one residual block, as `nfspec show` prints them.
-
-    `residual` names the operation whose output is the residual branch before stochastic depth,
-    skip gain and alpha. `expected_variance` is that of the block's input at initialisation. A
-    shortcut that is a `pool_conv` has an average pool before its conv.
-    """
-
-    name: str
-    stage: int
-    index: int
-    in_channels: int
-    mid_channels: int
-    requested_mid_channels: int
-    out_channels: int
-    groups: int
-    kernel: int
-    stride: int
-    alpha: float
-    beta: float
-    expected_variance: float
-    attention: str
-    attention_size: int  # SE: hidden channels; ECA: kernel; none: 0
-    drop_rate: float
-    shortcut: Literal["identity", "conv", "pool_conv"]
-    residual: str
 
 
 def _output(op: Operation, source: Tap) -> Tap:

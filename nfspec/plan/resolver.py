@@ -34,9 +34,9 @@ from nfspec.plan import (
 )
 from nfspec.plan.activations import DEEPMIND_SLOPE
 from nfspec.plan.arithmetic import eca_taps, gamma_of, rounded
+from nfspec.plan.bottleneck import Widths
 from nfspec.plan.checks import WIDTHS_COME_FROM, Problems, check, check_plan, stage_path
 from nfspec.plan.rows import BlockNumbers, StageRow, stage_rows
-from nfspec.plan.widths import group_hint
 
 
 def resolve(spec: Spec, stand_ins: frozenset[Key] = frozenset()) -> Plan:
@@ -67,7 +67,7 @@ class _Builder:
         self.ops: list[Operation] = []
         self.blocks: list[Block] = []
         self.taps: dict[str, str] = {}
-        self.hints: dict[int, str] = {}  # stage to words for widths of groups that work
+        self.widths = Widths(spec, problems)
         act = spec.activation
         gamma = gamma_of(act.gamma, act.kind, act.slope)
         self.act_gamma, self.weight_gamma = (
@@ -108,6 +108,7 @@ class _Builder:
         path: Key,
         kernel: int = 1,
         stride: int = 1,
+        dilation: int = 1,
         groups: int = 1,
         padding: Padding | None = None,
         gain_init: float = 1.0,
@@ -128,6 +129,7 @@ class _Builder:
                 out_channels=channels[1],
                 kernel=kernel,
                 stride=stride,
+                dilation=dilation,
                 groups=groups,
                 padding=padding or spec.conv.padding,
                 eps=spec.ws.eps,
@@ -195,7 +197,7 @@ class _Builder:
     def _stages(self, at: str, channels: int) -> tuple[str, int]:
         variance = 1.0  # expected variance of the block's input at initialisation
         for row in stage_rows(self.spec):
-            out = self._stage_width(row.stage)
+            out = self.widths.of_stage(row.stage)
             for b in range(row.depth):
                 block = self._numbers(row, b, (channels, out), variance)
                 at = self._block(at, block, row)
@@ -204,25 +206,11 @@ class _Builder:
                 variance = (1.0 if b == 0 else variance) + row.alpha**2
         return at, channels
 
-    def _stage_width(self, s: int) -> int:
-        """Output channels of a stage."""
-        stages, rounding = self.spec.stages, self.spec.rounding
-        width = stages.width[s] * stages.width_factor
-        out = rounded(width, rounding.channels, rounding.divisor, 0.9)
-        if out >= 1:
-            return out
-        message = (
-            f"{stages.width[s]}, times stages.width_factor and rounded down to a multiple "
-            f"of {rounding.divisor}, is 0 channels"
-        )
-        self.problems.add("SPEC-WIDTH", ("stages", "width", s), message, *WIDTHS_COME_FROM)
-        return max(1, stages.width[s])
-
     def _numbers(
         self, row: StageRow, b: int, channels: tuple[int, int], variance: float
     ) -> BlockNumbers:
         """Every number of a block but the size of its attention."""
-        asked, mid, groups = self._mid(row, b, channels)
+        asked, mid, groups = self.widths.bottleneck(row, b, channels)
         return BlockNumbers(
             name=f"stages.{row.stage}.blocks.{b}",
             index=b,
@@ -232,6 +220,7 @@ class _Builder:
             out_channels=channels[1],
             groups=groups,
             stride=row.stride if b == 0 else 1,
+            first_dilation=row.first_dilation if b == 0 else row.dilation,
             beta=self._beta(row.stage, b, variance),
             expected_variance=variance,
             drop_rate=self._drop_rate(),
@@ -243,45 +232,6 @@ class _Builder:
             return 1.0 / math.sqrt(variance)
         of_stage = beta[s] if isinstance(beta, tuple) else beta
         return of_stage[b] if isinstance(of_stage, tuple) else of_stage
-
-    def _asked(self, row: StageRow, b: int, channels: tuple[int, int]) -> int:
-        """The bottleneck's width, before it is cut to whole groups."""
-        spec, s = self.spec, row.stage
-        expansion, path = row.expansion, stage_path(spec, "expansion", s)
-        if (s, b) == (0, 0) and spec.block.first_expansion != "same":
-            expansion, path = spec.block.first_expansion, ("block", "first_expansion")
-        base = channels[1] if spec.block.mid_from == "out" else channels[0]
-        asked = rounded(base * expansion, spec.rounding.channels, spec.rounding.divisor, 0.9)
-        if asked < 1:
-            message = f"{expansion} of {base} channels is no bottleneck (stage {s}, block {b})"
-            self.problems.add("SPEC-WIDTH", path, message, *WIDTHS_COME_FROM)
-            return base
-        return asked
-
-    def _mid(self, row: StageRow, b: int, channels: tuple[int, int]) -> tuple[int, int, int]:
-        """The bottleneck: width asked for, width used, groups."""
-        spec, s = self.spec, row.stage
-        asked = self._asked(row, b, channels)
-        group_width = asked if row.group_width == "none" else row.group_width
-        groups = asked // group_width
-        path = stage_path(spec, "group_width", s)
-        place = f"the bottleneck of {asked} (stage {s}, block {b})"
-        if groups == 0:
-            message = f"{group_width} is wider than {place}; {self._hint(s)}"
-            self.problems.add("SPEC-GROUPS", path, message, *WIDTHS_COME_FROM)
-            return asked, group_width, 1
-        if groups * group_width != asked and spec.rounding.groups == "exact":
-            message = (
-                f"{group_width} does not divide {place}; {self._hint(s)}; or "
-                f'rounding.groups = "floor" for {groups * group_width}'
-            )
-            self.problems.add("SPEC-GROUPS", path, message, *WIDTHS_COME_FROM)
-        return asked, groups * group_width, groups
-
-    def _hint(self, stage: int) -> str:
-        if stage not in self.hints:
-            self.hints[stage] = group_hint(self.spec, stage)
-        return self.hints[stage]
 
     def _drop_rate(self) -> float:
         drop = self.spec.stochastic_depth
@@ -313,7 +263,9 @@ class _Builder:
             Block(
                 **vars(block),
                 stage=row.stage,
-                kernel=row.kernel,
+                kernel=row.kernels[0],
+                second_kernel=row.kernels[1],
+                dilation=row.dilation,
                 alpha=row.alpha,
                 attention=row.attention,
                 attention_size=attention_size,
@@ -328,15 +280,21 @@ class _Builder:
         spec, name, mid = self.spec, block.name, block.mid_channels
         width = ("stages", "width", row.stage)
         out = self._conv(f"{name}.conv0", activated, (block.in_channels, mid), path=width)
-        for conv, stride in (("1", block.stride), ("1b", 1))[: spec.block.convs]:
+        first, second = row.kernels
+        steps = (
+            ("1", first, block.stride, block.first_dilation),
+            ("1b", second, 1, row.dilation),
+        )
+        for conv, kernel, stride, dilation in steps[: spec.block.convs]:
             out = self._act(f"{name}.act{conv}", out)
             out = self._conv(
                 f"{name}.conv{conv}",
                 out,
                 (mid, mid),
                 path=stage_path(spec, "group_width", row.stage),
-                kernel=row.kernel,
+                kernel=kernel,
                 stride=stride,
+                dilation=dilation,
                 groups=block.groups,
             )
         size = 0
@@ -358,15 +316,16 @@ class _Builder:
         self, x: str, activated: str, block: BlockNumbers, row: StageRow
     ) -> tuple[str, Literal["identity", "conv", "pool_conv"]]:
         """The shortcut: its last operation, and its kind."""
-        stride = block.stride
-        if stride == 1 and block.in_channels == block.out_channels:
+        stride, dilated = block.stride, block.first_dilation != row.dilation
+        if stride == 1 and not dilated and block.in_channels == block.out_channels:
             return x, "identity"
         kind: Literal["conv", "pool_conv"] = "conv"
         at = activated if self.spec.block.shortcut_input == "activated" else x
-        if self.spec.block.shortcut == "avg_pool" and stride > 1:
-            # Of the same size on both paddings: the last window of an odd side is cut short.
+        if self.spec.block.shortcut == "avg_pool" and (stride > 1 or dilated):
+            # Of the same size on both paddings: the last window of an odd side is cut short. Where
+            # a stride has become dilation, timm keeps the window, and counts zeros beyond the end.
             name = f"{block.name}.shortcut_pool"
-            at = self._add(Pool(name, (at,), "avg", stride, stride, "same"))
+            at = self._add(Pool(name, (at,), "avg", 2, stride, "same", counted=stride == 1))
             stride, kind = 1, "pool_conv"
         out = self._conv(
             f"{block.name}.conv_shortcut",

@@ -116,37 +116,52 @@ def standardise(op: WSConv, dy: Array, kernel: Array, gain: Array) -> tuple[Arra
     return dcentred - dcentred.mean(axis=(0, 1, 2)), dgain
 
 
-def windows(dy: Array, shape: tuple[int, ...], stride: int, padding: Padding) -> Array:
+def windows(
+    dy: Array, shape: tuple[int, ...], stride: int, padding: Padding, dilation: int = 1
+) -> Array:
     """Derivative of `operations.windows`: adds (N, Ho, Wo, C, k, k) up to (N, H, W, C), `shape`."""
     kernel = dy.shape[-1]
     if kernel == stride == 1:
         return dy[..., 0, 0]
-    (top, bottom), (left, right) = (ops.pads(side, kernel, stride, padding) for side in shape[1:3])
+    extent = 1 + dilation * (kernel - 1)
+    (top, bottom), (left, right) = (ops.pads(side, extent, stride, padding) for side in shape[1:3])
     padded = np.zeros((shape[0], shape[1] + top + bottom, shape[2] + left + right, shape[3]))
-    view = sliding_window_view(padded, (kernel, kernel), axis=(1, 2), writeable=True)
+    view = sliding_window_view(padded, (extent, extent), axis=(1, 2), writeable=True)
     for i, j in np.ndindex(kernel, kernel):  # one at a time, as windows share pixels
-        view[:, ::stride, ::stride, :, i, j] += dy[..., i, j]
+        view[:, ::stride, ::stride, :, i * dilation, j * dilation] += dy[..., i, j]
     return padded[:, top : top + shape[1], left : left + shape[2]]
 
 
 def conv(
-    dy: Array, x: Array, kernel: Array, stride: int, groups: int, padding: Padding
+    dy: Array,
+    x: Array,
+    kernel: Array,
+    stride: int,
+    groups: int,
+    padding: Padding,
+    dilation: int = 1,
 ) -> tuple[Array, Array]:
     """Derivatives by images and kernel."""
     size, _, inputs, channels = kernel.shape
     outputs = channels // groups
-    view = ops.windows(x, size, stride, padding, 0.0)
+    view = ops.windows(x, size, stride, padding, 0.0, dilation)
     dkernel = np.empty_like(kernel)
     for g in range(groups):
         rows, columns = slice(g * inputs, (g + 1) * inputs), slice(g * outputs, (g + 1) * outputs)
         patches = view[:, :, :, rows].transpose(0, 1, 2, 4, 5, 3).reshape(-1, size**2 * inputs)
         of_group = patches.T @ dy[..., columns].reshape(-1, outputs)
         dkernel[..., columns] = of_group.reshape(size, size, inputs, outputs)
-    return conv_images(dy, x.shape, kernel, stride, groups, padding), dkernel
+    return conv_images(dy, x.shape, kernel, stride, groups, padding, dilation), dkernel
 
 
 def conv_images(
-    dy: Array, shape: tuple[int, ...], kernel: Array, stride: int, groups: int, padding: Padding
+    dy: Array,
+    shape: tuple[int, ...],
+    kernel: Array,
+    stride: int,
+    groups: int,
+    padding: Padding,
+    dilation: int = 1,
 ) -> Array:
     """Derivative of a conv by its images, whose shape is given."""
     size, _, inputs, channels = kernel.shape
@@ -157,7 +172,7 @@ def conv_images(
         flat = dy[..., columns].reshape(-1, outputs)
         dpatches = flat @ kernel[..., columns].reshape(-1, outputs).T
         dview = dpatches.reshape(*dy.shape[:3], size, size, inputs).transpose(0, 1, 2, 5, 3, 4)
-        dx[..., rows] = windows(dview, (*shape[:3], inputs), stride, padding)
+        dx[..., rows] = windows(dview, (*shape[:3], inputs), stride, padding, dilation)
     return dx
 
 
@@ -165,9 +180,9 @@ def folded_conv(
     op: Conv, dy: Array, x: Array, kernel: Array, bias: Array
 ) -> tuple[Array, Array, Array]:
     """Derivatives by images, kernel and bias."""
-    before = ops.conv(x, kernel, op.stride, op.groups, op.padding) + bias
+    before = ops.conv(x, kernel, *op.sliding) + bias
     dbefore = dy * slope(op.activation, before, op.slope)
-    dx, dkernel = conv(dbefore, x, kernel, op.stride, op.groups, op.padding)
+    dx, dkernel = conv(dbefore, x, kernel, *op.sliding)
     return dx, dkernel, dbefore.sum(axis=(0, 1, 2))
 
 
@@ -176,7 +191,7 @@ def ws_conv(
 ) -> tuple[Array, Array, Array, Array]:
     """Derivatives by images, kernel, gain and bias."""
     standard = ops.standardise(op, kernel, gain)
-    dx, dstandard = conv(dy, x, standard, op.stride, op.groups, op.padding)
+    dx, dstandard = conv(dy, x, standard, *op.sliding)
     return dx, *standardise(op, dstandard, kernel, gain), dy.sum(axis=(0, 1, 2))
 
 
@@ -189,7 +204,7 @@ def pool(op: Pool, dy: Array, x: Array) -> Array:
         share = (np.arange(op.window**2) == first[..., None]).reshape(view.shape).astype(float)
     else:
         inside = ops.windows(np.ones_like(x[:1, :, :, :1]), *how, 0.0)
-        share = inside / inside.sum(axis=(4, 5), keepdims=True)
+        share = inside / (op.window**2 if op.counted else inside.sum(axis=(4, 5), keepdims=True))
     return windows(share * dy[..., None, None], x.shape, op.stride, op.padding)
 
 

@@ -81,15 +81,15 @@ def _ws_conv(op: WSConv, x: Array, values: list[Array], rounding: Rounding | Non
     scale, narrow = op.gamma * gain / divisor, op.dtype == "compute"
     standard = centred * scale
     if rounding is None:
-        return ops.conv(x, standard, op.stride, op.groups, op.padding) + bias
+        return ops.conv(x, standard, *op.sliding) + bias
     noisy = rounding.kernel(standard, kernel, scale, narrow)
-    out = ops.conv(x, noisy, op.stride, op.groups, op.padding)
+    out = ops.conv(x, noisy, *op.sliding)
     rounded = rounding.weights(kernel, scale, narrow)
     return rounding.conv(out, x, noisy, op.groups, rounded) + bias
 
 
 def _conv(op: Conv, x: Array, kernel: Array, bias: Array, rounding: Rounding | None) -> Array:
-    out = ops.conv(x, kernel, op.stride, op.groups, op.padding)
+    out = ops.conv(x, kernel, *op.sliding)
     return (rounding.conv(out, x, kernel, op.groups) if rounding else out) + bias
 
 

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 def pads(side: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
-    """Padding before and after one spatial side.
+    """Padding before and after one spatial side, for windows of a side `kernel`.
 
     `same` makes ceil(side / stride) outputs and puts an odd pixel after; `symmetric` puts
     (stride + kernel - 2) // 2 on both ends.
@@ -30,13 +30,19 @@ def pads(side: int, kernel: int, stride: int, padding: Padding) -> tuple[int, in
     return total // 2, total - total // 2
 
 
-def windows(x: Array, kernel: int, stride: int, padding: Padding, fill: float) -> Array:
-    """All windows of a padded image: (N, Ho, Wo, C, kernel, kernel), a view."""
-    around = [(0, 0), *(pads(side, kernel, stride, padding) for side in x.shape[1:3]), (0, 0)]
+def windows(
+    x: Array, kernel: int, stride: int, padding: Padding, fill: float, dilation: int = 1
+) -> Array:
+    """All windows of a padded image: (N, Ho, Wo, C, kernel, kernel), a view.
+
+    The pixels of a window are `dilation` px apart.
+    """
+    extent = 1 + dilation * (kernel - 1)
+    around = [(0, 0), *(pads(side, extent, stride, padding) for side in x.shape[1:3]), (0, 0)]
     if any(sum(pair) for pair in around):
         x = np.pad(x, around, constant_values=fill)
-    view = sliding_window_view(x, (kernel, kernel), axis=(1, 2))
-    return view[:, ::stride, ::stride]
+    view = sliding_window_view(x, (extent, extent), axis=(1, 2))
+    return view[:, ::stride, ::stride, :, ::dilation, ::dilation]
 
 
 def divisor(op: WSConv, kernel: Array) -> Array:
@@ -65,9 +71,11 @@ def standardise(op: WSConv, kernel: Array, gain: Array) -> Array:
     return around
 
 
-def conv(x: Array, kernel: Array, stride: int, groups: int, padding: Padding) -> Array:
+def conv(
+    x: Array, kernel: Array, stride: int, groups: int, padding: Padding, dilation: int = 1
+) -> Array:
     """Grouped cross-correlation, (N, H, W, I) by (k, k, I/groups, O) to (N, Ho, Wo, O)."""
-    view = windows(x, kernel.shape[0], stride, padding, 0.0)
+    view = windows(x, kernel.shape[0], stride, padding, 0.0, dilation)
     n, height, width = view.shape[:3]
     inputs, outputs = kernel.shape[2], kernel.shape[3] // groups
     out = np.empty((n, height, width, kernel.shape[3]))
@@ -89,6 +97,8 @@ def pool(op: Pool, x: Array) -> Array:
     if op.kind == "max":
         return windows(x, op.window, op.stride, op.padding, -np.inf).max(axis=(4, 5))
     total = windows(x, op.window, op.stride, op.padding, 0.0).sum(axis=(4, 5))
+    if op.counted:
+        return total / op.window**2
     inside = windows(np.ones_like(x[:1, :, :, :1]), op.window, op.stride, op.padding, 0.0)
     return total / inside.sum(axis=(4, 5))
 

@@ -39,7 +39,7 @@ def conv_bound(op, x, kernel, gain, bias):
     centred = kernel - kernel.mean(axis=(0, 1, 2))
     scale = np.abs(standard).sum(axis=(0, 1, 2)) / np.abs(centred).sum(axis=(0, 1, 2))
     spread = (np.abs(kernel) + np.abs(kernel).mean(axis=(0, 1, 2))) * scale
-    total = ops.conv(np.abs(x), np.abs(standard) + spread, op.stride, op.groups, op.padding)
+    total = ops.conv(np.abs(x), np.abs(standard) + spread, *op.sliding)
     return U * ((op.fan_in + 16) * total + 2 * np.abs(bias))
 
 
@@ -68,7 +68,7 @@ def test_ws_conv(changes, data_format):
     kernel, gain, bias = (params[n].astype(np.float64) for n in ("kernel", "gain", "bias"))
     x64 = x.astype(np.float64)
     standard = ops.standardise(op, kernel, gain)
-    exact = ops.conv(x64, standard, op.stride, op.groups, op.padding) + bias
+    exact = ops.conv(x64, standard, *op.sliding) + bias
     assert output.shape == exact.shape
     assert (np.abs(output - exact) <= conv_bound(op, x64, kernel, gain, bias)).all()
 

@@ -136,12 +136,12 @@ def mean_off(self, x):
     return tf.reduce_mean(x, (1, 2)) * 1.01
 
 
-def padded_around(self, x, kernel, stride, around):
+def padded_around(self, x, kernel, stride, dilation, around):
     """Half a kernel at both ends, as PyTorch's convs have it."""
     if stride == 1 or kernel.shape[0] == 1:
-        return RIGHT.convolve(self, x, kernel, stride, around)
+        return RIGHT.convolve(self, x, kernel, stride, dilation, around)
     pad = int(kernel.shape[0]) // 2
-    return RIGHT.convolve(self, x, kernel, stride, [(pad, pad), (pad, pad)])
+    return RIGHT.convolve(self, x, kernel, stride, dilation, [(pad, pad), (pad, pad)])
 
 
 MISTAKES = {

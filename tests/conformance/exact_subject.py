@@ -22,7 +22,7 @@ def layer(op, *arrays):
     match op:
         case p.WSConv():
             kernel = ops.standardise(op, *values[:2])
-            return ops.conv(x, kernel, op.stride, op.groups, op.padding) + values[2]
+            return ops.conv(x, kernel, *op.sliding) + values[2]
         case p.Activation():
             return ops.activation(op, x)
         case p.Pool():

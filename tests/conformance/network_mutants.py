@@ -128,7 +128,7 @@ def grouped(op, inputs, values):
         return None
     kernel, gain, bias = values
     kernel = _grouped(op, ops.standardise(op, kernel, gain))
-    return ops.conv(inputs[0], kernel, op.stride, op.groups, op.padding) + bias
+    return ops.conv(inputs[0], kernel, *op.sliding) + bias
 
 
 def bias_before_gain(op, inputs, values):
@@ -136,7 +136,7 @@ def bias_before_gain(op, inputs, values):
         return None
     kernel, gain, bias = values
     kernel = ops.standardise(op, kernel, np.ones_like(gain))
-    return (ops.conv(inputs[0], kernel, op.stride, op.groups, op.padding) + bias) * gain
+    return (ops.conv(inputs[0], kernel, *op.sliding) + bias) * gain
 
 
 def skipped_where_flat(op, inputs, values):
@@ -146,7 +146,7 @@ def skipped_where_flat(op, inputs, values):
     kernel, gain, bias = values
     alike = np.ptp(kernel, axis=(0, 1, 2)) == 0.0
     kernel = np.where(alike, kernel, ops.standardise(op, kernel, gain))
-    return ops.conv(inputs[0], kernel, op.stride, op.groups, op.padding) + bias
+    return ops.conv(inputs[0], kernel, *op.sliding) + bias
 
 
 def eca_reversed(op, inputs, values):

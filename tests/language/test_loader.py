@@ -322,7 +322,7 @@ def test_origins_say_which_file_wrote_what():
     assert spec.origin(("stages", "alpha", 2)) == Origin("b.toml", 6, 20)
     assert spec.origin(("stages", "kernel", 3)) == Origin("x.toml", 6, 4)
     assert spec.origin(("stages", "depth")) == Origin("nfnet-f0.toml", 18, 1)
-    assert spec.origin(("ws", "eps")) == Origin("deepmind.toml", 41, 1)
+    assert spec.origin(("ws", "eps")) == Origin("deepmind.toml", 43, 1)
     assert spec.origin(("name",)) == Origin("x.toml", 2, 1)
     assert spec.origin(("nothing",)) is None
 

@@ -6,7 +6,7 @@ import pytest
 
 from nfspec.errors import SpecError
 from nfspec.language.loader import load
-from nfspec.plan import resolver
+from nfspec.plan import bottleneck
 
 CASES = [
     ("nf-regnet-b0", {"stages.width_factor": 0.05}),
@@ -55,7 +55,7 @@ def test_a_suggestion_is_made_once_for_a_stage(monkeypatch):
         asked.append(stage)
         return "none"
 
-    monkeypatch.setattr(resolver, "group_hint", hint)
+    monkeypatch.setattr(bottleneck, "group_hint", hint)
     over = {"stages.depth": [500] * 4, "stages.group_width": 60000}
     assert len(messages("nfnet-f0", over)) == 1
     assert asked == [0, 1, 2, 3]

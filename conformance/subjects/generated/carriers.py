@@ -24,9 +24,19 @@ CONVENTIONS = ("eps", "eps_rule", "ddof", "dtype", "gamma", "padding")
 
 
 @cache
-def small(parent: str = "nfnet-nano", attention: str = "se") -> Plan:
-    """A network whose file is short."""
-    return resolve(load(parent, {"stages.attention": attention}))
+def small(parent: str = "nfnet-nano", attention: str = "se", dilation: int = 1) -> Plan:
+    """A network whose file is short.
+
+    Its second stage has a dilation in place of its stride, if that is above 1.
+    """
+    spec = load(parent, {"stages.attention": attention})
+    if dilation > 1:
+        (first, _, *strides), count = spec.stages.column("stride"), spec.stages.count
+        strides = [first, 1, *strides]
+        dilations = [1, dilation, *[1] * (count - 2)]
+        how = {"stages.stride": strides, "stages.dilation": dilations}
+        spec = load(parent, {"stages.attention": attention, **how})
+    return resolve(spec)
 
 
 def _with(plan: Plan, kind: type[Any], change: Callable[[Any], Any]) -> Plan:
@@ -35,12 +45,19 @@ def _with(plan: Plan, kind: type[Any], change: Callable[[Any], Any]) -> Plan:
 
 def with_conv(op: WSConv) -> Plan:
     """A network whose convs keep the conventions of one; the first has its kernel and stride, too,
-    which decide how a file pads."""
+    which decide how a file pads, and convs are dilated if it is."""
     same = {field: getattr(op, field) for field in CONVENTIONS}
     first = {**same, "kernel": op.kernel, "stride": op.stride}
     return _with(
-        small(), WSConv, lambda conv: replace(conv, **(first if conv.inputs == (INPUT,) else same))
+        small(dilation=op.dilation),
+        WSConv,
+        lambda conv: replace(conv, **(first if conv.inputs == (INPUT,) else same)),
     )
+
+
+def dilated(op: WSConv) -> dict[str, int]:
+    """The argument of a dilated conv, which a file without such convs does not have."""
+    return {"dilation": op.dilation} if op.dilation > 1 else {}
 
 
 def with_activation(op: Activation) -> Plan:
@@ -68,8 +85,11 @@ def with_pool(op: Pool) -> Plan:
     Raises:
         NotOffered: No network has such a pool.
     """
-    if (op.kind, op.window, op.stride, op.padding) == ("avg", 2, 2, "same"):
-        return small()
+    if (op.kind, op.window, op.padding) == ("avg", 2, "same"):
+        if (op.stride, op.counted) == (2, False):
+            return small()
+        if (op.stride, op.counted) == (1, True):  # where a stride has become dilation
+            return small(dilation=2)
     if op.kind == "avg" or op.padding == "valid":
         raise NotOffered(
             f"no network has a {op.padding} {op.kind} pool of {op.window}x{op.window} pixels with "

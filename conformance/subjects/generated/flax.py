@@ -51,7 +51,7 @@ class FlaxSource(Modules, Trained):
     def pool(self, op: Pool) -> Function:
         made = self._file(carriers.with_pool(op))
         function: Function = made.average_pool if op.kind == "avg" else made.max_pool
-        return function
+        return function if op.stride > 1 else lambda x: function(x, op.stride)
 
     def _held(self, plan: Plan, params: Arrays) -> tuple[Any, Any, Network]:
         import jax

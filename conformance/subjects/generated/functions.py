@@ -25,7 +25,8 @@ class Functions(Generated):
 
     def ws_conv(self, op: WSConv) -> Function:
         conv = self._file(carriers.with_conv(op)).conv
-        return lambda x, *values: conv(named(values, "kernel", "gain", "bias"), "op", x, op.stride)
+        names, more = ("kernel", "gain", "bias"), carriers.dilated(op)
+        return lambda x, *values: conv(named(values, *names), "op", x, op.stride, **more)
 
     def squeeze_excite(self, op: SqueezeExcite) -> Function:
         attend = self._file(carriers.with_squeeze_excite(op)).squeeze_excite
@@ -39,7 +40,7 @@ class Functions(Generated):
     def pool(self, op: Pool) -> Function:
         made = self._file(carriers.with_pool(op))
         function: Function = getattr(made, self.average if op.kind == "avg" else "max_pool")
-        return function
+        return function if op.stride > 1 else lambda x: function(x, op.stride)
 
     def dense(self, op: Dense) -> Function:
         dense = self._file(carriers.small()).dense

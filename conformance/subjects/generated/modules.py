@@ -46,7 +46,8 @@ class Modules(Generated, ABC):
     def ws_conv(self, op: WSConv) -> Function:
         kind = getattr(self._file(carriers.with_conv(op)), self.conv)
         sizes = (op.out_channels, op.kernel, op.stride)
-        layer = self._layer(kind, op.in_channels, *sizes, groups=op.groups)
+        more = carriers.dilated(op)
+        layer = self._layer(kind, op.in_channels, *sizes, groups=op.groups, **more)
         return self._of(layer, "kernel", "gain", "bias")
 
     def squeeze_excite(self, op: SqueezeExcite) -> Function:
@@ -68,7 +69,7 @@ class Modules(Generated, ABC):
         if op.kind == "max":
             raise NotOffered("the max pool is a line of the file's stem, which NET-01 tests")
         function: Function = self._file(carriers.with_pool(op)).pool
-        return function
+        return function if op.stride > 1 else lambda x: function(x, op.stride)
 
     def _block(self, model: Any, stage: int, index: int) -> Any:
         return model.stages[stage].blocks[index]

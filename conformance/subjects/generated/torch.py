@@ -48,7 +48,11 @@ class TorchSource(Generated):
 
         kind = self._file(carriers.with_conv(op)).WSConv2d
         with torch.device("meta"):
-            layer = kind(op.in_channels, op.out_channels, op.kernel, op.stride, groups=op.groups)
+            sizes, more = (
+                (op.in_channels, op.out_channels, op.kernel, op.stride),
+                carriers.dilated(op),
+            )
+            layer = kind(*sizes, groups=op.groups, **more)
 
         def function(x: Any, kernel: Any, gain: Any, bias: Any) -> Any:
             return applied(layer, {"weight": kernel, "gain": gain, "bias": bias}, x)

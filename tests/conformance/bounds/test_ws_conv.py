@@ -183,7 +183,7 @@ def test_exact_values_are_the_references(op):
     a = wide(arrays(op, "eps"))
     y, _, s = bound(op, a)
     kernel = ops.standardise(op, a["kernel"], a["gain"])
-    expected = ops.conv(a["x"], kernel, op.stride, op.groups, op.padding) + a["bias"]
+    expected = ops.conv(a["x"], kernel, *op.sliding) + a["bias"]
     np.testing.assert_allclose(s.kernel, kernel, rtol=1e-13)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
     by_argument, _ = bounds.gradients(op, a["dy"], a["x"], a["kernel"], a["gain"], FULL)
@@ -217,7 +217,7 @@ def test_a_mistake_is_beyond(mistake, rule):
     other = wrong.get("op", op)
     kernel = ops.standardise(other, a["kernel"], wrong.get("gain", a["gain"]))
     kernel = wrong.get("standard", kernel)
-    wrong = ops.conv(a["x"], kernel, op.stride, op.groups, op.padding) + a["bias"]
+    wrong = ops.conv(a["x"], kernel, *op.sliding) + a["bias"]
     assert ratio(wrong, y, terms) > 1.0
 
 
@@ -227,7 +227,7 @@ def test_a_mistake_in_a_gradient_is_beyond(rule):
     op = SMALL[rule]
     a = wide(arrays(op, "normal"))
     by_argument, s = bounds.gradients(op, a["dy"], a["x"], a["kernel"], a["gain"], FULL)
-    _, g = derivatives.conv(a["dy"], a["x"], s.kernel, op.stride, op.groups, op.padding)
+    _, g = derivatives.conv(a["dy"], a["x"], s.kernel, *op.sliding)
     exact, terms = by_argument["kernel"]
     without_mean = exact + (s.scale * g).mean(axis=OVER)
     along = (g * s.centred).sum(axis=OVER) / (s.centred**2).sum(axis=OVER)
@@ -312,7 +312,7 @@ def standardised_narrowly(op, a, mode):
         "add_to_std": lambda: np.sqrt(op.fan_in) * (np.sqrt(v) + op.eps),
     }[op.eps_rule]()
     kernel = stored(d * stored(op.gamma * gain / stored(divisor)))
-    return stored(ops.conv(x, kernel, op.stride, op.groups, op.padding) + bias)
+    return stored(ops.conv(x, kernel, *op.sliding) + bias)
 
 
 @pytest.mark.parametrize("regime", CONV_REGIMES)
