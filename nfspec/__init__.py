@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nfspec.conformance.quantising import Quantised, quantise
     from nfspec.data.preprocessing import preprocess
     from nfspec.design import signal
+    from nfspec.design.dilating import output_stride
     from nfspec.design.explorer.page import explore
     from nfspec.design.scaling import Scaled, scale
     from nfspec.errors import (
@@ -72,6 +73,7 @@ _HOMES = {
     "conformance.exporting": ["Proof", "ProofError", "export", "verify"],
     "conformance.quantising": ["Quantised", "quantise"],
     "data.preprocessing": ["preprocess"],
+    "design.dilating": ["output_stride"],
     "design.explorer.page": ["explore"],
     "design.scaling": ["Scaled", "scale"],
     "plan.counting": ["Count", "count"],

@@ -240,13 +240,13 @@ def test_standardise_a_nearly_constant_channel(rule):
         assert np.linalg.norm(result - exact) <= 16 * 6 * U * np.linalg.norm(exact)
 
 
-def convolved(strides, groups, padding, fmt):
+def convolved(strides, groups, padding, fmt, dilation):
     """The oracle's conv with its derivatives, by images in either format."""
     last = fmt == "channels_last"
     there, back = ((0, 1, 2, 3),) * 2 if last else ((0, 2, 3, 1), (0, 3, 1, 2))
 
     def exact(dy, x, kernel, bias):
-        how = (strides, groups, padding)
+        how = (strides, groups, padding, dilation)
         x, dy = x.transpose(there), dy.transpose(there)
         y = operations.conv(x, kernel, *how) + bias
         dx, dkernel = derivatives.conv(dy, x, kernel, *how)
@@ -255,19 +255,19 @@ def convolved(strides, groups, padding, fmt):
     return exact
 
 
-def assert_convolved(side, strides, groups, padding, fmt, channels=8):
+def assert_convolved(side, strides, groups, padding, fmt, channels=8, dilation=1):
     x = drawn(2, 7, 6, channels)
     kernel = drawn(side, side, channels // groups, channels, seed=1)
     if fmt == "channels_first":
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     assert_equal(
         "convolve",
-        lambda convolve, x, k, b: convolve(x, k, b, strides, padding, fmt),
+        lambda convolve, x, k, b: convolve(x, k, b, strides, padding, fmt, dilation),
         x,
         kernel,
         drawn(channels, seed=2),
         terms=2 * 7 * 6 * side * side,
-        exact=convolved(strides, groups, padding, fmt),
+        exact=convolved(strides, groups, padding, fmt, dilation),
     )
 
 
@@ -278,6 +278,14 @@ def assert_convolved(side, strides, groups, padding, fmt, channels=8):
 )
 def test_convolve(side, strides, groups, padding, fmt):
     assert_convolved(side, strides, groups, padding, fmt)
+
+
+@pytest.mark.parametrize("fmt", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("padding", ["same", "symmetric", "valid"])
+@pytest.mark.parametrize(("groups", "channels"), [(1, 8), (2, 8), (18, 18)])
+def test_convolve_dilated(groups, channels, padding, fmt):
+    """One conv, a conv for each group, and more groups than there are convs of their own for."""
+    assert_convolved(3, 1, groups, padding, fmt, channels, dilation=2)
 
 
 @pytest.mark.parametrize("fmt", ["channels_last", "channels_first"])
@@ -302,6 +310,7 @@ def test_convolve_activated(kind):
                 2,
                 "same",
                 "channels_last",
+                1,
                 kind,
                 0.02,
             )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nfspec.backends.compiler import layer_of
+from nfspec.backends.layers import WSConv2D
 from nfspec.plan import ECA, Activation, Init, Pool, SqueezeExcite, WSConv
 from nfspec.plan.activations import DEEPMIND_GAMMA, apply
 from nfspec.reference import operations as ops
@@ -55,6 +56,8 @@ def conv_bound(op, x, kernel, gain, bias):
         {"kernel": 1, "groups": 1, "eps_rule": "add", "eps": 1e-5, "gamma": 1.7},
         {"groups": 4, "eps_rule": "add_to_std", "eps": 1e-2},
         {"ddof": 1, "eps": 1.0},
+        {"dilation": 2},
+        {"dilation": 3, "padding": "symmetric", "groups": 4},
     ],
     ids=str,
 )
@@ -137,3 +140,16 @@ def test_pool(kind, window, padding, size, data_format):
     assert output.shape == exact.shape
     bound = 4 * U * np.abs(exact) if kind == "avg" else 0.0
     assert (np.abs(output - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_an_average_that_counts_zeros(data_format):
+    op = Pool("p", ("x",), "avg", 2, 1, "same", counted=True)
+    x = np.random.default_rng(4).standard_normal((2, 7, 8, 3)).astype(np.float32) - 3.0
+    exact = ops.pool(op, x.astype(np.float64))
+    assert (np.abs(run(op, x, {}, data_format) - exact) <= 4 * U * np.abs(exact)).all()
+
+
+def test_a_conv_has_no_stride_with_dilation():
+    with pytest.raises(ValueError, match="cannot both be above 1"):
+        WSConv2D(4, 3, strides=2, dilation=2)

@@ -38,13 +38,13 @@ def images(size):
     return np.random.default_rng(0).standard_normal((2, size, size, 3)).astype(np.float32)
 
 
-def timms(plan, params, name, x):
-    """The logits of timm's own model."""
+def timms(plan, params, name, x, **how):
+    """The logits of timm's own model; `how` are arguments of its constructor."""
     import torch
 
     from standin import timm
 
-    theirs = timm.create_model(name).eval()
+    theirs = timm.create_model(name, **how).eval()
     state = nfspec.weights.to_timm(plan, params)
     theirs.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     with torch.inference_mode():
@@ -67,6 +67,34 @@ def test_logits_are_timms_and_the_references(name, size, backend):
         variable.assign(params[canonical])
     exact = nfspec.reference.forward(plan, params, x)["logits"]
     assert relative(model.predict_on_batch(x), exact) <= NEAR
+
+
+# Odd and even sides, square and not; strides leave a row over at some.
+SIDES = ((97, 130), (64, 64), (131, 99))
+# A network of each family: with a second conv and without, of groups and not, of timm's two strides
+# of the stem and both rules of padding.
+DILATED = [("test_nfnet", 8, SIDES), ("test_nfnet", 16, SIDES)]
+DILATED += [("nf_regnet_b1", 16, SIDES[:1]), ("nf_ecaresnet26", 8, SIDES[:1])]
+WHOLE = ("dm_nfnet_f0", "nfnet_l0", "nf_regnet_b1", "nf_ecaresnet26")
+
+
+@on_torch
+@pytest.mark.parametrize(
+    ("name", "stride", "several"),
+    [
+        *DILATED,
+        *(pytest.param(n, s, SIDES, marks=pytest.mark.slow) for n in WHOLE for s in (8, 16)),
+    ],
+)
+def test_logits_at_an_output_stride_are_timms(name, stride, several, backend):
+    spec = nfspec.output_stride(nfspec.load(f"timm/{name}"), stride)
+    plan = nfspec.resolve(spec)
+    params = trial_params(plan, 0, kernel_mean=0.0)
+    model = nfspec.compile(plan, backend, params)
+    for sides in several:
+        x = np.random.default_rng(0).standard_normal((1, *sides, 3)).astype(np.float32)
+        expected = timms(plan, params, name, x, output_stride=stride)
+        assert relative(model.predict_on_batch(x), expected) <= NEAR, sides
 
 
 @pytest.mark.parametrize(("name", "size"), some_compiled(CASES, KEPT))

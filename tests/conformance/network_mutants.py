@@ -118,9 +118,12 @@ def edges(op, inputs, values):
     if not isinstance(op, p.WSConv) or op.kernel == 1:
         return None
     kernel, gain, bias = values
-    sides = (ops.pads(n, op.kernel, op.stride, op.padding) for n in inputs[0].shape[1:3])
+    sides = (ops.pads(n, op.extent, op.stride, op.padding) for n in inputs[0].shape[1:3])
     x = np.pad(inputs[0], [(0, 0), *sides, (0, 0)], mode="edge")
-    return ops.conv(x, ops.standardise(op, kernel, gain), op.stride, op.groups, "valid") + bias
+    return (
+        ops.conv(x, ops.standardise(op, kernel, gain), op.stride, op.groups, "valid", op.dilation)
+        + bias
+    )
 
 
 def grouped(op, inputs, values):

@@ -358,3 +358,78 @@ def test_groups_of_one_channel_are_depthwise_convs():
         assert (block.groups, block.mid_channels) == (block.requested_mid_channels,) * 2
     convs = {op.name: op for op in plan.ops}
     assert convs["stages.0.blocks.0.conv1"].kernel_shape == (3, 3, 1, 128)
+
+
+# dilation, groups by number, kernels of two sizes
+
+
+def test_a_stages_first_conv_has_the_dilation_of_the_stage_before(written):
+    plan = written("[stages]\nstride = [1, 2, 1, 1]\ndilation = [1, 1, 2, 4]\n")
+    convs = by_name(plan)
+    found = {
+        block: tuple(convs[f"stages.{block}.{conv}"].dilation for conv in ("conv1", "conv1b"))
+        for block in ("1.blocks.1", "2.blocks.0", "2.blocks.1", "3.blocks.0", "3.blocks.1")
+    }
+    assert found == {
+        "1.blocks.1": (1, 1),
+        "2.blocks.0": (1, 2),
+        "2.blocks.1": (2, 2),
+        "3.blocks.0": (2, 4),
+        "3.blocks.1": (4, 4),
+    }
+    assert {op.dilation for op in ops(plan, WSConv) if op.kernel == 1} == {1}
+    assert column(plan, "dilation") == [1, 1, 1, *[2] * 6, *[4] * 3]
+    assert column(plan, "first_dilation") == [1, 1, 1, 1, *[2] * 5, 2, 4, 4]
+
+
+def test_a_conv_with_a_stride_is_not_dilated(written):
+    plan = written("[stages]\ndilation = 2\n")
+    assert not [op for op in ops(plan, WSConv) if op.dilation > 1 and op.stride > 1]
+    assert column(plan, "first_dilation") == [1, 1, 2, 1, *[2] * 5, 1, 2, 2]
+
+
+def test_a_shortcut_that_lost_its_stride_keeps_its_conv_and_a_pool_that_counts_zeros(written):
+    """Also where the channels stay the same, as in the last stage."""
+    plan = written("[stages]\nstride = [1, 2, 2, 1]\ndilation = [1, 1, 1, 2]\n")
+    pools = [(op.name, op.window, op.stride, op.padding, op.counted) for op in ops(plan, Pool)]
+    assert pools == [
+        ("stages.1.blocks.0.shortcut_pool", 2, 2, "same", False),
+        ("stages.2.blocks.0.shortcut_pool", 2, 2, "same", False),
+        ("stages.3.blocks.0.shortcut_pool", 2, 1, "same", True),
+    ]
+    assert column(plan, "shortcut")[-3:] == ["pool_conv", "identity", "identity"]
+
+
+def test_a_strided_shortcut_that_lost_its_stride_is_a_conv(written):
+    text = "[stages]\nstride = [1, 2, 2, 1]\ndilation = [1, 1, 1, 2]\n"
+    plan = written(text, parent="nf-resnet-50")
+    assert by_name(plan)["stages.3.blocks.0.conv_shortcut"].stride == 1
+    assert "shortcut_pool" not in str([op.name for op in plan.ops])
+
+
+def test_the_number_of_groups_may_be_stated(written):
+    plan = written('[stages]\ngroups = [1, 2, 6, 7]\ngroup_width = "none"\n')
+    blocks = {b.stage: (b.groups, b.mid_channels, b.requested_mid_channels) for b in plan.blocks}
+    assert blocks == {0: (1, 128, 128), 1: (2, 256, 256), 2: (6, 768, 768), 3: (7, 763, 768)}
+
+
+def test_one_stage_may_have_a_number_of_groups_and_another_a_width(written):
+    plan = written(
+        '[stages]\ngroups = ["none", 2, 6, 6]\ngroup_width = [64, "none", "none", "none"]\n'
+    )
+    assert [b.groups for b in plan.blocks if b.index == 0] == [2, 2, 6, 6]
+
+
+def test_the_two_convs_of_a_block_may_have_kernels_of_two_sizes(written):
+    plan = written("[stages]\nkernel = [3, [3, 5], [7, 1], 5]\n")
+    convs = by_name(plan)
+    for stage, sides in enumerate([(3, 3), (3, 5), (7, 1), (5, 5)]):
+        names = (f"stages.{stage}.blocks.0.{conv}" for conv in ("conv1", "conv1b"))
+        assert tuple(convs[name].kernel for name in names) == sides
+    assert [(b.kernel, b.second_kernel) for b in plan.blocks][1] == (3, 5)
+
+
+@pytest.mark.parametrize("text", ["dilation = 1", 'groups = "none"', "dilation = [1, 1, 1, 1]"])
+def test_what_says_nothing_leaves_the_digest(text, written):
+    assert written(f"[stages]\n{text}\n").digest == planned("nfnet-f0").digest
+    assert '"dilation"' not in planned("nfnet-f0").canonical

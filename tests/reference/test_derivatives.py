@@ -72,6 +72,17 @@ def test_conv(padding, stride, size):
     check(replace(CONV, padding=padding, stride=stride), [x], [kernel, gain, bias])
 
 
+@pytest.mark.parametrize("padding", ["same", "symmetric", "valid"])
+def test_a_dilated_conv(padding):
+    x, kernel, gain, bias = normal((1, 6, 5, 4), (3, 3, 2, 4), (4,), (4,))
+    check(replace(CONV, padding=padding, dilation=2), [x], [kernel, gain, bias])
+
+
+def test_an_average_that_counts_zeros():
+    (x,) = normal((1, 4, 3, 2))
+    check(Pool("p", ("x",), "avg", 2, 1, "same", counted=True), [x], [])
+
+
 @pytest.mark.parametrize(("groups", "kernel"), [(1, 3), (4, 3), (1, 1), (2, 2)])
 def test_conv_of_other_groups_and_kernels(groups, kernel):
     op = replace(CONV, out_channels=8, groups=groups, kernel=kernel, stride=2)

@@ -49,6 +49,17 @@ def test_conv_is_a_grouped_cross_correlation(padding, stride, size):
         assert actual[n, h, w, o] == pytest.approx((window * kernel[..., o]).sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize("padding", ["same", "symmetric", "valid"])
+@pytest.mark.parametrize(("dilation", "side"), [(2, 3), (3, 3), (2, 5)])
+def test_a_dilated_conv_is_a_conv_of_a_kernel_with_zeros_between(padding, dilation, side):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((2, 9, 12, 6)), rng.standard_normal((side, side, 3, 4))
+    spread = np.zeros((1 + dilation * (side - 1),) * 2 + (3, 4))
+    spread[::dilation, ::dilation] = kernel
+    actual = ops.conv(x, kernel, 1, 2, padding, dilation)
+    np.testing.assert_allclose(actual, ops.conv(x, spread, 1, 2, padding), rtol=1e-12, atol=1e-12)
+
+
 def test_a_standardised_kernel_has_mean_zero_and_norm_gain_times_gamma():
     kernel = np.random.default_rng(1).standard_normal((3, 3, 3, 4)) + 5.0
     gain = np.array([1.0, 0.5, 2.0, -1.0])
@@ -110,3 +121,11 @@ def test_eca_slides_over_zero_padded_channels():
     for c in range(5):
         mixed = sum(kernel[j] * means[c + j] for j in range(3))
         assert actual[..., c] == pytest.approx(2.0 / (1.0 + np.exp(-mixed)) * x[..., c], rel=1e-12)
+
+
+def test_an_average_may_count_zeros_beyond_the_end():
+    x = np.random.default_rng(0).standard_normal((1, 3, 4, 2))
+    actual = ops.pool(Pool("p", ("x",), "avg", 2, 1, "same", counted=True), x)
+    padded = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)])
+    expected = sum(padded[:, i : i + 3, j : j + 4] for i in (0, 1) for j in (0, 1)) / 4
+    np.testing.assert_allclose(actual, expected, rtol=1e-15, atol=1e-15)

@@ -86,14 +86,16 @@ def words(op: Operation) -> tuple[str, str]:
             stride = f", stride {op.stride}" if op.stride > 1 else ""
             gamma = f", gamma {op.gamma:.4g}" if isinstance(op, WSConv) and op.gamma != 1 else ""
             sides = f"{op.kernel} {TIMES} {op.kernel}, {op.in_channels} → {op.out_channels}"
-            return "conv", f"{sides}{groups}{stride}{gamma}"
+            dilation = f", dilation {op.dilation}" if op.dilation > 1 else ""
+            return "conv", f"{sides}{groups}{stride}{dilation}{gamma}"
         case Activation():
             gamma = f", gamma {op.gamma:.4g}" if op.gamma != 1 else ""
             beta = f", beta {op.beta:.4g} {op.beta_at} it" if op.beta != 1 else ""
             return "activation", f"{op.kind}{gamma}{beta}"
         case Pool():
             kind = "average" if op.kind == "avg" else "maximum"
-            return "pool", f"{kind} of {op.window} {TIMES} {op.window}, stride {op.stride}"
+            zeros = ", zeros beyond the end counted" if op.counted else ""
+            return "pool", f"{kind} of {op.window} {TIMES} {op.window}, stride {op.stride}{zeros}"
         case SqueezeExcite():
             return "attention", f"SE, {op.channels} → {op.hidden} → {op.channels}, gain {op.gain:g}"
         case ECA():

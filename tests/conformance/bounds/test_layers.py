@@ -94,6 +94,8 @@ def pool(op, x):
     if op.kind == "max":
         return ops.pool(op, x)
     total = summed(ops.windows(x, op.window, op.stride, op.padding, 0.0), (4, 5))
+    if op.counted:
+        return total / op.window**2
     inside = ops.windows(np.ones_like(x), op.window, op.stride, op.padding, 0.0).sum(axis=(4, 5))
     return total / inside
 

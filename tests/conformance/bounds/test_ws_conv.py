@@ -43,7 +43,7 @@ def standardise(op, w, gain):
 
 def patches(op, x):
     """(taps and inputs of a group, N·Ho·Wo, group), and the output's shape but for channels."""
-    view = ops.windows(x, op.kernel, op.stride, op.padding, 0.0)
+    view = ops.windows(x, op.kernel, op.stride, op.padding, 0.0, op.dilation)
     inputs = op.in_channels // op.groups
     split = view.reshape(*view.shape[:3], op.groups, inputs, op.kernel, op.kernel)
     taps = split.transpose(5, 6, 4, 0, 1, 2, 3).reshape(op.fan_in, -1, op.groups)
@@ -71,13 +71,14 @@ def forward(op, a):
 
 def input_gradient(op, dy, x, kernel):
     """Σ dy·ŵ, tap by tap and output channel by output channel."""
-    sides = [ops.pads(n, op.kernel, op.stride, op.padding) for n in x.shape[1:3]]
+    sides = [ops.pads(n, op.extent, op.stride, op.padding) for n in x.shape[1:3]]
     padded = np.zeros_like(np.pad(x, [(0, 0), *sides, (0, 0)]))
     dx = by_group(op, padded)
     height, width = ((n - 1) * op.stride + 1 for n in dy.shape[1:3])
     dys, ws = by_group(op, dy), by_group(op, kernel)
     for i, j in np.ndindex(op.kernel, op.kernel):
-        seen = dx[:, i : i + height : op.stride, j : j + width : op.stride]
+        top, left = i * op.dilation, j * op.dilation
+        seen = dx[:, top : top + height : op.stride, left : left + width : op.stride]
         for o in range(dys.shape[-1]):
             seen += dys[..., o, None] * ws[i, j, :, :, o].T
     (top, _), (left, _) = sides

@@ -31,7 +31,7 @@ class Right:
             d = self.centre(np.float64(kernel))
             n = d[..., 0].size
             scale = op.gamma * gain / np.sqrt(self.rule((d * d).mean((0, 1, 2)), n, self.eps))
-            return conv(np.float64(x), d * scale, op.stride, op.groups, op.padding) + bias
+            return conv(np.float64(x), d * scale, *op.sliding) + bias
 
         return function
 

@@ -40,7 +40,7 @@ class Right:
     def ws_conv(self, op):
         def function(x, w, gain, bias):
             x, w, gain, bias = map(np.float64, (x, w, gain, bias))
-            y = conv(x, self.kernel(w, gain, op), op.stride, op.groups, op.padding)
+            y = conv(x, self.kernel(w, gain, op), *op.sliding)
             return np.float32(self.after(y, op) + bias)
 
         return function
@@ -312,7 +312,7 @@ class NarrowStatistics(Right):
         def function(x, w, gain, bias):
             x, w, gain, bias = (np.float64(narrow(a, self.mode)) for a in (x, w, gain, bias))
             kernel = narrow(self.kernel(w, gain, op), self.mode)
-            y = conv(x, np.float64(kernel), op.stride, op.groups, op.padding) + bias
+            y = conv(x, np.float64(kernel), *op.sliding) + bias
             return narrow(np.float32(y), self.mode)
 
         return function
