@@ -156,8 +156,9 @@ CODES = {
         Code(
             "SPEC-GROUPS",
             "A group is wider than the bottleneck, or the bottleneck's width is not a multiple of "
-            'it and `rounding.groups` is "exact".',
-            "Change `stages.group_width` or the width, or let `rounding.groups = "
+            'it and `rounding.groups` is "exact"; or a stage has both a number of groups and a '
+            "width of them.",
+            "Change `stages.group_width`, `stages.groups` or the width, or let `rounding.groups = "
             '"floor"` cut the bottleneck to whole groups.',
             HEAD + '[stages]\ngroup_width = 100\n[rounding]\ngroups = "exact"\n',
             "x.toml:5:1: stages.group_width: 100 does not divide the bottleneck of 128 "

@@ -1,4 +1,4 @@
-"""Strides that become dilation. That the logits are timm's is seen in tests/backends/test_timm.py."""
+"""Strides that become dilation. tests/backends/test_timm.py sees that the logits are timm's."""
 
 import numpy as np
 import pytest

@@ -39,6 +39,25 @@ FIELDS = {
     "[stages]\nbeta = [[1], [1, 1], [1, 1, 1], 0.5]": [
         f"6:22: stages.beta[2]: has 3 entries, but stages.depth[2] is 6 {LENGTH}"
     ],
+    "[stages]\ngroups = 8": [
+        "6:1: stages.groups: 8 groups, and 128 channels in each by stages.group_width (stage 0): "
+        f'one of the two has to be "none" {GROUPS}'
+    ],
+    '[stages]\ngroups = [1, 1, 1, 5]\ngroup_width = "none"\n[rounding]\ngroups = "exact"': [
+        "6:20: stages.groups[3]: 5 groups do not divide the bottleneck of 768 (stage 3, block 0); "
+        f'rounding.groups = "floor" makes it 765 {GROUPS}'
+    ],
+    '[stages]\ngroups = 500\ngroup_width = "none"': [
+        "6:1: stages.groups: 500 groups are more than the channels of the bottleneck of 128 "
+        f"(stage 0, block 0) {GROUPS}"
+    ],
+    "[stages]\nkernel = [3, [3, 5], 3, 3]\n[block]\nconvs = 1": [
+        "6:14: stages.kernel[1]: a pair is for two convs, and block.convs is 1; found [3, 5] "
+        + LENGTH
+    ],
+    "[stages]\nkernel = [3, [3, 4], 3, 3]": [
+        "6:18: stages.kernel[1][1]: must be odd; found 4 [SPEC-KERNEL]"
+    ],
     "[stages]\nbeta = [1, 1]": [
         f"6:1: stages.beta: has 2 entries, but the length of stages.depth is 4 {LENGTH}"
     ],
