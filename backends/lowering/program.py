@@ -120,8 +120,8 @@ def exchanged(text: str, gradients: int) -> list[str]:
     sentences = []
     if narrow:
         sentences.append(
-            f"sums: {narrow / 1e6:.1f} MB of gradients are added up over devices in 16 bits, "
-            "before they are clipped"
+            f"sums: {narrow / 1e6:.1f} MB are added up over devices in 16 bits; gradients have "
+            "to be added up in float32, before they are clipped"
         )
     if total > gradients + SCALARS:
         sentences.append(
