@@ -14,6 +14,7 @@ import nfspec
 from nfspec.cost.accelerators import ACCELERATORS
 from nfspec.cost.roofline import step
 from nfspec.design.explorer import page as pages
+from nfspec.design.explorer.networks import Networks
 from nfspec.design.explorer.operations import TIMES
 from nfspec.generation.targets import TARGETS
 from nfspec.language.differences import differences, spec_fields
@@ -93,6 +94,21 @@ def test_numbers_are_those_of_the_other_commands(specs, data):
         assert [part["variance"] for part in parts[:-1]] == [*expected.values()]
         cost = step(plan, ACCELERATORS["h100"], 64, precision="bfloat16")
         assert net["seconds"] == {"h100": cost.seconds}
+
+
+def test_the_signal_of_ones_own_networks_is_measured(specs, data):
+    """The given ones are all somebody's own, but those that are built in."""
+    assert [net["own"] for net in data["networks"]] == [True] * 4  # --only: none stands beside
+    net, spec = data["networks"][2], specs["nfnet-nano"]
+    plan = nfspec.resolve(spec)
+    params = nfspec.signal.with_skip_gain(plan, nfspec.init(plan), 1.0)
+    signal = nfspec.signal.measure(plan, params, nfspec.signal.noise(plan, 2, 32))
+    assert net["measured"]["variances"] == [row.avg_var for row in signal.signals]
+    assert net["measured"]["as_expected"] and net["measured"]["sentences"]
+    wrong = nfspec.load("nfnet-nano", {"activation.gamma": 1.0})
+    told = Networks([], 1, "float32").data(wrong, "wrong", True)["measured"]
+    assert not told["as_expected"] and "gamma" in told["sentences"][0]
+    assert Networks([], 1, "float32").data(wrong, "wrong", False)["measured"] is None
 
 
 def test_accuracies_have_a_source(data):

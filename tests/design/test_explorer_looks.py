@@ -74,6 +74,18 @@ def test_it_fits_and_is_drawn(page, pictures, name, width, dark):
     assert page.problems == []
 
 
+def test_the_signal_of_ones_own_network_is_drawn_and_read(page):
+    heads = "[...document.querySelectorAll('#blocks thead th')].map((each) => each.textContent)"
+    page.open(768, False, "#n=nfnet-f0")
+    assert page.run("document.querySelector('#reading').hidden")
+    assert "Measured" not in page.run(heads)
+    page.open(768, False, "#n=moth")
+    assert page.run("document.querySelector('#reading li').textContent").startswith("As expected")
+    assert "Measured" in page.run(heads)
+    assert page.run("document.querySelectorAll('#signal svg path').length") >= 14  # and crosses
+    assert page.problems == []
+
+
 def focused(page, what):
     return page.run(f"document.activeElement.{what}")
 

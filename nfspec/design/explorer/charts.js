@@ -141,10 +141,12 @@ function variances(net) {
     variance: block.variance,
     last: net.blocks[at + 1]?.stage !== block.stage,
   }));
-  return [{ at: 0, variance: net.stem.variance, last: false }, ...blocks].map((row) => ({ ...row, name: net.name }));
+  return [{ at: 0, variance: net.stem.variance, last: false }, ...blocks]
+    .map((row) => ({ ...row, name: net.name, measured: net.measured?.variances[row.at] ?? null }));
 }
 
-// Expected variances after each block, of one network or two.
+// Variances after each block, of one network or two: those that are expected, and measured ones as
+// crosses, where there are some.
 function signal(place, nets) {
   const rows = nets.map(variances);
   const colours = ["var(--c0)", "var(--c1)"];
@@ -152,13 +154,15 @@ function signal(place, nets) {
     width: place.clientWidth, height: 260, marginLeft: 44, marginBottom: 38, marginTop: 24, marginRight: 16,
     style: { background: "none", fontSize: "12px" },
     x: { label: "block; 0 is the stem", ticks: 6, tickFormat: "d" },
-    y: { label: "expected variance", grid: true, zero: true, nice: true },
+    y: { label: "variance", grid: true, zero: true, nice: true },
     marks: rows.flatMap((row, which) => [
       Plot.line(row, { x: "at", y: "variance", stroke: colours[which], strokeWidth: 2, strokeDasharray: which ? "5 3" : null }),
       Plot.dot(row.filter((each) => each.last), { x: "at", y: "variance", fill: colours[which], r: 4 }),
+      Plot.dot(row.filter((each) => each.measured !== null), { x: "at", y: "measured", stroke: colours[which], symbol: "times", strokeWidth: 1.5, r: 4 }),
       Plot.tip(row, Plot.pointerX({
         x: "at", y: "variance", fill: "var(--paper)",
-        title: (each) => `${each.name}\nblock ${each.at}: ${each.variance.toFixed(3)}`,
+        title: (each) => `${each.name}\nblock ${each.at}: ${each.variance.toFixed(3)}` +
+          (each.measured === null ? "" : `, measured ${Number(each.measured.toPrecision(3))}`),
       })),
     ]),
   });

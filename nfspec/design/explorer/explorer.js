@@ -199,24 +199,39 @@ class Explorer {
     const nets = this.other ? [this.chosen, this.other] : [this.chosen];
     signal(byId("signal"), nets);
     byId("signal-note").textContent = `${this.other ? `Solid: ${this.chosen.name}; dashed: ${this.other.name}. ` : ""}` +
-      "Variance that the plan expects after each block at initialisation, with skip gains of 1; dots end stages. nfspec signal measures it.";
+      "Lines: the variance that the plan expects after each block at initialisation, with skip gains of 1; dots end stages. " +
+      (nets.some((net) => net.measured) ? "Crosses: measured, on noise." : "nfspec signal measures it.");
+    this.showReading();
     costs(byId("costs"), this.chosen, byId("cost").value);
     byId("costs-note").textContent = "One image at the test size. Stages in two shades; stem and head in grey.";
   }
 
+  // What to make of the measured signal, as nfspec signal says it.
+  showReading() {
+    const of = this.chosen.measured;
+    const said = of ? [
+      `${of.as_expected ? "As expected" : "Not as expected"}, with fresh weights on ${of.images} images of noise of ${of.side} px: ${of.sentences[0]}`,
+      ...of.sentences.slice(1),
+    ] : [];
+    byId("reading").replaceChildren(...said.map((text) => element("li", {}, text)));
+    byId("reading").hidden = !of;
+  }
+
   showBlocks() {
     const net = this.chosen;
-    const columns = ["Part", "In", "Middle", "Out", "Groups", "Kernel", "Stride", "Alpha", "Beta", "Variance", "Attention",
+    const columns = ["Part", "In", "Middle", "Out", "Groups", "Kernel", "Stride", "Alpha", "Beta", "Variance", "Measured", "Attention",
       "Drop", "Parameters", "MACs", "Activations"].map((title, at) => [title, at > 0 && title !== "Attention"]);
     const counts = (part) => [compact(part.parameters), compact(part.macs), `${compact(part.bytes)}B`];
-    const end = (name, part, variance) => [name, "", "", String(part.shape.at(-1)), "", "", "", "", "", variance, "", "", ...counts(part)];
-    const rows = net.blocks.map((block) => [
+    const measured = (at) => (net.measured ? String(Number((net.measured.variances[at] ?? NaN).toPrecision(3))) : "");
+    const end = (name, part, ...signal) => [name, "", "", String(part.shape.at(-1)), "", "", "", "", "", ...signal, "", "", ...counts(part)];
+    const rows = net.blocks.map((block, at) => [
       blockName(block), ...[block.in_channels, block.mid_channels, block.out_channels, block.groups, block.kernel, block.stride].map(String),
-      String(Number(block.alpha.toPrecision(4))), block.beta.toFixed(4), block.variance.toFixed(3), attentionOf(block) || "none",
-      block.drop_rate ? block.drop_rate.toFixed(3) : "", ...counts(block),
+      String(Number(block.alpha.toPrecision(4))), block.beta.toFixed(4), block.variance.toFixed(3), measured(at + 1),
+      attentionOf(block) || "none", block.drop_rate ? block.drop_rate.toFixed(3) : "", ...counts(block),
     ]);
-    fill(byId("blocks"), `Blocks of ${net.name}`, columns,
-      [end("stem", net.stem, net.stem.variance.toFixed(3)), ...rows, end("head", net.head, "")]);
+    const all = [end("stem", net.stem, net.stem.variance.toFixed(3), measured(0)), ...rows, end("head", net.head, "", "")];
+    const shown = (row) => row.filter((_, at) => net.measured || columns[at][0] !== "Measured");
+    fill(byId("blocks"), `Blocks of ${net.name}`, shown(columns), all.map(shown));
   }
 
   showGroups() {

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from nfspec.cost.accelerators import Accelerator
 from nfspec.design.candidates import Candidate, candidate, published
 from nfspec.design.explorer.operations import drawn
-from nfspec.design.signal import expected_variance
+from nfspec.design.reading import read
+from nfspec.design.signal import expected_variance, measure, noise, with_skip_gain
+from nfspec.errors import InputError
 from nfspec.language.differences import meanings, spec_fields
 from nfspec.language.spec import Spec
 from nfspec.language.template import path_text, resolved, value_text
 from nfspec.plan import Plan
 from nfspec.plan.clipping import ClipRule, clip_rules
 from nfspec.plan.counting import count
+from nfspec.plan.initialise import init
 from nfspec.plan.resolver import resolve
 from nfspec.wording import printable
 
 Data = dict[str, Any]
 LAYOUT = "HWIO"  # the axes of a conv kernel; those of a dense kernel are the last two
+SIDE, IMAGES = 64, 2  # px, and number, of the images of noise on which a signal is measured
 # Numbers of a block that the page shows.
 OF_BLOCK = (
     "stage", "index", "in_channels", "mid_channels", "out_channels", "groups", "kernel", "stride",
@@ -73,7 +78,8 @@ class Networks:
                 | cost(block.name)
                 for block in plan.blocks
             ],
-            "groups": list(_groups(plan)),
+            "measured": _measured(plan) if own else None,
+            "groups": _groups(plan),
             "fields": {
                 path_text(path): value_text(value)
                 for path, value in meanings(spec_fields(spec)).items()
@@ -105,6 +111,26 @@ def _facts(spec: Spec, plan: Plan, row: Candidate) -> Data:
         "top1": row.top1,
         "top1_source": weights.source if weights else "",
         "seconds": {name: each and each.seconds for name, each in row.on.items()},
+    }
+
+
+def _measured(plan: Plan) -> Data | None:
+    """The signal of fresh weights on noise, as `nfspec signal` measures it; None where the memory
+    does not take it."""
+    side = min(SIDE, plan.train_size)
+    try:
+        params = with_skip_gain(plan, init(plan), 1.0)
+        signal = measure(plan, params, noise(plan, IMAGES, side))
+    except InputError:
+        return None
+    reading = read(signal, params)
+    variances = [row.avg_var for row in signal.signals]
+    return {
+        "variances": [value if math.isfinite(value) else None for value in variances],
+        "as_expected": reading.as_expected,
+        "sentences": list(map(printable, (*reading.faults, *reading.notes))),
+        "images": IMAGES,
+        "side": side,
     }
 
 
