@@ -107,6 +107,7 @@ function tile(block, most, controls) {
     element("span", {}, groups),
     attention ? element("span", {}, heard(", "), attention) : null,
     block.stride > 1 ? element("span", {}, heard(", "), `stride ${block.stride}`) : null,
+    block.first_dilation > 1 ? element("span", {}, heard(", "), `dilation ${block.first_dilation}`) : null,
   );
 }
 
@@ -115,7 +116,8 @@ function openBlock(place, block, parts) {
   const rows = {
     Channels: `${block.in_channels} → ${block.mid_channels} → ${block.out_channels}`,
     Groups: String(block.groups),
-    Kernel: `${block.kernel} × ${block.kernel}, stride ${block.stride}`,
+    Kernel: `${block.kernel} × ${block.kernel}${block.second_kernel === block.kernel ? "" : `, then ${block.second_kernel} × ${block.second_kernel}`}, ` +
+      `stride ${block.stride}${block.first_dilation > 1 ? `, dilation ${block.first_dilation}` : ""}`,
     Alpha: block.alpha.toPrecision(4).replace(/\.?0+$/, ""),
     Beta: `${block.beta.toFixed(4)} = 1 / √${block.input_variance.toFixed(4)}`,
     "Expected variance": `${block.input_variance.toFixed(3)} in, ${block.variance.toFixed(3)} out`,

@@ -27,8 +27,9 @@ LAYOUT = "HWIO"  # the axes of a conv kernel; those of a dense kernel are the la
 SIDE, IMAGES = 64, 2  # px, and number, of the images of noise on which a signal is measured
 # Numbers of a block that the page shows.
 OF_BLOCK = (
-    "stage", "index", "in_channels", "mid_channels", "out_channels", "groups", "kernel", "stride",
-    "alpha", "beta", "attention", "attention_size", "drop_rate", "shortcut",
+    "stage", "index", "in_channels", "mid_channels", "out_channels", "groups", "kernel",
+    "second_kernel", "stride", "first_dilation", "alpha", "beta", "attention", "attention_size",
+    "drop_rate", "shortcut",
 )  # fmt: skip
 
 
