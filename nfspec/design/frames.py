@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from nfspec.language.fields import MAX_BLOCKS
 from nfspec.language.loader import load
 from nfspec.language.spec import Spec
 
@@ -25,7 +26,12 @@ class Frame:
 
 
 def times(depth: tuple[int, ...], factor: float) -> tuple[int, ...]:
-    return tuple(max(1, round(blocks * factor)) for blocks in depth)
+    """Depths times a factor, as many blocks as a network may have at most."""
+    most = MAX_BLOCKS / sum(depth)
+    if factor >= most:
+        return tuple(int(blocks * most) for blocks in depth)
+    found = tuple(max(1, round(blocks * factor)) for blocks in depth)
+    return found if sum(found) <= MAX_BLOCKS else times(depth, most)
 
 
 def depths(depth: tuple[int, ...], factor: float) -> Iterator[tuple[int, ...]]:

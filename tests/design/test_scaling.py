@@ -10,6 +10,7 @@ from nfspec.cost.roofline import step
 from nfspec.design.scaling import NEAR, scale
 from nfspec.design.written import scaled_file
 from nfspec.language.differences import spec_fields
+from nfspec.language.fields import MAX_BLOCKS
 
 # A network of each family and dialect.
 PARENTS = (
@@ -73,8 +74,8 @@ def by_hand(spec, macs):
     the depths."""
 
     def of(**stages):
-        changed = spec.model_copy(update={"stages": spec.stages.model_copy(update=stages)})
         try:
+            changed = spec.model_copy(update={"stages": spec.stages.model_copy(update=stages)})
             return nfspec.count(nfspec.resolve(changed)).macs
         except (nfspec.SpecError, nfspec.InputError):
             return None
@@ -234,6 +235,13 @@ def test_sizes_or_depths_alone_come_as_near_as_they_can():
 def test_what_cannot_be_asked_is_a_sentence(arguments, message):
     with pytest.raises(nfspec.InputError, match=message):
         nfspec.scale(nfspec.load("nfnet-f0"), **arguments)
+
+
+def test_depths_end_at_the_largest_network():
+    """The language states how many blocks it may have."""
+    spec = nfspec.load("nf-resnet-152")
+    deep = scale(spec, macs=20e12, by=("depth",))
+    assert 1_990 <= sum(deep.spec.stages.depth) <= MAX_BLOCKS and deep.miss > 0.1
 
 
 def test_listed_betas_are_in_the_way_of_depth():
