@@ -108,7 +108,7 @@ def gradients(model: Any, looped: bool) -> Callable[..., Any]:
 
 
 def compiled_gradients(spec: Spec, target: str, looped: bool) -> list[float]:
-    """Seconds to trace and to compile the gradients, and MB of temporaries and of all at the peak."""
+    """Seconds to trace and to compile the gradients, MB of temporaries, and MB at the peak."""
     import jax
 
     aimed = target_of(target)
