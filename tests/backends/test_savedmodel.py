@@ -153,9 +153,7 @@ MISTAKES = {
         else RIGHT.activate(self, kind, x, slope)
     ),
     "slide": lambda self, x, kernel: x * kernel[1],
-    "pool": lambda self, x, kind, window, stride, around: tf.nn.max_pool2d(
-        x, window, stride, "SAME"
-    ),
+    "pool": lambda self, x, op, around: tf.nn.max_pool2d(x, op.window, op.stride, "SAME"),
 }
 
 

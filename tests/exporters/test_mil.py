@@ -24,8 +24,10 @@ def around(kernel, stride, padding):
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric", "valid"])
-@pytest.mark.parametrize("kernel, stride, groups", [(3, 2, 2), (1, 1, 1), (5, 1, 3)])
-def test_conv(kernel, stride, groups, padding):
+@pytest.mark.parametrize(
+    "kernel, stride, groups, dilation", [(3, 2, 2, 1), (1, 1, 1, 1), (5, 1, 3, 1), (3, 1, 2, 2)]
+)
+def test_conv(kernel, stride, groups, dilation, padding):
     weight = RNG.standard_normal((kernel, kernel, 6 // groups, 12))
     bias = RNG.standard_normal(12)
     given = {
@@ -34,9 +36,10 @@ def test_conv(kernel, stride, groups, padding):
         "bias": bias,
         "groups": np.int32(groups),
         "strides": np.array([stride] * 2),
-        "pad": around(kernel, stride, padding).ravel(),
+        "dilations": np.array([dilation] * 2),
+        "pad": around(1 + dilation * (kernel - 1), stride, padding).ravel(),
     }
-    right = operations.conv(X, weight, stride, groups, padding) + bias
+    right = operations.conv(X, weight, stride, groups, padding, dilation) + bias
     np.testing.assert_allclose(mil.OPERATORS["conv"](given), nchw(right), rtol=1e-12, atol=1e-12)
 
 
