@@ -9,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
-.PHONY: help demo test tree gpu dist test-nfspec test-generation test-conformance test-slow bench bench-sources bench-runtimes bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
+.PHONY: help demo test tree gpu dist test-oldest test-newest test-nfspec test-generation test-conformance test-slow bench bench-sources bench-runtimes bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
   fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small reports-sources
 
 help:
@@ -68,6 +68,46 @@ test-slow: $(BIN)/.installed-slow
 	  --ignore tests/test_cookbooks.py
 	for backend in $(BACKENDS); do \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -m slow tests/backends tests/cli/test_killed.py || exit 1; \
+	done
+
+## make test-oldest  the tests of many parts on the oldest versions (half an hour; PyTorch takes 6 GB)
+## make test-newest  the same on the newest versions that the registry has
+# docs/versions.md has the figures.
+VERSIONED = jax,torch,tensorflow,onnx,openvino,generate,conform,train,parquet,hub
+TOOLS = jsonschema onnxscript psutil pytest safetensors
+build/oldest/.installed: pyproject.toml requirements-oldest.lock
+	rm -rf build/oldest && $(PYTHON) -m venv build/oldest
+	build/oldest/bin/pip --disable-pip-version-check --quiet install \
+	  --constraint requirements-oldest.lock --editable ".[$(VERSIONED)]" $(TOOLS)
+	build/oldest/bin/pip --disable-pip-version-check --quiet install \
+	  --constraint requirements-oldest.lock --no-deps timm
+	@touch $@
+
+.PHONY: build/newest/.installed
+build/newest/.installed: pyproject.toml
+	test -d build/newest || $(PYTHON) -m venv build/newest
+	build/newest/bin/pip --disable-pip-version-check --quiet install --upgrade \
+	  --upgrade-strategy eager --editable ".[$(VERSIONED)]" $(TOOLS)
+	build/newest/bin/pip --disable-pip-version-check --quiet install --upgrade --no-deps timm
+
+# Two generated files say what pydantic of requirements.lock writes. Warnings are those of packages
+# to each other.
+CORE = tests/plan tests/language tests/reference tests/weights tests/rewrites \
+  tests/exporters/test_onnx.py tests/exporters/test_openvino.py \
+  --deselect tests/language/test_schema.py::test_the_file_is_what_the_models_give \
+  --deselect tests/language/test_documents.py::test_the_pages_are_what_the_models_and_the_codes_give
+test-oldest test-newest: test-%: build/%/.installed
+	OMP_NUM_THREADS=1 build/$*/bin/python -m pytest -q -W default $(CORE)
+	for backend in $(BACKENDS); do \
+	  OMP_NUM_THREADS=1 KERAS_BACKEND=$$backend build/$*/bin/python -m pytest -q -W default \
+	    tests/backends --ignore tests/backends/test_litert.py || exit 1; \
+	done
+	build/$*/bin/nfspec compare nfnet-f0 --size 128
+	build/$*/bin/nfspec conform nf-regnet-b0 --examples 1 --require jax,torch,tensorflow --force \
+	  --out build/$*/conform
+	for backend in $(BACKENDS); do \
+	  build/$*/bin/nfspec train $(REPORTS)/moth.toml digits --backend $$backend --size 32 --epochs 1 \
+	    --force --out build/$*/train-$$backend || exit 1; \
 	done
 
 ## make fuzz       an hour of damaged files for every reader; continues where it was stopped

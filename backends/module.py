@@ -41,8 +41,9 @@ class Place(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are not r
 class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     """A functional model of layers that are called once each, with nothing but their inputs."""
 
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any):
-        super().__init__(inputs, outputs, name=name, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        # Keras takes these arguments, and before 3.15 these alone, for those of a functional model.
+        super().__init__(*args, **kwargs)
         # Past Keras, which would track the layers a second time.
         object.__setattr__(self, "steps", steps_of(self))
         self._hold_parameters()

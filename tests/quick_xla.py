@@ -2,10 +2,15 @@
 with the older of its two code generators, and each program as one module. Programs run slower, and
 mean the same.
 
-XLA reads them once in a process, when JAX or TensorFlow starts.
+XLA reads them once in a process, when JAX or TensorFlow starts, and ends the process at a flag that
+it does not know.
 """
 
-XLA_FLAGS = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
+from importlib.metadata import version
+
+from packaging.version import Version
+
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+NEWER = {"jaxlib": Version("0.7"), "tensorflow": Version("2.20")}
+if all(Version(version(name)) >= least for name, least in NEWER.items()):
+    XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"  # before, there is the older one alone

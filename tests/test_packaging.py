@@ -3,6 +3,9 @@
 import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.version import Version
+
 ROOT = Path(__file__).parent.parent
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
@@ -40,3 +43,20 @@ def test_every_data_file_is_listed():
         path for path in files if any(p.startswith(".") for p in path.relative_to(ROOT).parts)
     }
     assert listed == {path for path in files - caches if path.suffix not in (".py", ".pyc")}
+
+
+# What is tested with requirements.lock alone, or stands for no package that is imported.
+NEWER = {"coreml", "executorch", "int8", "litert", "demo", "test", "slow"}
+
+
+def test_the_least_versions_are_those_of_the_oldest_lock():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k not in NEWER}
+    lines = (ROOT / "requirements-oldest.lock").read_text().splitlines()
+    locked = {r.name.lower().replace("_", "-"): r for r in map(Requirement, lines[1:])}
+    stated = [Requirement(line) for line in sum(extras.values(), project["dependencies"])]
+    for least in (r for r in stated if r.marker is None or r.marker.evaluate()):
+        (bound,) = least.specifier
+        (pin,) = locked[least.name.lower().replace("_", "-")].specifier
+        assert bound.operator == ">=" and pin.operator == "==", least
+        assert Version(bound.version) == Version(pin.version), f"{least}, but {pin} was tested"

@@ -109,8 +109,8 @@ def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
         return _TanhGELU.apply(x)
     if not _watched(x):
         return _BoundedTanhGELU.apply(x)
-    # An exported network is for inference, without slopes.
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    # An exported network is for inference, without slopes; 2.6 does not say, and bool() is False.
+    if torch.jit.is_tracing() or getattr(torch.compiler, "is_exporting", bool)():
         return functional.gelu(x, approximate="tanh")
     near = functional.gelu(x.clamp(-FAR, FAR), approximate="tanh")
     return torch.where(x.abs() > FAR, functional.relu(x), near)
@@ -291,7 +291,7 @@ class _ScaleAdd(torch.autograd.Function):  # type: ignore[misc]  # no types
 
 
 def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
-    if isinstance(scale, int | float):
+    if isinstance(scale, (int, float)):  # `torch.compile` of 2.9 cannot trace a union of types
         return torch.add(shortcut, branch, alpha=scale)
     scale = scale.to(branch.dtype)
     trained = torch.is_grad_enabled() and branch.requires_grad and scale.requires_grad

@@ -6,7 +6,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from packaging.version import Version
 
 from nfspec import compilation
 from nfspec.arguments import flag, instance, one_of, whole
@@ -22,6 +25,7 @@ from nfspec.wording import reason_of
 if TYPE_CHECKING:
     import jax
 
+LEAST = {"jax": "0.10", "keras": "3.15"}
 STEPS = 1000  # of the run whose step is compiled; the rate of a step is all that depends on it
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -139,6 +143,17 @@ class Changed:
         )
 
 
+def _require_versions() -> None:
+    """Refuse versions without the peak of memory, or without Keras's shardings of a step."""
+    for package, least in LEAST.items():
+        found = version(package)
+        if Version(found) < Version(least):
+            raise BackendError(
+                f"compiling for a target needs {package} {least} or newer, and {found} is "
+                f"installed; run: pip install --upgrade {package}"
+            )
+
+
 def lower(
     spec: Spec | Plan,
     work: str,
@@ -166,7 +181,8 @@ def lower(
 
     Raises:
         InputError: An argument is wrong, or the network has no recipe for a step.
-        BackendError: JAX, or the target's compiler, is not installed; the compiler fails.
+        BackendError: JAX, or the target's compiler, is not installed, or JAX or Keras is older
+            than `LEAST`; the compiler fails.
     """
     plan = resolve(spec) if isinstance(spec, Spec) else instance("spec", spec, Plan, "nfspec.load")
     made = WORKS[one_of("work", work, tuple(WORKS))]
@@ -178,6 +194,7 @@ def lower(
     if work == "step" and plan.recipe is None:
         raise InputError(f"{plan.name} has no [recipe], and a step follows one")
     compilation.select("jax")
+    _require_versions()
     devices = tuple(aimed.devices())
     places = Places(devices, flag("shard", shard))
     again = plan.recipe.remat if plan.recipe and work == "step" else "none"

@@ -47,6 +47,7 @@ class Devices:
 
     def train(self, trainer: keras.Model, x: NDArray[Any], y: NDArray[Any]) -> Logs:
         """One batch, of which x and y are this process's part: its loss and metrics."""
+        trainer.reset_metrics()  # Keras does so itself since 3.15
         return trainer.train_on_batch(x, y, return_dict=True)
 
     def agree(self, stop: bool) -> bool:

@@ -42,10 +42,15 @@ def _programs():
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once(tmp_path_factory):
-    """On JAX, compile what many tests run once, through a cache that starts empty in each run."""
+    """On JAX, compile what many tests run once, through a cache that starts empty in each run.
+
+    On CPUs, what JAX 0.5 reads from its cache is wrong where a program gives its arguments away.
+    """
     if BACKEND == "jax":
         import jax
 
+        if jax.__version_info__ < (0, 7):
+            return
         jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

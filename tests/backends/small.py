@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import keras
 import numpy as np
 import pytest
+from packaging.version import Version
 
 import nfspec
 from nfspec.backends.running import forward_function
@@ -40,6 +42,11 @@ DROPS = SPEC.replace("rate = 0.0", "rate = 0.5").replace("dropout = 0.0", "dropo
 IMAGES = 8
 
 on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch")
+# See docs/versions.md.
+COMPILES = keras.backend.backend() != "torch" or (
+    Version(version("torch")) >= Version("2.13") and Version(keras.__version__) >= Version("3.15")
+)
+compiles = pytest.mark.skipif(not COMPILES, reason="older versions cannot compile and export all")
 # For tests that need a program of their own for each network, which JAX takes seconds to compile,
 # and that test nothing of JAX alone.
 slow_on_jax = pytest.mark.slow if keras.backend.backend() == "jax" else lambda test: test

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from itertools import product
 
 import keras
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from packaging.version import Version
 
 from nfspec.backends.clipping import clip_all
 from nfspec.language.tables import AGC
@@ -160,6 +162,8 @@ def peer(backend):
 @pytest.mark.parametrize(("role", "shape"), TENSORS, ids=str)
 def test_against_a_peer(role, shape, backend):
     unit, theirs = peer(backend)
+    if len(shape) > 4 and theirs is optaxs and Version(version("optax")) < Version("0.2.5"):
+        pytest.skip("optax 0.2.4 has no rule for it")
     for seed, sizes in enumerate(product(SIZES, repeat=2)):
         g, p = draw(shape, seed, sizes)
         clipped, _ = run(g, p, rule_of(role, shape, unit))

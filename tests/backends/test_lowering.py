@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import os
+from importlib.metadata import version
 
 import numpy as np
 import pytest
+from packaging.version import Version
 from typer.testing import CliRunner
 
 import nfspec
@@ -24,8 +26,12 @@ import jax.numpy as jnp
 from nfspec.backends.kernels import jax as jax_kernels
 from nfspec.backends.kernels import plain
 from nfspec.backends.lowering import program
-from nfspec.backends.lowering.lower import lower
+from nfspec.backends.lowering.lower import LEAST, lower
 from nfspec.backends.lowering.targets import target_of
+
+OLDER = [name for name, least in LEAST.items() if Version(version(name)) < Version(least)]
+if OLDER:
+    pytest.skip(f"of a newer {OLDER[0]}", allow_module_level=True)
 
 # As XLA prints them for TPUs, with layouts, comments and starts.
 SUM = (
@@ -40,6 +46,14 @@ PRODUCT = "  ROOT %p = f32[2,3]{1,0} dot(%x, %y), lhs_contracting_dims={1}\n"
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
     return nfspec.load(write_spec(tmp_path_factory.mktemp("spec"), STILL))
+
+
+def test_older_versions_are_refused_in_a_sentence(spec, monkeypatch):
+    monkeypatch.setitem(LEAST, "jax", "99.0")
+    with pytest.raises(
+        BackendError, match=r"needs jax 99.0 or newer, and .* pip install --upgrade"
+    ):
+        lower(spec, "forward", "cpu")
 
 
 def test_what_devices_exchange_is_read_from_the_text():

@@ -10,7 +10,7 @@ import pytest
 import nfspec
 from nfspec.errors import InputError
 
-from .small import DROPS, SPEC, batches, small_params, small_plan, small_spec
+from .small import DROPS, SPEC, batches, compiles, small_params, small_plan, small_spec
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "torch", reason="on PyTorch alone")
 
@@ -215,7 +215,9 @@ def group(torch):
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("how", ["DistributedDataParallel", "compile"])
+@pytest.mark.parametrize(
+    "how", ["DistributedDataParallel", pytest.param("compile", marks=compiles)]
+)
 def test_train_and_eval_reach_a_wrapped_network(torch, group, how):
     model, x = compiled(DROPS), images(torch)
     if how == "compile":

@@ -9,7 +9,7 @@ from nfspec.backends.kernels import kernels
 from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.plan.activations import DEEPMIND_GAMMA, apply
 
-from .small import batches, small_params, small_plan, small_run, small_spec, with_recipe
+from .small import batches, compiles, small_params, small_plan, small_run, small_spec, with_recipe
 
 BACKEND = keras.backend.backend()
 LARGEST = {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.4e38}
@@ -74,7 +74,10 @@ def compiled(function):
     ("how", "kind"),
     [
         *((how, kind) for how in HOWS for kind in sorted(DEEPMIND_GAMMA)),
-        *(("compiled", kind) for kind in ("gelu_erf", "gelu_tanh", "silu")),
+        *(
+            pytest.param("compiled", kind, marks=compiles)
+            for kind in ("gelu_erf", "gelu_tanh", "silu")
+        ),
     ],
 )
 def test_values_and_slopes_up_to_the_ends_of_the_range(how, kind, dtype):

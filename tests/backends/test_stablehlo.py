@@ -73,8 +73,11 @@ def test_a_file_is_proved_again(dtype, tmp_path):
 
 def test_convs_are_those_that_each_platform_likes(tmp_path):
     """On GPUs and TPUs a grouped conv is one conv, and on CPUs as many as it has groups."""
+    import jax
     from jax import export
 
+    if jax.__version_info__ < (0, 7):
+        pytest.skip("JAX 0.5 has the forms of all platforms in each file")
     plan = nfspec.resolve(networks.network("two-attentions", tmp_path))
     network = Network(plan, None, Settings(size=(33, 40), batch=1).checked(plan))
     convs = sum(isinstance(op, nfspec.plan.WSConv) for op in plan.ops)

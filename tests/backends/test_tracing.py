@@ -14,7 +14,7 @@ from nfspec.conformance.cases.reduction import reduced_plan
 from nfspec.conformance.cases.weights import trial_params
 from nfspec.plan.counting import output_side
 
-from .small import DROPS, SPEC, small_params, small_spec
+from .small import COMPILES, DROPS, SPEC, compiles, small_params, small_spec
 from golden import golden, relative
 
 BACKEND = keras.backend.backend()
@@ -113,7 +113,8 @@ def test_an_operation_traced_by_pytorch(name):
     module = Module()
     with torch.no_grad():
         runs = [torch.jit.trace(module, first, check_trace=False)]
-        if name != "conv-3-4-same":  # PyTorch refuses, where a conv leaves out pixels between
+        # PyTorch refuses, where a conv leaves out pixels between.
+        if COMPILES and name != "conv-3-4-same":
             program = torch.export.export(module, (first,), dynamic_shapes=free(torch))
             runs.append(program.module())
         for size in SIZES:
@@ -140,6 +141,7 @@ def test_a_network_traced_by_pytorch(how):
 
 
 @on_torch
+@compiles
 @pytest.mark.parametrize("how", ["fast", "folded", "symmetric"])
 def test_a_network_exported_by_pytorch(how):
     import torch
@@ -153,6 +155,7 @@ def test_a_network_exported_by_pytorch(how):
 
 
 @on_torch
+@compiles
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["fast", "folded"])
 def test_a_network_compiled_by_pytorch_is_one_graph(how):
@@ -165,6 +168,7 @@ def test_a_network_compiled_by_pytorch_is_one_graph(how):
 
 
 @on_torch
+@compiles
 @pytest.mark.parametrize("batches", [(8, 8), pytest.param((8, 8, 4), marks=pytest.mark.slow)])
 def test_a_compiled_network_trains(batches):
     """One block, as compiling takes a second for each operation; another size compiles it anew."""
@@ -207,6 +211,7 @@ def test_a_network_as_onnx(how, tmp_path):
 
 
 @on_torch
+@compiles
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["fast", "plain", "folded", "symmetric"])
 @pytest.mark.filterwarnings("ignore")
@@ -228,6 +233,7 @@ def test_a_network_as_onnx_by_pytorchs_newer_exporter(how, tmp_path):
 
 
 @on_torch
+@compiles
 @pytest.mark.filterwarnings("ignore")
 def test_a_network_as_onnx_by_keras(tmp_path):
     """Keras traces an image of one pixel."""
