@@ -128,7 +128,7 @@ def of_layer(faulty=lambda layers: None, **options):
     def step(kernel, gain, bias, scale, x):
         def loss(kernel, gain, bias, scale):
             weights = kernels.standardise(kernel, gain, eps=1e-4, eps_rule="max", ddof=0, gamma=1.7)
-            y = kernels.convolve(x, weights, bias, 1, "same", "channels_last")
+            y = kernels.convolve(x, weights, bias, 1, "same", "channels_last", 1)
             return jnp.sum(kernels.scale_add(y, scale, y).astype("float32"))
 
         gradients = jax.grad(loss, (0, 1, 2, 3))(kernel, gain, bias, scale)

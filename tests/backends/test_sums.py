@@ -50,7 +50,7 @@ def test_a_conv(side, strides, groups, padding):
     kernel = jnp.asarray(drawn(side, side, 32 // groups, 64, seed=1))
 
     def conv(kernel, bias):
-        return kernels.convolve(x, kernel, bias, strides, padding, "channels_last")
+        return kernels.convolve(x, kernel, bias, strides, padding, "channels_last", 1)
 
     y, back = jax.vjp(jax.jit(conv), kernel, bias)
     assert y.dtype == jnp.bfloat16
