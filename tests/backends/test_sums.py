@@ -43,14 +43,15 @@ def assert_sums(found, exact, terms):
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
 @pytest.mark.parametrize(
-    ("side", "strides", "groups"), [(1, 1, 1), (1, 2, 1), (3, 2, 1), (3, 1, 4), (3, 1, 32)]
+    ("side", "strides", "groups", "dilation"),
+    [(1, 1, 1, 1), (1, 2, 1, 1), (3, 2, 1, 1), (3, 1, 4, 1), (3, 1, 32, 1), (3, 1, 2, 2)],
 )
-def test_a_conv(side, strides, groups, padding):
+def test_a_conv(side, strides, groups, dilation, padding):
     x, bias = narrow(2, 7, 6, 32), jnp.asarray(drawn(64, seed=2))
     kernel = jnp.asarray(drawn(side, side, 32 // groups, 64, seed=1))
 
     def conv(kernel, bias):
-        return kernels.convolve(x, kernel, bias, strides, padding, "channels_last", 1)
+        return kernels.convolve(x, kernel, bias, strides, padding, "channels_last", dilation)
 
     y, back = jax.vjp(jax.jit(conv), kernel, bias)
     assert y.dtype == jnp.bfloat16
@@ -58,7 +59,7 @@ def test_a_conv(side, strides, groups, padding):
     of_kernel, of_bias = back(dy)
     exact, wide = exactly(dy, x)
     _, expected = derivatives.conv(
-        exact, wide, np.asarray(kernel, np.float64), strides, groups, padding
+        exact, wide, np.asarray(kernel, np.float64), strides, groups, padding, dilation
     )
     assert_sums(of_kernel, expected, 2 * 7 * 6)
     assert_sums(of_bias, exact.sum(axis=(0, 1, 2)), 2 * 7 * 6)
