@@ -10,7 +10,7 @@ BACKENDS := torch tensorflow jax
 REPORTS := conformance/reports
 CONFORM = $(BIN)/nfspec conform --force --require jax,torch,tensorflow
 .PHONY: help demo test tree gpu dist test-oldest test-newest test-nfspec test-generation test-conformance test-slow bench bench-sources bench-runtimes bench-kernels why lint format schema docs mutations clean $(addprefix test-,$(BACKENDS)) \
-  fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small reports-sources
+  fuzz strangers reports reports-specs reports-modes reports-faults reports-clean reports-matrix reports-small reports-sources reports-tpu
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/## //'
@@ -216,6 +216,12 @@ reports-faults: $(BIN)/.installed-test
 reports-clean: $(BIN)/.installed-test
 	$(CONFORM) --examples 900 --seed 1 --out build/conform/clean
 	cp build/conform/clean/REPORT.md $(REPORTS)/clean.md
+
+# An hour, with libtpu, which only machines with Linux have: pip install "jax[tpu]".
+reports-tpu: $(BIN)/.installed-test
+	$(BIN)/nfspec conform nf-regnet-b0 --device tpu --compile-only --backends jax --mode f32,bf16 \
+	  --timeout 6000 --force --out build/conform/tpu
+	cp build/conform/tpu/REPORT.md $(REPORTS)/tpu.md
 
 reports-matrix: strangers
 	cp build/strangers/MATRIX.md $(REPORTS)/MATRIX.md
