@@ -8,11 +8,13 @@ import os
 import platform
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from nfspec.compilation import select
 from nfspec.files import cache_folder
 
+KEEPS = (0, 10)  # the oldest version of JAX that was seen to read its programs as it wrote them
 MOST_BYTES = 2 * 2**30  # of the programs that are kept; those used longest ago go first
 
 
@@ -45,10 +47,17 @@ def _keep_programs() -> None:
     `nfspec --no-cache`, and JAX's own variables, say otherwise. JAX bounds the folder with the
     package filelock; without it, nothing is kept.
     """
-    if "jax" in sys.modules or importlib.util.find_spec("filelock") is None:
+    if "jax" in sys.modules or importlib.util.find_spec("filelock") is None or _too_old():
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder("jax") / _processor()))
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MOST_BYTES))
+
+
+def _too_old() -> bool:
+    """True for versions of JAX whose kept programs for CPUs compute other numbers, or end the
+    process: 0.5 does (docs/versions.md)."""
+    major, minor, *_ = version("jax").split(".")
+    return (int(major), int(minor)) < KEEPS
 
 
 def _processor() -> str:

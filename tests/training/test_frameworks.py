@@ -43,6 +43,16 @@ def test_nothing_is_kept_without_what_bounds_it(monkeypatch):
     assert not {*NAMES} & {*os.environ}
 
 
+@pytest.mark.parametrize(("jax", "kept"), [("0.5.0", False), ("0.10.0", True), ("1.0.0rc1", True)])
+def test_nothing_is_kept_by_versions_that_read_it_wrongly(jax, kept, monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(frameworks, "version", lambda name: jax)
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    frameworks._keep_programs()
+    assert (NAMES[0] in os.environ) == kept
+
+
 def test_other_processors_have_other_folders(monkeypatch):
     """A program for a processor may use what another does not have."""
     own = frameworks._processor()
