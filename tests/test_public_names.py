@@ -50,6 +50,7 @@ PROMISED = [
     "load_model",
     "names_of",
     "native",
+    "output_stride",
     "params_of",
     "pretrained",
     "predict",
