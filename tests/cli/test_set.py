@@ -28,6 +28,7 @@ ARGUMENTS = {
     "conform": ["conform", "nfnet-nano"],
     "train": ["train", "nfnet-nano", "digits", "--backend", "torch"],
     "evaluate": ["evaluate", "nfnet-nano", "digits", "--weights", "none.safetensors"],
+    "explore": ["explore", "nfnet-nano", "--only"],
     "lower": ["lower", "nfnet-nano", "--target", "cpu"],
     "predict": ["predict", "nfnet-nano", "a.jpg", "--weights", "none.safetensors"],
     "embed": ["embed", "nfnet-nano", "a.jpg", "--weights", "none.npz", "--out", "a.npz"],

@@ -129,6 +129,7 @@ def part(text):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's, which the parts do not use
 def test_parts_at_once_train_every_run_once(place):
     """Three machines on one disk, as processes."""
     fork = multiprocessing.get_context("fork")

@@ -110,7 +110,7 @@ def _with_nodes(monkeypatch, kind, change):
 
 def padding_traced_at_even_sides(monkeypatch):
     sliding = graph._sliding
-    monkeypatch.setattr(graph, "_sliding", lambda k, op, sides: sliding(k, op, (64, 64)))
+    monkeypatch.setattr(graph, "_sliding", lambda k, e, op, sides: sliding(k, e, op, (64, 64)))
 
 
 def average_that_counts_padding(monkeypatch):
