@@ -91,7 +91,7 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         steps, wanted = self.steps
         if self.regions:
             compute = partial(_computed, training, own)
-            return by_regions(self, inputs, training, partial(_draw, own), compute)
+            return by_regions(self, inputs, training, partial(_draw, own, inputs), compute)
         values = {0: inputs}
         for step in steps:
             read = [values[i] for i in step.inputs]
@@ -113,11 +113,11 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         return super()._apply(function, recurse)
 
 
-def _draw(own: bool, layer: Drop, shape: tuple[int, ...]) -> torch.Tensor:
+def _draw(own: bool, x: torch.Tensor, layer: Drop, shape: tuple[int, ...]) -> torch.Tensor:
     """Numbers of [0, 1): see `called`."""
     if own or torch.compiler.is_compiling():
-        return torch.rand(shape, device=layer.seed_generator.state.value.device)
-    return keras.random.uniform(shape, dtype="float32", seed=layer.seed_generator)
+        return torch.rand(shape, device=x.device)
+    return layer.uniform(shape, x)
 
 
 def _computed(training: bool, own: bool, layer: keras.layers.Layer, read: list[Any]) -> Any:

@@ -103,11 +103,15 @@ class Clipping:
         with torch.no_grad():
             gradients = [p.grad if scale is None else _unscaled(p.grad, scale) for p in parameters]
             clipped, fractions = kernels(self._plain).clip_all(gradients, parameters, rules)
-            for parameter, gradient in zip(parameters, clipped, strict=True):
-                if scale is not None:
-                    gradient = gradient * scale.to(gradient.device)
-                if gradient is not parameter.grad:
-                    parameter.grad.copy_(gradient)
+            if scale is not None:
+                clipped = [gradient * scale.to(gradient.device) for gradient in clipped]
+            moved = [
+                (parameter.grad, gradient)
+                for parameter, gradient in zip(parameters, clipped, strict=True)
+                if gradient is not parameter.grad
+            ]
+            if moved:  # one launch on a GPU
+                torch._foreach_copy_(*map(list, zip(*moved, strict=True)))
         self._fractions = dict(zip([name for _, name, _ in chosen], fractions, strict=True))
 
 

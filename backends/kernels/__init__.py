@@ -29,6 +29,20 @@ class Kernels(Protocol):
     ) -> Any:
         """Means over windows, without padding."""
 
+    def assign_all(
+        self, optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], values: Sequence[Any]
+    ) -> None:
+        """Variables of an optimizer set to tensors."""
+
+    def average_all(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        averages: Sequence[Any],
+        variables: Sequence[Any],
+        decay: Any,
+    ) -> None:
+        """A step of moving averages."""
+
     def clip_all(
         self, gradients: Sequence[Any], parameters: Sequence[Any], rules: Sequence[ClipRule]
     ) -> tuple[list[Any], list[Any]]:
@@ -69,6 +83,7 @@ class Kernels(Protocol):
         variables: Sequence[Any],
         buffers: Sequence[Any],
         gradients: Sequence[Any],
+        decays: Sequence[float],
         rate: Any,
         momentum: float,
         nesterov: bool,
@@ -78,10 +93,22 @@ class Kernels(Protocol):
     def scale_add(self, branch: Any, scale: Any, shortcut: Any) -> Any:
         """`scale · branch + shortcut`."""
 
+    def start_averages(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        averages: Sequence[Any],
+        variables: Sequence[Any],
+        first: Any,
+    ) -> None:
+        """The averages of a first step."""
+
     def standardise(
         self, kernel: Any, gain: Any, *, eps: float, eps_rule: str, ddof: int, gamma: float
     ) -> Any:
         """The kernel of a WS conv."""
+
+    def uniform(self, shape: Sequence[Any], seeds: Any, x: Any) -> Any:
+        """Random numbers by which is decided what is dropped."""
 
 
 def kernels(plain: bool) -> Kernels:

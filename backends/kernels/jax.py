@@ -12,14 +12,20 @@ from jax import lax
 from nfspec.backends.kernels import plain
 from nfspec.backends.kernels.plain import (
     activate,
+    assign_all,
+    average_all,
     average_pool,
     clip_all,
     momentum_steps,
     standardise,
+    start_averages,
+    uniform,
 )
 
 __all__ = [
     "activate",
+    "assign_all",
+    "average_all",
     "average_pool",
     "clip_all",
     "convolve",
@@ -28,6 +34,8 @@ __all__ = [
     "momentum_steps",
     "scale_add",
     "standardise",
+    "start_averages",
+    "uniform",
 ]
 
 

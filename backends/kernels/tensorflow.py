@@ -13,15 +13,21 @@ import tensorflow as tf
 from nfspec.backends.kernels import plain
 from nfspec.backends.kernels.plain import (
     activate,
+    assign_all,
+    average_all,
     average_pool,
     dense,
     scale_add,
     standardise,
+    start_averages,
+    uniform,
 )
 from nfspec.plan.clipping import ClipRule
 
 __all__ = [
     "activate",
+    "assign_all",
+    "average_all",
     "average_pool",
     "clip_all",
     "convolve",
@@ -30,6 +36,8 @@ __all__ = [
     "momentum_steps",
     "scale_add",
     "standardise",
+    "start_averages",
+    "uniform",
 ]
 
 
@@ -111,14 +119,18 @@ def momentum_steps(
     variables: Sequence[Any],
     buffers: Sequence[Any],
     gradients: Sequence[Any],
+    decays: Sequence[float],
     rate: Any,
     momentum: float,
     nesterov: bool,
 ) -> None:
     """On CPU, each as one operation, in place."""
     if tf.distribute.has_strategy() or not _on_cpu():
-        plain.momentum_steps(optimizer, variables, buffers, gradients, rate, momentum, nesterov)
+        plain.momentum_steps(
+            optimizer, variables, buffers, gradients, decays, rate, momentum, nesterov
+        )
         return
+    gradients = plain.decayed(gradients, variables, decays)
     dtypes = {gradient.dtype for gradient in gradients}
     numbers = {d: (tf.cast(rate, d), tf.constant(momentum, d)) for d in dtypes}
     for variable, buffer, gradient in zip(variables, buffers, gradients, strict=True):

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import keras
 import torch
-from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.optim.sgd import sgd
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from nfspec.backends.kernels import plain
+from nfspec.backends.kernels.torch_steps import (
+    assign_all,
+    average_all,
+    clip_all,
+    momentum_steps,
+    start_averages,
+    uniform,
+)
+from nfspec.backends.kernels.torch_tracing import eager_on_cpu, watched
 from nfspec.plan.activations import DEEPMIND_SLOPE
-from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule
 
-FUSED = ("cpu", "cuda")  # devices on which PyTorch has its fused SGD
+__all__ = [
+    "activate",
+    "assign_all",
+    "average_all",
+    "average_pool",
+    "clip_all",
+    "convolve",
+    "convolve_activated",
+    "dense",
+    "momentum_steps",
+    "scale_add",
+    "standardise",
+    "start_averages",
+    "uniform",
+]
 
 # tanh GELU is x · sigmoid(LINEAR · x + CUBIC · x³), since (1 + tanh u) / 2 = sigmoid(2u).
 LINEAR = 2.0 * math.sqrt(2.0 / math.pi)
@@ -37,25 +55,8 @@ POST_OPS = {
 }
 
 
-def _watched(x: torch.Tensor) -> bool:
-    """True if a compiler, an exporter or `torch.func` traces, and needs standard operators."""
-    return bool(
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or forward_ad._current_level >= 0
-        or type(x) not in (torch.Tensor, torch.nn.Parameter)
-    )
-
-
-def _eager_on_cpu(x: torch.Tensor) -> bool:
-    """True if a tensor is on a CPU, as when the kernels below were measured, and not watched."""
-    return x.device.type == "cpu" and not _watched(x)
-
-
 def _onednn(x: torch.Tensor) -> bool:
-    return _eager_on_cpu(x) and torch.backends.mkldnn.is_available()
+    return eager_on_cpu(x) and torch.backends.mkldnn.is_available()
 
 
 def _gate(x: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
@@ -102,12 +103,12 @@ class _BoundedTanhGELU(torch.autograd.Function):  # type: ignore[misc]  # no typ
 
 
 def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
-    fast = x.dtype is torch.float32 and _eager_on_cpu(x)
+    fast = x.dtype is torch.float32 and eager_on_cpu(x)
     if not (torch.is_grad_enabled() and x.requires_grad):
         return _gate(x, x * x).mul_(x) if fast else functional.gelu(x, approximate="tanh")
     if fast:
         return _TanhGELU.apply(x)
-    if not _watched(x):
+    if not watched(x):
         return _BoundedTanhGELU.apply(x)
     # An exported network is for inference, without slopes; 2.6 does not say, and bool() is False.
     if torch.jit.is_tracing() or getattr(torch.compiler, "is_exporting", bool)():
@@ -169,7 +170,7 @@ class _Standardise(torch.autograd.Function):  # type: ignore[misc]  # no types
 def standardise(
     kernel: Any, gain: Any, *, eps: float, eps_rule: str, ddof: int, gamma: float
 ) -> Any:
-    if kernel.dtype is not torch.float32 or not _eager_on_cpu(kernel):
+    if kernel.dtype is not torch.float32 or not eager_on_cpu(kernel):
         return plain.standardise(kernel, gain, eps=eps, eps_rule=eps_rule, ddof=ddof, gamma=gamma)
     *fan_in, filters = kernel.shape
     rows = _Standardise.apply(kernel.reshape(-1, filters), gain * gamma, eps, eps_rule, ddof)
@@ -295,7 +296,7 @@ def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:
         return torch.add(shortcut, branch, alpha=scale)
     scale = scale.to(branch.dtype)
     trained = torch.is_grad_enabled() and branch.requires_grad and scale.requires_grad
-    if trained and branch.dtype is torch.float32 and _eager_on_cpu(branch):
+    if trained and branch.dtype is torch.float32 and eager_on_cpu(branch):
         return _ScaleAdd.apply(branch, scale, shortcut)
     return torch.addcmul(shortcut, branch, scale)
 
@@ -305,96 +306,9 @@ def average_pool(x: Any, window: int, strides: int, padding: str, data_format: s
 
     Not for exporters: how many windows `ceil_mode` has is a condition on the sides.
     """
-    if padding != "same" or not window == strides == 2 or _watched(x):
+    if padding != "same" or not window == strides == 2 or watched(x):
         return plain.average_pool(x, window, strides, padding, data_format)
     last = data_format == "channels_last"
     # A window that reaches beyond an odd side is divided by what it has within.
     y = functional.avg_pool2d(x.permute(0, 3, 1, 2) if last else x, 2, ceil_mode=True)
     return y.permute(0, 2, 3, 1) if last else y
-
-
-def clip_all(
-    gradients: Sequence[Any], parameters: Sequence[Any], rules: Sequence[ClipRule]
-) -> tuple[list[Any], list[Any]]:
-    """In place, and the arithmetic between norms and products once for all tensors."""
-    outputs, fractions = list(gradients), [torch.zeros(())] * len(rules)
-    together: dict[tuple[float, float, torch.device], list[int]] = {}
-    weights = [keras.ops.convert_to_tensor(parameter) for parameter in parameters]
-    given = Counter(gradient.data_ptr() for gradient in gradients)
-    for i, (gradient, weight, rule) in enumerate(zip(gradients, weights, rules, strict=True)):
-        if rule.clipping is None:
-            continue
-        float32 = gradient.dtype is weight.dtype is torch.float32
-        if float32 and given[gradient.data_ptr()] == 1 and not _overlaps(gradient):
-            together.setdefault((rule.clipping, rule.eps, weight.device), []).append(i)
-        else:
-            outputs[i], fractions[i] = plain.clip(gradient, weight, rule)
-    for (clipping, eps, _), members in together.items():
-        with torch.no_grad():
-            norms = [
-                torch.cat([_norms(tensors[i], rules[i]).reshape(-1) for i in members])
-                for tensors in (weights, gradients)
-            ]
-            # A NaN stays what it is in clamp_, and is not above any limit.
-            limit, norm = norms[0].clamp_(min=eps).mul_(clipping), norms[1]
-            clipped = norm > limit
-            factor = torch.where(clipped, limit.div_(norm.clamp_(min=LEAST_GRADIENT_NORM)), 1.0)
-            sizes = [rules[i].units for i in members]
-            ends = clipped.cumsum(0)[torch.tensor(sizes).cumsum(0) - 1]
-            counts = torch.diff(ends, prepend=ends.new_zeros(1))
-            shares = (counts / torch.tensor(sizes, device=counts.device)).float().unbind()
-            for i, part, share in zip(members, factor.split(sizes), shares, strict=True):
-                gradients[i].mul_(part.view(plain.kept(gradients[i].shape, rules[i].axes)))
-                fractions[i] = share
-    return outputs, fractions
-
-
-def _overlaps(x: torch.Tensor) -> bool:
-    """True if elements share memory, so that the tensor cannot be changed in place."""
-    return any(n > 1 and step == 0 for n, step in zip(x.shape, x.stride(), strict=True))
-
-
-def _norms(x: torch.Tensor, rule: ClipRule) -> torch.Tensor:
-    if rule.axes == ():
-        return x.abs()
-    if x.ndim < 2 or rule.axes is None:
-        return torch.linalg.vector_norm(x, dim=rule.axes)
-    return x.square().sum(rule.axes).sqrt_()  # takes half the time of vector_norm for columns
-
-
-def momentum_steps(
-    optimizer: Any,
-    variables: Sequence[Any],
-    buffers: Sequence[Any],
-    gradients: Sequence[Any],
-    rate: Any,
-    momentum: float,
-    nesterov: bool,
-) -> None:
-    """PyTorch's own fused step: one pass over parameter, buffer and gradient."""
-    moved: list[tuple[Any, Any, Any]] = []
-    for variable, buffer, gradient in zip(variables, buffers, gradients, strict=True):
-        # It takes memory in order, and copies what is not.
-        parts = [t.detach() for t in (variable.value, buffer.value, gradient)]
-        fused = all(part.is_contiguous() for part in parts) and parts[0].device.type in FUSED
-        if fused:
-            moved.append(tuple(parts))
-        else:
-            plain.momentum_steps(
-                optimizer, [variable], [buffer], [gradient], rate, momentum, nesterov
-            )
-    if moved:
-        values, moving, slopes = map(list, zip(*moved, strict=True))
-        sgd(
-            values,
-            slopes,
-            moving,
-            fused=True,
-            foreach=False,
-            weight_decay=0.0,
-            momentum=momentum,
-            lr=float(rate),
-            dampening=0.0,
-            nesterov=nesterov,
-            maximize=False,
-        )

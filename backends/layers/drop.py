@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
@@ -24,13 +25,19 @@ class Drop(NFLayer):
         self.rate = rate
         self.rescale = rescale
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        # On PyTorch the host reads the seed in each call: on a GPU it would wait for it.
+        torch = keras.backend.backend() == "torch"
+        with keras.device("cpu") if torch else contextlib.nullcontext():
+            self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, x: Any, training: bool = False) -> Any:
         if not training or self.rate == 0.0:
             return x
-        drawn = keras.random.uniform(self.draws(x), dtype="float32", seed=self.seed_generator)
-        return self.drop(x, drawn)
+        return self.drop(x, self.uniform(self.draws(x), x))
+
+    def uniform(self, shape: tuple[Any, ...], x: Any) -> Any:
+        """The next numbers of [0, 1), on the device of `x`."""
+        return self.kernels.uniform(shape, self.seed_generator, x)
 
     def draws(self, x: Any) -> tuple[Any, ...]:
         """The shape of the numbers that decide what of a tensor is dropped."""

@@ -78,9 +78,10 @@ class AGC(OptimizerWrapper):
             [variables[i] for i in places],
             [self._rules[keys[i]] for i in places],
         )
-        for i, gradient, fraction in zip(places, clipped, fractions, strict=True):
+        for i, gradient in zip(places, clipped, strict=True):
             gradients[i] = gradient
-            self.stepper.assign(self._fractions[keys[i]], fraction)
+        kept = [self._fractions[keys[i]] for i in places]
+        kernels(self.plain).assign_all(self.stepper, kept, fractions)
         return gradients
 
     def clip_fractions(self) -> dict[str, tuple[float, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from nfspec.backends.kernels import zeros
+from nfspec.backends.kernels import Kernels, kernels, zeros
 from nfspec.backends.optimizers.wrapper import OptimizerWrapper
 
 
@@ -62,19 +62,24 @@ class EMA(OptimizerWrapper):
         # Not when built: weights may be loaded after that, and TensorFlow cannot compile with XLA
         # a first step that makes variables out of others.
         first = ops.equal(self.stepper.iterations, 0)
-        for variable in variables:
-            average = self._averages[self.stepper._var_key(variable)]
-            start, so_far = ops.convert_to_tensor(variable), ops.convert_to_tensor(average)
-            self.stepper.assign(average, ops.where(first, start, so_far))
+        self._kernels.start_averages(self.stepper, self._of(variables), variables, first)
         return gradients
 
-    def after(self, variable: Any) -> None:
-        average = self._averages[self.stepper._var_key(variable)]
-        decay: Any = ops.convert_to_tensor(self.decay, variable.dtype)
+    def after(self, variables: Sequence[Any]) -> None:
+        wide = "float64" if any(v.dtype == "float64" for v in variables) else "float32"
+        decay: Any = ops.convert_to_tensor(self.decay, wide)
         if self.warm:
-            t = ops.cast(self.stepper.iterations, variable.dtype)
+            t = ops.cast(self.stepper.iterations, wide)
             decay = ops.minimum(decay, (1.0 + t) / (10.0 + t))
-        self.stepper.assign(average, average * decay + variable * (1.0 - decay))
+        self._kernels.average_all(self.stepper, self._of(variables), variables, decay)
+
+    @property
+    def _kernels(self) -> Kernels:
+        """The kernels of the optimizer within, where it is one that chooses."""
+        return kernels(getattr(self.stepper, "plain", False))
+
+    def _of(self, variables: Sequence[Any]) -> list[Any]:
+        return [self._averages[self.stepper._var_key(variable)] for variable in variables]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "decay": self.decay, "warm": self.warm}

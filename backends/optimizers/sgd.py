@@ -92,12 +92,13 @@ class SGD(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
 
     def _step(self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
         gradients = [ops.cast(g, v.dtype) for g, v in zip(gradients, variables, strict=True)]
-        for i, variable in enumerate(variables):
-            if self._var_key(variable) in self._decays:
-                gradients[i] = gradients[i] + self.coupled_weight_decay * variable
+        decays = [
+            self.coupled_weight_decay if self._var_key(v) in self._decays else 0.0
+            for v in variables
+        ]
         buffers = [self._buffers[self._get_variable_index(v)] for v in variables]
         kernels(self.plain).momentum_steps(
-            self, variables, buffers, gradients, learning_rate, self.momentum, self.nesterov
+            self, variables, buffers, gradients, decays, learning_rate, self.momentum, self.nesterov
         )
 
     def get_config(self) -> dict[str, Any]:

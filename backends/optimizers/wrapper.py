@@ -47,8 +47,8 @@ class OptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc]  # Ker
         """Called with whole gradients before the step; returns those to use."""
         return gradients
 
-    def after(self, variable: Any) -> None:
-        """Called for each variable after the step."""
+    def after(self, variables: Sequence[Any]) -> None:
+        """Called with the variables after the step."""
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
@@ -63,7 +63,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc]  # Ker
 
         def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
             update(self.before([gradient], [variable])[0], variable, learning_rate)
-            self.after(variable)
+            self.after([variable])
 
         stepper.update_step = update_step
         if not hasattr(stepper, "_parallel_update_step"):
@@ -74,8 +74,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):  # type: ignore[misc]  # Ker
 
         def parallel_update_step(gradients: Any, variables: Any, learning_rate: Any) -> None:
             parallel(self.before(list(gradients), variables), variables, learning_rate)
-            for variable in variables:
-                self.after(variable)
+            self.after(variables)
 
         stepper._parallel_update_step = parallel_update_step
 

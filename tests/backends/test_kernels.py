@@ -26,6 +26,8 @@ BACKEND = keras.backend.backend()
 FAST, PLAIN = kernels(False), kernels(True)
 NAMES = [
     "activate",
+    "assign_all",
+    "average_all",
     "average_pool",
     "clip_all",
     "convolve",
@@ -34,6 +36,8 @@ NAMES = [
     "momentum_steps",
     "scale_add",
     "standardise",
+    "start_averages",
+    "uniform",
 ]
 U = 2.0**-24
 

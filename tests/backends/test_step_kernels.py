@@ -198,4 +198,5 @@ def _stepped(optimizer, variables, buffers, gradients, nesterov):
         context = torch.no_grad()
     rate = ops.convert_to_tensor(0.1)
     with context:
-        FAST.momentum_steps(optimizer, variables, buffers, gradients, rate, 0.9, nesterov)
+        decays = [0.0] * len(variables)
+        FAST.momentum_steps(optimizer, variables, buffers, gradients, decays, rate, 0.9, nesterov)
