@@ -6,6 +6,7 @@ import pytest
 
 import nfspec
 from nfspec.backends.kernels import kernels
+from nfspec.backends.optimizers import AGC
 from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.plan.activations import DEEPMIND_GAMMA, apply
 
@@ -140,3 +141,18 @@ def test_a_small_loss_moves_every_parameter_in_float16():
         model.train_on_batch(x, labels)
     params = nfspec.params_of(model)
     assert [n for n, v in small_params().items() if np.array_equal(params[n], v)] == []
+
+
+def test_in_16_bits_gradients_are_float32_before_they_are_summed_over_devices(monkeypatch):
+    """DistributedDataParallel and MirroredStrategy sum what AGC is given, in its dtype."""
+    seen, before = set(), AGC.before
+
+    def watched(self, gradients, variables):
+        seen.update(keras.backend.standardize_dtype(gradient.dtype) for gradient in gradients)
+        return before(self, gradients, variables)
+
+    monkeypatch.setattr(AGC, "before", watched)
+    model = nfspec.compile(small_spec(), BACKEND, small_params(), dtype="mixed_bfloat16")
+    x, labels, _ = batches(1)
+    small_run().compile(model).train_on_batch(x, labels)
+    assert seen == {"float32"}
