@@ -12,9 +12,31 @@ from typing import Any
 import keras
 from keras import ops
 
+from nfspec.backends.kernels.plain_steps import (
+    assign_all,
+    average_all,
+    momentum_steps,
+    start_averages,
+)
 from nfspec.backends.padding import same_pads
 from nfspec.plan.activations import DEEPMIND_SLOPE, SELU_ALPHA, SELU_SCALE
 from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule
+
+__all__ = [
+    "activate",
+    "assign_all",
+    "average_all",
+    "average_pool",
+    "clip_all",
+    "convolve",
+    "convolve_activated",
+    "dense",
+    "momentum_steps",
+    "scale_add",
+    "standardise",
+    "start_averages",
+    "uniform",
+]
 
 
 def gelu_tanh(x: Any) -> Any:
@@ -334,78 +356,6 @@ def clip_all(
     """`clip` each gradient; returns the gradients, and the clip fraction of each."""
     pairs = [clip(*three) for three in zip(gradients, parameters, rules, strict=True)]
     return [gradient for gradient, _ in pairs], [fraction for _, fraction in pairs]
-
-
-def momentum_steps(
-    optimizer: keras.optimizers.Optimizer,
-    variables: Sequence[keras.Variable],
-    buffers: Sequence[keras.Variable],
-    gradients: Sequence[Any],
-    decays: Sequence[float],
-    rate: Any,
-    momentum: float,
-    nesterov: bool,
-) -> None:
-    """`buffer = momentum · buffer + gradient`, `variable -= rate · step`, one after another.
-
-    The gradient has `decay · variable` added to it first. The step is the buffer, or gradient +
-    momentum · buffer with Nesterov's momentum.
-
-    Args:
-        optimizer: Whose `assign` is used.
-        variables, buffers: Arrays of one shape and dtype.
-        gradients: In their dtype.
-        decays: Weight decay of each variable.
-        rate: A scalar.
-    """
-    gradients = decayed(gradients, variables, decays)
-    for variable, buffer, gradient in zip(variables, buffers, gradients, strict=True):
-        moved = momentum * buffer + gradient
-        optimizer.assign(buffer, moved)
-        step = gradient + momentum * moved if nesterov else moved
-        optimizer.assign_sub(variable, ops.cast(rate, variable.dtype) * step)
-
-
-def decayed(
-    gradients: Sequence[Any], variables: Sequence[Any], decays: Sequence[float]
-) -> list[Any]:
-    """Gradients with `decay · variable` added to them."""
-    return [
-        gradient + decay * variable if decay else gradient
-        for gradient, variable, decay in zip(gradients, variables, decays, strict=True)
-    ]
-
-
-def start_averages(
-    optimizer: keras.optimizers.Optimizer,
-    averages: Sequence[Any],
-    variables: Sequence[Any],
-    first: Any,
-) -> None:
-    """Let averages be their variables if `first`, a bool tensor, is true."""
-    for average, variable in zip(averages, variables, strict=True):
-        start, so_far = ops.convert_to_tensor(variable), ops.convert_to_tensor(average)
-        optimizer.assign(average, ops.where(first, start, so_far))
-
-
-def average_all(
-    optimizer: keras.optimizers.Optimizer,
-    averages: Sequence[Any],
-    variables: Sequence[Any],
-    decay: Any,
-) -> None:
-    """`average = decay · average + (1 - decay) · variable`; decay is a float32 scalar."""
-    for average, variable in zip(averages, variables, strict=True):
-        kept = ops.cast(decay, variable.dtype)
-        optimizer.assign(average, average * kept + variable * (1.0 - kept))
-
-
-def assign_all(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], values: Sequence[Any]
-) -> None:
-    """Give variables their values, tensors of their shapes and dtypes."""
-    for variable, value in zip(variables, values, strict=True):
-        optimizer.assign(variable, value)
 
 
 def uniform(shape: Sequence[Any], seeds: keras.random.SeedGenerator, x: Any) -> Any:

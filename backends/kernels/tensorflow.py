@@ -22,6 +22,7 @@ from nfspec.backends.kernels.plain import (
     start_averages,
     uniform,
 )
+from nfspec.backends.kernels.plain_steps import decayed
 from nfspec.plan.clipping import ClipRule
 
 __all__ = [
@@ -130,7 +131,7 @@ def momentum_steps(
             optimizer, variables, buffers, gradients, decays, rate, momentum, nesterov
         )
         return
-    gradients = plain.decayed(gradients, variables, decays)
+    gradients = decayed(gradients, variables, decays)
     dtypes = {gradient.dtype for gradient in gradients}
     numbers = {d: (tf.cast(rate, d), tf.constant(momentum, d)) for d in dtypes}
     for variable, buffer, gradient in zip(variables, buffers, gradients, strict=True):
