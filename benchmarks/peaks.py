@@ -1,4 +1,4 @@
-"""What a device does at most: a product of two large matrices, and a copy of a large array."""
+"""The peak rates of a device: a product of two large matrices, and a copy of a large array."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def _jax(work: Work, runs: int) -> Kernels:
 
 
 def _sums(planes: Any) -> Kernels:
-    """Of the lines of streams on a GPU, of the lines of XLA's threads on a CPU."""
+    """Events on the lines of streams on a GPU, on those of XLA's threads on a CPU."""
     sums: dict[str, tuple[float, float]] = {}
     for plane in planes:
         for line in plane.lines:

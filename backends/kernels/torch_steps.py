@@ -1,4 +1,4 @@
-"""What acts once a step on PyTorch: clipping, SGD and averages of all tensors together.
+"""Kernels of PyTorch that act once a step: clipping, SGD and averages of all tensors together.
 
 On a GPU each operation is a launch, so that they are few: they do not grow with the number of
 tensors, but with the number of their shapes.

@@ -1,4 +1,4 @@
-"""Who looks on while PyTorch computes, and needs its standard operators."""
+"""Compilers, exporters and transforms that look on while PyTorch computes."""
 
 from __future__ import annotations
 

@@ -326,7 +326,7 @@ def _before(lowered: Any, asked: str, **what: Any) -> Lowered:
 
 
 def _faults(compiled: Any, changed: Changed | None, devices: int) -> list[str]:
-    """What a compiled program should not have."""
+    """Sentences about what a compiled program should not have."""
     text = compiled.as_text()
     found = program.forbidden(text)
     if changed is not None:

@@ -1,4 +1,4 @@
-"""What is measured of a GPU, in the order in which a person wants to know it."""
+"""The measurements of a GPU, in the order in which a person wants to know them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KIT = ("keras", "hypothesis", "packaging", "threadpoolctl")
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is.
+    """The sizes of everything.
 
     Attributes:
         variant: The network.

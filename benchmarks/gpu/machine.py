@@ -1,4 +1,4 @@
-"""What there is to measure: frameworks that see the device, their versions, the card."""
+"""The machine: frameworks that see the device, their versions, the card."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Proof:
 
 
 def columns(folder: Path) -> dict[str, dict[str, Any]]:
-    """Of each column that a journal has cells of: how many have which verdict, the worst ratio of
+    """For each column that a journal has cells of: how many have which verdict, the worst ratio of
     |error| to its bound, and the first lines of what failed."""
     verdicts: dict[str, Counter[str]] = defaultdict(Counter)
     worst: dict[str, tuple[float, str]] = defaultdict(lambda: (0.0, ""))

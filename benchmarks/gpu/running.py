@@ -44,7 +44,7 @@ class Item:
 
 @dataclass
 class Entry:
-    """What an item's file holds.
+    """The contents of an item's file.
 
     Attributes:
         item: Its name.
@@ -66,7 +66,7 @@ def path_of(folder: Path, item: Item) -> Path:
 
 
 def kept(folder: Path, item: Item) -> Entry:
-    """What a folder has of an item: an empty entry if it has nothing.
+    """The entry of an item in a folder: an empty one if it has nothing.
 
     Raises:
         InputError: Its file is not one that was written here.

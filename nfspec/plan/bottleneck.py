@@ -34,7 +34,7 @@ class Widths:
     def bottleneck(
         self, row: StageRow, block: int, channels: tuple[int, int]
     ) -> tuple[int, int, int]:
-        """Of a block with these channels in and out: width asked for, width used, groups."""
+        """Width asked for, width used and groups of a block with these channels in and out."""
         asked = self._asked(row, block, channels)
         place = f"the bottleneck of {asked} (stage {row.stage}, block {block})"
         if row.groups != "none":

@@ -1,4 +1,4 @@
-"""What the explorer says of a network, as data for its page."""
+"""The explorer's facts about a network, as data for its page."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Networks:
         self._known: dict[Any, int] = {}
 
     def data(self, spec: Spec, name: str, own: bool) -> Data:
-        """What the page says of a network.
+        """The facts of a network on the page.
 
         Args:
             spec: The spec.
