@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -127,8 +128,11 @@ def jax_step(setup: Setup) -> Work:
         optax.stateless(file.clip_gradients), optax.sgd(RATE, momentum=0.9, nesterov=True)
     )
 
+    # A file has the argument where its network drops at random.
+    drops = "key" in inspect.signature(file.apply).parameters
+
     def loss(params: Any, key: Any) -> Any:
-        logits = file.apply(params, x, key)
+        logits = file.apply(params, x, key=key) if drops else file.apply(params, x)
         wide = logits.astype(jax.numpy.float32)
         return optax.softmax_cross_entropy_with_integer_labels(wide, y).mean()
 
