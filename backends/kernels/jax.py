@@ -21,6 +21,7 @@ from nfspec.backends.kernels.plain import (
     start_averages,
     uniform,
 )
+from nfspec.cost.rows import LANES
 
 __all__ = [
     "activate",
@@ -83,7 +84,6 @@ def _affine(operation: Callable[[Any, Any], Any], x: Any, kernel: Any, bias: Any
     return affine(x, kernel, bias)
 
 
-LANES = 128  # numbers in a row of a TPU
 MOST_GROUPS = 16  # each is a conv of its own to be compiled, and NF-RegNets have dozens
 
 

@@ -287,14 +287,9 @@ def compile_for(
     Raises:
         BackendError: The compiler fails.
     """
+    traced = function.trace(*arguments)
     start = time.monotonic()
-    try:
-        lowered = function.trace(*arguments).lower(lowering_platforms=(target.platform,))
-        start = time.monotonic()
-        compiled = lowered.compile() if target.compiles else None
-    except Exception as error:  # jaxlib raises its own class, of the same base as all others
-        reason = reason_of(error)
-        raise BackendError(f"{target.name}: the compiler refuses the program: {reason}") from None
+    lowered, compiled = compile_traced(traced, target)
     seconds = time.monotonic() - start
     asked, precision = lowered.as_text(), what["precision"]
     found = [*program.narrow(asked), *(program.wide(asked) if precision != "float32" else [])]
@@ -303,6 +298,20 @@ def compile_for(
         return _before(lowered, asked, faults=tuple(found), **what)
     found += _faults(compiled, changed, what["devices"])
     return _facts(compiled, target, faults=tuple(found), compile_seconds=seconds, **what)
+
+
+def compile_traced(traced: Any, target: Target) -> tuple[Any, Any]:
+    """What JAX calls lowered, and compiled; the latter is None where a target has no compiler here.
+
+    Raises:
+        BackendError: The compiler refuses the program.
+    """
+    try:
+        lowered = traced.lower(lowering_platforms=(target.platform,))
+        return lowered, lowered.compile() if target.compiles else None
+    except Exception as error:  # jaxlib raises its own class, of the same base as all others
+        reason = reason_of(error)
+        raise BackendError(f"{target.name}: the compiler refuses the program: {reason}") from None
 
 
 def _before(lowered: Any, asked: str, **what: Any) -> Lowered:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 
 from nfspec.backends.lowering import program
+from nfspec.backends.lowering.lower import compile_traced
 from nfspec.backends.lowering.targets import target_of
 from nfspec.errors import BackendError
-from nfspec.wording import reason_of
 
 STATIC = {"static_argnums", "static_argnames"}
 
@@ -65,11 +65,6 @@ class Compiling:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._place)
 
     def _compile(self, traced: Any) -> None:
-        try:
-            lowered = traced.lower(lowering_platforms=(self.target.platform,))
-            text = lowered.compile().as_text()
-        except Exception as error:  # jaxlib raises its own class, of the same base as all others
-            reason = f"the compiler refuses the program: {reason_of(error)}"
-            raise BackendError(f"{self.target.name}: {reason}") from None
-        if found := program.forbidden(text):
+        _, compiled = compile_traced(traced, self.target)
+        if found := program.forbidden(compiled.as_text()):
             raise BackendError(f"{self.target.name}: {'; '.join(found)}")

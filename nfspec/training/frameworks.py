@@ -47,7 +47,8 @@ def _keep_programs() -> None:
     `nfspec --no-cache`, and JAX's own variables, say otherwise. JAX bounds the folder with the
     package filelock; without it, nothing is kept.
     """
-    if "jax" in sys.modules or importlib.util.find_spec("filelock") is None or _too_old():
+    absent = any(importlib.util.find_spec(name) is None for name in ("jax", "filelock"))
+    if "jax" in sys.modules or absent or _too_old():
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder("jax") / _processor()))
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MOST_BYTES))

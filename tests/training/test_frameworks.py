@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -34,10 +35,19 @@ def test_what_the_user_says_stays(monkeypatch):
     assert os.environ[NAMES[0]] == "mine"
 
 
-def test_nothing_is_kept_without_what_bounds_it(monkeypatch):
-    found = importlib.util.find_spec
+@pytest.mark.parametrize("absent", ["filelock", "jax"])
+def test_nothing_is_kept_without_jax_or_what_bounds_it(absent, monkeypatch):
+    """PyTorch brings filelock, so that JAX alone may be absent: `start` says so."""
+    found, version = importlib.util.find_spec, frameworks.version
+
+    def installed(name):
+        if name == absent:
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(frameworks, "version", installed)
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "filelock" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == absent else found(name)
     )
     frameworks._keep_programs()
     assert not {*NAMES} & {*os.environ}
