@@ -85,8 +85,7 @@ def lowered(conv: Callable[..., Any], shape: Shape, target: str) -> Lowered:
     arrays = [places.array(each) for each in (image, kernel, image)]
     return compile_for(
         aimed,
-        jax.jit(function),
-        arrays,
+        jax.jit(function).trace(*arrays),
         None,
         name=shape.network,
         work="conv",

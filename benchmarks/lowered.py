@@ -46,8 +46,7 @@ def plain(plan: Plan, target: str, batch: int) -> Lowered:
     labels = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=images.sharding)
     return compile_for(
         aimed,
-        jax.jit(update, donate_argnums=(0, 2)),
-        (params, rest, state, images, labels),
+        jax.jit(update, donate_argnums=(0, 2)).trace(params, rest, state, images, labels),
         Changed(params, state),
         name=plan.name,
         work="step",

@@ -198,18 +198,12 @@ def lower(
     devices = tuple(aimed.devices())
     places = Places(devices, flag("shard", shard))
     again = plan.recipe.remat if plan.recipe and work == "step" else "none"
-    model = compilation.compile(
-        plan,
-        "jax",
-        dtype=policy,
-        folded=work == "folded",
-        remat=again,
-    )
-    function, arguments, changed = made(model, plan, places, (batch * len(devices), side))
+    model = compilation.compile(plan, "jax", dtype=policy, folded=work == "folded", remat=again)
+    traced, changed = made(model, plan, places, (batch * len(devices), side))
+    del model  # its weights are not needed to compile, and the compiler needs memory
     return compile_for(
         aimed,
-        function,
-        arguments,
+        traced,
         changed,
         name=plan.name,
         work=work,
@@ -232,7 +226,7 @@ def _forward(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> 
 
     weights = [places.variable(v) for v in model.trainable_variables]
     rest = [places.variable(v) for v in model.non_trainable_variables]
-    return jax.jit(function), (weights, rest, places.images(_images(plan, *shape))), None
+    return jax.jit(function).trace(weights, rest, places.images(_images(plan, *shape))), None
 
 
 def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any:
@@ -265,29 +259,25 @@ def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any
 
     labels = places.images((count, classes))
     images = places.images(_images(plan, *shape))
-    changed = Changed(state[0], state[2])
-    return jax.jit(function, donate_argnums=0), (state, images, labels), changed
+    traced = jax.jit(function, donate_argnums=0).trace(state, images, labels)
+    return traced, Changed(state[0], state[2])
 
 
 WORKS: dict[str, Callable[..., Any]] = {"forward": _forward, "folded": _forward, "step": _step}
 
 
-def compile_for(
-    target: Target, function: Any, arguments: Any, changed: Changed | None, **what: Any
-) -> Lowered:
+def compile_for(target: Target, traced: Any, changed: Changed | None, **what: Any) -> Lowered:
     """Compile a function for a target, and read its facts.
 
     Args:
         target: The target.
-        function: What `jax.jit` returned.
-        arguments: Its arguments' shapes, in their `Places`.
+        traced: What `jax.jit(function).trace` returned for arrays in their `Places`.
         changed: What a step of training changes; None for a forward pass.
         what: The fields of `Lowered` up to `size`, but for the target.
 
     Raises:
         BackendError: The compiler fails.
     """
-    traced = function.trace(*arguments)
     start = time.monotonic()
     lowered, compiled = compile_traced(traced, target)
     seconds = time.monotonic() - start
