@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nfspec.errors import SpecError
+from nfspec.language.expansion import expanded
 from nfspec.language.loader import layers, load, merge
 from nfspec.language.reading import Layer
 from nfspec.language.spec import SCALAR_COLUMNS, Spec
@@ -67,9 +68,8 @@ def read(source: str, over: Sequence[Layer] = ()) -> tuple[dict[Path, Any], Spec
     except SpecError as error:
         if any(problem.code != "SPEC-MISSING" for problem in error.problems):
             raise
-        return fields(
-            merge([*layers(source), *(replace(layer, over=True) for layer in over)])[0]
-        ), None
+        chain = [*layers(source), *(replace(layer, over=True) for layer in over)]
+        return fields(merge(expanded(chain).chain)[0]), None
     return spec_fields(spec), spec
 
 

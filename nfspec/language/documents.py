@@ -12,6 +12,7 @@ from typing import Any
 from nfspec.files import write
 from nfspec.language.codes import CODES, section
 from nfspec.language.loader import dialects, layers, merge
+from nfspec.language.named import HEADS, STEMS
 from nfspec.language.schema import generate
 from nfspec.language.template import value_text
 from nfspec.markdown import table
@@ -40,6 +41,21 @@ if the network is another one.
 A column is one value for all, or a list with one value for each stage (in `[stem]`, for each \
 conv). Numbers are finite; a whole number is also taken where a number is expected.
 """
+ABOUT_NAMES = {
+    "stem": (
+        "A name is replaced by the fields in its row when a spec is read; `nfspec show SPEC "
+        "--resolved` prints them. The widths are parts of the stem's, which is `width` as a number "
+        "beside the name, or the width of the last conv of the stem that the name replaces; they "
+        "are rounded down. A field that stands beside the name, such as `pool`, or in a file that "
+        "extends this one, is stronger than the name; those of files below it are replaced. The "
+        "names and the numbers are timm's, where the first stage has a stride of 2 after a stem "
+        "of stride 2: `stages.stride` states it."
+    ),
+    "head": (
+        "The names are those of DeepMind's families, and are replaced in the same way. An "
+        "activation, a global average pool, dropout and the classifier are in every head."
+    ),
+}
 ERRORS = """\
 # Errors of a spec
 
@@ -112,6 +128,34 @@ def _rows(
         yield [f"`{name}`", type_text(schema), _cell(schema["description"]), *cells]
 
 
+def _named(table_name: str) -> list[str]:
+    """The names that a table knows, and the fields that each stands for."""
+    if table_name == "stem":
+        rows = [
+            (name, {"width": [f"{part}/8" for part in stem.eighths]} | stem.fields())
+            for name, stem in STEMS.items()
+        ]
+    elif table_name == "head":
+        rows = [*HEADS.items()]
+    else:
+        return []
+    fields = [*dict.fromkeys(field for _, values in rows for field in values)]
+    cells = [
+        [_value_cell(name), *(_value_cell(values.get(field)) for field in fields)]
+        for name, values in rows
+    ]
+    heading = ("type", *(f"`{field}`" for field in fields))
+    return ["", ABOUT_NAMES[table_name], "", *table(heading, cells)]
+
+
+def _value_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"`{value_text(value)}`"
+
+
 def language() -> str:
     """The text of docs/language.md."""
     model = generate()
@@ -126,6 +170,7 @@ def language() -> str:
             inner = model["$defs"][schema["$ref"].rpartition("/")[2]]
             lines += ["", f"## [{name}]", "", inner["description"], ""]
             lines += table(head, _rows(name, inner["properties"], stated))
+            lines += _named(name)
     return LANGUAGE + "\n".join(lines) + "\n"
 
 

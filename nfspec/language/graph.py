@@ -64,7 +64,11 @@ class Stem(Table):
 
     width: Annotated[
         tuple[Channels, ...],
-        Field(min_length=1, max_length=16, description="Output channels of each conv."),
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Output channels of each conv; a number is for a stem with a name.",
+        ),
     ]
     kernel: Annotated[Column[KernelSize], Field(description="Kernel side of each conv.")]
     stride: Annotated[Column[Stride], Field(description="Stride of each conv.")]

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from nfspec.arguments import refuse
 from nfspec.errors import Problem, SpecError, suggest
 from nfspec.files import opened
+from nfspec.language.expansion import expanded
 from nfspec.language.overrides import overriding
 from nfspec.language.reading import MAX_BYTES, Layer, read_layer
 from nfspec.language.spec import NOT_INHERITED, SCHEMA, Origin, Spec
@@ -287,7 +288,9 @@ def load(source: str | Path, over: Mapping[str, Any] | Sequence[Layer] = ()) -> 
     for layer in overriding(over) if isinstance(over, Mapping) else over:
         problems += _not_replaced(layer)
         chain.append(replace(layer, over=True))
-    spec = _check(chain, problems)
+    chain, wrong_names, stand_ins = expanded(chain)
+    problems += wrong_names
+    spec = _check(chain, problems, stand_ins)
     if spec is None or problems:
         ranks = {layer.label: n for n, layer in enumerate(reversed(chain))}
         places = {p: (ranks.get(p.file, len(ranks)), p.line, p.column) for p in problems}

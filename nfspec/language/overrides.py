@@ -8,6 +8,7 @@ from typing import Any
 
 from nfspec.arguments import shown
 from nfspec.errors import InputError, Problem, SpecError
+from nfspec.language.expansion import names_something
 from nfspec.language.reading import MAX_BYTES, MAX_DOTS_IN_LINE, MAX_NESTING, Layer, parse
 from nfspec.language.validation import Key
 from nfspec.wording import printable, quoted
@@ -15,7 +16,8 @@ from nfspec.wording import printable, quoted
 IN_PYTHON = "overrides"
 ON_COMMAND_LINE = "--set"
 
-_BARE_WORD = re.compile(r"(?!(?:true|false|inf|nan)$)[A-Za-z_][A-Za-z0-9_./-]*")
+# A word begins with a letter, or as `3x3` does.
+_BARE_WORD = re.compile(r"(?!(?:true|false|inf|nan)$)(?:[A-Za-z_]|[1-9]x)[A-Za-z0-9_./-]*")
 
 
 def given(label: str, values: Mapping[Key, Any]) -> Layer:
@@ -37,7 +39,8 @@ def given(label: str, values: Mapping[Key, Any]) -> Layer:
 
 
 def overriding(values: Mapping[str, Any], label: str = IN_PYTHON) -> list[Layer]:
-    """A layer for each value, the strongest last.
+    """A layer for each value, the strongest last; but a name of a stem or head is the weakest, so
+    that the values beside it count, as they do in a file.
 
     Args:
         values: Dotted path, such as "stages.alpha", to value. Numbers and arrays may be NumPy's; a
@@ -59,7 +62,7 @@ def overriding(values: Mapping[str, Any], label: str = IN_PYTHON) -> list[Layer]
             problems += error.problems
     if problems:
         raise SpecError(problems)
-    return layers
+    return sorted(layers, key=names_something, reverse=True)
 
 
 def parsed(texts: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nfspec.files import write
+from nfspec.language.named import NAMES, TYPE
 from nfspec.language.spec import SCHEMA, Spec
 
 FILE = Path(__file__).parent.parent / "nfspec.schema.json"
@@ -37,13 +38,24 @@ def generate() -> dict[str, Any]:
         "description": "Name of a built-in spec, or path of a .toml file in this file's folder.",
         "type": "string",
     }
+    tables = {name: _table(table) for name, table in model["$defs"].items()}
+    for table, (names, description) in NAMES.items():
+        target = root["properties"][table]["$ref"].rpartition("/")[2]
+        field = {"description": description, "enum": [*names], "type": "string"}
+        tables[target]["properties"] = {TYPE: field, **tables[target]["properties"]}
+    widths = tables["Stem"]["properties"]["width"]
+    described = widths.pop("description")
+    tables["Stem"]["properties"]["width"] = {
+        "description": described,
+        "oneOf": [widths["items"], widths],
+    }
     return {
         "$schema": DIALECT,
         "title": f"{SCHEMA}: a Normalizer-Free Network",
         **root,
         "description": "A network, or what it changes of the one it extends.",
         "required": ["schema", "name"],
-        "$defs": {name: _table(table) for name, table in model["$defs"].items()},
+        "$defs": tables,
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from nfspec.errors import suggest
+from nfspec.language.named import NAMES, TYPE
 from nfspec.language.spec import NOT_INHERITED, Spec
 from nfspec.wording import either, entries, found_text, quoted, toml_key
 
@@ -102,6 +103,7 @@ def field_count(path: Key) -> int:
 def _unknown(path: Key) -> str:
     key = str(path[-1])
     known = list(_keys(_container(_type_at(path[:-1]))))
+    known += [TYPE] * (path[0] in NAMES and len(path) == 2)
     if hint := suggest(key, known):
         return f"unknown key{hint}"
     homes = [f'"{name}.{key}"' for name, table in _tables().items() if key in _keys(table)]

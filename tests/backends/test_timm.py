@@ -5,6 +5,8 @@ specs are compared with the float64 reference, cut to a few narrow blocks: more 
 are the same operations again.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,11 +42,15 @@ def images(size):
 
 def timms(plan, params, name, x, **how):
     """The logits of timm's own model; `how` are arguments of its constructor."""
-    import torch
-
     from standin import timm
 
-    theirs = timm.create_model(name, **how).eval()
+    return logits_of(timm.create_model(name, **how).eval(), plan, params, x)
+
+
+def logits_of(theirs, plan, params, x):
+    """The logits of a model of timm's with the weights of a network of ours."""
+    import torch
+
     state = nfspec.weights.to_timm(plan, params)
     theirs.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     with torch.inference_mode():
@@ -95,6 +101,24 @@ def test_logits_at_an_output_stride_are_timms(name, stride, several, backend):
         x = np.random.default_rng(0).standard_normal((1, *sides, 3)).astype(np.float32)
         expected = timms(plan, params, name, x, output_stride=stride)
         assert relative(model.predict_on_batch(x), expected) <= NEAR, sides
+
+
+@on_torch
+@pytest.mark.parametrize("size", [97, 64])
+@pytest.mark.parametrize("stem", ["3x3_pool", "7x7", "deep", "deep_pool", "deep_tiered"])
+def test_logits_of_a_network_with_a_named_stem_are_timms(stem, size, backend):
+    """The stems that none of timm's networks above has. After one of stride 2, timm's first stage
+    has a stride."""
+    from standin import timm
+
+    first = 1 if stem.endswith("_pool") else 2
+    over = {"stem.type": stem, "stem.width": 24, "stages.stride": [first, 2, 2, 2]}
+    plan = nfspec.resolve(nfspec.load("timm/test_nfnet", over))
+    params, x = trial_params(plan, 0, kernel_mean=0.0), images(size)
+    config = replace(timm.models.nfnet.model_cfgs["test_nfnet"], stem_type=stem, stem_chs=24)
+    theirs = timm.models.nfnet.NormFreeNet(config).eval()
+    expected = logits_of(theirs, plan, params, x)
+    assert relative(nfspec.compile(plan, backend, params).predict_on_batch(x), expected) <= NEAR
 
 
 @pytest.mark.parametrize(("name", "size"), some_compiled(CASES, KEPT))

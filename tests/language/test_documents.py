@@ -12,6 +12,7 @@ from nfspec.cli import app
 from nfspec.language.codes import CODES, FILE
 from nfspec.language.documents import documents, language, type_text
 from nfspec.language.loader import dialects, layers, merge
+from nfspec.language.named import HEADS, STEMS
 from nfspec.language.schema import generate
 from nfspec.language.template import value_text
 
@@ -77,3 +78,11 @@ def test_the_example_of_a_code_gives_its_message(code, tmp_path, monkeypatch):
     assert (said.exit_code, said.stderr) == (2, f"{code.message}\n")
     (report,) = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert [problem["code"] for problem in report["problems"]] == [code.name]
+
+
+def test_every_name_has_a_row_with_what_it_stands_for():
+    lines = language().splitlines()
+    assert '| `"deep_tiered_pool"` | 3/8, 4/8, 8/8 | `3` | 2, 1, 1 | `"max"` |' in lines
+    assert '| `"nf_resnet"` | `"none"` |  | `0.01` |' in lines
+    rows = [re.match(r'\| `"(\w+)"` \|', line) for line in lines]
+    assert [row[1] for row in rows if row] == [*STEMS, *HEADS]

@@ -183,3 +183,8 @@ def test_texts_that_cannot_be_read_are_named(text, message):
     first, second = str(error.value).split("\n")
     assert first.startswith(f"--set: {message}")
     assert second.startswith("--set: expected FIELD=VALUE")
+
+
+@pytest.mark.parametrize("word", ["3x3", "7x7_pool", "deep_quad"])
+def test_names_of_stems_need_no_quotes(word):
+    assert parsed([f"stem.type={word}"]) == {"stem.type": word}

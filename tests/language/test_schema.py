@@ -110,3 +110,17 @@ def test_every_table_is_closed_and_every_field_explained():
             assert field.get("description") or "$ref" in field
     assert len(tables) == 17
     assert not any("required" in table for table in tables[1:])
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[stem]\ntype = 'deep'\nwidth = 64\n[head]\ntype = 'nf_resnet'", None),
+        ("[stem]\ntype = '4x4'", "stem.type"),
+        ("[stem]\ntype = 'deep'\nwidth = '64'", "stem.width"),
+        ("[head]\ntype = 'nf-resnet'", "head.type"),
+    ],
+)
+def test_names_of_stems_and_heads(text, where):
+    assert faults(HEAD + text) == ([] if where is None else [where])
+    assert bool(complaints(write(HEAD + text))) == (where is not None)
