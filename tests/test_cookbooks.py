@@ -8,6 +8,9 @@ import pytest
 from pages import blocks, within
 
 import nfspec
+from nfspec.training.recipes import fine_tuning, read_recipe
+
+from specs import HEAD, write
 
 
 def run(page, folder, before=""):
@@ -54,6 +57,34 @@ def test_variants(tmp_path, monkeypatch):
     exec(compile(program, "docs/variants.md", "exec"), names)
     for command in last.splitlines():
         within(command)
+    (stem,) = (block for block in blocks("docs/variants.md", "toml") if "[stem]" in block)
+    assert nfspec.load(write(HEAD + stem)).stem.width == (24, 32, 64)
+
+
+def test_the_recipes_of_variants(tmp_path):
+    recipes = []
+    for block in blocks("docs/variants.md", "toml")[-2:]:
+        (tmp_path / "recipe.toml").write_text(block)
+        spec = nfspec.load("nfnet-f7+", [read_recipe(tmp_path / "recipe.toml")])
+        recipes.append(
+            (
+                spec,
+                nfspec.load(
+                    "nfnet-f7+", [read_recipe(tmp_path / "recipe.toml"), *fine_tuning(spec)]
+                ),
+            )
+        )
+    (large, _), (_, small) = recipes
+    assert (
+        large.recipe.learning_rate * large.recipe.batch / large.recipe.learning_rate_images == 1.6
+    )
+    steps = 5 * 1_281_167 / large.recipe.batch
+    assert large.recipe.warmup_epochs * 4e9 / large.recipe.batch == pytest.approx(steps, rel=0.03)
+    assert (large.input.train, large.input.test, large.agc.enabled) == (224, 256, True)
+    steps = small.recipe.warmup_epochs * small.recipe.images / small.recipe.batch
+    assert steps == pytest.approx(5000, rel=0.01)
+    assert (small.recipe.epochs, small.recipe.sam_rho, small.input.test) == (50, 0.05, 480)
+    assert small.recipe.learning_rate_images == 0
 
 
 @pytest.mark.slow  # trains five networks, and starts each framework
@@ -62,7 +93,7 @@ def test_variants_are_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = "docs/variants.md"
     within(blocks(page, "sh")[0].splitlines()[0])
-    (plan,) = blocks(page, "toml")
+    (plan,) = (block for block in blocks(page, "toml") if "seeds" in block)
     plan = plan.replace("[0, 1, 2]", "[0, 1]").replace("[0.05, 0.2, 0.5, 1.0]", "[0.2]")
     (tmp_path / "plan.toml").write_text(plan.replace("[0.01, 0.1]", "[0.1]"))
     for line in "".join(blocks(page, "shell")).splitlines():
