@@ -144,8 +144,9 @@ class Reader:
                 how = _sliding(op.window, op.window, op, self.sides.get(op.inputs[0]))
                 if op.kind == "max":
                     return graph.add("MaxPool", op.name, x, **how)
-                counted = int(op.counted)
-                return graph.add("AveragePool", op.name, x, count_include_pad=counted, **how)
+                if op.counted:
+                    return self._counted(op, x, how)
+                return graph.add("AveragePool", op.name, x, **how)
             case p.SqueezeExcite():
                 return self._gated(op, x, self._squeeze_excite(op, x))
             case p.ECA():
@@ -162,6 +163,26 @@ class Reader:
                 raise InputError(f"{op.name}: fold the plan first; this has no place in a file")
             case _:
                 raise p.unknown_operation(op, "nfspec.export")
+
+    def _counted(self, op: p.Pool, x: str, how: dict[str, Any]) -> str:
+        """An average that counts padding, which is more at the end: the same before, and cut off.
+
+        ONNX Runtime before 1.25 divides by too little where padding differs
+        (https://github.com/microsoft/onnxruntime/issues/26708).
+        """
+        before, after = how["pads"][0], how["pads"][2]
+        how |= {"pads": [after] * 4, "count_include_pad": 1}
+        pooled = self.graph.add("AveragePool", f"{op.name}.wide", x, **how)
+        ends = np.iinfo(np.int64).max
+        cut = [
+            self.graph.constant(f"{op.name}.{name}", value, "int64")
+            for name, value in (
+                ("from", [after - before] * 2),
+                ("to", [ends] * 2),
+                ("axes", (2, 3)),
+            )
+        ]
+        return self.graph.add("Slice", op.name, pooled, *cut)
 
     def _conv(self, op: p.Conv, x: str) -> str:
         names = (q.name for q in op.parameters)

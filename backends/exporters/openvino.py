@@ -145,8 +145,9 @@ def _weights(network: Network, ov: Any, ops: Any) -> dict[str, Node]:
     for name, value in network.weights():
         array = narrow(found[name].stored(value), dtype)
         shape = list(_shape(name, owners[name], array.shape))
-        # A copy, since nothing else keeps the array.
-        node = ov.op.Constant(ov.Tensor(array.reshape(shape), shape, kind), shared_memory=False)
+        # A copy, since nothing else keeps the array. OpenVINO 2026.0 takes no array without axes.
+        flat = array.reshape(-1)
+        node = ov.op.Constant(ov.Tensor(flat, shape, kind), shared_memory=False)
         node.set_friendly_name(name)
         made[name] = ops.convert(node, "f32") if dtype == "bf16" else node
     return made

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 import nfspec
+from nfspec import plan as p
 from nfspec.backends.exporters import onnx as format_onnx
 from nfspec.backends.exporters import protobuf
 from nfspec.backends.exporters.format import Facts
@@ -113,6 +114,17 @@ def test_nodes_are_those_of_plain_convs(name, size):
     weights = sum(protobuf.sizes(tensors))
     assert len(model.SerializeToString()) <= 0.05 * weights
     assert weights < 4 * nfspec.count(plan).parameters
+
+
+def test_an_average_that_counts_padding_has_as_much_on_each_side(small):
+    """Older versions of onnxruntime divide by too little otherwise."""
+    plan, params = small("dilated")
+    assert any(isinstance(op, p.Pool) and op.counted for op in plan.ops)
+    model, _ = format_onnx.without_weights(Network(plan, params, Settings()))
+    for node in model.graph.node:
+        given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        if given.get("count_include_pad"):
+            assert len({*given["pads"]}) == 1
 
 
 def test_nfnet_f0_has_few_nodes():
