@@ -206,9 +206,10 @@ def test_nothing_in_a_step_waits_for_the_device(how, as_on_a_gpu):
     else:
         model = nfspec.compile(spec, "torch")
         optimizer = EMA(compilation.agc(plan, SGD(0.1, coupled_weight_decay=1e-2)))
-        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True))
         optimizer.build(model.trainable_variables)
-        step = lambda: model.train_step((x, y, None))  # noqa: E731
+        labels = torch.nn.functional.one_hot(y, 10).float()
+        step = lambda: model.train_step((x, labels, None))  # noqa: E731
     step()
     with Refuses():
         step()
