@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
 
+from nfspec.cli.asking import SECONDS_BETWEEN_LINES
 from nfspec.cli.new import checked_name, extends_of
 from nfspec.cli.options import MAX_IMAGES, Changes, changed_by, names
 from nfspec.console import WIDTH, compact, print_json, print_lines, print_text, say, table
 from nfspec.cost.accelerators import ACCELERATORS
 from nfspec.design.pacing import MOST_SECONDS
-from nfspec.design.scaling import FAMILY, KNOBS, MOST_MACS, MOST_PARAMETERS, Scaled
+from nfspec.design.scaling import MOST_MACS, MOST_PARAMETERS, Scaled
 from nfspec.design.scaling import scale as scaled_to
+from nfspec.design.searching import FAMILY, KNOBS
 from nfspec.design.written import kept, scaled_file
 from nfspec.errors import InputError
 from nfspec.files import write
@@ -28,9 +33,9 @@ from nfspec.wording import printable
 
 KNOWN = [name for name in ACCELERATORS if name != "cpu"]
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-AMOUNT = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?([kMGT]?)")
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-TIME = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?(s|ms|us)")
+AMOUNT = re.compile(r"(\d{1,20}(?:\.\d{1,20})?(?:e\+?\d{1,2})?)\s?([kMGT]?)")
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+TIME = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?(s|ms|us|ns)")
 WITHIN = 0.03  # of a budget: a larger miss is said
 
 
@@ -47,7 +52,7 @@ def amount(option: str, text: str | None, most: float) -> float | None:
     if not 1.0 <= value <= most:
         shown = text if len(text) <= 40 else text[:37] + "..."
         raise InputError(
-            f"{option}: expected a number such as 2G or 30M, from 1 to {compact(int(most))}; "
+            f"{option}: expected a number such as 2G or 30M, from 1 to {most:g}; "
             f"found {printable(shown)!r}"
         )
     return value
@@ -69,6 +74,26 @@ def seconds(text: str | None) -> float | None:
             f"found {printable(text[:40])!r}"
         )
     return value
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A spinner with what is tried on a terminal's stderr; a line now and then elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("looking") as status:
+            yield status.update
+        return
+    said = [monotonic()]
+
+    def tell(message: str) -> None:
+        if monotonic() - said[0] > SECONDS_BETWEEN_LINES:
+            said[0] = monotonic()
+            say(f"{message} ...")
+
+    yield tell
 
 
 def scale(
@@ -140,20 +165,23 @@ def scale(
     name = checked_name(out.stem if out else f"{Path(spec).stem}-scaled")
     extends = extends_of(spec, out.parent if out else Path())
     knobs = names(by)
-    scaled = scaled_to(
-        load(spec, changed_by(changes)),
-        *budget,
-        knobs,
-        step=time,
-        accelerator=accelerator,
-        batch=batch,
-        precision=precision,
-    )
+    with _progress() as progress:
+        scaled = scaled_to(
+            load(spec, changed_by(changes)),
+            *budget,
+            knobs,
+            step=time,
+            accelerator=accelerator,
+            batch=batch,
+            precision=precision,
+            progress=progress,
+        )
     scaled = replace(scaled, parent=load(spec))  # what --set changed stands in the file, too
     text = scaled_file(scaled, name, extends, knobs)
     if scaled.miss > WITHIN:
         more = "" if {"width", FAMILY} & {*knobs} else "; add width to --by to come nearer"
-        say(f"{scaled.miss:.0%} off the budget, which is as near as {by} comes{more}")
+        off = f"{scaled.miss:.0%} off the budget, which is as near as {by} comes"
+        say(f"{scaled.limit or off}{more}")
     if out is not None:
         require_free(out, force)  # again: a file may have come to be there meanwhile
         write(out, text)

@@ -64,7 +64,32 @@ def test_a_budget_of_time_is_that_of_cost():
 def test_a_budget_that_is_not_met_is_said():
     result = run("nfnet-f0", "--macs", "0.2G", "--by", "depth")
     assert result.exit_code == 0
-    assert "off the budget, which is as near as depth comes; add width to --by" in result.stderr
+    assert "stages.depth at 4 blocks; add width to --by to come nearer" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--macs", "1e20"), "nfnet-nano has at most about "),
+        (("--params", "1"), "nfnet-nano has at least about "),
+        (("--step", "1ns", "--accelerator", "h100"), "a step of nfnet-nano takes at least about "),
+        (("--macs", "1G", "--params", "10G"), "input.test is from 32 to 8,192"),
+    ],
+)
+def test_a_budget_out_of_reach_is_said_with_the_fields_that_end_it(arguments, message):
+    result = run("nfnet-nano", *arguments)
+    assert result.exit_code == 0 and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    Path("x.toml").write_text(result.stdout)
+    assert nfspec.load("x.toml").name == "nfnet-nano-scaled"
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "nan", "inf", "1e99", "1e", "0.5"])
+@pytest.mark.parametrize("option", ["--macs", "--params"])
+def test_amounts_that_are_none_are_sentences(option, value):
+    result = run("nfnet-nano", f"{option}={value}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{option}: expected a number such as 2G or 30M" in result.stderr
 
 
 @pytest.mark.parametrize(
