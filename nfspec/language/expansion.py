@@ -99,7 +99,7 @@ class _Reader:
             self.stem = STEMS[name]
             fields = self.stem.fields()
         width = given.get("width")
-        if isinstance(width, list):
+        if isinstance(width, list | tuple):
             self.width = width[-1] if width and _whole(width[-1]) else None
         elif width is not None:
             fields |= self.widths(layer, width, ("stem", "width"))
@@ -142,7 +142,7 @@ class _Reader:
         """A layer with fields in place of the name, which are where the name is."""
         given = dict(layer.data[table])
         given.pop(TYPE, None)
-        if table == "stem" and not isinstance(given.get("width", []), list):
+        if table == "stem" and not isinstance(given.get("width", []), list | tuple):
             del given["width"]
         places = dict(layer.places)
         if (at := places.pop((table, TYPE), None)) is not None:

@@ -252,3 +252,9 @@ def test_a_number_is_no_mistake_of_its_own_where_its_name_is_one_or_is_not_there
 @pytest.mark.parametrize("text", ["stem = 3\n", "[[stem]]\ntype = '3x3'\n", "[stem.type]\na = 1\n"])
 def test_tables_of_another_shape_are_told(text):
     assert complaints(write(HEAD + text))
+
+
+def test_widths_in_python_are_a_list_or_a_tuple():
+    for given in ([16, 32, 64], (16, 32, 64)):
+        over = {"stem.type": "deep", "stem.width": given}
+        assert stem("nf-resnet-50", over)[0] == (16, 32, 64)
