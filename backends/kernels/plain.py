@@ -107,10 +107,12 @@ def standardise(
         kernel: (k, k, I/groups, O).
         gain: (O,).
         eps, eps_rule: s is `max`: 1/sqrt(max(N·var, eps)); `add`: 1/sqrt(N·(var + eps));
-            `add_to_std`: 1/(sqrt(N)·(sqrt(var) + eps)).
+            `add_to_std`: 1/(sqrt(N)·(sqrt(var) + eps)). With `none` it is `gain · gamma · w`.
         ddof: The variance is divided by N - ddof.
         gamma: A number.
     """
+    if eps_rule == "none":
+        return kernel * (gain * gamma)
     n = fan_in(kernel)
     centred = kernel - ops.mean(kernel, axis=(0, 1, 2))
     # The mean's rounding error is the same for every weight of a channel, and the activations

@@ -170,7 +170,8 @@ class _Standardise(torch.autograd.Function):  # type: ignore[misc]  # no types
 def standardise(
     kernel: Any, gain: Any, *, eps: float, eps_rule: str, ddof: int, gamma: float
 ) -> Any:
-    if kernel.dtype is not torch.float32 or not eager_on_cpu(kernel):
+    fast = kernel.dtype is torch.float32 and eager_on_cpu(kernel) and eps_rule != "none"
+    if not fast:
         return plain.standardise(kernel, gain, eps=eps, eps_rule=eps_rule, ddof=ddof, gamma=gamma)
     *fan_in, filters = kernel.shape
     rows = _Standardise.apply(kernel.reshape(-1, filters), gain * gamma, eps, eps_rule, ddof)

@@ -22,7 +22,7 @@ class WSConv2D(Convolution):
             `Convolution`.
         eps: Guards the division.
         eps_rule: `max`: 1/sqrt(max(N·var, eps)); `add`: 1/sqrt(N·(var + eps)); `add_to_std`:
-            1/(sqrt(N)·(sqrt(var) + eps)); N is the fan-in.
+            1/(sqrt(N)·(sqrt(var) + eps)); N is the fan-in. `none`: the kernel is not standardised.
         ddof: 0 for the biased variance, 1 for the unbiased.
         gamma: Multiplies the kernel.
         init_scale: Variance of the initial kernel times N.

@@ -61,6 +61,8 @@ def standard(op: WSConv, kernel: Array, gain: Array, precision: Precision) -> St
     """Standardise a kernel (k, k, I/groups, O) exactly, and bound what rounding does to it."""
     n = op.fan_in
     u = _unit(op, precision)
+    if op.eps_rule == "none":
+        return _plain(op, kernel, gain, u)
     mean = kernel.mean(axis=OVER)
     centred = kernel - mean
     squares, fourths = (centred**2).sum(axis=OVER), (centred**4).sum(axis=OVER)
@@ -93,6 +95,23 @@ def standard(op: WSConv, kernel: Array, gain: Array, precision: Precision) -> St
         of_squares=of_squares,
         spread=np.abs(kernel) + np.abs(mean),
         active=sensitivity < (1.0 if op.eps_rule == "max" else 0.9),
+    )
+
+
+def _plain(op: WSConv, kernel: Array, gain: Array, u: float) -> Standard:
+    """A kernel that is not standardised: gamma·gain·w, of two products."""
+    none = np.zeros(op.out_channels)
+    return Standard(
+        kernel=op.gamma * gain * kernel,
+        centred=kernel,
+        scale=op.gamma * gain,
+        divisor=none + 1.0,
+        sensitivity=none,
+        shift=none,
+        relative=none + 2.0 * u,
+        of_squares=none,
+        spread=np.abs(kernel),
+        active=none > 0.0,
     )
 
 
@@ -178,6 +197,8 @@ def gradients(
     total, along = g.sum(axis=OVER), (g * s.centred).sum(axis=OVER)
     of_mean = np.sqrt((of_g**2).sum(axis=OVER)) / n
     of_mean = of_mean + summing(n, total, (g**2).sum(axis=OVER), u) / n
+    if op.eps_rule == "none":  # no mean is taken off
+        total, of_mean = np.zeros_like(total), np.zeros_like(of_mean)
     of_along = np.sqrt((s.centred**2 * of_g**2).sum(axis=OVER)) + s.shift * np.abs(total)
     of_along += summing(n, along, ((g * s.spread) ** 2).sum(axis=OVER), u)
 

@@ -64,6 +64,7 @@ CORNERS: dict[Any, dict[str, tuple[Changes, ...]]] = {
             *_values("dilation", 2, padding="valid", groups=16, out_channels=16),
         ),
         "eps": _values("eps", 1e-10, 1.0),
+        # Convs that are not standardised are asked for by specs that have them alone.
         "eps_rule": _values("eps_rule", "max", "add", "add_to_std"),
         "ddof": _values("ddof", 0, 1),
         "dtype": _values("dtype", "float32", "compute"),

@@ -44,16 +44,18 @@ def kernels(rng: np.random.Generator, op: WSConv, regime: str) -> Array:
     if regime == "offset":
         w = w + 100.0 * op.fan_in**-0.5
     if regime == "eps":
-        w = w * (eps_scale(op) * np.exp(rng.uniform(-3.0, 3.0, shape[-1])))
+        w = w * ((eps_scale(op) or 1.0) * np.exp(rng.uniform(-3.0, 3.0, shape[-1])))
     return w
 
 
 def eps_scale(op: WSConv) -> float:
-    """The standard deviation, at fan-in scale, of weights whose variance eps equals."""
+    """The standard deviation, at fan-in scale, of weights whose variance eps equals; 0 of a conv
+    that has no eps."""
     scales = {
         "max": np.sqrt(op.eps),
         "add": np.sqrt(op.fan_in * op.eps),
         "add_to_std": np.sqrt(op.fan_in) * op.eps,
+        "none": 0.0,
     }
     return float(scales[op.eps_rule])
 

@@ -15,12 +15,15 @@ OVER = (0, 1, 2)
 
 
 def _standardised(make: Any) -> Any:
-    """A patch of weight standardisation: `make(layer, kernel, ops)` takes its place."""
+    """A patch of weight standardisation: `make(layer, kernel, ops)` takes its place, where a conv
+    has it."""
 
     def wrap(original: Any) -> Any:
         def standardised_kernel(layer: Any) -> Any:
             from keras import ops
 
+            if layer.eps_rule == "none":
+                return original(layer)
             return make(layer, ops.convert_to_tensor(layer.kernel), ops)
 
         return standardised_kernel

@@ -34,7 +34,7 @@ IMAGE = (2, 7, 6)  # an odd side and an even one
 REGIMES = ("integer",)
 # Weights of this size are beside any eps, which is at most 1, to the last bit even of float64: so
 # that the divisor is a power of two whatever eps a spec, or an implementation, has.
-SIZES = {"max": 1.0, "add": 2.0**28, "add_to_std": 2.0**54}
+SIZES = {"max": 1.0, "add": 2.0**28, "add_to_std": 2.0**54, "none": 1.0}
 
 
 def image(op: p.WSConv | p.Pool) -> tuple[int, ...]:

@@ -57,7 +57,9 @@ def conv_met(case: Case, standard: ws_bounds.Standard) -> frozenset[str]:
 
 
 def _conv_must(cases: list[Case]) -> frozenset[str]:
-    must = {"eps decides", "eps does not decide", *(case.regime for case in cases)}
+    must = {"eps does not decide", *(case.regime for case in cases)}
+    if any(case.op.eps_rule != "none" for case in cases):
+        must.add("eps decides")
     if any(case.op.groups > 1 for case in cases):
         must.add("several groups")
     if any(case.op.dilation > 1 for case in cases):

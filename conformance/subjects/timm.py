@@ -21,6 +21,7 @@ from nfspec.conformance.subjects import Function, NotOffered
 from nfspec.conformance.subjects.torch_layout import applied, tapped, theirs
 from nfspec.errors import BackendError
 from nfspec.plan import ECA, Activation, Plan, Pool, SqueezeExcite, WSConv
+from nfspec.plan.standardisation import one_for_all
 from nfspec.weights.timm import names, timm_shapes
 
 EPS = 1e-5  # of its models' convs; the layers' default is 1e-6
@@ -72,6 +73,9 @@ class Timm:
 
     def ws_conv(self, op: WSConv) -> Function:
         from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
+
+        if op.eps_rule == "none":
+            raise NotOffered("timm standardises the kernels of all convs")
 
         kind, padding = {
             "same": (ScaledStdConv2dSame, "SAME"),
@@ -166,6 +170,8 @@ class Timm:
         Raises:
             NotOffered: timm has no such model, or one with other parameters.
         """
+        if reason := one_for_all(plan):
+            raise NotOffered(f"{plan.name} {reason}, and timm has one for all")
         prefix = next((p for p in FAMILIES if plan.name.startswith(p)), "")
         name = FAMILIES.get(prefix, "") + plan.name.removeprefix(prefix)
         if not self.timm.is_model(name):

@@ -26,7 +26,23 @@ WS_SCALE = {
     "max": "1 / sqrt(max(N * var, {eps:g}))",
     "add": "1 / sqrt(N * (var + {eps:g}))",
     "add_to_std": "1 / (sqrt(N) * (std + {eps:g}))",
+    "none": "not standardised",
 }
+
+
+def _ws(plan: Plan) -> str:
+    """The scale of weight standardisation: once, or with the parts of the network that have it."""
+    parts: dict[str, list[str]] = {}
+    for op in plan.ops:
+        if isinstance(op, WSConv):
+            scale = WS_SCALE[op.eps_rule].format(eps=op.eps)
+            if op.eps_rule != "none":
+                scale += f", N = fan-in, ddof {op.ddof}, {op.dtype}"
+            part = ".".join(plan.section(op).split(".")[:2])
+            parts.setdefault(scale, []).append(part)
+    if len(parts) == 1:
+        return next(iter(parts))
+    return "; ".join(f"{', '.join(dict.fromkeys(of))}: {scale}" for scale, of in parts.items())
 
 
 def _activation(spec: Spec, plan: Plan) -> str:
@@ -50,7 +66,6 @@ def _agc(spec: Spec) -> str:
 
 def _headline(spec: Spec, plan: Plan, counted: Count) -> list[str]:
     size = "{} x {} px".format(*counted.size)
-    scale = WS_SCALE[spec.ws.eps_rule].format(eps=spec.ws.eps)
     facts = {
         "source": spec.source,
         "digest": plan.digest[:16],
@@ -59,7 +74,7 @@ def _headline(spec: Spec, plan: Plan, counted: Count) -> list[str]:
         "activations": f"{counted.activation_bytes / 1e6:.1f} MB at {size}, one image, float32",
         "image": f"train {plan.train_size} px, test {plan.test_size} px, {plan.channels} channels",
         "activation": _activation(spec, plan),
-        "ws": f"{scale}, N = fan-in, ddof {spec.ws.ddof}, {spec.ws.dtype}",
+        "ws": _ws(plan),
         "agc": _agc(spec),
     }
     wrap = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 13, break_on_hyphens=False)

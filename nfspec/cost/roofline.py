@@ -158,7 +158,9 @@ def _conv(op: Convolution, outputs: dict[str, Shape], batch: int, width: int) ->
         yield Work(op.name, "convs", flops, moved, Product(rows, inner, depth, op.groups))
     gradient = Product(op.fan_in, channels, pixels, op.groups, split=True)
     yield Work(op.name, "convs", flops, moved, gradient)
-    if isinstance(op, WSConv):  # statistics, scaling; then the gradient through both
+    if (
+        isinstance(op, WSConv) and op.eps_rule != "none"
+    ):  # statistics, scaling; then the gradient through both
         yield Work(op.name, "weights", 0, (8 + width) * kernel)
         yield Work(op.name, "weights", 0, (8 + width) * kernel)
 

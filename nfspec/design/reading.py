@@ -27,7 +27,7 @@ from nfspec.plan import (
     SqueezeExcite,
     WSConv,
 )
-from nfspec.plan.activations import exact_gamma
+from nfspec.plan.activations import exact_gamma, plain_gamma
 from nfspec.plan.counting import shapes
 from nfspec.plan.initialise import Params
 from nfspec.reference.operations import centred
@@ -112,8 +112,12 @@ def _gammas(plan: Plan) -> Iterator[str]:
     for conv in (op for op in plan.ops if isinstance(op, WSConv)):
         if act := _activation_of(plan, conv):
             found, needed = act.gamma * conv.gamma, exact_gamma(act.kind, act.slope)
+            if plain := conv.eps_rule == "none":
+                found *= math.sqrt(kept_by_eps(conv))
+                needed = plain_gamma(act.kind, act.slope)
             if abs(found / needed - 1.0) > DIGITS:
-                wrong.setdefault((act.kind, found, needed), []).append(conv.name)
+                kind = f"{act.kind} before a conv that is not standardised" if plain else act.kind
+                wrong.setdefault((kind, found, needed), []).append(conv.name)
     for (kind, found, needed), names in wrong.items():
         wrongness = "gamma is missing" if found == 1.0 else f"gamma is {found:.4g}"
         yield (
@@ -156,7 +160,7 @@ def _conv_fault(conv: WSConv, ratio: Ratio, params: Params) -> str:
     if abs(gains - 1.0) > WORTH_SAYING:
         size = math.sqrt(gains) * conv.gain_init
         return f"{said}: its gains are {size:.3g} on average, and start from {conv.gain_init:.3g}"
-    if abs(length - 1.0) > WORTH_SAYING:
+    if abs(length - 1.0) > WORTH_SAYING and conv.eps_rule != "none":
         return (
             f"{said}: weight standardisation leaves {length:.3g} of its kernel, whose weights are "
             "too much alike"
@@ -283,7 +287,10 @@ def _pools(signal: Propagation) -> Iterator[str]:
 
 
 def _eps(plan: Plan) -> Iterator[str]:
-    kept = {op.name: kept_by_eps(op) for op in plan.ops if isinstance(op, WSConv)}
+    convs = [op for op in plan.ops if isinstance(op, WSConv) and op.eps_rule != "none"]
+    if not convs:
+        return
+    kept = {op.name: kept_by_eps(op) for op in convs}
     name = min(kept, key=lambda each: kept[each])
     if kept[name] < 1.0 - WORTH_SAYING:
         yield (

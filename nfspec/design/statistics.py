@@ -169,8 +169,9 @@ def _fresh_power(op: WSConv, x: Array) -> Array:
 
     The n weights of an output channel sum to 0, and their squares to gamma**2. Drawn from a normal
     distribution they have no direction of their own, so that the square of a weighted sum of the
-    inputs a is expected to be (sum(a**2) - sum(a)**2 / n) / (n - 1), times gamma**2. Inputs beyond
-    the border are zeros.
+    inputs a is expected to be (sum(a**2) - sum(a)**2 / n) / (n - 1), times gamma**2. Under the
+    rule `none` they are independent, and that is sum(a**2) times gamma**2 and their variance.
+    Inputs beyond the border are zeros.
     """
     n, groups = op.fan_in, op.groups
     shape = (*x.shape[:3], groups, op.in_channels // groups)
@@ -180,15 +181,19 @@ def _fresh_power(op: WSConv, x: Array) -> Array:
         conv(part, box, *op.sliding)
         for part in (each.sum(axis=4), np.einsum("nhwgc,nhwgc->nhwg", each, each))
     )
-    power = ((squares - sums**2 / n) / (n - 1)).sum(axis=(0, 1, 2))
+    if op.eps_rule != "none":
+        squares = (squares - sums**2 / n) / (n - 1)
+    power = squares.sum(axis=(0, 1, 2)) / (n if op.eps_rule == "none" else 1)
     return np.repeat(op.gamma**2 * kept_by_eps(op) * power, op.out_channels // groups)
 
 
 def kept_by_eps(op: WSConv) -> float:
     """The share of a conv's variance that eps and ddof of weight standardisation leave, at the
-    initial variance of its kernel."""
+    initial variance of its kernel; under the rule `none`, that variance times the fan-in."""
     n, variance = op.fan_in, op.kernel_init.value**2
     match op.eps_rule:
+        case "none":
+            return n * variance
         case "max":
             kept = n * variance / max(n * variance, op.eps)
         case "add":

@@ -14,7 +14,7 @@ from nfspec.errors import SpecError
 from nfspec.language.expansion import expanded
 from nfspec.language.loader import layers, load, merge
 from nfspec.language.reading import Layer
-from nfspec.language.spec import SCALAR_COLUMNS, Spec
+from nfspec.language.spec import SCALAR_COLUMNS, WS_COLUMNS, Spec
 
 Path = tuple[str, ...]
 
@@ -22,6 +22,7 @@ NOT_COMPARED = ("schema", "name", "source")
 COLUMNS = {("stages", name) for name in (*SCALAR_COLUMNS, "beta")} | {
     ("stem", "kernel"),
     ("stem", "stride"),
+    *(("ws", name) for name in WS_COLUMNS),
 }
 
 

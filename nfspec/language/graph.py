@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -148,29 +148,38 @@ class RoundingTable(Table):
 
 
 class WS(Table):
-    """Scaled weight standardisation."""
+    """Scaled weight standardisation.
+
+    A column is one value for all convs, or one for each stage: the stem then has that of the first
+    stage, and the final conv that of the last.
+    """
 
     eps: Annotated[
-        float,
+        Column[Annotated[float, Field(gt=0, le=1)]],
         Field(
-            gt=0,
-            le=1,
-            description="Number that keeps the scale finite where all weights are alike.",
+            description=(
+                "Number that keeps the scale finite where all weights are alike; one for all, or "
+                "one for each stage: the stem has the first, the final conv the last."
+            ),
         ),
     ]
     eps_rule: Annotated[
-        Literal["max", "add", "add_to_std"],
+        Column[Literal["max", "add", "add_to_std", "none"]],
         Field(
             description=(
-                "Where eps enters: max: max(fan_in*var, eps); add: var + eps; "
-                "add_to_std: std + eps."
+                "Where eps enters: max: max(fan_in*var, eps); add: var + eps; add_to_std: std + "
+                "eps; none: nowhere, kernels are not standardised. One for all, or for each stage, "
+                "as eps."
             )
         ),
     ]
     ddof: Annotated[
-        int,
+        Column[Annotated[int, Field(ge=0, le=1)]],
         Field(
-            ge=0, le=1, description="0: biased variance, over N; 1: unbiased variance, over N - 1."
+            description=(
+                "0: biased variance, over N; 1: unbiased variance, over N - 1; one for all, or for "
+                "each stage, as eps."
+            )
         ),
     ]
     dtype: Annotated[
@@ -178,10 +187,15 @@ class WS(Table):
         Field(
             description=(
                 "Precision of the statistics under mixed precision: float32, or that of "
-                "the computation."
+                "the computation; one for all, as it is a setting of a run, not of a stage."
             )
         ),
     ]
+
+    def column(self, name: str, count: int) -> tuple[Any, ...]:
+        """A field at the length of `count` stages, a single value repeated for every stage."""
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * count
 
 
 class ActivationTable(Table):

@@ -45,6 +45,7 @@ SCALAR_COLUMNS = (
     "alpha",
     "attention",
 )
+WS_COLUMNS = ("eps", "eps_rule", "ddof")  # of [ws]; one value all along is written as that value
 # Columns of [stages] that came after the first release, and the values that say nothing.
 LATER = {"dilation": 1, "groups": "none"}
 
@@ -124,6 +125,9 @@ class Spec(Table):
         for column, neutral in LATER.items():
             if set(data["stages"][column]) == {neutral}:
                 del data["stages"][column]
+        for column in WS_COLUMNS:
+            if len(values := set(self.ws.column(column, 1))) == 1:
+                data["ws"][column] = values.pop()
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @property

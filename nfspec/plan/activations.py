@@ -101,9 +101,20 @@ def apply(kind: str, x: Array, slope: float = DEEPMIND_SLOPE) -> Array:
     return FUNCTIONS[kind](x, slope)
 
 
-@cache
 def exact_gamma(kind: str, slope: float = DEEPMIND_SLOPE) -> float:
-    """1/sqrt(Var f(z)) by Gauss-Legendre quadrature, the pieces split where f has a kink."""
+    """1/sqrt(Var f(z)) for a standard normal z: what a conv that is standardised needs."""
+    mean, square = _moments(kind, slope)
+    return 1.0 / math.sqrt(square - mean * mean)
+
+
+def plain_gamma(kind: str, slope: float = DEEPMIND_SLOPE) -> float:
+    """1/sqrt(E f(z)²), what a conv needs that is not standardised: it passes the mean on, too."""
+    return 1.0 / math.sqrt(_moments(kind, slope)[1])
+
+
+@cache
+def _moments(kind: str, slope: float) -> tuple[float, float]:
+    """E f(z) and E f(z)² by Gauss-Legendre quadrature, the pieces split where f has a kink."""
     nodes, weights = np.polynomial.legendre.leggauss(200)
     mean = square = 0.0
     for low, high in ((-14.0, -6.0), (-6.0, 0.0), (0.0, 6.0), (6.0, 14.0)):
@@ -112,4 +123,4 @@ def exact_gamma(kind: str, slope: float = DEEPMIND_SLOPE) -> float:
         f = apply(kind, z, slope)
         mean += float(np.sum(density * f))
         square += float(np.sum(density * f * f))
-    return 1.0 / math.sqrt(square - mean * mean)
+    return mean, square

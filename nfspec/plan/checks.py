@@ -10,7 +10,7 @@ from typing import Any
 
 from nfspec.errors import Problem, SpecError, suggest
 from nfspec.language.fields import MAX_BLOCKS
-from nfspec.language.spec import SCALAR_COLUMNS, Spec
+from nfspec.language.spec import SCALAR_COLUMNS, WS_COLUMNS, Spec
 from nfspec.language.validation import Key, shown
 from nfspec.plan import Plan
 from nfspec.plan.activations import DEEPMIND_SLOPE
@@ -112,6 +112,9 @@ def _check_lengths(spec: Spec, problems: Problems) -> None:
     for name in ("width", *SCALAR_COLUMNS, "beta"):
         path = ("stages", name)
         length(path, getattr(stages, name), stages.count, "the length of stages.depth is", depth)
+    for name in WS_COLUMNS:
+        rule = "it is one value for all, or one for each stage, and the length of stages.depth is"
+        length(("ws", name), getattr(spec.ws, name), stages.count, rule, depth)
     if isinstance(stages.beta, tuple):
         for s, (betas, blocks) in enumerate(zip(stages.beta, stages.depth, strict=False)):
             length(("stages", "beta", s), betas, blocks, f"stages.depth[{s}] is", depth)

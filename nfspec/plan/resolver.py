@@ -11,7 +11,7 @@ import math
 from typing import Literal
 
 from nfspec.arguments import instance
-from nfspec.language.spec import Spec
+from nfspec.language.spec import WS_COLUMNS, Spec
 from nfspec.language.validation import Key
 from nfspec.plan import (
     ECA,
@@ -68,6 +68,10 @@ class _Builder:
         self.blocks: list[Block] = []
         self.taps: dict[str, str] = {}
         self.widths = Widths(spec, problems)
+        columns = [spec.ws.column(name, spec.stages.count) for name in WS_COLUMNS]
+        self.ws = [
+            dict(zip(WS_COLUMNS, of_stage, strict=True)) for of_stage in zip(*columns, strict=True)
+        ]
         act = spec.activation
         gamma = gamma_of(act.gamma, act.kind, act.slope)
         self.act_gamma, self.weight_gamma = (
@@ -106,6 +110,7 @@ class _Builder:
         channels: tuple[int, int],
         *,
         path: Key,
+        stage: int,
         kernel: int = 1,
         stride: int = 1,
         dilation: int = 1,
@@ -113,9 +118,11 @@ class _Builder:
         padding: Padding | None = None,
         gain_init: float = 1.0,
     ) -> str:
-        spec = self.spec
+        """A conv, standardised as `[ws]` says of a stage: the stem's of the first, the head's of
+        the last."""
+        spec, ws = self.spec, self.ws[stage]
         fan_in = max(1, kernel**2 * channels[0] // groups)
-        if fan_in == 1:
+        if fan_in == 1 and ws["eps_rule"] != "none":
             message = (
                 f"{name} would have one weight for each output (fan-in 1), which weight "
                 "standardisation turns into zero; use more channels or a larger kernel"
@@ -132,9 +139,7 @@ class _Builder:
                 dilation=dilation,
                 groups=groups,
                 padding=padding or spec.conv.padding,
-                eps=spec.ws.eps,
-                eps_rule=spec.ws.eps_rule,
-                ddof=spec.ws.ddof,
+                **ws,
                 dtype=spec.ws.dtype,
                 gamma=self.weight_gamma,
                 kernel_init=Init("normal", math.sqrt(spec.conv.init_scale / fan_in)),
@@ -184,6 +189,7 @@ class _Builder:
                 at,
                 (channels, width),
                 path=("stem", "width", i),
+                stage=0,
                 kernel=kernel,
                 stride=stride,
                 padding=stem.padding,
@@ -279,7 +285,9 @@ class _Builder:
         """The residual branch: its last operation, and the size of its attention."""
         spec, name, mid = self.spec, block.name, block.mid_channels
         width = ("stages", "width", row.stage)
-        out = self._conv(f"{name}.conv0", activated, (block.in_channels, mid), path=width)
+        out = self._conv(
+            f"{name}.conv0", activated, (block.in_channels, mid), path=width, stage=row.stage
+        )
         first, second = row.kernels
         steps = (
             ("1", first, block.stride, block.first_dilation),
@@ -292,6 +300,7 @@ class _Builder:
                 out,
                 (mid, mid),
                 path=stage_path(spec, "group_width", row.stage),
+                stage=row.stage,
                 kernel=kernel,
                 stride=stride,
                 dilation=dilation,
@@ -306,6 +315,7 @@ class _Builder:
             out,
             (mid, block.out_channels),
             path=width,
+            stage=row.stage,
             gain_init=spec.block.conv2_gain_init,
         )
         if spec.attention.position == "last":
@@ -332,6 +342,7 @@ class _Builder:
             at,
             (block.in_channels, block.out_channels),
             path=("stages", "width", row.stage),
+            stage=row.stage,
             stride=stride,
         )
         return out, kind
@@ -345,7 +356,7 @@ class _Builder:
                 message = 'leaves the final conv no channels; for no such conv, head.conv = "none"'
                 self.problems.add("SPEC-WIDTH", path, message, ("head", "conv"))
                 width = 1
-            at = self._conv("final_conv", at, (channels, width), path=path)
+            at = self._conv("final_conv", at, (channels, width), path=path, stage=-1)
             channels = width
         at = self.taps[FEATURES] = self._act("final_act", at)
         at = self.taps["pool"] = self._add(GlobalPool("pool", (at,)))

@@ -94,6 +94,8 @@ def activation(op: Activation, dy: Array, x: Array) -> Array:
 
 def standardise(op: WSConv, dy: Array, kernel: Array, gain: Array) -> tuple[Array, Array]:
     """Derivative of the kernel that convolves. Where `max` takes eps, the divisor is a constant."""
+    if op.eps_rule == "none":
+        return op.gamma * gain * dy, op.gamma * (dy * kernel).sum(axis=(0, 1, 2))
     n = op.fan_in
     centred = kernel - kernel.mean(axis=(0, 1, 2))
     variance = (centred**2).sum(axis=(0, 1, 2)) / (n - op.ddof)

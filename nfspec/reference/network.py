@@ -80,15 +80,17 @@ def _ws_conv(op: WSConv, x: Array, values: list[Array], rounding: Rounding | Non
     centred, divisor = ops.centred(op, kernel)
     scale, narrow = op.gamma * gain / divisor, op.dtype == "compute"
     standard = centred * scale
-    if rounding is None:
-        return ops.conv(x, standard, *op.sliding) + bias
+    if rounding is None or op.eps_rule == "none":
+        return _conv(op, x, standard, bias, rounding)
     noisy = rounding.kernel(standard, kernel, scale, narrow)
     out = ops.conv(x, noisy, *op.sliding)
     rounded = rounding.weights(kernel, scale, narrow)
     return rounding.conv(out, x, noisy, op.groups, rounded) + bias
 
 
-def _conv(op: Conv, x: Array, kernel: Array, bias: Array, rounding: Rounding | None) -> Array:
+def _conv(
+    op: Conv | WSConv, x: Array, kernel: Array, bias: Array, rounding: Rounding | None
+) -> Array:
     out = ops.conv(x, kernel, *op.sliding)
     return (rounding.conv(out, x, kernel, op.groups) if rounding else out) + bias
 

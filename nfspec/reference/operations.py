@@ -51,8 +51,12 @@ def divisor(op: WSConv, kernel: Array) -> Array:
 
 
 def centred(op: WSConv, kernel: Array) -> tuple[Array, Array]:
-    """A kernel less the mean of each output channel, and the divisor: see `divisor`."""
+    """A kernel less the mean of each output channel, and the divisor: see `divisor`.
+
+    Under the rule `none` they are the kernel itself, and 1."""
     n = op.fan_in
+    if op.eps_rule == "none":
+        return kernel.copy(), np.ones(op.out_channels)
     around = kernel - kernel.mean(axis=(0, 1, 2))
     variance = np.einsum("hwio,hwio->o", around, around) / (n - op.ddof)
     if op.eps_rule == "max":

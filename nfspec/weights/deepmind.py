@@ -30,6 +30,7 @@ from nfspec.plan import (
     WSConv,
     unknown_operation,
 )
+from nfspec.plan.standardisation import one_for_all
 from nfspec.weights.arrays import converted, owned
 from nfspec.weights.checking import Ends, Float32, check, ends_of, text_names
 from nfspec.weights.files import writing
@@ -76,6 +77,8 @@ def _refuse(plan: Plan) -> None:
         WeightError: It is such a network.
     """
     reasons = [reason for op in plan.ops if (reason := _lacks(op)) is not None]
+    if reason := one_for_all(plan):
+        reasons.append(reason)
     if plan.family != "nfnet" and len(_stem(plan)) > 1:
         reasons.append(
             f"has {len(_stem(plan))} stem convs, where {FAMILIES[plan.family][0]} has one"

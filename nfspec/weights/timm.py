@@ -35,6 +35,7 @@ from nfspec.plan import (
     WSConv,
     unknown_operation,
 )
+from nfspec.plan.standardisation import one_for_all
 from nfspec.weights.arrays import converted, owned
 from nfspec.weights.checking import CLASSIFIER, Ends, Float32, Shape, check, ends_of, text_names
 from nfspec.weights.container import contents, write
@@ -81,8 +82,10 @@ def names(plan: Plan) -> dict[str, str]:
     """Canonical name to timm's.
 
     Raises:
-        WeightError: The plan is folded.
+        WeightError: The plan is folded, or its convs are not all standardised alike.
     """
+    if reason := one_for_all(plan):
+        raise WeightError(f"{plan.name} {reason}; timm cannot express that: keep nfspec's format")
     stem = [op.name for op in plan.ops if op.name.startswith("stem.conv")]
     layers = {name: f"stem.conv{i}" for i, name in enumerate(stem, 1)}
     if len(stem) == 1:

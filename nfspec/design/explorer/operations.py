@@ -85,6 +85,8 @@ def words(op: Operation) -> tuple[str, str]:
             groups = f", {op.groups} groups" if op.groups > 1 else ""
             stride = f", stride {op.stride}" if op.stride > 1 else ""
             gamma = f", gamma {op.gamma:.4g}" if isinstance(op, WSConv) and op.gamma != 1 else ""
+            if isinstance(op, WSConv) and op.eps_rule == "none":
+                gamma += ", not standardised"
             sides = f"{op.kernel} {TIMES} {op.kernel}, {op.in_channels} → {op.out_channels}"
             dilation = f", dilation {op.dilation}" if op.dilation > 1 else ""
             return "conv", f"{sides}{groups}{stride}{dilation}{gamma}"
