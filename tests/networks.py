@@ -47,6 +47,10 @@ NETWORKS = {
                'gamma_at = "weight"\n[stochastic_depth]\nrescale = true\nschedule = "inclusive"\n'
                'rate = 0.5\n[se]\nactivation = "silu"\ngamma = 1.5\n[conv]\ninit_scale = 2.0\n'
                "[block]\nskip_gain_init = 0.5\nconv2_gain_init = 0.25\n"),
+    "ws-by-stage": ("nfnet-f0", "[stages]\ndepth = [1, 2, 1]\nwidth = [16, 24, 24]\n"
+                    'stride = [1, 2, 1]\n[head]\nconv = "width"\nconv_width = 20\n'
+                    '[ws]\neps = [0.01, 0.1, 0.02]\neps_rule = ["max", "add_to_std", "none"]\n'
+                    "ddof = [0, 1, 0]\n"),
     "no-shortcut-conv": ("nfnet-nano", "[stages]\ndepth = [2]\nwidth = [8]\nstride = [1]\n"
                          "[stem]\nwidth = [8]\nkernel = 3\nstride = [2]\n"
                          "[block]\nfirst_expansion = 1\n"),
@@ -58,7 +62,9 @@ NETWORKS = {
     "dilated-inside": ("nf-resnet-50", "[stages]\ndepth = [2, 2, 1]\nwidth = [16, 16, 16]\n"
                        "stride = [1, 2, 1]\ndilation = [3, 2, 1]\n"),
     "two-kernels": ("nfnet-nano", "[stages]\nkernel = [[3, 5], 3]\n"),
-    "one-channel": ("timm/dm_nfnet_f0", "[input]\nchannels = 1\nmean = [0.5]\nstd = [0.25]\n"),
+    # None of its convs is standardised, either.
+    "one-channel": ("timm/dm_nfnet_f0", "[input]\nchannels = 1\nmean = [0.5]\nstd = [0.25]\n"
+                    '[ws]\neps_rule = "none"\n'),
 }  # fmt: skip
 
 

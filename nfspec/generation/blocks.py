@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nfspec.errors import InputError
-from nfspec.plan import Block, Plan, StochasticDepth
+from nfspec.language.spec import WS_COLUMNS
+from nfspec.plan import Block, Plan, StochasticDepth, WSConv
 
 T = TypeVar("T")
-Number = int | float
+Number = int | float | str
 
 MOST_GROUPS = 16  # each is a conv of its own to be compiled, and NF-RegNets have dozens
 # The fields that may differ between blocks, by the names that they have in source.
@@ -18,12 +19,19 @@ CHANNELS = ("in_chs", "mid_chs", "out_chs")
 FIELDS = (
     *(*CHANNELS, "groups", "kernel", "second_kernel"),
     *("stride", "dilation", "first_dilation", "alpha", "beta", "se", "eca"),
+    *WS_COLUMNS,
 )
+TYPES = {"alpha": "float", "beta": "float", "eps": "float", "eps_rule": "str"}  # others: int
 
 
 def number(value: Number) -> str:
-    """A number as source: the fewest digits that give the same float64."""
+    """A number as source: the fewest digits that give the same float64; or a word in quotes."""
     return repr(value)
+
+
+def type_of(field: str) -> str:
+    """The type of a field, as source writes it."""
+    return TYPES.get(field, "int")
 
 
 def one(values: Iterable[T], meaning: str) -> T:
@@ -41,8 +49,12 @@ def one(values: Iterable[T], meaning: str) -> T:
     return distinct[0]
 
 
-def fields(row: Block) -> dict[str, Number]:
-    """The numbers of a block by field; `se` is SE's hidden channels and `eca` ECA's taps, or 0."""
+def fields(row: Block, plan: Plan) -> dict[str, Number]:
+    """The numbers of a block by field; `se` is SE's hidden channels and `eca` ECA's taps, or 0.
+
+    Raises:
+        InputError: The block's convs are not standardised alike.
+    """
     sizes = {kind: row.attention_size if row.attention == kind else 0 for kind in ("se", "eca")}
     values: tuple[Number, ...] = (
         row.in_channels,
@@ -54,6 +66,10 @@ def fields(row: Block) -> dict[str, Number]:
     )
     values += (row.stride, row.dilation, row.first_dilation)
     values += (row.alpha, row.beta, sizes["se"], sizes["eca"])
+    convs = [op for op in plan.ops if isinstance(op, WSConv) and plan.section(op) == row.name]
+    for name in WS_COLUMNS:  # a folded network has none
+        columns = (getattr(conv, name) for conv in convs)
+        values += (one(columns, f"{name} of the convs of {row.name}") if convs else 0,)
     return dict(zip(FIELDS, values, strict=True))
 
 
@@ -63,12 +79,14 @@ class Blocks:
 
     Attributes:
         rows: The blocks in order.
+        values: Name of each block to its numbers by field.
         shared: Fields that are equal in all blocks, with their values.
         derived: Fields that are one expression of others in all blocks, with the expression.
         arguments: Fields that differ, in order, with a default, or None for a field without one.
     """
 
     rows: tuple[Block, ...]
+    values: Mapping[str, Mapping[str, Number]]
     shared: Mapping[str, Number]
     derived: Mapping[str, str]
     arguments: Mapping[str, Number | None]
@@ -81,7 +99,7 @@ class Blocks:
 
     def call(self, row: Block, channels: Sequence[str] = CHANNELS) -> str:
         """The arguments of a block, channels first, without those that are defaults."""
-        given = fields(row)
+        given = self.values[row.name]
         first = [number(given[name]) for name in channels]
         others = [
             f"{name}={number(given[name])}"
@@ -92,8 +110,12 @@ class Blocks:
 
     def numbers(self, row: Block, names: Iterable[str]) -> str:
         """The fields of a block that are asked for, in that order."""
-        given = fields(row)
+        given = self.values[row.name]
         return ", ".join(number(given[name]) for name in names)
+
+    def type(self, field: str) -> str:
+        """The type of a field, as source writes it."""
+        return type_of(field)
 
     @property
     def attentions(self) -> tuple[str, ...]:
@@ -154,7 +176,11 @@ class Blocks:
         return " or ".join([*tests, *([self.redilated] if redilated else [])])
 
 
-def _derived(rows: tuple[Block, ...], shared: Mapping[str, Number]) -> dict[str, str]:
+def _derived(
+    rows: tuple[Block, ...],
+    columns: Mapping[str, Sequence[Number]],
+    shared: Mapping[str, Number],
+) -> dict[str, str]:
     """Fields that every block has by one expression of its channels, and the expression."""
     derived = {}
     if "second_kernel" not in shared and all(row.kernel == row.second_kernel for row in rows):
@@ -166,7 +192,7 @@ def _derived(rows: tuple[Block, ...], shared: Mapping[str, Number]) -> dict[str,
         return derived
     hidden = [row.attention_size for row in rows]
     for base in CHANNELS[1:]:
-        channels = [fields(row)[base] for row in rows]
+        channels = columns[base]
         ratio = max(1, int(channels[0]) // hidden[0])
         if [int(n) // ratio for n in channels] == hidden:
             derived["se"] = base if ratio == 1 else f"{base} // {ratio}"
@@ -176,13 +202,14 @@ def _derived(rows: tuple[Block, ...], shared: Mapping[str, Number]) -> dict[str,
 
 def blocks_of(plan: Plan) -> Blocks:
     rows = plan.blocks
-    columns = {field: [fields(row)[field] for row in rows] for field in FIELDS}
+    values = {row.name: fields(row, plan) for row in rows}
+    columns = {field: [values[row.name][field] for row in rows] for field in FIELDS}
     shared = {
         field: column[0]
         for field, column in columns.items()
         if field not in CHANNELS and len(set(column)) == 1
     }
-    derived = _derived(rows, shared)
+    derived = _derived(rows, columns, shared)
     arguments: dict[str, Number | None] = {}
     for field, column in columns.items():
         if field in shared or field in derived:
@@ -191,7 +218,7 @@ def blocks_of(plan: Plan) -> Blocks:
         often = field not in CHANNELS and 2 * column.count(common) >= len(column)
         arguments[field] = 0 if field in ("se", "eca") else common if often else None
     without = {name: value for name, value in arguments.items() if value is None}
-    return Blocks(rows, shared, derived, {**without, **arguments})
+    return Blocks(rows, values, shared, derived, {**without, **arguments})
 
 
 @dataclass(frozen=True)

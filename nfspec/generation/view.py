@@ -17,6 +17,7 @@ from typing import Literal
 from nfspec.errors import InputError
 from nfspec.generation.blocks import Blocks, Drop, blocks_of, drop_of, one
 from nfspec.generation.folded import apart, scalars_left
+from nfspec.generation.standard import Standard, standard
 from nfspec.plan import (
     ECA,
     FEATURES,
@@ -35,6 +36,7 @@ from nfspec.plan import (
     WSConv,
 )
 from nfspec.plan.clipping import clip_rules
+from nfspec.plan.standardisation import one_for_all
 
 CLASSES = {"nfnet": "NFNet", "nf_regnet": "NFRegNet", "nf_resnet": "NFResNet"}
 
@@ -64,8 +66,9 @@ class View:
         plan: The plan.
         stem: Operations of the stem, in order.
         blocks: The residual blocks.
-        conv: A conv of the blocks, for what all convs share: eps, ddof, gamma and the like, but in
-            a folded plan.
+        conv: A conv of the blocks, for what all convs share: gamma, and the dtype of statistics,
+            but in a folded plan.
+        ws: Weight standardisation, which may differ between stages.
         act: An activation, for what all share.
         padding: Padding of the convs that are not the stem's.
         init_scale: Variance of an initial kernel times its fan-in.
@@ -84,6 +87,7 @@ class View:
     stem: tuple[Operation, ...]
     blocks: Blocks
     conv: Convolution
+    ws: Standard
     act: Activation
     padding: Padding
     init_scale: float
@@ -99,7 +103,8 @@ class View:
     @property
     def timm(self) -> bool:
         """True for a network of timm's, whose weight files have timm's names."""
-        return self.plan.name.startswith("timm/") and not self.folded
+        uneven = one_for_all(self.plan)
+        return self.plan.name.startswith("timm/") and not self.folded and not uneven
 
     @property
     def folded(self) -> bool:
@@ -268,7 +273,7 @@ def view(plan: Plan) -> View:
     if folded:
         plan = replace(plan, blocks=scalars_left(plan))
     acts = [op for op in plan.ops if isinstance(op, Activation) and op.name != FEATURES]
-    for field in () if folded else ("eps", "eps_rule", "ddof", "dtype", "gamma"):
+    for field in () if folded else ("dtype", "gamma"):
         one((getattr(conv, field) for conv in convs), f"{field} of convs")
     for field in ("kind", "slope", "gamma", "beta_at"):
         one((getattr(act, field) for act in acts), f"{field} of activations")
@@ -281,6 +286,7 @@ def view(plan: Plan) -> View:
         stem=stem,
         blocks=blocks_of(plan),
         conv=inner,
+        ws=standard(plan, inner),
         act=acts[0],
         padding=one((op.padding for op in convs if op not in stem), "padding"),
         init_scale=round(spread**2 * inner.fan_in, 12),

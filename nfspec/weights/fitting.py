@@ -99,14 +99,15 @@ def _with_channels(op: WSConv, kernel: Float32, gain: Float32) -> Params:
 
     count = kernel.shape[2]
     old = kernel.astype(np.float64)
-    if old[..., 0].size == 1:
+    standardised = op.eps_rule != "none"
+    if standardised and old[..., 0].size == 1:
         raise WeightError(f"{op.name}: kernels of one weight, which standardisation turns into 0")
     mean = old.mean(axis=(0, 1, 2))
     share = _shares(count, op.in_channels)
     # Weight standardisation takes the mean away, so it may be spread evenly over the channels.
     # Each channel without its share of the mean would be shifted by another constant.
     rest = count / op.in_channels - share.sum(axis=1)
-    new = np.einsum("dc,hwco->hwdo", share, old) + rest[:, None] * mean
+    new = np.einsum("dc,hwco->hwdo", share, old) + standardised * rest[:, None] * mean
     rounded = new.astype(np.float32)
     before = divisor(replace(op, in_channels=count), old)
     after = divisor(op, rounded.astype(np.float64))

@@ -14,6 +14,7 @@ from nfspec.language.loader import load
 from nfspec.language.overrides import given
 from nfspec.plan import free_memory
 
+import networks
 from .small import SPEC, batches, outputs, slow_where_compiled, small_spec, some_compiled
 from golden import DATA, golden, relative
 
@@ -30,6 +31,19 @@ def test_taps_are_the_plans_and_close_to_the_oracles(backend):
     taps = outputs(nfspec.compile(g.spec, backend, g.params, taps=True), g["x"])
     assert set(taps) == set(exact) == set(g.plan.taps)
     assert {tap for tap in exact if relative(taps[tap], exact[tap]) > 3e-6} == set()
+
+
+def test_each_stage_has_its_own_weight_standardisation(backend, tmp_path):
+    """At sides that are odd, even and not square: three rules, one of which is none; and folded."""
+    plan = nfspec.resolve(networks.network("ws-by-stage", tmp_path))
+    params, images = networks.drawn(plan)
+    model, folded = (
+        nfspec.compile(plan, backend, params, folded=folded) for folded in (False, True)
+    )
+    for x in images:
+        exact = nfspec.reference.forward(plan, params, x)["logits"]
+        assert relative(outputs(model, x), exact) <= 3e-6
+        assert relative(outputs(folded, x), exact) <= 3e-6
 
 
 def test_parameters_go_in_and_come_out_unchanged(backend):

@@ -21,7 +21,7 @@ from nfspec.reference.training import clip
 import networks
 from .gradients import gradient_function
 from .small import on_torch, outputs
-from generation.mutants import Mutant, expected, logits_differ, seed
+from generation.mutants import Mutant, by_stage, expected, logits_differ, seed
 
 BACKEND = keras.backend.backend()
 # PyTorch compiles nothing, and takes them all.
@@ -46,8 +46,9 @@ MUTANTS = {
     "no mean taken off": Mutant(LAYERS, " - ops.mean(self.kernel, (0, 1, 2))", ""),
     "no gain": Mutant(LAYERS, '~ "self.gain"', '~ "1"'),
     "eps that is added": Mutant(LAYERS, "ops.maximum(variance, ", "(variance + ", "flat"),
-    "eps without the fan-in": Mutant(LAYERS, "fan_in * {{ conv.eps", "{{ conv.eps", "timm"),
-    "variance over N": Mutant(LAYERS, "(fan_in - {{ conv.ddof }})", "fan_in", "unbiased"),
+    "eps without the fan-in": Mutant(LAYERS, "fan_in * %s", "%s", "timm"),
+    "variance over N": Mutant(LAYERS, "(fan_in - {{ ddof }})", "fan_in", "unbiased"),
+    **by_stage((BLOCK, "mid_chs, 1...,"), LAYERS, 'if self.eps_rule == "none":'),
     "padding decided by an odd side": Mutant(
         LAYERS, "size + stride * ((side - 1) // stride) - side", "size - stride + side % 2 * 0"
     ),

@@ -172,7 +172,7 @@ def assert_standardised(kernel, rule, ddof, terms):
 
 @pytest.mark.parametrize("mean", [0.0, 30.0])
 @pytest.mark.parametrize("ddof", [0, 1])
-@pytest.mark.parametrize("rule", ["max", "add", "add_to_std"])
+@pytest.mark.parametrize("rule", ["max", "add", "add_to_std", "none"])
 def test_standardise(rule, ddof, mean):
     # A mean of 30 std leaves rounding errors of the weights 30 times as large.
     assert_standardised(drawn(3, 3, 4, 6, mean=mean), rule, ddof, terms=36 * (1 + mean) ** 2)

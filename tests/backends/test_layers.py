@@ -56,6 +56,7 @@ def conv_bound(op, x, kernel, gain, bias):
         {"kernel": 1, "groups": 1, "eps_rule": "add", "eps": 1e-5, "gamma": 1.7},
         {"groups": 4, "eps_rule": "add_to_std", "eps": 1e-2},
         {"ddof": 1, "eps": 1.0},
+        {"eps_rule": "none", "gamma": 1.7},
         {"dilation": 2},
         {"dilation": 3, "padding": "symmetric", "groups": 4},
     ],

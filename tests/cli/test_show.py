@@ -194,3 +194,15 @@ def test_a_size_has_no_meaning_where_nothing_is_counted():
     result = run("nfnet-f0", "--resolved", "--size", 64)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--size" in result.stderr
+
+
+def test_weight_standardisation_by_stage_is_told_by_part():
+    rules = 'ws.eps_rule=["max", "max", "add", "none"]'
+    text = run("nfnet-f0", "--set", "ws.eps=[1e-4, 1e-4, 1e-6, 1]", "--set", rules).stdout
+    facts = " ".join(text.split())
+    assert (
+        "ws stem, stages.0, stages.1: 1 / sqrt(max(N * var, 0.0001)), N = fan-in, ddof 0, float32; "
+        "stages.2: 1 / sqrt(N * (var + 1e-06)), N = fan-in, ddof 0, float32; stages.3, head: not "
+        "standardised agc"
+    ) in facts
+    assert max(map(len, text.splitlines())) <= 80

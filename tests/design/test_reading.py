@@ -40,6 +40,11 @@ OF_SPECS = {
         "gamma is 1.714: silu needs 1.787",
     ),
     "gamma twice": ({"activation.gamma": 2.9374}, "gamma is 2.937: relu needs 1.713"),
+    "gamma before convs that are not standardised": (
+        {"ws.eps_rule": ["max", "none"]},
+        "gamma is 1.714: relu before a conv that is not standardised needs 1.414, so that each "
+        "activation with the conv after it makes 1.47 times the variance (10 convs)",
+    ),
     "gamma at the weights, missing": (
         {"activation.gamma_at": "weight", "activation.gamma": 1.0},
         "gamma is missing: relu",
@@ -195,3 +200,12 @@ def test_convs_behind_a_pool_have_their_activations():
     convs = [op for op in plan.ops if isinstance(op, WSConv)]
     assert sum(isinstance(op, Pool) for op in plan.ops) == 1
     assert f"({len(convs) - 2} convs)" in reading(plan, params).sentence
+
+
+def test_kernels_of_the_right_variance_need_no_standardisation():
+    """He's: twice the variance before a relu, where gamma is 1."""
+    changes = {"ws.eps_rule": "none", "conv.init_scale": 2.0, "activation.gamma": 1.0}
+    found = reading(*drawn("nf-resnet-50", changes))
+    assert not any(
+        "gamma" in text or "eps of weight" in text for text in found.faults + found.notes
+    )

@@ -48,6 +48,8 @@ def vars_of(plan):
         {"eps": 0.5, "eps_rule": "add_to_std"},
         {"eps": 3.0},
         {"gain_init": 0.5},
+        {"eps_rule": "none"},
+        {"eps_rule": "none", "kernel_init": Init("normal", 0.5), "padding": "symmetric"},
     ],
 )
 def test_a_fresh_convs_power_is_the_expected_one(changes):

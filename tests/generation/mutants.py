@@ -34,6 +34,24 @@ class Mutant:
     seen_by: str = "logits"
 
 
+def by_stage(block, conv, test):
+    """Mistakes in what a network has by stage of weight standardisation.
+
+    Args:
+        block: The template of a block, and within it the end of the line that makes conv0.
+        conv: The template of a conv.
+        test: The line in it for convs that are not standardised.
+    """
+    passed, given = "{{ net.ws.passed }}", "{{ net.ws.given(net.final_conv) }}"
+    template, line = block
+    right, network = line.replace("...", passed), "ws-by-stage"
+    return {
+        "ws of a stage left out": Mutant(template, right, line.replace("...", ""), network),
+        "ws of the head left out": Mutant("network.py.jinja", given, "", network),
+        "a plain conv standardised": Mutant(conv, test, "if False:", network),
+    }
+
+
 def seed(monkeypatch, to, mutant):
     """Generate sources of a target with a mistake from now on."""
     environment = source._environment()

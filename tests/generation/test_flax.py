@@ -20,7 +20,7 @@ from nfspec.plan.clipping import clip_rules
 from nfspec.reference.training import clip
 
 import networks
-from .mutants import Mutant, expected, logits_differ, seed
+from .mutants import Mutant, by_stage, expected, logits_differ, seed
 
 nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
 
@@ -43,8 +43,9 @@ MUTANTS = {
     ),
     "no mean taken off": Mutant(CONV, "w -= w.mean((0, 1, 2))", "w -= 0.0", "flat"),
     "eps that is added": Mutant(CONV, "jnp.maximum(variance, ", "(variance + ", "flat"),
-    "eps without the fan-in": Mutant(CONV, "fan_in**0.5 * {{ conv.eps", "{{ conv.eps", "unbiased"),
-    "variance over N": Mutant(CONV, '" * (fan_in / (fan_in - %d))" % conv.ddof', '""', "unbiased"),
+    "eps without the fan-in": Mutant(CONV, "fan_in**0.5 * %s", "%s", "unbiased"),
+    "variance over N": Mutant(CONV, '" * (fan_in / (fan_in - %s))" % ddof', '""', "unbiased"),
+    **by_stage((BLOCK, "mid_chs, 1...,"), CONV, 'if {{ own }}eps_rule == "none":'),
     "height taken for width in kernels": Mutant(CONV, '"HWIO"', '"WHIO"', "flat"),
     "an average that counts padding": Mutant(
         "jax/layers.jinja", "lax.add, *window) / count", "lax.add, *window) / 4", "flat"

@@ -12,7 +12,7 @@ from nfspec.plan.clipping import clip_rules
 from nfspec.reference.training import clip
 
 import networks
-from .mutants import Mutant, logits_differ, seed
+from .mutants import Mutant, by_stage, logits_differ, seed
 
 EXPRESSIONS, LAYERS, CONV, NETWORK, PARAMETERS = (
     "expressions.jinja",
@@ -44,8 +44,9 @@ MUTANTS = {
     "no mean taken off": Mutant(CONV, "w -= w.mean((0, 1, 2))", "w -= 0.0", "flat"),
     "eps that is added": Mutant(CONV, "jnp.maximum(variance, ", "(variance + ", "flat"),
     "variance over N": Mutant(
-        CONV, '" * (fan_in / (fan_in - %d))" % conv.ddof', '""', "unbiased"
+        CONV, '" * (fan_in / (fan_in - %s))" % ddof', '""', "unbiased"
     ),
+    **by_stage((NETWORK, 'conv0", out...'), CONV, 'if {{ own }}eps_rule == "none":'),
     "height taken for width in kernels": Mutant(CONV, '"HWIO"', '"WHIO"', "flat"),
     "attention elsewhere": Mutant(
         NETWORK, "net.attention_last", "(not net.attention_last)", "attention-mid"

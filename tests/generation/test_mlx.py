@@ -15,7 +15,7 @@ from nfspec.plan.clipping import clip_rules
 from nfspec.reference.training import clip
 
 import networks
-from .mutants import Mutant, expected, logits_differ, seed
+from .mutants import Mutant, by_stage, expected, logits_differ, seed
 
 mx = pytest.importorskip("mlx.core", reason="MLX is not installed: pip install 'mlx[cpu]'")
 nn = pytest.importorskip("mlx.nn")
@@ -30,11 +30,12 @@ MUTANTS = {
     "no mean taken off": Mutant(LAYERS, "w = w - w.mean((1, 2, 3), keepdims=True)", "w = w * 1"),
     "no gain": Mutant(LAYERS, " * self.gain[:, None, None, None]", ""),
     "eps that is added": Mutant(LAYERS, "mx.maximum(variance, ", "(variance + ", "flat"),
-    "variance over N": Mutant(LAYERS, "(fan_in - {{ conv.ddof }})", "fan_in", "unbiased"),
+    "variance over N": Mutant(LAYERS, "(fan_in - {{ ddof }})", "fan_in", "unbiased"),
+    **by_stage((BLOCK, "mid_chs, 1...)"), LAYERS, 'if self.eps_rule == "none":'),
     "the odd pixel before": Mutant(
         LAYERS, "(total // 2, total - total // 2)", "(total - total // 2, total // 2)"
     ),
-    "eps without the fan-in": Mutant(LAYERS, "fan_in * {{ conv.eps", "{{ conv.eps", "timm"),
+    "eps without the fan-in": Mutant(LAYERS, "fan_in * %s", "%s", "timm"),
     "a gain of attention left out": Mutant(
         LAYERS, "{{ expression.times(net.se.gain) }}", "", "attention-mid"
     ),

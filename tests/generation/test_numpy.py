@@ -12,18 +12,19 @@ from nfspec.conformance.compare import distance
 from nfspec.generation.native import module
 
 import networks
-from .mutants import Mutant, expected, logits_differ, seed
+from .mutants import Mutant, by_stage, expected, logits_differ, seed
 
 LAYERS, BLOCK, NETWORK = "layers.jinja", "block.jinja", "network.py.jinja"
 MUTANTS = {
     "a gamma that is left out": Mutant("expressions.jinja", "{{ times(op.gamma) }}", ""),
     "a gamma of weights that is left out": Mutant(
-        LAYERS, "{{ expression.times(conv.gamma) }}", "", "timm"
+        LAYERS, 'expression.times(conv.gamma) ~ "gain"', '"gain"', "timm"
     ),
     "no mean taken off": Mutant(LAYERS, " - kernel.mean((0, 1, 2))", ""),
     "eps that is added": Mutant(LAYERS, "np.maximum(variance, ", "(variance + ", "flat"),
-    "eps without the fan-in": Mutant(LAYERS, "fan_in * {{ conv.eps", "{{ conv.eps", "timm"),
-    "variance over N": Mutant(LAYERS, "(fan_in - {{ conv.ddof }})", "fan_in", "unbiased"),
+    "eps without the fan-in": Mutant(LAYERS, "fan_in * %s", "%s", "timm"),
+    "variance over N": Mutant(LAYERS, "(fan_in - {{ ddof }})", "fan_in", "unbiased"),
+    **by_stage((BLOCK, "..."), LAYERS, 'if eps_rule == "none":'),
     "padding decided by an even side": Mutant(LAYERS, "((side - 1) // stride)", "(side // stride)"),
     "the odd pixel before": Mutant(
         LAYERS, "(total // 2, total - total // 2)", "(total - total // 2, total // 2)"
@@ -38,7 +39,7 @@ MUTANTS = {
     "an average that counts padding": Mutant(LAYERS, ', "edge")', ")"),
     "a max pool of zeros": Mutant(LAYERS, ", -np.inf)", ")", "max-pool"),
     "a gain of attention left out": Mutant(LAYERS, "{{ expression.times(net.se.gain) }}", ""),
-    "no gain": Mutant(LAYERS, "gain / np.sqrt(np.maximum", "1 / np.sqrt(np.maximum", "flat"),
+    "no gain": Mutant(LAYERS, '~ "gain"', '~ "1"', "flat"),
     "a gate that is not padded alike": Mutant(
         LAYERS, "[(0, 0), (kernel.size // 2, kernel.size // 2)]", "[(0, 0), (kernel.size - 1, 0)]"
     ),
@@ -55,8 +56,8 @@ MUTANTS = {
         BLOCK, "if net.residual.skip_gain else alpha }} *", "if 0 else alpha }} *"
     ),
     "numbers of another block": Mutant(
-        NETWORK, "{{ name }}={{ row[name] | number }}",
-        "{{ name }}={{ blocks.rows[row.index - 1][name] | number }}",
+        NETWORK, "{{ name }}={{ blocks.values[row.name][name]",
+        "{{ name }}={{ blocks.values[blocks.rows[row.index - 1].name][name]",
     ),
     "no activation after the stem's conv": Mutant(NETWORK, '"act(x)"', '"x"', "valid-stem"),
     "no final activation": Mutant(NETWORK, "}}act(x)", "}}x"),

@@ -11,7 +11,7 @@ from nfspec.plan.clipping import clip_rules
 from nfspec.reference.training import clip
 
 import networks
-from .mutants import Mutant, logits_differ, seed
+from .mutants import Mutant, by_stage, logits_differ, seed
 
 LAYERS, BLOCK, NETWORK, TRAINING = (
     "layers.jinja",
@@ -28,8 +28,9 @@ MUTANTS = {
     "no mean taken off": Mutant(LAYERS, " - w.mean((1, 2, 3), keepdim=True)", ""),
     "no gain": Mutant(LAYERS, " * self.gain[:, None, None, None]", ""),
     "eps that is added": Mutant(LAYERS, "variance.clamp(min=", "(variance +", "flat"),
-    "eps without the fan-in": Mutant(LAYERS, "fan_in * {{ conv.eps", "{{ conv.eps", "timm"),
-    "variance over N": Mutant(LAYERS, "(fan_in - {{ conv.ddof }})", "fan_in", "unbiased"),
+    "eps without the fan-in": Mutant(LAYERS, "fan_in * %s", "%s", "timm"),
+    "variance over N": Mutant(LAYERS, "(fan_in - {{ ddof }})", "fan_in", "unbiased"),
+    **by_stage((BLOCK, "mid_chs, 1...)"), LAYERS, 'if self.eps_rule == "none":'),
     "padding decided by an even side": Mutant(LAYERS, "((side - 1) // stride)", "(side // stride)"),
     "the odd pixel before": Mutant(
         LAYERS, "[total // 2, total - total // 2]", "[total - total // 2, total // 2]"
@@ -38,7 +39,7 @@ MUTANTS = {
         LAYERS, "(x.shape[3], x.shape[2])", "(x.shape[2], x.shape[3])"
     ),
     "symmetric padding where it is same": Mutant(
-        LAYERS, "pad = kernel // 2 if stride == 1 else 0", "pad = kernel // 2"
+        LAYERS, '"kernel // 2" }} if stride == 1 else 0', '"kernel // 2" }}'
     ),
     "no groups": Mutant(BLOCK, '", groups=" ~ groups if groups != "1"', '"" if groups'),
     "an average that counts padding": Mutant(

@@ -42,6 +42,8 @@ kernel = [3, 3, 3, 3]
 [stages]
 alpha = [0.2, 0.2, 0.2, 0.2]
 expansion = [0.5, 0.5, 0.5, 0.5]
+[ws]
+eps = [1e-4, 1e-4, 1e-4, 1e-4]
 """
     mine, _ = read(saved(tmp_path, text))
     assert differences(mine, read("nfnet-f0")[0]) == []
@@ -108,3 +110,13 @@ def test_a_mistake_is_still_an_error_where_fields_are_missing(tmp_path):
     with pytest.raises(SpecError) as caught:
         read(file)
     assert "ws.eps" in [problem.path for problem in caught.value.problems]
+
+
+def test_weight_standardisation_of_one_stage_makes_another_network():
+    changes = {"ws.eps": [1e-4, 1e-4, 1e-4, 1e-6]}
+    ours, theirs = nfspec.load("nfnet-f0", changes), nfspec.load("nfnet-f0")
+    assert ours.digest != theirs.digest
+    (found,) = differences(spec_fields(ours), spec_fields(theirs))
+    one = nfspec.load("nfnet-f0", {"ws.eps": [1e-4] * 4, "ws.eps_rule": ["max"] * 4})
+    assert one.digest == theirs.digest
+    assert found == Difference(("ws", "eps"), (1e-4, 1e-4, 1e-4, 1e-6), 1e-4)

@@ -62,8 +62,8 @@ FIELDS = {
     # words, and what may be a word or something else
     '[activation]\nkind = "gelu"': f'6:1: activation.kind: expected {KINDS}; found "gelu"; '
     'did you mean "gelu_tanh" or "gelu_erf"? [SPEC-VALUE]',
-    '[ws]\neps_rule = "Max"': '6:1: ws.eps_rule: expected "max", "add" or "add_to_std"; '
-    'found "Max"; did you mean "max"? [SPEC-VALUE]',
+    '[ws]\neps_rule = "Max"': '6:1: ws.eps_rule: expected "max", "add", "add_to_std", "none" '
+    'or an array; found "Max"; did you mean "max"? [SPEC-VALUE]',
     '[stages]\ngroup_width = "full"': '6:1: stages.group_width: expected a whole number, "none" or '
     'an array; found "full" [SPEC-VALUE]',
     '[stages]\ngroup_width = [1, 2, "non", 3]': "6:22: stages.group_width[2]: expected a whole "
@@ -71,7 +71,7 @@ FIELDS = {
     '[activation]\ngamma = "table"': '6:1: activation.gamma: expected a number, "deepmind" or '
     '"exact"; found "table" [SPEC-VALUE]',
     "[activation]\ngamma = [1]": '6:1: activation.gamma: expected a number, "deepmind" or "exact"; '
-    "found [1] [SPEC-TYPE]",
+    "found [1]; this field is one value, which serves the whole network [SPEC-TYPE]",
     '[stages]\nbeta = "x"': '6:1: stages.beta: expected "auto", a number or an array; found "x" '
     "[SPEC-VALUE]",
     "[stages]\nbeta = [1, [1, true], 1, 1]": "6:16: stages.beta[1][1]: expected a number; "
@@ -90,6 +90,9 @@ FIELDS = {
     "[stages]\nwidth = [-1, 1, 1, 1]": "6:10: stages.width[0]: must be at least 1; found -1 "
     "[SPEC-VALUE]",
     "[head]\ndropout = nan": "6:1: head.dropout: must be finite; found nan [SPEC-VALUE]",
+    '[ws]\ndtype = ["float32", "compute"]': '6:1: ws.dtype: expected "float32" or "compute"; found '
+    '["float32", "compute"]; this field is one value, which serves the whole network [SPEC-VALUE]',
+    "[ws]\neps = [1e-4, 2.0]": "6:14: ws.eps[1]: must be at most 1.0; found 2.0 [SPEC-VALUE]",
     "[ws]\neps = inf": "6:1: ws.eps: must be finite; found inf [SPEC-VALUE]",
     f"[head]\nclasses = {'9' * 4000}": "6:1: head.classes: must be at most 1000000; found a whole "
     "number of about 4000 digits [SPEC-VALUE]",

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from nfspec.language.fields import Kind
-from nfspec.plan.activations import DEEPMIND_GAMMA, FUNCTIONS, apply, exact_gamma
+from nfspec.plan.activations import (
+    DEEPMIND_GAMMA,
+    FUNCTIONS,
+    apply,
+    exact_gamma,
+    plain_gamma,
+)
 from nfspec.reference.derivatives import SLOPES
 
 # 1/sqrt(Var f(z)) by adaptive quadrature (scipy.integrate.quad), to ten decimals; that of relu is
@@ -72,6 +78,13 @@ def test_exact_gammas_are_the_integrals(kind):
 @pytest.mark.parametrize(("slope", "gamma"), [(0.2, 1.5464600603), (0.3, 1.4633055299)])
 def test_the_exact_gamma_of_a_leaky_relu_is_that_of_its_slope(slope, gamma):
     assert exact_gamma("leaky_relu", slope) == pytest.approx(gamma, rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "square"), [("relu", 0.5), ("identity", 1.0), ("leaky_relu", 0.5 * (1 + 0.01**2))]
+)
+def test_the_gamma_before_a_plain_conv_counts_the_mean(kind, square):
+    assert plain_gamma(kind) == pytest.approx(square**-0.5, rel=1e-9, abs=0)
 
 
 def test_the_originals_gammas_are_estimates_of_the_exact_ones():

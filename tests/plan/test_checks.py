@@ -33,6 +33,10 @@ FIELDS = {
         f"6:1: stages.width: has 4 entries, but the length of stages.depth is 2 {LENGTH}",
         f"6:1: stages.stride: has 4 entries, but the length of stages.depth is 2 {LENGTH}",
     ],
+    "[ws]\neps = [1e-4, 1e-5, 1e-6]": [
+        "6:1: ws.eps: has 3 entries, but it is one value for all, or one for each stage, and the "
+        f"length of stages.depth is 4 {LENGTH}"
+    ],
     "[stages]\nalpha = [0.2]": [
         f"6:1: stages.alpha: has 1 entry, but the length of stages.depth is 4 {LENGTH}"
     ],

@@ -330,3 +330,25 @@ def test_the_two_convs_of_a_block_may_have_kernels_of_two_sizes(written):
 def test_what_says_nothing_leaves_the_digest(text, written):
     assert written(f"[stages]\n{text}\n").digest == planned("nfnet-f0").digest
     assert '"dilation"' not in planned("nfnet-f0").canonical
+
+
+# weight standardisation
+
+
+def test_weight_standardisation_is_that_of_a_stage_and_the_ends_have_the_nearest(written):
+    plan = written(
+        '[ws]\neps = [1e-4, 1e-5, 1e-6, 1e-7]\neps_rule = ["max", "none", "add", "add_to_std"]\n'
+        "ddof = [0, 0, 1, 1]\n"
+    )
+    wanted = [(1e-4, "max", 0), (1e-5, "none", 0), (1e-6, "add", 1), (1e-7, "add_to_std", 1)]
+    for conv in ops(plan, WSConv):
+        part = conv.name.split(".")
+        stage = int(part[1]) if part[0] == "stages" else 0 if part[0] == "stem" else 3
+        assert (conv.eps, conv.eps_rule, conv.ddof) == wanted[stage], conv.name
+    assert ops(plan, WSConv)[-1].name == "final_conv"
+
+
+def test_a_conv_of_one_weight_is_allowed_where_it_is_not_standardised(written):
+    text = "[input]\nchannels = 1\nmean = [0.5]\nstd = [0.25]\n[stem]\nkernel = [1, 3, 3, 3]\n"
+    plan = written(f'{text}[ws]\neps_rule = ["none", "max", "max", "max"]\n')
+    assert ops(plan, WSConv)[0].fan_in == 1

@@ -89,7 +89,7 @@ def test_conv_of_other_groups_and_kernels(groups, kernel):
     check(op, normal((2, 5, 3, 4)), normal((kernel, kernel, 4 // groups, 8), (8,), (8,), seed=1))
 
 
-@pytest.mark.parametrize("rule", ["max", "add", "add_to_std"])
+@pytest.mark.parametrize("rule", ["max", "add", "add_to_std", "none"])
 @pytest.mark.parametrize("ddof", [0, 1])
 @pytest.mark.parametrize("scale", [1.0, 1e-3])  # at 1e-3, eps decides
 def test_weight_standardisation(rule, ddof, scale):

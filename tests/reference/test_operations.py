@@ -75,6 +75,7 @@ def test_a_standardised_kernel_has_mean_zero_and_norm_gain_times_gamma():
         ("add", 0, lambda n, v, eps: (n * (v + eps)) ** 0.5),
         ("add_to_std", 0, lambda n, v, eps: n**0.5 * (v**0.5 + eps)),
         ("max", 1, lambda n, v, eps: max(n * v * n / (n - 1), eps) ** 0.5),
+        ("none", 0, None),
     ],
 )
 @pytest.mark.parametrize("scale", [1.0, 1e-3])  # at 1e-3, eps decides
@@ -84,7 +85,7 @@ def test_rules_of_eps(rule, ddof, divisor, scale):
     actual = ops.standardise(op, kernel, np.ones(4))
     for o in range(4):
         w = kernel[..., o]
-        exact = (w - w.mean()) / divisor(27, w.var(), 1e-2)
+        exact = (w - w.mean()) / divisor(27, w.var(), 1e-2) if divisor else w
         assert actual[..., o] == pytest.approx(exact, rel=1e-12)
 
 

@@ -134,6 +134,13 @@ def test_what_the_original_cannot_express(tmp_path, complaint, variant, reason):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weight_standardisation_by_stage_cannot_be_expressed(complaint):
+    plan = nfspec.resolve(nfspec.load("nfnet-f0", {"ws.eps": [1e-4, 1e-4, 1e-4, 1e-6]}))
+    assert complaint(from_deepmind, {}, plan) == (
+        "nfnet-f0 has another ws.eps in some stages; DeepMind's code cannot express that"
+    )
+
+
 def test_a_regnet_of_several_stem_convs_cannot_be_expressed(complaint):
     plan = replace(golden("nfnet_tiny").plan, family="nf_regnet")
     assert complaint(from_deepmind, {}, plan) == (

@@ -393,3 +393,19 @@ def test_packed_records_are_refused(tmp_path):
             new.writestr(name, old.read(name))
     with pytest.raises(nfspec.WeightError, match="not a torch file of tensors only"):
         from_timm(packed, plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ws.ddof": [0, 0, 0, 1]}, "has another ws.ddof in some stages"),
+        ({"ws.eps_rule": "none"}, 'has convs that are not standardised (ws.eps_rule = "none")'),
+    ],
+    ids=["a column", "none"],
+)
+def test_what_timm_cannot_express(tmp_path, complaint, changes, reason):
+    plan = nfspec.resolve(nfspec.load("timm/test_nfnet", changes))
+    message = f"timm/test_nfnet {reason}; timm cannot express that: keep nfspec's format"
+    assert complaint(to_timm_file, tmp_path / "w.safetensors", plan, {}) == message
+    assert complaint(from_timm, {}, plan) == message
+    assert list(tmp_path.iterdir()) == []
