@@ -64,8 +64,11 @@ CORNERS: dict[Any, dict[str, tuple[Changes, ...]]] = {
             *_values("dilation", 2, padding="valid", groups=16, out_channels=16),
         ),
         "eps": _values("eps", 1e-10, 1.0),
-        # Convs that are not standardised are asked for by specs that have them alone.
-        "eps_rule": _values("eps_rule", "max", "add", "add_to_std"),
+        "eps_rule": (
+            *_values("eps_rule", "max", "add", "add_to_std", "none"),
+            *_values("eps_rule", "none", gamma=0.1, groups=16, out_channels=32),
+            *_values("eps_rule", "none", in_channels=1, kernel=1),  # fan-in 1, which is not 0 here
+        ),
         "ddof": _values("ddof", 0, 1),
         "dtype": _values("dtype", "float32", "compute"),
         "gamma": _values("gamma", 1.0, 0.1),

@@ -78,6 +78,8 @@ class KerasCVAttention:
         return self.models.Model(x, build(x))
 
     def ws_conv(self, op: WSConv) -> Function:
+        if op.eps_rule == "none":
+            raise NotOffered(f"{PACKAGE} standardises all kernels")
         if op.dilation > 1:
             raise NotOffered(f"{PACKAGE} has no dilated WS convs")
         how = {"eps": op.eps} if op.eps_rule == "max" else {}

@@ -52,6 +52,8 @@ class MuleTorch:
         self.layers, self.blocks, self.config = layers, blocks, config
 
     def ws_conv(self, op: WSConv) -> Function:
+        if op.eps_rule == "none":
+            raise NotOffered("mule-torch standardises all kernels")
         if op.dilation > 1:
             raise NotOffered("mule-torch has no dilated WS convs")
         sides = ((op.kernel, op.kernel), (op.stride, op.stride))

@@ -76,6 +76,8 @@ class NFNetsPyTorch:
         return self.nfnets.WSConv2d
 
     def ws_conv(self, op: WSConv) -> Function:
+        if op.eps_rule == "none":
+            raise NotOffered(f"{PACKAGE} standardises all kernels")
         padding = 0 if op.padding == "valid" else (op.stride + op.extent - 2) // 2
         layer, how = self._conv(op, padding)
 

@@ -111,7 +111,7 @@ class WSConv(Convolution):
     With N = kernel² · in_channels / groups, the mean m and variance v over each output channel's N
     weights (v divided by N - ddof), the kernel used is `gain · gamma · (w - m) · s`, where s is
     `max`: 1/sqrt(max(N·v, eps)); `add`: 1/sqrt(N·(v + eps)); `add_to_std`:
-    1/(sqrt(N)·(sqrt(v) + eps)). With `none` it is `gain · gamma · w`, and eps, ddof and dtype say
+    1/(sqrt(N)·(sqrt(v) + eps)). With `none` it is `gain · gamma · w`, and eps and ddof say
     nothing.
     """
 

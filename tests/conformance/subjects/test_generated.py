@@ -69,7 +69,7 @@ MISTAKES = {
         "block.jinja", "if net.residual.skip_gain else alpha }} *", "if 0 else alpha }} *"
     ),
     ("numpy-source", "NET-03"): Mutant(
-        "network.py.jinja", "{{ row[name] | number }}", "{{ (2 * row[name]) | number }}"
+        "network.py.jinja", "={{ blocks.values[row.name]", "={{ 2 * blocks.values[row.name]"
     ),
 }  # fmt: skip
 
