@@ -14,7 +14,14 @@ from nfspec.cli.options import MAX_IMAGES, Changes, changed_by, names
 from nfspec.console import as_csv, bold, compact, cut, print_json, print_lines, print_text
 from nfspec.console import table as aligned
 from nfspec.cost.accelerators import ACCELERATORS, Accelerator, named
-from nfspec.design.candidates import Candidate, candidate, cost_of, front, is_run, run_candidate
+from nfspec.design.candidates import (
+    Candidate,
+    candidate,
+    cost_of,
+    front,
+    run_candidate,
+    trainings_in,
+)
 from nfspec.design.plots import plot_candidates
 from nfspec.errors import InputError
 from nfspec.language.loader import load
@@ -40,7 +47,8 @@ def table(
         list[str],
         typer.Argument(
             metavar="SPEC|RUN",
-            help="Built-in specs, paths of .toml files, or folders that `nfspec train` wrote.",
+            help="Built-in specs, paths of .toml files, or folders that `nfspec train` or `sweep` "
+            "wrote.",
         ),
     ],
     accelerator: Annotated[
@@ -126,8 +134,8 @@ def _rows(
     varied = [len(values) > 1 for values in grid]
     rows: list[Candidate] = []
     for spec in specs:
-        if is_run(spec):
-            rows.append(run_candidate(Path(spec), devices, batch, precision))
+        if runs := trainings_in(spec):
+            rows += [run_candidate(run, devices, batch, precision) for run in runs]
             continue
         for texts, over in zip(combinations, layers, strict=True):
             shown = [text for text, each in zip(texts, varied, strict=True) if each]

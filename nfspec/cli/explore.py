@@ -10,6 +10,7 @@ import typer
 from nfspec.cli.options import MAX_IMAGES, Changes, changed_by, names
 from nfspec.console import print_lines, say
 from nfspec.cost.accelerators import ACCELERATORS
+from nfspec.design.candidates import trainings_in
 from nfspec.design.explorer.page import BATCH, DEVICES, PRECISION
 from nfspec.design.explorer.page import explore as page_of
 from nfspec.errors import InputError
@@ -24,13 +25,18 @@ KNOWN = ", ".join(name for name in ACCELERATORS if name != "cpu")
 def explore(
     specs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SPEC", help="Built-in specs, or paths of .toml files."),
+        typer.Argument(
+            metavar="SPEC|RUN",
+            help="Built-in specs, paths of .toml files, or folders that `nfspec train` or `sweep` "
+            "wrote.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path(
         "explorer.html"
     ),
     only: Annotated[
-        bool, typer.Option("--only", help="Show SPECs alone, without the built-in networks.")
+        bool,
+        typer.Option("--only", help="Show SPECs and RUNs alone, without the built-in networks."),
     ] = False,
     accelerator: Annotated[
         str, typer.Option(metavar="NAMES", help=f"Devices, a list with commas, of {KNOWN}.")
@@ -46,24 +52,28 @@ def explore(
 ) -> None:
     """Write a page of HTML to look at networks, and to compare them.
 
-    All built-in networks are on it, and SPECs, which --set changes: a chart of parameters,
-    multiply-accumulates, time of a step and published accuracy; and of each network a drawing, the
+    All built-in networks are on it, and SPECs, which --set changes, and trainings with the highest
+    top-1 of their logs: a chart of parameters, multiply-accumulates, time of a step and top-1,
+    published or of the training; and of each network a drawing, the
     expected signal, the cost by block, clipping and weight decay, the spec and sources to copy, and
     its differences from another one. The page is one file that works offline.
 
     \b
       nfspec explore
-      nfspec explore mine.toml --out mine.html
+      nfspec explore mine.toml runs/mine --out mine.html
 
     Nothing in a spec is run, whoever wrote it, nor does a page run it.
     """
-    if changes and not specs:
+    trainings = {path: trainings_in(path) for path in specs or []}
+    named = [path for path in specs or [] if not trainings[path]]
+    if changes and not named:
         raise InputError("--set changes SPECs; name one")
     require_free(out, force)
     over = changed_by(changes)
-    loaded = [load(spec, over) for spec in specs or []]
+    loaded = [load(spec, over) for spec in named]
     text = page_of(
         loaded,
+        runs=[run for runs in trainings.values() for run in runs],
         only=only,
         accelerators=names(accelerator),
         batch=batch,

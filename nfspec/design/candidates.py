@@ -10,6 +10,7 @@ from pathlib import Path
 from nfspec.cost.accelerators import Accelerator
 from nfspec.cost.memory import largest_batch
 from nfspec.cost.roofline import step
+from nfspec.design.sweeping import PARTS, STATE
 from nfspec.errors import InputError
 from nfspec.language.differences import same
 from nfspec.language.loader import load
@@ -17,7 +18,7 @@ from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.counting import count
 from nfspec.plan.resolver import resolve
-from nfspec.training.folders import RUN, read_facts
+from nfspec.training.folders import RUN, Facts, read_facts
 from nfspec.training.logs import NAME as LOG
 from nfspec.training.logs import read
 from nfspec.training.runs import recipe
@@ -43,6 +44,23 @@ class Estimate:
     seconds: float
     images_per_second: float
     hours: float | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that `nfspec train` began.
+
+    Attributes:
+        name: Name of its folder.
+        spec: The spec, with the recipe that it is trained by.
+        facts: Its data, seed and framework.
+        top1: Highest top-1 on held-out images; None before the first evaluation.
+    """
+
+    name: str
+    spec: Spec
+    facts: Facts
+    top1: float | None
 
 
 @dataclass(frozen=True)
@@ -114,21 +132,38 @@ def run_candidate(
     Raises:
         InputError: There is no training in it.
     """
+    run = training(folder)
+    plan = resolve(run.spec)
+    return _row(run.name, plan, accelerators, batch, precision, (), run.top1, run.facts.data)
+
+
+def training(folder: Path) -> Training:
+    """The training in a folder that `nfspec train` wrote.
+
+    Raises:
+        InputError: There is none in it.
+        SpecError: Its spec.toml is no spec.
+    """
     facts = read_facts(folder)
-    plan = resolve(load(folder / "spec.toml"))
+    spec = load(folder / "spec.toml")
     try:
         entries = read(folder / LOG)
     except OSError as error:
         raise InputError(f"{folder / LOG}: cannot be read: {error.strerror or error}") from None
     scores = [entry["top1"] for entry in entries if "top1" in entry]
-    name = folder.resolve().name
-    top1 = max(scores, default=None)
-    return _row(name, plan, accelerators, batch, precision, (), top1, str(facts.data))
+    return Training(folder.resolve().name, spec, facts, max(scores, default=None))
 
 
-def is_run(path: str) -> bool:
-    """Tell whether a path is of a folder that `nfspec train` wrote."""
-    return (Path(path) / RUN).exists()
+def trainings_in(path: str) -> list[Path]:
+    """The folders of trainings at a path: itself, or those in the folder of a sweep."""
+    folder = Path(path)
+    try:
+        if (folder / RUN).exists():
+            return [folder]
+        swept = (folder / STATE).exists() or (folder / PARTS).exists()
+        return sorted(each.parent for each in folder.glob(f"*/{RUN}")) if swept else []
+    except OSError:  # such as a name that is too long
+        return []
 
 
 def published(spec: Spec) -> Published | None:

@@ -5,6 +5,8 @@ from typer.testing import CliRunner
 
 from nfspec.cli import app
 from nfspec.design.explorer import page
+from nfspec.language.loader import load
+from nfspec.training.folders import write_facts
 
 from specs import write
 
@@ -28,6 +30,24 @@ def test_a_page_is_written(tmp_path, monkeypatch):
     assert text.startswith("<!doctype html>") and '<span class="tag">yours</span>' in text
     assert run("nfnet-nano", "--only").exit_code == 2  # it is there
     assert (tmp_path / "explorer.html").read_text(encoding="utf-8") == text
+
+
+def test_trainings_stand_beside_specs(tmp_path, monkeypatch):
+    """Also those of a sweep's folder; what --set changes is the specs."""
+    monkeypatch.setattr(page, "TARGETS", {})
+    for name in ("plan/a-0", "plan/a-1", "alone"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        facts = {"data": "digits", "backend": "torch", "seed": 0, "held_out": 0.2}
+        write_facts(folder, load("nfnet-nano"), ["0", "1"], **facts)
+    (tmp_path / "plan" / "sweep.json").write_text("{}")
+    arguments = ("plan", "alone", "--accelerator", "h100", "--only")
+    assert "--set changes SPECs" in run(*arguments, "--set", "stages.alpha=0.3").stderr
+    result = run("nfnet-nano", *arguments, "--set", "stages.alpha=0.3")
+    assert result.exit_code == 0, result.stderr
+    text = (tmp_path / "explorer.html").read_text(encoding="utf-8")
+    assert text.count('<span class="tag">training</span>') == 3
+    assert text.count('<span class="tag">yours</span>') == 1
 
 
 @pytest.mark.parametrize(

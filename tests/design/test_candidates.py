@@ -2,13 +2,21 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import nfspec
 from nfspec.cost.accelerators import ACCELERATORS
 from nfspec.cost.roofline import step
-from nfspec.design.candidates import IMAGENET, Estimate, candidate, front, run_candidate
+from nfspec.design.candidates import (
+    IMAGENET,
+    Estimate,
+    candidate,
+    front,
+    run_candidate,
+    trainings_in,
+)
 from nfspec.training.folders import write_facts
 
 H100 = ACCELERATORS["h100"]
@@ -47,6 +55,22 @@ def test_a_training_has_its_highest_top1(tmp_path):
     assert (row.name, row.top1, row.data) == (tmp_path.name, 0.9, "digits")
     with pytest.raises(nfspec.InputError, match=r"no run\.json"):
         run_candidate(tmp_path / "nowhere")
+
+
+def test_trainings_are_found_in_their_folder_and_in_that_of_a_sweep(tmp_path, monkeypatch):
+    """A folder that is called as a spec is none, whatever trainings are in it."""
+    spec = nfspec.load("nfnet-nano")
+    for name in ("plan/b-1", "plan/a-1", "nfnet-nano/a", "parts/a"):
+        (tmp_path / name).mkdir(parents=True)
+        write_facts(tmp_path / name, spec, ["a"], data="d", backend="jax", seed=0, held_out=0.2)
+    (tmp_path / "plan" / "sweep.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert trainings_in("plan/b-1") == [Path("plan/b-1")]
+    assert trainings_in("plan") == [Path("plan/a-1"), Path("plan/b-1")]
+    (tmp_path / "plan" / "sweep.json").rename(tmp_path / "plan" / "parts")
+    assert len(trainings_in("plan")) == 2
+    for none in ("nfnet-nano", "nowhere", "\0", "x" * 5_000):
+        assert trainings_in(none) == []
 
 
 def test_the_front_has_no_row_that_another_beats():

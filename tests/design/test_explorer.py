@@ -14,12 +14,14 @@ import nfspec
 from nfspec.cost.accelerators import ACCELERATORS
 from nfspec.cost.roofline import step
 from nfspec.design.explorer import page as pages
-from nfspec.design.explorer.networks import Networks
+from nfspec.design.explorer.networks import Networks, Shown
 from nfspec.design.explorer.operations import TIMES
 from nfspec.generation.targets import TARGETS
 from nfspec.language.differences import differences, spec_fields
 from nfspec.language.template import path_text
 from nfspec.plan.clipping import clip_rules
+
+from trained import trained
 
 HOSTILE = '"><img src=x onerror=alert(1)></script><script>alert(2)</script><!--\u202e'
 NAMES = ("nfnet-f0", "timm/test_nfnet", "nfnet-nano")
@@ -106,9 +108,9 @@ def test_the_signal_of_ones_own_networks_is_measured(specs, data):
     assert net["measured"]["variances"] == [row.avg_var for row in signal.signals]
     assert net["measured"]["as_expected"] and net["measured"]["sentences"]
     wrong = nfspec.load("nfnet-nano", {"activation.gamma": 1.0})
-    told = Networks([], 1, "float32").data(wrong, "wrong", True)["measured"]
+    told = Networks([], 1, "float32").data(Shown("wrong", wrong, own=True))["measured"]
     assert not told["as_expected"] and "gamma" in told["sentences"][0]
-    assert Networks([], 1, "float32").data(wrong, "wrong", False)["measured"] is None
+    assert Networks([], 1, "float32").data(Shown("wrong", wrong))["measured"] is None
 
 
 def test_accuracies_have_a_source(data):
@@ -254,6 +256,61 @@ def test_the_built_in_networks_stand_beside_those_that_are_given(specs, monkeypa
     data = unpacked(Elements(nfspec.explore(given, accelerators=[])), "data")
     found = [(net["name"], net["own"]) for net in data["networks"]]
     assert found == [("nfnet-nano", False), ("timm/test_nfnet", False), ("nfnet-nano (2)", True)]
+
+
+def test_trainings_are_points_with_their_top1_and_their_specs(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "TARGETS", {"numpy": TARGETS["numpy"]})
+    other = {"stages.alpha": 0.5}
+    folders = [
+        trained(tmp_path / "a" / "first"),
+        trained(tmp_path / "b" / "first", seed=1, scores=(0.7,)),
+        trained(tmp_path / "other", other, data=str(tmp_path / "photos"), scores=()),
+    ]
+    mine = nfspec.load("nfnet-nano", other)
+    elements = Elements(nfspec.explore([mine], runs=folders, only=True, accelerators=[]))
+    nets = unpacked(elements, "data")["networks"]
+    assert [net["name"] for net in nets] == ["nfnet-nano", "first", "first (2)", "other"]
+    assert [net["top1"] for net in nets] == [None, 0.9, 0.7, None]
+    assert [net["of"] for net in nets] == [None, "digits", "digits", None]
+    assert nets[1]["trained"] == "on digits, by jax, from seed 0" and nets[0]["trained"] == ""
+    assert nets[3]["trained"].startswith(f"on {tmp_path / 'photos'}, by jax")
+    assert all(net["own"] and net["measured"] for net in nets)
+    assert nets[3]["fields"]["stages.alpha"] == "0.5" != nets[1]["fields"]["stages.alpha"]
+    sources = unpacked(elements, "source-numpy")  # of seeds of one spec, once
+    files = [net["file"] for net in nets]
+    assert files[1] == files[2] != files[3] and len(sources) == max(files) + 1
+    assert sources[files[1]] == nfspec.generate(nfspec.load("nfnet-nano"), to="numpy")
+    rows = [each for each in elements.named("tr") if "data-number" in each["attributes"]]
+    cells = rows[1]["text"].split()
+    assert cells[:2] == ["first", "training"] and "90.0" in cells and "digits" in cells
+
+
+def test_names_and_data_of_trainings_stay_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "TARGETS", {})
+    evil = "<img src=x onerror=alert(1)><!--\u202e\x1b"
+    folders = [trained(tmp_path / evil, data=f"photos{evil}"), trained(tmp_path / ("x" * 200))]
+    text = nfspec.explore(runs=folders, only=True, accelerators=[])
+    elements = Elements(text)
+    assert elements.wrong == [] and elements.named("img") == []
+    nets = unpacked(elements, "data")["networks"]
+    assert nets[0]["name"] == "<img src=x onerror=alert(1)><!--\\u202e\\x1b"
+    for shown in (text, *(value for net in nets for value in net.values())):
+        assert not isinstance(shown, str) or not {"\u202e", "\x1b"} & {*shown}
+    assert len(nets[1]["name"]) == 60
+
+
+def test_a_folder_that_is_no_training_is_a_sentence(tmp_path):
+    with pytest.raises(nfspec.InputError, match=r"no training in it \(no run\.json\)"):
+        nfspec.explore(runs=[tmp_path], only=True)
+    folder = trained(tmp_path / "run")
+    (folder / "spec.toml").write_text("stem = 3\n")
+    with pytest.raises(nfspec.SpecError, match="SPEC-SCHEMA"):
+        nfspec.explore(runs=[folder], only=True)
+    (folder / "run.json").write_bytes(b"\xff")
+    with pytest.raises(nfspec.InputError, match="not what nfspec train wrote"):
+        nfspec.explore(runs=[folder], only=True)
+    with pytest.raises(nfspec.InputError, match="201 networks are too many for a page"):
+        nfspec.explore(runs=[folder] * 201)
 
 
 @pytest.mark.parametrize(

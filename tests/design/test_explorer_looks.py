@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 import nfspec
+from nfspec.design.explorer import page as pages
 
 from chromium import PROGRAM, Page
+from trained import trained
 
 pytestmark = [
     pytest.mark.slow,
@@ -167,5 +169,32 @@ def test_a_hostile_text_is_text(page, tmp_path):
     assert page.run("document.title") == "nfspec explorer"
     assert page.run("document.querySelector('#facts dd').textContent") == evil
     assert page.run("document.querySelectorAll('img').length") == 0
+    page.url = own
+    assert page.problems == []
+
+
+def test_trainings_are_stars_with_their_top1(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "TARGETS", {"numpy": pages.TARGETS["numpy"]})
+    long = "x" * 200
+    runs = [trained(tmp_path / f"seed-{n}", seed=n, scores=(0.5 + n / 10,)) for n in range(2)]
+    runs.append(trained(tmp_path / long, {"stages.alpha": 0.5}, data=f"/{long}"))
+    path = tmp_path / "runs.html"
+    path.write_text(nfspec.explore(runs=runs, only=True, accelerators=["h100"]), encoding="utf-8")
+    own, page.url = page.url, path.resolve().as_uri()
+    page.open(390, False, "#n=seed-1")
+    page.run("byId('up').value = 'top1'; byId('up').dispatchEvent(new Event('change'))")
+    labels = "[...document.querySelectorAll('.dots path')].map((e) => e.getAttribute('aria-label'))"
+    assert any("Top-1 60.0 %" in label and "seed-1" in label for label in page.run(labels))
+    assert page.run("document.documentElement.scrollWidth") == 390
+    facts = page.run("document.querySelector('#facts').textContent")
+    assert "on digits, by jax, from seed 1" in facts and "60.0 % on digits" in facts
+    page.run("document.querySelector('[data-key=of]').click()")
+    page.run(
+        "document.querySelector('#file').value = 'numpy';"
+        "document.querySelector('#file').dispatchEvent(new Event('change'));"
+        "new Promise((done) => setTimeout(done, 500))"
+    )
+    text = page.run("document.querySelector('#text').textContent")
+    assert text == nfspec.generate(nfspec.load("nfnet-nano"), to="numpy")
     page.url = own
     assert page.problems == []

@@ -27,7 +27,7 @@ const AXES = {
     text: milliseconds,
   },
   test: { name: "Test size, px", of: (net) => net.test, log: false, text: String },
-  top1: { name: "Top-1, published", of: (net) => net.top1, log: false, text: (n) => `${(100 * n).toFixed(1)} %` },
+  top1: { name: "Top-1", of: (net) => net.top1, log: false, text: (n) => `${(100 * n).toFixed(1)} %` },
 };
 
 function groupOf(net) {
@@ -51,7 +51,8 @@ function scatter(place, nets, chosen, across, up, device, choose) {
   const groups = Object.keys(COLOURS).filter((group) => known.some((net) => groupOf(net) === group));
   const ordered = [...known].sort((a, b) => x.of(a, device) - x.of(b, device));
   const narrow = place.clientWidth < 560;
-  const named = ordered.filter((net) => net === chosen || net.own);
+  const named = ordered.filter((net) => net === chosen || (net.own && !net.trained)); // trainings may be many
+  const short = (net) => (net.name.length > 24 ? `${net.name.slice(0, 23)}…` : net.name);
   const chart = Plot.plot({
     width: place.clientWidth,
     height: Math.max(300, Math.min(460, place.clientWidth * 0.6)),
@@ -72,7 +73,7 @@ function scatter(place, nets, chosen, across, up, device, choose) {
         stroke: "currentColor", ariaHidden: "true",
       }),
       ...[[chosen, -15], [null, 15]].map(([only, dy]) => Plot.text(named.filter((net) => (net === chosen) === (only === chosen)), {
-        x: (net) => x.of(net, device), y: (net) => y.of(net, device), text: "name", dy,
+        x: (net) => x.of(net, device), y: (net) => y.of(net, device), text: short, dy,
         fontWeight: 600, stroke: "var(--paper)", strokeWidth: 4, fill: "currentColor", ariaHidden: "true",
       })),
       Plot.tip(ordered, Plot.pointer({

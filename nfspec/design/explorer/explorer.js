@@ -176,7 +176,8 @@ class Explorer {
     const seconds = Object.entries(net.seconds).map(([device, value]) => `${device} ${milliseconds(value)}`);
     const facts = {
       Source: net.source || "not stated",
-      "Published top-1": net.top1 === null ? "" : `${(100 * net.top1).toFixed(1)} % (${net.top1_source})`,
+      Training: net.trained,
+      "Top-1": net.top1 === null ? "" : `${(100 * net.top1).toFixed(1)} % on ${net.of} (${net.top1_source})`,
       Parameters: net.parameters.toLocaleString("en"),
       MACs: `${compact(net.macs)} at ${net.test} px`,
       Images: `${net.channels} channels; training ${net.train} px, tests ${net.test} px`,
@@ -269,7 +270,7 @@ class Explorer {
   async showFile() {
     const [kind, net] = [byId("file").value, this.chosen];
     if (kind !== "toml") this.sources[kind] ??= unpacked(`source-${kind}`);
-    const text = kind === "toml" ? net.toml : (await this.sources[kind])[this.nets.indexOf(net)];
+    const text = kind === "toml" ? net.toml : (await this.sources[kind])[net.file];
     if (net !== this.chosen || kind !== byId("file").value) return; // somebody chose again meanwhile
     byId("text").textContent = text;
     byId("copied").textContent = "";

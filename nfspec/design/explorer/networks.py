@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from nfspec.console import cut
 from nfspec.cost.accelerators import Accelerator
-from nfspec.design.candidates import Candidate, candidate, published
+from nfspec.design.candidates import Candidate, Training, candidate, published
 from nfspec.design.explorer.operations import drawn
 from nfspec.design.reading import read
 from nfspec.design.signal import expected_variance, measure, noise, with_skip_gain
@@ -33,6 +36,23 @@ OF_BLOCK = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A network of the page.
+
+    Attributes:
+        name: A name that no other network of the page has.
+        spec: Its spec.
+        own: False if it is a built-in one.
+        run: Its training, if it is shown for that.
+    """
+
+    name: str
+    spec: Spec
+    own: bool = False
+    run: Training | None = None
+
+
 class Networks:
     """Data of networks. What several share, such as a block's operations, is there once.
 
@@ -46,15 +66,26 @@ class Networks:
         self.devices, self.batch, self.precision = devices, batch, precision
         self.parts: list[list[list[str]]] = []
         self._known: dict[Any, int] = {}
+        self._of_spec: dict[tuple[str, bool], Data] = {}
 
-    def data(self, spec: Spec, name: str, own: bool) -> Data:
-        """The facts of a network on the page.
+    def data(self, shown: Shown) -> Data:
+        """The facts of a network on the page."""
+        spec = shown.spec
+        text = spec.model_dump_json()
+        if (text, shown.own) not in self._of_spec:
+            self._of_spec[text, shown.own] = self._data(spec, shown.own)
+        data = self._of_spec[text, shown.own] | {"name": shown.name}
+        if shown.run is None:
+            return data
+        facts = shown.run.facts
+        return data | {
+            "top1": shown.run.top1,
+            "top1_source": "the highest in the log of this training",
+            "of": cut(Path(facts.data).name, 60) if shown.run.top1 is not None else None,
+            "trained": f"on {cut(facts.data, 200)}, by {facts.backend}, from seed {facts.seed}",
+        }
 
-        Args:
-            spec: The spec.
-            name: A name that no other network of the page has.
-            own: False if it is a built-in one.
-        """
+    def _data(self, spec: Spec, own: bool) -> Data:
         plan = resolve(spec)
         row = candidate(spec, self.devices, self.batch, self.precision)
         counted = count(plan)
@@ -69,7 +100,6 @@ class Networks:
 
         return {
             **_facts(spec, plan, row),
-            "name": name,
             "own": own,
             "stem": {**cost("stem"), "variance": variances["stem"]},
             "head": cost("head"),
@@ -111,6 +141,8 @@ def _facts(spec: Spec, plan: Plan, row: Candidate) -> Data:
         "bytes": row.activation_bytes,
         "top1": row.top1,
         "top1_source": weights.source if weights else "",
+        "of": "ImageNet" if row.top1 is not None else None,
+        "trained": "",
         "seconds": {name: each and each.seconds for name, each in row.on.items()},
     }
 

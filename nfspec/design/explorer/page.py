@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from nfspec.arguments import flag, instance, whole
-from nfspec.console import compact
+from nfspec.console import compact, cut
 from nfspec.cost.accelerators import named
 from nfspec.cost.memory import width_of
-from nfspec.design.explorer.networks import Data, Networks
+from nfspec.design.candidates import training
+from nfspec.design.explorer.networks import Data, Networks, Shown
 from nfspec.errors import BackendError, InputError
 from nfspec.generation.source import generate_all
 from nfspec.generation.targets import TARGETS
@@ -29,11 +30,14 @@ SCRIPTS = ("d3.min.js", "plot.umd.min.js", "charts.js", "drawing.js", "explorer.
 DEVICES = ("tpu-v3", "v100", "a100-80gb", "h100")
 BATCH = 256  # images in a step
 PRECISION = "bfloat16"
+LONGEST = 60  # characters of a training's name
+MOST_GIVEN = 200  # a page of so many has less than 5 MB
 
 
 def explore(
     specs: Sequence[Spec] = (),
     *,
+    runs: Sequence[str | Path] = (),
     only: bool = False,
     accelerators: Sequence[str] = DEVICES,
     batch: int = BATCH,
@@ -42,11 +46,12 @@ def explore(
 ) -> str:
     """Make a page of HTML to look at networks, and to compare them.
 
-    It shows their sizes, costs, published accuracies, drawings, expected signals, clipping, specs
-    and sources. It is one file, and loads nothing.
+    It shows their sizes, costs, accuracies, drawings, expected signals, clipping, specs and
+    sources. It is one file, and loads nothing.
 
     Args:
         specs: What `nfspec.load` returned.
+        runs: Folders that `nfspec train` wrote; the top-1 is the highest of the log.
         only: Show these alone; the built-in networks are shown beside them otherwise.
         accelerators: Devices whose time of a training step is estimated.
         batch: Images in a step, on one device.
@@ -54,30 +59,25 @@ def explore(
         step: Called before each part of the work with what it is.
 
     Raises:
-        InputError: An argument has a wrong type or value, or there is no network to show.
+        InputError: An argument has a wrong type or value, there is no network to show, or too
+            many are given; or a folder has no training.
+        SpecError: The spec in a folder of a training is none.
         BackendError: Jinja2 or ruff is not installed.
     """
     devices = [_measured(name) for name in accelerators]
     whole("batch", batch, 1, "images")
     width_of(precision)
-    for spec in specs:
-        instance("specs", spec, Spec, "nfspec.load")
-    known = {} if flag("only", only) else {name: load(name) for name in variants()}
-    shown = [(name, spec, False) for name, spec in known.items()]
-    names = {*known}
-    for spec in specs:
-        if spec.name not in known or not same(spec, known[spec.name]):
-            shown.append((_free(spec.name, names), spec, True))
-    if not shown:
-        raise InputError("no network to show; give a spec, or leave out only")
-    plans = [resolve(spec) for _, spec, _ in shown]
+    shown = _shown(specs, runs, flag("only", only))
+    different = _different(shown)
+    plans = [resolve(each.spec) for each in different.values()]
     sources = {}
     for target in TARGETS:
         step(f"writing sources for {target} ...")
         sources[target] = packed(generate_all(plans, target))
     found = Networks(devices, batch, precision)
     step("estimating and drawing ...")
-    networks = [found.data(spec, name, own) for name, spec, own in shown]
+    files = {spec: number for number, spec in enumerate(different)}
+    networks = [found.data(each) | {"file": files[each.spec.model_dump_json()]} for each in shown]
     data = {
         "devices": [device.name for device in devices],
         "batch": batch,
@@ -87,6 +87,35 @@ def explore(
         "parts": found.parts,
     }
     return _html(networks, packed(data), sources, data)
+
+
+def _shown(specs: Sequence[Spec], runs: Sequence[str | Path], only: bool) -> list[Shown]:
+    """The networks of a page, each with a name of its own: built-in ones, specs and trainings."""
+    for spec in specs:
+        instance("specs", spec, Spec, "nfspec.load")
+    given = len(specs) + len(runs)
+    if given > MOST_GIVEN:
+        raise InputError(f"{given:,} networks are too many for a page; give {MOST_GIVEN} at most")
+    known = {} if only else {name: load(name) for name in variants()}
+    shown = [Shown(name, spec) for name, spec in known.items()]
+    names = {*known}
+    for spec in specs:
+        if spec.name not in known or not same(spec, known[spec.name]):
+            shown.append(Shown(_free(spec.name, names), spec, own=True))
+    for run in map(training, map(Path, runs)):
+        name = _free(cut(run.name, LONGEST), names)
+        shown.append(Shown(name, run.spec, own=True, run=run))
+    if not shown:
+        raise InputError("no network to show; give a spec, or leave out only")
+    return shown
+
+
+def _different(shown: Sequence[Shown]) -> dict[str, Shown]:
+    """The first of all that have one spec, such as the seeds of a sweep, by the spec as text."""
+    first: dict[str, Shown] = {}
+    for each in shown:
+        first.setdefault(each.spec.model_dump_json(), each)
+    return first
 
 
 def _measured(name: str) -> Any:
