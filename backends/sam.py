@@ -13,19 +13,32 @@ from nfspec.backends.network import Network, TracedOnce
 from nfspec.backends.settings import Float32Data
 
 
+def _parts() -> int:
+    """Number of devices over which Keras splits a batch; JAX alone has more than one here."""
+    found = keras.distribution.distribution()
+    if found is None:
+        return 1
+    mesh = found.device_mesh
+    return int(mesh.shape[mesh.axis_names.index(found.batch_dim_name)])
+
+
 @keras.saving.register_keras_serializable(package="nfspec")
 class SharpnessAware(TracedOnce, Lends, Float32Data, keras.Model):  # type: ignore[misc]  # Keras has no types
     """Trains a model with the gradient at `w + rho · g / ‖g‖`, g being the gradient at w.
 
     ‖g‖ is over all parameters together. The optimizer steps from w, and clips, decays and averages
     as without SAM. The loss reported is that of the whole batch at the perturbed parameters. On
-    several devices each ascends on its own share of the batch under TensorFlow, as in the paper;
-    on all of it under JAX. Dropout is drawn anew for the second pass.
+    several devices each ascends on its own part of the batch under TensorFlow, as in the paper;
+    under JAX on those of all devices together. Dropout is drawn anew for the second pass.
 
     Args:
         model: A model that `nfspec.compile` returned, without taps; it shares its parameters.
         rho: Length of the ascent, in parameter space.
-        fraction: Share of the batch, its first images, that g is computed on.
+        fraction: Share of the batch that g is computed on: the first images of each device's part.
+
+    Attributes:
+        parts: Number of equal parts of the batch, of which each is on another device. If None,
+            those of Keras's distribution.
     """
 
     def __init__(self, model: keras.Model, rho: float = 0.05, fraction: float = 1.0, **kwargs: Any):
@@ -33,6 +46,7 @@ class SharpnessAware(TracedOnce, Lends, Float32Data, keras.Model):  # type: igno
         self.model = model
         self.rho = rho
         self.fraction = fraction
+        self.parts: int | None = None
         self._ascent: list[Any] | None = None  # added to the parameters in a forward pass
         self.build(model.input_shape)
 
@@ -62,10 +76,16 @@ class SharpnessAware(TracedOnce, Lends, Float32Data, keras.Model):  # type: igno
         if self.fraction == 1.0:
             return data
 
+        parts = self.parts or _parts()
+
         def first(x: Any) -> Any:
             size = ops.shape(x)[0]
             if isinstance(size, int):
-                return x[: max(1, round(self.fraction * size))]
+                own = size // parts
+                few = max(1, round(self.fraction * own))
+                # Images that change their device would have to be exchanged.
+                each = ops.reshape(x, (parts, own, *x.shape[1:]))[:, :few]
+                return ops.reshape(each, (parts * few, *x.shape[1:]))
             wanted = ops.round(self.fraction * ops.cast(size, "float32"))
             return x[: ops.maximum(1, ops.cast(wanted, "int32"))]
 

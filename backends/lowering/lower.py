@@ -120,15 +120,19 @@ class Changed:
     Attributes:
         parameters: Those that have gradients.
         buffers: What the optimizer keeps of them.
+        split: True if they are split over the devices.
+        passes: How often a step computes gradients: twice with SAM.
     """
 
     parameters: Sequence[jax.ShapeDtypeStruct]
     buffers: Any
+    split: bool = False
+    passes: int = 1
 
     @property
     def gradients(self) -> int:
         """Bytes of all gradients in float32."""
-        return 4 * sum(math.prod(each.shape) for each in self.parameters)
+        return 4 * self.passes * sum(math.prod(each.shape) for each in self.parameters)
 
     @property
     def state(self) -> int:
@@ -235,12 +239,15 @@ def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any
     import keras
     import numpy as np
 
+    from nfspec.backends.sam import SharpnessAware
     from nfspec.training.runs import recipe
 
     count = shape[0]
     classes = plan.tap_info["logits"].channels
     metrics = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     trainer = recipe(plan, steps=STEPS, batch=count).compile(model, metrics=metrics)
+    if isinstance(trainer, SharpnessAware):
+        trainer.parts = len(places.devices)
     few = np.zeros(_images(plan, 1, shape[1]), "float32"), np.zeros((1, classes), "float32")
     trainer._symbolic_build(data_batch=few)
     trainer.optimizer.build(trainer.trainable_variables)
@@ -260,7 +267,8 @@ def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any
     labels = places.images((count, classes))
     images = places.images(_images(plan, *shape))
     traced = jax.jit(function, donate_argnums=0).trace(state, images, labels)
-    return traced, Changed(state[0], state[2])
+    passes = 2 if plan.recipe and plan.recipe.sam_rho else 1
+    return traced, Changed(state[0], state[2], places.shard, passes)
 
 
 WORKS: dict[str, Callable[..., Any]] = {"forward": _forward, "folded": _forward, "step": _step}
@@ -331,7 +339,7 @@ def _faults(compiled: Any, changed: Changed | None, devices: int) -> list[str]:
     if changed is not None:
         donated = compiled.memory_analysis().alias_size_in_bytes
         found += program.copied(donated, changed.state)
-        found += program.exchanged(text, changed.gradients) if devices > 1 else []
+        found += program.exchanged(text, changed.gradients, changed.split) if devices > 1 else []
     return found
 
 

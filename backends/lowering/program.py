@@ -107,16 +107,22 @@ def wide(asked: str) -> list[str]:
     return [f"products: {count} convs make images of float32, not of bfloat16"]
 
 
-def exchanged(text: str, gradients: int) -> list[str]:
-    """Find sums over devices in 16 bits, or of more than each gradient once; a sentence for each.
+def exchanged(text: str, gradients: int, split: bool = False) -> list[str]:
+    """Find what devices should not exchange; returns a sentence for each kind.
+
+    They add up each gradient as often as it is computed, in float32. Where parameters are split,
+    parts of them are exchanged, too.
 
     Args:
         text: A compiled step of training on several devices, as XLA prints it.
-        gradients: Bytes of all gradients in float32.
+        gradients: Bytes of all gradients in float32, those of SAM's ascent counted, too.
+        split: True if parameters are split over the devices.
     """
-    sums = [c for c in collectives(text) if c.kind in ("all-reduce", "reduce-scatter")]
+    found = collectives(text)
+    sums = [c for c in found if c.kind in ("all-reduce", "reduce-scatter")]
     narrow = sum(c.bytes for c in sums if {"bf16", "f16"} & {*c.dtypes})
     total = sum(c.bytes for c in sums)
+    others = [] if split else [c for c in found if c not in sums]
     sentences = []
     if narrow:
         sentences.append(
@@ -127,6 +133,13 @@ def exchanged(text: str, gradients: int) -> list[str]:
         sentences.append(
             f"sums: {total / 1e6:.1f} MB are added up over devices, where all gradients are "
             f"{gradients / 1e6:.1f} MB: some are added up more than once"
+        )
+    if others:
+        kinds = ", ".join(sorted({c.kind for c in others}))
+        size = sum(c.bytes for c in others) / 1e6
+        sentences.append(
+            f"images: devices exchange {size:.1f} MB that are no sums ({kinds}), where each has "
+            "its own images and all parameters"
         )
     return sentences
 

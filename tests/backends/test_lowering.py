@@ -91,11 +91,18 @@ def test_sums_over_devices():
     scattered = "  %q = f16[9]{0} reduce-scatter(%x), dimensions={0}\n"
     (sentence,) = program.exchanged(PRODUCT + scattered, gradients)
     assert "in 16 bits" in sentence
-    assert program.exchanged(PRODUCT + GATHER + END, gradients) == []
+    assert program.exchanged(PRODUCT + GATHER + END, gradients, split=True) == []
     once = "  %q = f32[1000000]{0} all-reduce(%x), channel_id=1\n"
     assert program.exchanged(once, 4_000_000) == []
     (sentence,) = program.exchanged(once + once, 4_000_000)
     assert sentence.startswith("sums: 8.0 MB are added up over devices, where all gradients are 4")
+
+
+@pytest.mark.parametrize("kind", ["all-gather", "all-to-all", "collective-permute"])
+def test_images_that_devices_exchange_are_found(kind):
+    line = f"  %q = bf16[4,28,28,768]{{3,2,1,0}} {kind}(%x), channel_id=1\n"
+    (sentence,) = program.exchanged(PRODUCT + line, 0)
+    assert sentence.startswith(f"images: devices exchange 4.8 MB that are no sums ({kind}), where ")
 
 
 def test_what_may_be_in_a_program():
@@ -262,6 +269,10 @@ def test_without_the_compiler_of_tpus(monkeypatch):
 @pytest.mark.slow  # minutes: a compiler for another machine
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_step_for_four_tpus(spec):
+    """SAM's ascent on a part of the batch adds up its gradients, too, and exchanges no images."""
+    recipe = {"recipe.sam_rho": 0.05, "recipe.sam_fraction": 0.5, "recipe.remat": "block"}
+    sharp = lower(nfspec.load("nfnet-nano", recipe), "step", "tpu-v5e:2x2", batch=8, size=64)
+    assert sharp.faults == ()
     whole = lower(spec, "step", "tpu-v5e:2x2", batch=8, precision="bfloat16")
     parts = lower(spec, "step", "tpu-v5e:2x2", batch=8, shard=True)
     assert whole.devices == 4 and whole.memory == 16 * 2**30

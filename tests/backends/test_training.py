@@ -143,6 +143,19 @@ def test_sam_is_the_references(backend, rho, fraction, monkeypatch):
     assert history["loss"] == pytest.approx([np.mean([r.loss for r in reports])], rel=1e-5)
 
 
+def test_the_ascent_is_on_the_first_images_of_each_devices_part(backend):
+    """So that none has to change its device; as many of each."""
+    trained, _ = compiled(backend, small_run(with_recipe(small_plan(), sam_rho=0.05)))
+    trained.fraction = 0.3
+    x = keras.ops.reshape(keras.ops.arange(24), (12, 2))
+    for parts, rows in ((1, [0, 1, 2, 3]), (2, [0, 1, 6, 7]), (6, [0, 2, 4, 6, 8, 10])):
+        trained.parts = parts
+        images, labels, weights = trained._first((x, x[:, 0], None))
+        assert keras.ops.convert_to_numpy(images).tolist() == [[2 * r, 2 * r + 1] for r in rows]
+        assert keras.ops.convert_to_numpy(labels).tolist() == [2 * r for r in rows]
+        assert weights is None
+
+
 def test_training_goes_on_after_saving_as_if_it_had_not_stopped(backend, tmp_path):
     """To the bit, with dropout and stochastic depth, whose seeds are saved too."""
     text = SPEC.replace("rate = 0.0", "rate = 0.25").replace("dropout = 0.0", "dropout = 0.2")
