@@ -27,8 +27,8 @@ BACKEND = keras.backend.backend()
 # PyTorch compiles nothing, and takes them all.
 NAMES = {
     "torch": tuple(networks.NETWORKS),
-    "tensorflow": ("mixed-padding", "short-kernels"),
-    "jax": ("mixed-padding",),
+    "tensorflow": ("mixed-padding", "short-kernels", "ws-by-stage"),
+    "jax": ("mixed-padding", "ws-by-stage"),
 }[BACKEND]
 TWO = "two-attentions"
 SMALLEST = "no-shortcut-conv"

@@ -18,6 +18,7 @@ from nfspec.plan.free_memory import FLOAT32
 
 ROUNDED = 2.0**-22  # a product with a factor and a quotient by it, each rounded, relative
 SLOW = {"plain", "strided", "timm", "attention-mid", "flat", "final-conv", "no-shortcut-conv"}
+SLOW |= {"ws-by-stage"}  # a folded file does not show it
 
 
 def exported(name, folder, **choices):
