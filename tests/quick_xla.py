@@ -12,5 +12,7 @@ from packaging.version import Version
 
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 NEWER = {"jaxlib": Version("0.7"), "tensorflow": Version("2.20")}
-if all(Version(version(name)) >= least for name, least in NEWER.items()):
-    XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"  # before, there is the older one alone
+# Before, there is the older generator alone.
+TWO_GENERATORS = all(Version(version(name)) >= least for name, least in NEWER.items())
+if TWO_GENERATORS:
+    XLA_FLAGS += " --xla_cpu_use_fusion_emitters=false"

@@ -21,6 +21,7 @@ from nfspec.plan.activations import DEEPMIND_GAMMA
 from nfspec.reference import derivatives, operations
 
 from .small import drawn
+from quick_xla import TWO_GENERATORS
 
 BACKEND = keras.backend.backend()
 FAST, PLAIN = kernels(False), kernels(True)
@@ -43,7 +44,9 @@ U = 2.0**-24
 
 
 # What `quick_xla` turns off: as users compile, exp and tanh are nearer.
-OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+OPTIMISED: dict[str, int | bool] = {"xla_backend_optimization_level": 3}
+if TWO_GENERATORS:
+    OPTIMISED["xla_cpu_use_fusion_emitters"] = True
 
 
 def with_gradients(function, arrays, options=None):
