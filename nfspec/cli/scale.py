@@ -204,6 +204,7 @@ def _json(scaled: Scaled, name: str, extends: str) -> dict[str, Any]:
         "size": counted.size[0],
         "step_seconds": scaled.seconds,
         "miss": scaled.miss,
+        "limit": scaled.limit,
         "changed": {path_text(path): value for path, value in scaled.changed.items()},
         "kept": kept(scaled),
     }

@@ -41,6 +41,12 @@ def test_json_has_the_counts_and_the_fields():
     assert "stages.depth" in found["kept"]
 
 
+def test_json_says_what_ends_the_search():
+    found = json.loads(run("nfnet-nano", "--macs", "1", "--json").stdout)
+    assert found["limit"].startswith("nfnet-nano has at least about ")
+    assert json.loads(run("nfnet-nano", "--macs", "20M", "--json").stdout)["limit"] == ""
+
+
 def test_a_budget_of_time_is_that_of_cost():
     arguments = (
         "--step",
@@ -71,7 +77,6 @@ def test_a_budget_that_is_not_met_is_said():
     ("arguments", "message"),
     [
         (("--macs", "1e20"), "nfnet-nano has at most about "),
-        (("--params", "1"), "nfnet-nano has at least about "),
         (("--step", "1ns", "--accelerator", "h100"), "a step of nfnet-nano takes at least about "),
         (("--macs", "1G", "--params", "10G"), "input.test is from 32 to 8,192"),
     ],

