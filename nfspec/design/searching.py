@@ -82,7 +82,7 @@ def nearest(spec: Spec, budget: Budget, knobs: tuple[str, ...], exact: bool = Tr
     hand = bisected(spec, budget, knobs) if exact else None
     near = NEAR if hand is None else min(NEAR, budget.miss(hand))
     best: Made | None = None
-    for found in _candidates(spec, budget, knobs, near):
+    for found in _candidates(spec, budget, knobs, near, exact):
         best = budget.best((best, found))
         if best is not None and budget.miss(best) <= near:
             return best
@@ -92,11 +92,13 @@ def nearest(spec: Spec, budget: Budget, knobs: tuple[str, ...], exact: bool = Tr
     return best
 
 
-def _candidates(spec: Spec, budget: Budget, knobs: tuple[str, ...], near: float) -> Iterator[Made]:
+def _candidates(
+    spec: Spec, budget: Budget, knobs: tuple[str, ...], near: float, exact: bool
+) -> Iterator[Made]:
     frames = [*_frames(spec, budget, knobs)]
     for quanta in QUANTA:
         for frame in frames:
-            yield from tuned(spec, frame, budget, knobs, quanta, near)
+            yield from tuned(spec, frame, budget, knobs, quanta, near, exact)
 
 
 def _frames(spec: Spec, budget: Budget, knobs: tuple[str, ...]) -> Iterator[Frame]:
@@ -133,8 +135,12 @@ def tuned(
     knobs: tuple[str, ...],
     quanta: Sequence[int],
     near: float,
+    exact: bool = False,
 ) -> Iterator[Made]:
-    """Specs of a frame, of widths that come nearer and nearer to the budget."""
+    """Specs of a frame, of widths that come nearer and nearer to the budget.
+
+    With `exact`, several widths are changed at once, too, which takes longer.
+    """
     same = counted(made(spec, frame, 1.0, 1))
     if same is not None:
         yield same
@@ -157,7 +163,7 @@ def tuned(
             continue
         if budget.miss(best) <= CLOSE:
             best = _one_by_one(best, spec, budget, quantum, near)
-            if near < NEAR:
+            if exact:
                 best = _together(best, spec, budget, quantum, near)
         yield best
 
