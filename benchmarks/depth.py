@@ -1,20 +1,20 @@
-"""The time before the first step by the depth of a network, and what loops over blocks save.
+"""The time before the first step on JAX by the depth of a network, and what loops over blocks save.
 
     python -m nfspec.benchmarks.depth --target cpu
     python -m nfspec.benchmarks.depth --target tpu-v3:2x2
 
 The networks are NFNet-F0, F1, F3 with a sixteenth of the width, on images of 64 px: the time to
 compile depends on the number of operations, and hardly on their size. Times are seconds of a
-processor. On the CPU there are the whole training step on JAX, the same on TensorFlow with
-`--backend tensorflow`, and the gradients alone, with blocks one after another and as loops
-(`nfspec.benchmarks.scanned`).
+processor. On the CPU there are the whole training step, and the gradients alone, with blocks one
+after another and as loops (`nfspec.benchmarks.scanned`). `nfspec.benchmarks.reused` measures
+TensorFlow.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -60,34 +60,23 @@ def _batch(spec: Spec) -> tuple[Any, Any]:
 
 def first_step(spec: Spec) -> list[float]:
     """Seconds to make a model, to trace its training step, to compile it and run it once."""
-    import keras
+    import jax
 
-    backend = keras.backend.backend()
-    model, built = timed(lambda: compilation.compile(spec, backend))
+    model, built = timed(lambda: compilation.compile(spec, "jax"))
     trainer = recipe(resolve(spec), steps=100, batch=IMAGES).compile(model)
     batch = _batch(spec)
     _, prepared = timed(lambda: trainer.optimizer.build(trainer.trainable_variables))
     trainer._symbolic_build(data_batch=batch)
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        step = tf.function(lambda x, y: trainer.train_step((x, y)), autograph=False)
-        tensors = [tf.convert_to_tensor(each) for each in batch]
-        _, traced = timed(lambda: step.get_concrete_function(*tensors))
-        _, compiled = timed(lambda: step(*tensors))
-    else:
-        import jax
-
-        groups = (
-            trainer.trainable_variables,
-            trainer.non_trainable_variables,
-            trainer.optimizer.variables,
-            trainer.metrics_variables,
-        )
-        state = tuple([v.value for v in group] for group in groups)
-        jitted = jax.jit(lambda state, *batch: trainer.train_step(state, batch), donate_argnums=0)
-        program, traced = timed(lambda: jitted.trace(state, *batch).lower())
-        _, compiled = timed(lambda: jax.block_until_ready(program.compile()(state, *batch)))
+    groups = (
+        trainer.trainable_variables,
+        trainer.non_trainable_variables,
+        trainer.optimizer.variables,
+        trainer.metrics_variables,
+    )
+    state = tuple([v.value for v in group] for group in groups)
+    jitted = jax.jit(lambda state, *batch: trainer.train_step(state, batch), donate_argnums=0)
+    program, traced = timed(lambda: jitted.trace(state, *batch).lower())
+    _, compiled = timed(lambda: jax.block_until_ready(program.compile()(state, *batch)))
     return [built + prepared, traced, compiled]
 
 
@@ -130,13 +119,10 @@ def compiled_gradients(spec: Spec, target: str, looped: bool) -> list[float]:
 
 def main(
     target: Annotated[str, typer.Option(metavar="NAME", help="As nfspec lower has it.")] = "cpu",
-    backend: Annotated[
-        Literal["jax", "tensorflow"], typer.Option(help="Framework of the whole step.")
-    ] = "jax",
     times: Annotated[str, typer.Option(help="Depths, in times of NFNet-F0's.")] = "1,2,4",
 ) -> None:
     """Print the seconds before the first step for several depths."""
-    compilation.select(backend)
+    compilation.select("jax")
     for n in map(int, times.split(",")):
         spec = narrow(n)
         rows: list[Sequence[str]] = [
@@ -148,10 +134,9 @@ def main(
             cells = (f"{made:.1f}", f"{traced:.1f}", f"{compiled:.1f}", "", "")
             rows.append((str(12 * n), "step", *cells))
         for name, looped in (("gradients", False), ("gradients, loops", True)):
-            if backend == "jax":
-                say(f"{12 * n} blocks: {name} ...")
-                figures = compiled_gradients(spec, target, looped)
-                rows.append((str(12 * n), name, "", *(f"{figure:.1f}" for figure in figures)))
+            say(f"{12 * n} blocks: {name} ...")
+            figures = compiled_gradients(spec, target, looped)
+            rows.append((str(12 * n), name, "", *(f"{figure:.1f}" for figure in figures)))
         print_lines(table(rows, "><>>>>>"))
 
 

@@ -68,9 +68,12 @@ def average_all(
     decay: Any,
 ) -> None:
     """`average = decay · average + (1 - decay) · variable`; decay is a float32 scalar."""
+    parts = {dtype: ops.cast(decay, dtype) for dtype in {v.dtype for v in variables}}
+    # Once for all variables: on TensorFlow each would have operations of its own.
+    pairs = {dtype: (kept, 1.0 - kept) for dtype, kept in parts.items()}
     for average, variable in zip(averages, variables, strict=True):
-        kept = ops.cast(decay, variable.dtype)
-        optimizer.assign(average, average * kept + variable * (1.0 - kept))
+        kept, new = pairs[variable.dtype]
+        optimizer.assign(average, average * kept + variable * new)
 
 
 def assign_all(

@@ -88,9 +88,22 @@ def clip_all(
     (wide,) = dtypes
     units = [rule.units for rule in rules]
 
+    @cache
+    def integers(*values: int) -> Any:
+        """Axes or a shape, as one constant wherever they are the same."""
+        return tf.constant(values, "int32")
+
+    def squares(x: Any, axes: tuple[int, ...] | None) -> Any:
+        """The sum of each unit's squares, in a vector."""
+        over, rank = tf.square(x), len(x.shape)
+        if axes != ():
+            axes = tuple(range(rank)) if axes is None else axes
+            over = tf.reduce_sum(over, integers(*axes), keepdims=rank == 1)
+        return over if len(over.shape) == 1 else tf.reshape(over, integers(-1))
+
     def norms(tensors: Sequence[Any]) -> Any:
         wides = [tf.cast(x, wide) for x in tensors]
-        sums = [_squares(x, rule.axes) for x, rule in zip(wides, rules, strict=True)]
+        sums = [squares(x, rule.axes) for x, rule in zip(wides, rules, strict=True)]
         return tf.sqrt(tf.concat(sums, 0))
 
     def of_units(values: list[float | None]) -> Any:
@@ -99,20 +112,15 @@ def clip_all(
     clipping, eps = of_units([r.clipping for r in rules]), of_units([r.eps for r in rules])
     scale, clipped = plain.scales(norms(gradients), norms(parameters), clipping, eps)
     scaled = [
-        tf.cast(tf.cast(x, wide) * tf.reshape(part, plain.kept(x.shape, rule.axes)), x.dtype)
+        tf.cast(
+            tf.cast(x, wide) * tf.reshape(part, integers(*plain.kept(x.shape, rule.axes))), x.dtype
+        )
         for x, part, rule in zip(gradients, tf.split(scale, units), rules, strict=True)
     ]
     tensors = np.repeat(np.arange(len(units)), units)
     # Not `segment_sum`, which XLA does not have.
     counts = tf.math.unsorted_segment_sum(tf.cast(clipped, "float32"), tensors, len(units))
     return scaled, tf.unstack(counts / np.array(units, "float32"), len(units))
-
-
-def _squares(x: Any, axes: tuple[int, ...] | None) -> Any:
-    """The sum of each unit's squares, in a vector."""
-    squares = tf.square(x)
-    sums = squares if axes == () else tf.reduce_sum(squares, axes, keepdims=x.shape.rank == 1)
-    return sums if sums.shape.rank == 1 else tf.reshape(sums, [-1])
 
 
 def momentum_steps(

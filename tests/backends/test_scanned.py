@@ -12,7 +12,7 @@ if keras.backend.backend() != "jax":
 
 import jax
 
-from nfspec.benchmarks import depth, scanned
+from nfspec.benchmarks import depth, equal
 
 OVER = {
     "stages.depth": [1, 1, 4, 1],
@@ -30,7 +30,7 @@ def made():
 
 
 def test_equal_blocks_after_a_stages_first_are_one_loop():
-    loops = scanned.loops_of(made())
+    loops = equal.equal_blocks(made())
     names = [[region.steps[0].layer.canonical for region in loop] for loop in loops]
     (loop,) = (each for each in names if len(each) > 1)
     assert {name.rpartition(".blocks.")[0] for name in loop} == {"stages.2"}
