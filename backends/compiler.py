@@ -15,6 +15,7 @@ from nfspec.backends.network import Network, executed, spec_of
 from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.wrapper import first_of_kind
 from nfspec.backends.settings import policy_of
+from nfspec.backends.values import array_of
 from nfspec.errors import InputError, WeightError
 from nfspec.language.spec import Spec
 from nfspec.plan.free_memory import require_free_memory
@@ -268,7 +269,7 @@ def params_of(model: keras.Model, average: bool) -> Params:
         if isinstance(layer, NFLayer):
             for name, variable in layer.canonical_variables.items():
                 value = averages.get(id(variable), variable)
-                params[name] = np.array(keras.ops.convert_to_numpy(value), np.float32)
+                params[name] = np.array(array_of(value), np.float32)
     if not params:
         raise WeightError(f"{model.name}: no layer of this model was made by nfspec")
     # Keras's order is by depth, and rewrites change that.

@@ -12,10 +12,12 @@ layer after another and does nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 import torch
 from keras import tree
 
@@ -30,6 +32,27 @@ from nfspec.errors import InputError
 
 class Place(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are not read
     """A node of the tree of canonical names: it holds other nodes, and parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.variables_of: dict[str, Any] = {}  # Keras's, by the last part of their names
+
+    def hold(self, local: str, variable: Any) -> None:
+        """Register the parameter of a Keras variable."""
+        self.register_parameter(local, variable.value)
+        self.variables_of[local] = variable
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Let Keras's variable have what takes its parameter's place, such as FSDP2's parts."""
+        super().__setattr__(name, value)
+        variable = self.__dict__.get("variables_of", {}).get(name)
+        if variable is not None and self._parameters.get(name) is value:
+            variable._value = value
+
+    def forward(self, compute: Callable[..., Any], *given: Any) -> Any:
+        """Call the layers of a block: where FSDP2 gathers its parameters before, and lets go of
+        them after it."""
+        return compute(*given)
 
     def held(self, local: str) -> Any:
         """A parameter by the last part of its name; None where Keras has to say what it is."""
@@ -60,7 +83,7 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
                     if part not in place._modules:
                         place.add_module(part, Place())
                     place = place._modules[part]
-                place.register_parameter(name, variable.value)
+                place.hold(name, variable)
                 layer.places[local] = place
 
     def _track_variables(self) -> None:
@@ -86,6 +109,8 @@ class TorchModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         own = training is None
         training = self.training if own else training
+        if isinstance(inputs, np.ndarray):  # of `train_on_batch`
+            inputs = keras.ops.convert_to_tensor(inputs, self.inputs[0].dtype)
         if not isinstance(inputs, torch.Tensor) or inputs.device.type == "meta":
             return super().call(inputs, training=training, mask=mask)
         steps, wanted = self.steps

@@ -89,6 +89,7 @@ class Network(TracedOnce, Lends, Float32Data, Base):  # type: ignore[misc]  # Ke
     regions: tuple[Region, ...] = ()  # of the steps, where some are computed again
     _remat: str = "none"
     _replicated: tuple[Any] | None = None  # a tuple, so that it is not taken for a part of this
+    _in_parts = False  # over processes
 
     @property
     def plan(self) -> Plan | None:
@@ -145,9 +146,14 @@ class Network(TracedOnce, Lends, Float32Data, Base):  # type: ignore[misc]  # Ke
         training = getattr(self, "training", False)
         return _copied, (*super().__reduce__(), fixed, training, self._plan, self._remat)
 
-    def replicate(self) -> None:
-        """On PyTorch, average gradients over the processes from now on, through
-        DistributedDataParallel."""
+    def replicate(self, engine: Callable[[Any], Any], in_parts: bool = False) -> None:
+        """On PyTorch, train through a module of several processes from now on.
+
+        Args:
+            engine: A function of a module to the one that is called, such as
+                DistributedDataParallel.
+            in_parts: That module has to be called in inference, too, as it gathers the parameters.
+        """
         import torch
 
         class Whole(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are not read
@@ -155,11 +161,31 @@ class Network(TracedOnce, Lends, Float32Data, Base):  # type: ignore[misc]  # Ke
                 super().__init__()
                 self.network = network
 
-            def forward(self, inputs: Any) -> Any:
+            def forward(self, inputs: Any, training: bool = True) -> Any:
                 with self.network.alone():
-                    return self.network.call(inputs, training=True)
+                    return self.network.call(inputs, training=training)
 
-        self._replicated = (torch.nn.parallel.DistributedDataParallel(Whole(self)),)
+        self._replicated = (engine(Whole(self)),)
+        self._in_parts = in_parts
+
+    def call_through(self, engine: Callable[[Any], Any]) -> None:
+        """On PyTorch, call the stem and each block, or what is computed again together, through
+        the module that has its parameters.
+
+        Args:
+            engine: A function of that module to the one that is called.
+        """
+        again = DEPTHS[self._remat]
+        steps, wanted = steps_of(self)
+        regions = regions_of(steps, wanted, part_of(again or DEPTHS["block"]))
+        through = tuple(
+            region._replace(
+                again=region.again and bool(again),
+                module=engine(self.get_submodule(region.part)) if region.part else None,
+            )
+            for region in regions
+        )
+        object.__setattr__(self, "regions", through)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -181,8 +207,8 @@ class Network(TracedOnce, Lends, Float32Data, Base):  # type: ignore[misc]  # Ke
             return super().stateless_call(trainable, others, *args, **kwargs)
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        if training and self._replicated is not None:
-            return self._replicated[0](inputs)
+        if self._replicated is not None and (training or self._in_parts):
+            return self._replicated[0](inputs, bool(training))
         symbolic = isinstance(inputs, keras.KerasTensor)
         if self.regions and not symbolic and keras.backend.backend() != "torch":
             return by_regions(self, inputs, bool(training), _draw, partial(_computed, training))

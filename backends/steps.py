@@ -22,13 +22,16 @@ class Step(NamedTuple):
 
 class Region(NamedTuple):
     """Steps, what they read of others and what others read of them, by number, what nothing reads
-    after them, and whether they are computed again in the backward pass."""
+    after them, whether they are computed again in the backward pass, and on PyTorch the module
+    through which they are called, where that gathers its parameters."""
 
     steps: tuple[Step, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     last: tuple[int, ...]
     again: bool
+    part: str
+    module: Any = None
 
 
 def steps_of(model: keras.Model) -> tuple[tuple[Step, ...], tuple[int, ...]]:
@@ -77,7 +80,7 @@ def regions_of(
         last = tuple(number for number in read if number not in seen)
         seen |= {*read}
         again = not name.startswith("step ")
-        made.insert(0, Region(tuple(own), tuple(read), outputs, last, again))
+        made.insert(0, Region(tuple(own), tuple(read), outputs, last, again, name * again))
     return tuple(made)
 
 
@@ -116,7 +119,9 @@ def by_regions(
         drawn = [draw(each, (images,)) for each in drops]
         compute = partial(_compute, region, training, layer)
         given = [values[number] for number in region.inputs]
-        found = (keras.remat(compute) if region.again else compute)(*given, *drawn)
+        run = keras.remat(compute) if region.again else compute
+        run = run if region.module is None else partial(region.module, run)
+        found = run(*given, *drawn)
         values.update(zip(region.outputs, found, strict=True))
         for number in region.last:
             del values[number]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ import torch
 from torch.optim.sgd import sgd
 
 from nfspec.backends.kernels import plain
+from nfspec.backends.kernels.torch_parts import by_parts, own
 from nfspec.backends.kernels.torch_tracing import eager_on_cpu
 from nfspec.plan.clipping import LEAST_GRADIENT_NORM, ClipRule
 
@@ -80,8 +81,9 @@ def clip_sets(
 def clip_all(
     gradients: Sequence[Any], parameters: Sequence[Any], rules: Sequence[ClipRule]
 ) -> tuple[list[Any], list[Any]]:
-    """`clip_sets`, of tensors of one shape together on GPUs."""
-    return clip_sets(gradients, parameters, rules, None)
+    """`clip_sets`, of tensors of one shape together on GPUs, and of what this process has of those
+    that are in parts."""
+    return by_parts(partial(clip_sets, stacked=None), gradients, parameters, rules)
 
 
 def _alike(
@@ -142,7 +144,7 @@ def momentum_steps(
         variables, buffers, gradients, decays, strict=True
     ):
         # It takes memory in order, and copies what is not.
-        value, moving, slope = (t.detach() for t in (variable.value, buffer.value, gradient))
+        value, moving, slope = (own(t.detach()) for t in (variable.value, buffer.value, gradient))
         fused = all(part.is_contiguous() for part in (value, moving, slope))
         if fused and value.device.type in FUSED:
             moved.setdefault(decay, []).append((value, slope, moving))
@@ -178,7 +180,7 @@ def start_averages(
     optimizer: Any, averages: Sequence[Any], variables: Sequence[Any], first: Any
 ) -> None:
     """A copy in the first step alone; by arithmetic where the host cannot know which step it is."""
-    held, new = ([v.value.detach() for v in several] for several in (averages, variables))
+    held, new = ([own(v.value.detach()) for v in several] for several in (averages, variables))
     if eager_on_cpu(first):
         if first:
             torch._foreach_copy_(held, new)
@@ -192,7 +194,7 @@ def average_all(
     """The same three roundings as `plain`'s."""
     kinds: dict[torch.dtype, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for average, variable in zip(averages, variables, strict=True):
-        pair = (average.value.detach(), variable.value.detach())
+        pair = (own(average.value.detach()), own(variable.value.detach()))
         kinds.setdefault(pair[0].dtype, []).append(pair)
     for dtype, pairs in kinds.items():
         held, new = map(list, zip(*pairs, strict=True))

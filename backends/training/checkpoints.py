@@ -25,6 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from nfspec.backends.layers.base import NFLayer
 from nfspec.backends.layers.drop import Drop
+from nfspec.backends.values import array_of
 from nfspec.errors import WeightError
 from nfspec.training.failures import OtherTraining
 from nfspec.weights.container import write
@@ -70,16 +71,19 @@ def save(folder: Path, model: keras.Model, optimizer: Any, position: Position, d
     Raises:
         WeightError: It cannot be written; older ones are still there.
     """
-    tensors = {
-        name: np.asarray(keras.ops.convert_to_numpy(variable))
-        for name, variable in _variables(model, optimizer)
-    }
+    tensors = {name: array_of(variable) for name, variable in _variables(model, optimizer)}
     metadata = {"format": FORMAT, "digest": digest, "position": json.dumps(asdict(position))}
     metadata["checksum"] = checksum(tensors, metadata)
     write(path_of(folder, position.step), tensors, metadata)
     steps = saved(folder)
     for step in set(steps[:-KEPT]) - {position.best_step}:
         path_of(folder, step).unlink(missing_ok=True)
+
+
+def take_part(model: keras.Model, optimizer: Any) -> None:
+    """Give the process that writes a checkpoint this one's parts of parameters and averages."""
+    for _, variable in _variables(model, optimizer):
+        array_of(variable)
 
 
 def checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:

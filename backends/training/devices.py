@@ -31,12 +31,14 @@ class Devices:
         count: Devices in all.
         rank, world: Which process this is, of how many.
         together: All processes have to evaluate, not the first alone.
+        in_parts: All processes have to read the parameters, not the first alone.
     """
 
     count = 1
     rank = 0
     world = 1
     together = False
+    in_parts = False
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """The scope in which models and optimizers are made."""
@@ -79,20 +81,20 @@ def devices(count: int, shard: bool = False) -> Devices:
 
     Args:
         count: Number of devices. On PyTorch each is a process, and this is one of them.
-        shard: JAX alone: spread each parameter over the devices, for networks that do not fit one.
+        shard: JAX and PyTorch: spread each parameter over the devices, for networks that do not fit
+            one.
 
     Raises:
         BackendError: There are not as many, or the framework cannot do so.
     """
     backend = keras.backend.backend()
-    if shard and backend != "jax":
-        raise BackendError(
-            f"only jax can shard parameters (by keras.distribution), {backend} cannot"
-        )
-    if count == 1 and not shard:
+    if shard and backend == "tensorflow":
+        raise BackendError("tensorflow cannot shard parameters; jax and torch can")
+    if count == 1 and not (shard and backend == "jax"):
         return Devices()
-    kinds = {"jax": OnJAX, "tensorflow": OnTensorFlow}
-    return OnTorch() if backend == "torch" else kinds[backend](count, shard)
+    if backend == "torch":
+        return OnTorchInParts() if shard else OnTorch()
+    return OnJAX(count, shard) if backend == "jax" else OnTensorFlow(count, shard)
 
 
 class OnJAX(Devices):
@@ -227,7 +229,12 @@ class OnTorch(Devices):
             if isinstance(layer, Drop):
                 seed, counter = np.asarray(keras.ops.convert_to_numpy(layer.seed_generator.state))
                 layer.seed_generator.state.assign([seed_of(int(seed), self.rank), counter])
-        network.replicate()
+        self._replicate(trainer, network)
+
+    def _replicate(self, trainer: keras.Model, network: keras.Model) -> None:
+        import torch
+
+        network.replicate(torch.nn.parallel.DistributedDataParallel)
 
     def train(self, trainer: keras.Model, x: NDArray[Any], y: NDArray[Any]) -> Logs:
         import torch
@@ -251,6 +258,18 @@ class OnTorch(Devices):
         import torch
 
         torch.distributed.destroy_process_group()
+
+
+class OnTorchInParts(OnTorch):
+    """Such a process, with a part of the parameters: `nfspec.backends.parts`."""
+
+    together = True
+    in_parts = True
+
+    def _replicate(self, trainer: keras.Model, network: keras.Model) -> None:
+        from nfspec.backends.parts import spread
+
+        spread(network, trainer.optimizer)
 
 
 def seed_of(seed: int, rank: int) -> int:

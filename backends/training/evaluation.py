@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 import keras
-import numpy as np
 
 from nfspec.backends.optimizers import EMA
 from nfspec.backends.optimizers.wrapper import first_of_kind
@@ -17,7 +16,7 @@ def averaged(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """With the moving averages in place of the parameters, where the optimizer keeps them."""
     average = first_of_kind(optimizer, EMA)
     pairs = average.averages if average is not None else []
-    kept = [np.array(keras.ops.convert_to_numpy(variable)) for variable, _ in pairs]
+    kept = [keras.ops.copy(variable) for variable, _ in pairs]
     for variable, value in pairs:
         variable.assign(value)
     try:

@@ -249,10 +249,11 @@ class Training:
                 "held_out_loss": score.loss / score.images,
                 "held_out_images": score.images,
             }
+            params = compilation.params_of(self.network)
             if entry["top1"] > self.position.best:
                 self.position = Position(step, step, entry["top1"])
-                self._write("best.safetensors")
-            self._write("weights.safetensors")
+                self._write("best.safetensors", params)
+            self._write("weights.safetensors", params)
         if first:
             logs.append(self.log, entry)
             self.watcher.evaluation(entry)
@@ -264,16 +265,18 @@ class Training:
         found = outputs(self.logits, images, batch)
         return sum((score(each, self.held.labels[numbers]) for each, numbers in found), Score())
 
-    def _write(self, name: str) -> None:
-        params = compilation.params_of(self.network)
+    def _write(self, name: str, params: Params) -> None:
         if self.devices.rank == 0:
             weights.save(self.folder / name, self.plan, params)
 
     def _save(self) -> None:
-        if self.devices.rank != 0:
-            return
-        self.checkpoints.mkdir(exist_ok=True)
-        checkpoints.save(self.checkpoints, self.network, self.optimizer, self.position, self.digest)
+        if self.devices.rank == 0:
+            self.checkpoints.mkdir(exist_ok=True)
+            checkpoints.save(
+                self.checkpoints, self.network, self.optimizer, self.position, self.digest
+            )
+        elif self.devices.in_parts:
+            checkpoints.take_part(self.network, self.optimizer)
 
     def _bad(self, message: str) -> None:
         if message not in self.said:

@@ -112,7 +112,8 @@ Devices = Annotated[
     ),
 ]
 Shard = Annotated[
-    bool, typer.Option("--shard", help="Spread the parameters over the devices (jax only).")
+    bool,
+    typer.Option("--shard", help="Spread the parameters over the devices (jax and torch)."),
 ]
 Seed = Annotated[
     int,

@@ -42,7 +42,7 @@ class Options:
         size: Side of all images, px.
         accumulation: Micro-batches in a batch.
         devices: Devices that share each batch. On PyTorch each is a process of torchrun's.
-        shard: Spread the parameters over the devices, on JAX.
+        shard: Spread the parameters over the devices, on JAX and PyTorch.
         seed: Seed of initialisation, order, augmentation and dropping.
         workers: Threads that read images; more than four are processes.
         held_out: Share of each class to evaluate on, where the data has no folder for that.

@@ -311,6 +311,11 @@ def prepare(options: Options, tell: Tell = untold) -> Session:
         accumulation=options.accumulation,
         class_weights=None if weights is None else class_weights(weights, source),
     )
+    if options.shard and backend == "torch" and run.recipe.sam_rho:
+        raise InputError(
+            "--shard: torch cannot compute the ascent of SAM on parameters in parts; train with "
+            "--set recipe.sam_rho=0, or without --shard"
+        )
     devices, micro = devices_of(backend, options.devices), run.batch // run.accumulation
     if micro % devices:
         raise InputError(f"--batch: {micro} images do not divide among {devices} devices")
@@ -341,10 +346,8 @@ def _require_installed(backend: str, options: Options) -> None:
         what = ", and ".join(f"{name}, {NEEDED[name]}" for name in absent)
         are = "is" if len(absent) == 1 else "are"
         raise InputError(f"{what}, {are} not installed; run: pip install {' '.join(absent)}")
-    if options.shard and backend != "jax":
-        raise BackendError(
-            f"--shard: only jax can shard parameters (by keras.distribution), {backend} cannot"
-        )
+    if options.shard and backend == "tensorflow":
+        raise BackendError("--shard: tensorflow cannot shard parameters; jax and torch can")
 
 
 def train(options: Options, watching: Watching = quietly, asked: Asked | None = None) -> Outcome:

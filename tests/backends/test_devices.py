@@ -66,7 +66,7 @@ def ended(process):
 def trained(place, backend_name):
     """The folder of a training on one device, on two, and on two that share the parameters."""
     options = {"one": (), "two": ("--devices", 2)}
-    if backend_name == "jax":
+    if backend_name != "tensorflow":
         options["shared"] = ("--devices", 2, "--shard")
     running = {name: start(place, place / name, *each) for name, each in options.items()}
     for process in running.values():
@@ -120,13 +120,17 @@ def test_checkpoints_and_evaluations_are_written_once_and_whole(trained):
         assert evaluations == [3, 4]
 
 
-def test_two_devices_go_on_where_one_stopped(trained, place):
-    status, _, stderr = ended(
-        start(place, trained["one"], "--devices", 2, "--resume", "--stop-at", 5)
-    )
-    assert status == 0, stderr
-    assert "going on after step 4 of 12" in stderr
-    assert [entry["step"] for entry in steps_of(trained["one"])] == [1, 2, 3, 4, 5]
+def test_so_many_devices_go_on_where_others_stopped(trained, place, backend_name):
+    ways = [("one", ("--devices", 2), 5)]
+    if backend_name != "tensorflow":
+        ways += [("one", ("--devices", 2, "--shard"), 6), ("shared", (), 5)]
+    for name, options, last in ways:
+        status, _, stderr = ended(
+            start(place, trained[name], *options, "--resume", "--stop-at", last)
+        )
+        assert status == 0, stderr
+        assert f"going on after step {last - 1} of 12" in stderr
+        assert [entry["step"] for entry in steps_of(trained[name])] == [*range(1, last + 1)]
 
 
 def test_too_few_devices_are_counted(backend_name, monkeypatch):
@@ -161,10 +165,10 @@ def test_one_device_needs_nothing():
     assert (engine.count, engine.rank, engine.world) == (1, 0, 1)
 
 
-def test_only_jax_spreads_parameters(backend_name):
-    if backend_name == "jax":
+def test_tensorflow_spreads_no_parameters(backend_name):
+    if backend_name != "tensorflow":
         pytest.skip("trained that way above")
-    message = f"^only jax can shard parameters .*, {backend_name} cannot$"
+    message = "^tensorflow cannot shard parameters; jax and torch can$"
     with pytest.raises(nfspec.BackendError, match=message):
         engines.devices(2, shard=True)
 
@@ -205,8 +209,13 @@ def test_what_one_of_several_devices_refuses_is_a_message(place, tmp_path, backe
 def test_sharding_is_refused_with_one_message(place, tmp_path, backend_name):
     if backend_name == "jax":
         pytest.skip("JAX can")
-    status, stdout, stderr = ended(start(place, tmp_path / "run", "--devices", 2, "--shard"))
-    assert stderr.count("--shard: only jax can shard parameters") == 1
+    message = {
+        "torch": "--shard: torch cannot compute the ascent of SAM on parameters in parts",
+        "tensorflow": "--shard: tensorflow cannot shard parameters; jax and torch can",
+    }[backend_name]
+    options = ("--devices", 2, "--shard")
+    status, stdout, stderr = ended(start(place, tmp_path / "run", *options, spec="sam/tiny.toml"))
+    assert stderr.count(message) == 1
     assert "Traceback" not in stderr
     assert (status, stdout) == (2, "")
 
@@ -230,7 +239,7 @@ def test_processes_are_stopped_by_whoever_stops_the_command(place, tmp_path, bac
     if backend_name != "torch":
         pytest.skip("one process, as of one device")
     out = tmp_path / "run"
-    ways = ((signal.SIGINT, os.killpg, ()), (signal.SIGTERM, os.kill, ("--resume",)))
+    ways = ((signal.SIGINT, os.killpg, ()), (signal.SIGTERM, os.kill, ("--resume", "--shard")))
     for number, send, resume in ways:
         process = start(place, out, "--devices", 2, "--epochs", 200, "--stop-at", 0, *resume)
         before, began = len(steps_of(out)) if resume else 0, time.monotonic()

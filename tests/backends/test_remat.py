@@ -105,6 +105,25 @@ def test_copies_compute_again_and_fit_works():
     assert any((before[name] != after[name]).any() for name in before)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch, where calls can be counted")
+def test_steps_of_nfspecs_loop_compute_again(monkeypatch):
+    """`train_on_batch` hands a network arrays, and not tensors."""
+    counts = {}
+    for remat in ("none", "block"):
+        x, labels, _ = batches(1)
+        model = nfspec.compile(small_spec(), BACKEND, small_params(), remat=remat)
+        model.compile(keras.optimizers.SGD(0.01), "mse")
+        model.train_on_batch(x, labels)  # Keras looks at shapes before the first step
+        calls = []
+        layer = next(layer for layer in model.layers if "stages" in getattr(layer, "canonical", ""))
+        monkeypatch.setattr(
+            layer, "call", lambda x, call=layer.call, calls=calls: calls.append(0) or call(x)
+        )
+        model.train_on_batch(x, labels)
+        counts[remat] = len(calls)
+    assert counts == {"none": 1, "block": 2}
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch, where saved tensors can be counted")
 def test_less_is_kept_for_the_backward_pass():
     import torch
