@@ -6,20 +6,29 @@ This process is the first of them.
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from packaging.version import Version
 
 import nfspec
+from nfspec.backends.kernels.torch_parts import _processes
+from nfspec.backends.parts import spread
 from nfspec.backends.training import checkpoints
+from nfspec.plan.clipping import ClipRule
 
 from . import parts
 from .small import batches, small_plan
 
 if keras.backend.backend() != "torch":
     pytest.skip("of PyTorch", allow_module_level=True)
+
+if Version(version("torch")) < Version("2.7"):
+    pytest.skip("see docs/versions.md", allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,3 +107,38 @@ def test_each_process_keeps_its_part_of_parameters_momentum_and_averages(case):
     assert all(split) == (world == 2)  # four do not divide the ten classes
     sizes = [np.prod(shape) // (world if s else 1) for shape, s in zip(shapes, split, strict=True)]
     assert found["bytes"] == 4 * 4 * sum(sizes)
+
+
+def test_a_pytorch_that_is_too_old_is_named(monkeypatch):
+    monkeypatch.setattr("torch.distributed.fsdp.fully_shard", lambda module, *, mesh=None: module)
+    with pytest.raises(nfspec.BackendError, match=r"^--shard needs PyTorch 2\.7 or newer; found "):
+        spread(None, None)
+
+
+def test_units_are_local_where_processes_have_as_many_whole_ones():
+    """Of stand-ins for DTensors, in parts over two processes by an axis."""
+
+    def tensor(shape, *axes):
+        placements = tuple(
+            SimpleNamespace(
+                dim=axis,
+                is_shard=lambda a=axis: a is not None,
+                is_replicate=lambda a=axis: a is None,
+            )
+            for axis in axes
+        )
+        mesh = SimpleNamespace(size=lambda: 2)
+        return SimpleNamespace(
+            full_tensor=None, shape=shape, placements=placements, device_mesh=mesh
+        )
+
+    def processes(shape, axes, *parts):
+        x = tensor(shape, *parts)
+        return _processes(x, x, ClipRule(axes, 1, 0.1, 1e-3))
+
+    assert _processes(np.zeros(3), np.zeros(3), ClipRule(None, 1, 0.1, 1e-3)) == 1
+    assert processes((4,), None, None) == 1  # whole in each
+    assert processes((3, 6), (0,), 1) == 2
+    assert processes((3, 5), (0,), 1) == 0  # one process has more of them
+    assert processes((3, 6), (0,), 0) == processes((6,), None, 0) == 0  # units in two
+    assert processes((3, 6), (0,), None, 1) == 0  # over two axes of processes
