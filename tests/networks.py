@@ -33,7 +33,7 @@ NETWORKS = {
                 "[stages]\nstride = [2, 3]\n"),
     "mixed-padding": ("timm/nf_resnet26", '[stem]\npadding = "same"\n'),
     "valid-stem": ("nfnet-nano", '[stem]\npadding = "valid"\nwidth = [8, 8]\nkernel = [3, 3]\n'
-                   "stride = [2, 1]\n"),
+                   "stride = [2, 1]\n[ws]\ngain = false\n"),
     "max-pool": ("nf-resnet-50", '[activation]\nkind = "silu"\n'),
     "timm": ("timm/nf_seresnet26", ""),
     "two-attentions": ("nfnet-f0", '[stages]\nattention = ["eca", "se"]\nalpha = [0.2, 0.3]\n'),
@@ -50,7 +50,7 @@ NETWORKS = {
     "ws-by-stage": ("nfnet-f0", "[stages]\ndepth = [1, 2, 1]\nwidth = [16, 24, 24]\n"
                     'stride = [1, 2, 1]\n[head]\nconv = "width"\nconv_width = 20\n'
                     '[ws]\neps = [0.01, 0.1, 0.02]\neps_rule = ["max", "add_to_std", "none"]\n'
-                    "ddof = [0, 1, 0]\n"),
+                    "ddof = [0, 1, 0]\ngain = [true, false, true]\n"),
     "no-shortcut-conv": ("nfnet-nano", "[stages]\ndepth = [2]\nwidth = [8]\nstride = [1]\n"
                          "[stem]\nwidth = [8]\nkernel = 3\nstride = [2]\n"
                          "[block]\nfirst_expansion = 1\n"),

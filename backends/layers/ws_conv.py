@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from keras import ops
+
 from nfspec.backends.layers.base import ZEROS, Shape, serialisable
 from nfspec.backends.layers.conv import Convolution
 from nfspec.plan import Init
@@ -14,8 +16,8 @@ from nfspec.plan import Init
 class WSConv2D(Convolution):
     """A conv whose kernel has mean 0 and norm `gamma · gain` over each output channel's fan-in.
 
-    Parameters: kernel (k, k, I/groups, O), gain (O,), bias (O,). All statistics are in float32
-    whatever the compute dtype, unless `ws_dtype` is `compute`.
+    Parameters: kernel (k, k, I/groups, O), gain (O,) if there is one, bias (O,). All statistics are
+    in float32 whatever the compute dtype, unless `ws_dtype` is `compute`.
 
     Args:
         filters, kernel_size, strides, dilation, groups, padding, data_format: As of any
@@ -26,7 +28,7 @@ class WSConv2D(Convolution):
         ddof: 0 for the biased variance, 1 for the unbiased.
         gamma: Multiplies the kernel.
         init_scale: Variance of the initial kernel times N.
-        gain_init: Initial gain.
+        gain_init: Initial gain; None for a conv without a gain, which is then 1.
         ws_dtype: `float32` or `compute`.
     """
 
@@ -40,7 +42,7 @@ class WSConv2D(Convolution):
         ddof: int = 0,
         gamma: float = 1.0,
         init_scale: float = 1.0,
-        gain_init: float = 1.0,
+        gain_init: float | None = 1.0,
         ws_dtype: str = "float32",
         **kwargs: Any,
     ):
@@ -59,15 +61,17 @@ class WSConv2D(Convolution):
         autocast = self.ws_dtype == "compute"
         init = Init("normal", (self.init_scale / math.prod(shape[:3])) ** 0.5)
         self.kernel = self.add_parameter("kernel", "kernel", shape, init, autocast=autocast)
-        gain = Init("constant", self.gain_init)
-        self.gain = self.add_parameter("gain", "gain", shape[3:], gain, autocast=autocast)
+        if self.gain_init is not None:
+            gain = Init("constant", self.gain_init)
+            self.gain = self.add_parameter("gain", "gain", shape[3:], gain, autocast=autocast)
         self.bias = self.add_parameter("bias", "bias", shape[3:], ZEROS, autocast=False)
 
     def standardised_kernel(self) -> Any:
         """The kernel that convolves, (k, k, I/groups, O)."""
+        kernel = self.read("kernel")
         return self.kernels.standardise(
-            self.read("kernel"),
-            self.read("gain"),
+            kernel,
+            ops.ones(self.filters, kernel.dtype) if self.gain_init is None else self.read("gain"),
             eps=self.eps,
             eps_rule=self.eps_rule,
             ddof=self.ddof,

@@ -43,7 +43,8 @@ def _scale(layer: Any, variance: Any, ops: Any) -> Any:
         scale = ops.rsqrt(n * (variance + layer.eps))
     else:
         scale = n**-0.5 / (ops.sqrt(variance) + layer.eps)
-    return scale * ops.convert_to_tensor(layer.gain) * layer.gamma
+    gain = 1.0 if layer.gain_init is None else ops.convert_to_tensor(layer.gain)
+    return scale * gain * layer.gamma
 
 
 def _no_mean(layer: Any, kernel: Any, ops: Any) -> Any:

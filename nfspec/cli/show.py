@@ -38,6 +38,7 @@ def _ws(plan: Plan) -> str:
             scale = WS_SCALE[op.eps_rule].format(eps=op.eps)
             if op.eps_rule != "none":
                 scale += f", N = fan-in, ddof {op.ddof}, {op.dtype}"
+            scale += "" if op.gained else ", no gain"
             part = ".".join(plan.section(op).split(".")[:2])
             parts.setdefault(scale, []).append(part)
     if len(parts) == 1:

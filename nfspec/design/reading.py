@@ -148,18 +148,19 @@ def _convs(signal: Propagation, params: Params) -> Iterator[str]:
 
 
 def _conv_fault(conv: WSConv, ratio: Ratio, params: Params) -> str:
-    kernel, gain, bias = (np.asarray(params[p.name], np.float64) for p in conv.parameters)
+    kernel, *own, bias = (np.asarray(params[p.name], np.float64) for p in conv.parameters)
     around, by = centred(conv, kernel)
     length = float(np.mean(np.sum((around / by) ** 2, axis=(0, 1, 2)))) / kept_by_eps(conv)
-    gains = float(np.mean(gain**2)) / conv.gain_init**2
+    first = conv.gain_init or 1.0
+    gains = float(np.mean(own[0] ** 2)) / first**2 if own else 1.0
     said = f"{conv.name}: makes {ratio.value:.3g} times the variance that a fresh conv would"
     if ratio.value < 1e-6:
         said = f"no signal passes {conv.name}"
     if bias.any():
         return f"{said}: its biases are not 0 (their mean square is {np.mean(bias**2):.3g})"
     if abs(gains - 1.0) > WORTH_SAYING:
-        size = math.sqrt(gains) * conv.gain_init
-        return f"{said}: its gains are {size:.3g} on average, and start from {conv.gain_init:.3g}"
+        size = math.sqrt(gains) * first
+        return f"{said}: its gains are {size:.3g} on average, and start from {first:.3g}"
     if abs(length - 1.0) > WORTH_SAYING and conv.eps_rule != "none":
         return (
             f"{said}: weight standardisation leaves {length:.3g} of its kernel, whose weights are "

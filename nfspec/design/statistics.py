@@ -103,12 +103,12 @@ class Statistics:
         Given the input, the kernels of the output channels are independent draws, so that the
         spread between channels says how far their mean may be from what is expected.
         """
-        ops = [op for op in self.plan.ops if isinstance(op, WSConv) and op.gain_init]
+        ops = [op for op in self.plan.ops if isinstance(op, WSConv) and op.gain_init != 0.0]
         ops = [op for op in ops if op.name in self.of and self.of[op.name].expected.any()]
         found = []
         for op in ops:
             sums = self.of[op.name]
-            expected = sums.expected * op.gain_init**2
+            expected = sums.expected * (op.gain_init**2 if op.gain_init else 1.0)
             found.append(_ratio(op.name, sums.squares, expected, len(ops)))
         return tuple(found)
 

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nfspec.errors import InputError
-from nfspec.language.spec import WS_COLUMNS
 from nfspec.plan import Block, Plan, StochasticDepth, WSConv
 
 T = TypeVar("T")
 Number = int | float | str
 
 MOST_GROUPS = 16  # each is a conv of its own to be compiled, and NF-RegNets have dozens
+STANDARD = ("eps", "eps_rule", "ddof", "gained")  # of a conv's weight standardisation
 # The fields that may differ between blocks, by the names that they have in source.
 CHANNELS = ("in_chs", "mid_chs", "out_chs")
 FIELDS = (
     *(*CHANNELS, "groups", "kernel", "second_kernel"),
     *("stride", "dilation", "first_dilation", "alpha", "beta", "se", "eca"),
-    *WS_COLUMNS,
+    *STANDARD,
 )
-TYPES = {"alpha": "float", "beta": "float", "eps": "float", "eps_rule": "str"}  # others: int
+TYPES = {"alpha": "float", "beta": "float", "eps": "float", "eps_rule": "str", "gained": "bool"}
 
 
 def number(value: Number) -> str:
@@ -30,7 +30,7 @@ def number(value: Number) -> str:
 
 
 def type_of(field: str) -> str:
-    """The type of a field, as source writes it."""
+    """The type of a field, as source writes it: `int` where no other is named."""
     return TYPES.get(field, "int")
 
 
@@ -67,7 +67,7 @@ def fields(row: Block, plan: Plan) -> dict[str, Number]:
     values += (row.stride, row.dilation, row.first_dilation)
     values += (row.alpha, row.beta, sizes["se"], sizes["eca"])
     convs = [op for op in plan.ops if isinstance(op, WSConv) and plan.section(op) == row.name]
-    for name in WS_COLUMNS:  # a folded network has none
+    for name in STANDARD:  # a folded network has none
         columns = (getattr(conv, name) for conv in convs)
         values += (one(columns, f"{name} of the convs of {row.name}") if convs else 0,)
     return dict(zip(FIELDS, values, strict=True))

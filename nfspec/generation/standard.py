@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nfspec.generation.blocks import number, type_of
 from nfspec.plan import Convolution, Plan, WSConv
-from nfspec.plan.standardisation import uneven
+from nfspec.plan.standardisation import COLUMNS, uneven
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,12 @@ class Standard:
     """Weight standardisation of a network. That of a folded one is empty.
 
     Attributes:
-        differs: The columns of `[ws]` in which convs differ, and which are arguments of a conv.
+        differs: Attributes in which convs differ, and which are arguments of a conv: eps,
+            eps_rule, ddof; in `whole` also `gained`.
         rules: The rules that occur, each once, without `none`.
         plain: True if some conv is not standardised.
+        gained: True if all convs have a gain, False if none has, None if some have.
+        without: Beginnings of the names of convs without a gain, where some have one.
         fan_in: True if the code needs the fan-in.
         common: The conv whose values are the defaults of the arguments.
     """
@@ -24,8 +27,39 @@ class Standard:
     differs: tuple[str, ...]
     rules: tuple[str, ...]
     plain: bool
+    gained: bool | None
+    without: tuple[str, ...]
     fan_in: bool
     common: Convolution
+
+    @property
+    def whole(self) -> Standard:
+        """The same, with `gained` among the arguments where only some convs have a gain; for
+        objects that make their own parameters."""
+        return replace(self, differs=(*self.differs, "gained")) if self.gained is None else self
+
+    def factors(self, gain: str) -> str:
+        """What multiplies a kernel beside its scale, with a `*` after it: gamma and gain.
+
+        Args:
+            gain: The gain as a conv's code has it.
+        """
+        gamma = getattr(self.common, "gamma", 1.0)
+        parts = [number(gamma)] if gamma != 1.0 else []
+        return "".join(
+            f"{part} * " for part in [*parts, *([gain] if self.gained is not False else [])]
+        )
+
+    def norm(self, gamma: str = "") -> str:
+        """The norm of a kernel that is standardised, or the factor of one that is not.
+
+        Args:
+            gamma: A word for gamma; its number if not given.
+        """
+        own = getattr(self.common, "gamma", 1.0)
+        parts = ["gain"] if self.gained is not False else []
+        parts += [gamma or number(own)] if own != 1.0 else []
+        return f"`{' * '.join(parts)}`" if parts else "1"
 
     @property
     def signature(self) -> str:
@@ -60,14 +94,22 @@ class Standard:
         return f"{'if' if rule == self.rules[0] else 'elif'} {own}eps_rule == {number(rule)}:"
 
 
+def _part(name: str) -> str:
+    """The beginning of the name of a conv's parameters: its stage, the stem or the final conv."""
+    return ".".join(name.split(".")[: 2 if name.startswith("stages.") else 1]) + "."
+
+
 def standard(plan: Plan, common: Convolution) -> Standard:
     """Weight standardisation of a plan, and the conv for its defaults."""
     convs = [op for op in plan.ops if isinstance(op, WSConv)]
+    gains = {op.gained for op in convs}
     rules = tuple(dict.fromkeys(op.eps_rule for op in convs))
     return Standard(
-        uneven(plan),
+        tuple(COLUMNS[name] for name in uneven(plan) if name != "gain"),
         tuple(rule for rule in rules if rule != "none"),
         "none" in rules,
+        None if len(gains) > 1 else gains != {False},
+        tuple(dict.fromkeys(_part(op.name) for op in convs if not op.gained)),
         any(op.eps_rule != "none" and (op.ddof or op.eps_rule != "max") for op in convs),
         common,
     )

@@ -132,7 +132,8 @@ class View:
     @property
     def gains(self) -> tuple[float, ...]:
         """Initial gains that occur, the most common first."""
-        values = [conv.gain_init for conv in self.convs if isinstance(conv, WSConv)] or [1.0]
+        convs = [conv for conv in self.convs if isinstance(conv, WSConv)]
+        values = [conv.gain_init for conv in convs if conv.gain_init is not None] or [1.0]
         return tuple(sorted(dict.fromkeys(values), key=values.count, reverse=True))
 
     @property
@@ -239,7 +240,8 @@ class View:
     def last_gain(self) -> float:
         """Initial gain of a block's last conv."""
         conv2 = self.names[f"{self.blocks.rows[0].name}.conv2"]
-        return conv2.gain_init if isinstance(conv2, WSConv) else 1.0
+        known = isinstance(conv2, WSConv) and conv2.gain_init is not None
+        return conv2.gain_init if known else 1.0
 
     @property
     def clipping(self) -> Clipping | None:

@@ -145,6 +145,14 @@ CODES = {
             'shortcut; found 4; block.shortcut = "strided_conv" takes any [SPEC-STRIDE]',
         ),
         Code(
+            "SPEC-GAIN",
+            "Convs have no gain, and the last conv of a block should start from one.",
+            "Let convs have gains (`ws.gain = true`), or set `block.conv2_gain_init = 1.0`.",
+            HEAD + "[ws]\ngain = false\n[block]\nconv2_gain_init = 0.5\n",
+            "x.toml:5:1: ws.gain: convs without a gain cannot start from block.conv2_gain_init = "
+            "0.5; let them have gains, or start from 1.0 [SPEC-GAIN]",
+        ),
+        Code(
             "SPEC-GAMMA",
             "The gamma of the original is asked for, and its table has none for this slope of "
             "leaky_relu.",

@@ -182,6 +182,15 @@ class WS(Table):
             )
         ),
     ]
+    gain: Annotated[
+        Column[bool],
+        Field(
+            description=(
+                "True if each conv learns a gain for each output; one for all, or for each stage, "
+                "as eps."
+            )
+        ),
+    ] = True
     dtype: Annotated[
         Literal["float32", "compute"],
         Field(

@@ -45,7 +45,12 @@ SCALAR_COLUMNS = (
     "alpha",
     "attention",
 )
-WS_COLUMNS = ("eps", "eps_rule", "ddof")  # of [ws]; one value all along is written as that value
+WS_COLUMNS = (
+    "eps",
+    "eps_rule",
+    "ddof",
+    "gain",
+)  # of [ws]; one value all along is written as that value
 # Columns of [stages] that came after the first release, and the values that say nothing.
 LATER = {"dilation": 1, "groups": "none"}
 
@@ -128,6 +133,8 @@ class Spec(Table):
         for column in WS_COLUMNS:
             if len(values := set(self.ws.column(column, 1))) == 1:
                 data["ws"][column] = values.pop()
+        if data["ws"]["gain"] is True:  # which came after the first release
+            del data["ws"]["gain"]
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @property

@@ -38,6 +38,7 @@ WIDTHS_COME_FROM: tuple[Key, ...] = (
 NAMES_COME_FROM: dict[str, tuple[Key, ...]] = {
     "final": (("head", "conv"),),
     "skip_gain": (("block", "skip_gain"),),
+    r"\.gain\b": (("ws", "gain"),),
     "conv1b": (("block", "convs"),),
     "shortcut": (("stages", "stride"), ("stages", "width")),
     r"\.(se|eca)\b": (("stages", "attention"),),
@@ -174,6 +175,12 @@ def _check_agreement(spec: Spec, problems: Problems) -> None:
                 )
                 path = stage_path(spec, "stride", s)
                 problems.add("SPEC-STRIDE", path, message, ("block", "shortcut"))
+    if spec.block.conv2_gain_init != 1.0 and False in spec.ws.column("gain", 1):
+        message = (
+            f"convs without a gain cannot start from block.conv2_gain_init = "
+            f"{spec.block.conv2_gain_init}; let them have gains, or start from 1.0"
+        )
+        problems.add("SPEC-GAIN", ("ws", "gain"), message, ("block", "conv2_gain_init"))
     table_has_none = activation.kind == "leaky_relu" and activation.slope != DEEPMIND_SLOPE
     if table_has_none and activation.gamma == "deepmind":
         message = (

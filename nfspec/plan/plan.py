@@ -112,7 +112,7 @@ class WSConv(Convolution):
     weights (v divided by N - ddof), the kernel used is `gain · gamma · (w - m) · s`, where s is
     `max`: 1/sqrt(max(N·v, eps)); `add`: 1/sqrt(N·(v + eps)); `add_to_std`:
     1/(sqrt(N)·(sqrt(v) + eps)). With `none` it is `gain · gamma · w`, and eps and ddof say
-    nothing.
+    nothing. Where `gain_init` is None there is no gain, which is then 1.
     """
 
     eps: float
@@ -121,16 +121,22 @@ class WSConv(Convolution):
     dtype: Literal["float32", "compute"]
     gamma: float
     kernel_init: Init
-    gain_init: float
+    gain_init: float | None
+
+    @property
+    def gained(self) -> bool:
+        """True if there is a gain."""
+        return self.gain_init is not None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         shape = self.kernel_shape
-        return (
-            Parameter(f"{self.name}.kernel", shape, "kernel", self.kernel_init),
-            Parameter(f"{self.name}.gain", shape[-1:], "gain", Init("constant", self.gain_init)),
-            Parameter(f"{self.name}.bias", shape[-1:], "bias", Init("constant", 0.0)),
-        )
+        kernel = Parameter(f"{self.name}.kernel", shape, "kernel", self.kernel_init)
+        bias = Parameter(f"{self.name}.bias", shape[-1:], "bias", Init("constant", 0.0))
+        if self.gain_init is None:
+            return (kernel, bias)
+        init = Init("constant", self.gain_init)
+        return (kernel, Parameter(f"{self.name}.gain", shape[-1:], "gain", init), bias)
 
 
 @dataclass(frozen=True)

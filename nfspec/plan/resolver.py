@@ -139,11 +139,13 @@ class _Builder:
                 dilation=dilation,
                 groups=groups,
                 padding=padding or spec.conv.padding,
-                **ws,
+                eps=ws["eps"],
+                eps_rule=ws["eps_rule"],
+                ddof=ws["ddof"],
                 dtype=spec.ws.dtype,
                 gamma=self.weight_gamma,
                 kernel_init=Init("normal", math.sqrt(spec.conv.init_scale / fan_in)),
-                gain_init=gain_init,
+                gain_init=gain_init if ws["gain"] else None,
             )
         )
 

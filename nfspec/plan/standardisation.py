@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from nfspec.language.spec import WS_COLUMNS
 from nfspec.plan.plan import Plan, WSConv
+
+# Columns of `[ws]`, and the attributes of a conv that have them.
+COLUMNS = {"eps": "eps", "eps_rule": "eps_rule", "ddof": "ddof", "gain": "gained"}
 
 
 def uneven(plan: Plan) -> tuple[str, ...]:
     """The columns of `[ws]` in which the convs of a plan differ, such as `eps`."""
     convs = [op for op in plan.ops if isinstance(op, WSConv)]
-    return tuple(name for name in WS_COLUMNS if len({getattr(op, name) for op in convs}) > 1)
+    return tuple(
+        name for name, own in COLUMNS.items() if len({getattr(op, own) for op in convs}) > 1
+    )
 
 
 def one_for_all(plan: Plan) -> str:
@@ -19,4 +23,6 @@ def one_for_all(plan: Plan) -> str:
         return f"has another {' and '.join(f'ws.{name}' for name in fields)} in some stages"
     if any(isinstance(op, WSConv) and op.eps_rule == "none" for op in plan.ops):
         return 'has convs that are not standardised (ws.eps_rule = "none")'
+    if any(isinstance(op, WSConv) and not op.gained for op in plan.ops):
+        return "has convs without a gain (ws.gain = false)"
     return ""

@@ -280,8 +280,10 @@ def vjp(
     x = inputs[0]
     match op:
         case WSConv():
-            first, *rest = ws_conv(op, dy, x, *values[:2])
-            return [first], rest
+            kernel, *gains, _ = values
+            gain = gains[0] if gains else np.ones(op.out_channels)
+            first, dkernel, dgain, dbias = ws_conv(op, dy, x, kernel, gain)
+            return [first], [dkernel, *([dgain] if gains else []), dbias]
         case Conv():
             first, *rest = folded_conv(op, dy, x, *values)
             return [first], rest

@@ -76,7 +76,8 @@ def evaluate(
 
 
 def _ws_conv(op: WSConv, x: Array, values: list[Array], rounding: Rounding | None) -> Array:
-    kernel, gain, bias = values
+    kernel, *gains, bias = values
+    gain = gains[0] if gains else np.ones(op.out_channels)
     centred, divisor = ops.centred(op, kernel)
     scale, narrow = op.gamma * gain / divisor, op.dtype == "compute"
     standard = centred * scale

@@ -140,8 +140,8 @@ def _folded(op: Operation, scale: float, params: Params) -> dict[str, Array]:
     """
     match op:
         case WSConv():
-            kernel, gain, bias = (np.asarray(params[p.name], np.float64) for p in op.parameters)
-            kernel = standardise(op, kernel, gain)
+            kernel, *gains, bias = (np.asarray(params[p.name], np.float64) for p in op.parameters)
+            kernel = standardise(op, kernel, gains[0] if gains else np.ones(op.out_channels))
             if scale != 1.0:
                 kernel *= scale
             return {f"{op.name}.kernel": kernel, f"{op.name}.bias": scale * bias}

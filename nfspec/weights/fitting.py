@@ -79,7 +79,8 @@ def fit(params: Mapping[str, Float32], plan: Plan, *, seed: int = 0, source: str
     for op in first_convs(plan):
         name = f"{op.name}.kernel"
         if own[name] != expected[name]:
-            values |= _with_channels(op, np.asarray(values[name]), np.asarray(values[_gain(op)]))
+            gain = np.asarray(values[_gain(op)]) if op.gained else None
+            values |= _with_channels(op, np.asarray(values[name]), gain)
             changes.append(_about_channels(op, own[name][2]))
     head = [name for name in ends.classifier if own.get(name) != expected[name]]
     if head:
@@ -92,8 +93,12 @@ def _gain(op: WSConv) -> str:
     return f"{op.name}.gain"
 
 
-def _with_channels(op: WSConv, kernel: Float32, gain: Float32) -> Params:
-    """Kernel and gain of a conv for its own number of channels, from those for another."""
+def _with_channels(op: WSConv, kernel: Float32, gain: Float32 | None) -> Params:
+    """Kernel and gain of a conv for its own number of channels, from those for another.
+
+    Raises:
+        WeightError: The scale of a kernel would change, and there is no gain to keep it.
+    """
     # The scale of weight standardisation is defined there alone.
     from nfspec.reference.operations import divisor
 
@@ -102,6 +107,11 @@ def _with_channels(op: WSConv, kernel: Float32, gain: Float32) -> Params:
     standardised = op.eps_rule != "none"
     if standardised and old[..., 0].size == 1:
         raise WeightError(f"{op.name}: kernels of one weight, which standardisation turns into 0")
+    if standardised and gain is None:
+        raise WeightError(
+            f"{op.name}: has no gain (ws.gain = false), which would keep the scale where a kernel "
+            "is made for another number of input channels"
+        )
     mean = old.mean(axis=(0, 1, 2))
     share = _shares(count, op.in_channels)
     # Weight standardisation takes the mean away, so it may be spread evenly over the channels.
@@ -109,6 +119,8 @@ def _with_channels(op: WSConv, kernel: Float32, gain: Float32) -> Params:
     rest = count / op.in_channels - share.sum(axis=1)
     new = np.einsum("dc,hwco->hwdo", share, old) + standardised * rest[:, None] * mean
     rounded = new.astype(np.float32)
+    if gain is None:
+        return {f"{op.name}.kernel": rounded}
     before = divisor(replace(op, in_channels=count), old)
     after = divisor(op, rounded.astype(np.float64))
     scaled = gain.astype(np.float64) * (after / before)

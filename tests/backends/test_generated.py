@@ -44,11 +44,11 @@ MUTANTS = {
     "a gamma that is left out": Mutant("expressions.jinja", "{{ times(op.gamma) }}", ""),
     "erf in place of tanh": Mutant("expressions.jinja", "approximate=True", "approximate=False"),
     "no mean taken off": Mutant(LAYERS, " - ops.mean(self.kernel, (0, 1, 2))", ""),
-    "no gain": Mutant(LAYERS, '~ "self.gain"', '~ "1"'),
+    "no gain": Mutant(LAYERS, 'net.ws.factors("self.gain")', '"1.0 * "'),
     "eps that is added": Mutant(LAYERS, "ops.maximum(variance, ", "(variance + ", "flat"),
     "eps without the fan-in": Mutant(LAYERS, "fan_in * %s", "%s", "timm"),
     "variance over N": Mutant(LAYERS, "(fan_in - {{ ddof }})", "fan_in", "unbiased"),
-    **by_stage((BLOCK, "mid_chs, 1...,"), LAYERS, 'if self.eps_rule == "none":'),
+    **by_stage((BLOCK, "mid_chs, 1...,"), LAYERS, 'if self.eps_rule == "none":', "net.ws.whole"),
     "padding decided by an odd side": Mutant(
         LAYERS, "size + stride * ((side - 1) // stride) - side", "size - stride + side % 2 * 0"
     ),

@@ -57,6 +57,7 @@ def conv_bound(op, x, kernel, gain, bias):
         {"groups": 4, "eps_rule": "add_to_std", "eps": 1e-2},
         {"ddof": 1, "eps": 1.0},
         {"eps_rule": "none", "gamma": 1.7},
+        {"gain_init": None, "gamma": 1.7},
         {"dilation": 2},
         {"dilation": 3, "padding": "symmetric", "groups": 4},
     ],
@@ -69,6 +70,7 @@ def test_ws_conv(changes, data_format):
     params = {n: (rng.standard_normal(s) + 0.5).astype(np.float32) for n, s in shapes.items()}
     x = rng.standard_normal((2, 9, 12, 8)).astype(np.float32)
     output = run(op, x, params, data_format)
+    params.setdefault("gain", np.ones(op.out_channels))
     kernel, gain, bias = (params[n].astype(np.float64) for n in ("kernel", "gain", "bias"))
     x64 = x.astype(np.float64)
     standard = ops.standardise(op, kernel, gain)

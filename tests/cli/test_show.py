@@ -206,3 +206,8 @@ def test_weight_standardisation_by_stage_is_told_by_part():
         "standardised agc"
     ) in facts
     assert max(map(len, text.splitlines())) <= 80
+    text = run("nfnet-f0", "--set", "ws.gain=[true, true, true, false]").stdout
+    assert (
+        "stages.3, head: 1 / sqrt(max(N * var, 0.0001)), N = fan-in, ddof 0, float32, no gain"
+        in (" ".join(text.split()))
+    )

@@ -295,3 +295,11 @@ def test_an_unknown_accelerator_and_several_cpus(f0):
         named("h10")
     with pytest.raises(nfspec.InputError, match="links between cpus are not known"):
         step(f0, named("cpu"), 4, 2)
+
+
+def test_kernels_that_are_not_standardised_take_no_time_for_it():
+    kinds = []
+    for rule in ("max", "none"):
+        plan = nfspec.resolve(nfspec.load("nfnet-f0", {"ws.eps_rule": rule}))
+        kinds.append({work.kind for work in works(plan, 8)})
+    assert kinds[0] - kinds[1] == {"weights"}

@@ -13,6 +13,7 @@ import pytest
 import nfspec
 from nfspec.cost.accelerators import ACCELERATORS
 from nfspec.cost.roofline import step
+from nfspec.design.explorer import operations
 from nfspec.design.explorer import page as pages
 from nfspec.design.explorer.networks import Networks, Shown
 from nfspec.design.explorer.operations import TIMES
@@ -327,3 +328,17 @@ def test_a_folder_that_is_no_training_is_a_sentence(tmp_path):
 def test_what_cannot_be_shown_is_a_sentence(arguments, message):
     with pytest.raises(nfspec.InputError, match=message):
         nfspec.explore(**arguments)
+
+
+def test_what_a_conv_does_with_its_kernel_is_told():
+    changes = {"ws.eps_rule": ["max", "none", "max", "max"], "ws.gain": [True, True, False, True]}
+    parts = operations.drawn(nfspec.resolve(nfspec.load("nfnet-f0", changes)))
+    texts = {
+        stage: next(op.text for op in parts[f"stages.{stage}.blocks.0"] if op.name == "conv0")
+        for stage in range(3)
+    }
+    assert texts == {
+        0: f"1 {TIMES} 1, 128 → 128",
+        1: f"1 {TIMES} 1, 256 → 256, not standardised",
+        2: f"1 {TIMES} 1, 512 → 768, no gain",
+    }

@@ -34,15 +34,16 @@ class Mutant:
     seen_by: str = "logits"
 
 
-def by_stage(block, conv, test):
+def by_stage(block, conv, test, ws="net.ws"):
     """Mistakes in what a network has by stage of weight standardisation.
 
     Args:
         block: The template of a block, and within it the end of the line that makes conv0.
         conv: The template of a conv.
         test: The line in it for convs that are not standardised.
+        ws: What the templates call weight standardisation.
     """
-    passed, given = "{{ net.ws.passed }}", "{{ net.ws.given(net.final_conv) }}"
+    passed, given = f"{{{{ {ws}.passed }}}}", f"{{{{ {ws}.given(net.final_conv) }}}}"
     template, line = block
     right, network = line.replace("...", passed), "ws-by-stage"
     return {

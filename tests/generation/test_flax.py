@@ -45,7 +45,7 @@ MUTANTS = {
     "eps that is added": Mutant(CONV, "jnp.maximum(variance, ", "(variance + ", "flat"),
     "eps without the fan-in": Mutant(CONV, "fan_in**0.5 * %s", "%s", "unbiased"),
     "variance over N": Mutant(CONV, '" * (fan_in / (fan_in - %s))" % ddof', '""', "unbiased"),
-    **by_stage((BLOCK, "mid_chs, 1...,"), CONV, 'if {{ own }}eps_rule == "none":'),
+    **by_stage((BLOCK, "mid_chs, 1...,"), CONV, 'if {{ own }}eps_rule == "none":', "net.ws.whole"),
     "height taken for width in kernels": Mutant(CONV, '"HWIO"', '"WHIO"', "flat"),
     "an average that counts padding": Mutant(
         "jax/layers.jinja", "lax.add, *window) / count", "lax.add, *window) / 4", "flat"

@@ -28,10 +28,10 @@ MUTANTS = {
     "a gamma that is left out": Mutant("expressions.jinja", "{{ times(op.gamma) }}", ""),
     "erf in place of tanh": Mutant("expressions.jinja", "nn.gelu_approx", "nn.gelu"),
     "no mean taken off": Mutant(LAYERS, "w = w - w.mean((1, 2, 3), keepdims=True)", "w = w * 1"),
-    "no gain": Mutant(LAYERS, " * self.gain[:, None, None, None]", ""),
+    "no gain": Mutant(LAYERS, '" * " ~ gain', '""'),
     "eps that is added": Mutant(LAYERS, "mx.maximum(variance, ", "(variance + ", "flat"),
     "variance over N": Mutant(LAYERS, "(fan_in - {{ ddof }})", "fan_in", "unbiased"),
-    **by_stage((BLOCK, "mid_chs, 1...)"), LAYERS, 'if self.eps_rule == "none":'),
+    **by_stage((BLOCK, "mid_chs, 1...)"), LAYERS, 'if self.eps_rule == "none":', "net.ws.whole"),
     "the odd pixel before": Mutant(
         LAYERS, "(total // 2, total - total // 2)", "(total - total // 2, total // 2)"
     ),

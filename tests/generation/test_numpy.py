@@ -18,7 +18,7 @@ LAYERS, BLOCK, NETWORK = "layers.jinja", "block.jinja", "network.py.jinja"
 MUTANTS = {
     "a gamma that is left out": Mutant("expressions.jinja", "{{ times(op.gamma) }}", ""),
     "a gamma of weights that is left out": Mutant(
-        LAYERS, 'expression.times(conv.gamma) ~ "gain"', '"gain"', "timm"
+        LAYERS, 'net.ws.factors("gain")', '"gain * "', "timm"
     ),
     "no mean taken off": Mutant(LAYERS, " - kernel.mean((0, 1, 2))", ""),
     "eps that is added": Mutant(LAYERS, "np.maximum(variance, ", "(variance + ", "flat"),
@@ -39,7 +39,7 @@ MUTANTS = {
     "an average that counts padding": Mutant(LAYERS, ', "edge")', ")"),
     "a max pool of zeros": Mutant(LAYERS, ", -np.inf)", ")", "max-pool"),
     "a gain of attention left out": Mutant(LAYERS, "{{ expression.times(net.se.gain) }}", ""),
-    "no gain": Mutant(LAYERS, '~ "gain"', '~ "1"', "flat"),
+    "no gain": Mutant(LAYERS, 'net.ws.factors("gain")', '"1 * "', "flat"),
     "a gate that is not padded alike": Mutant(
         LAYERS, "[(0, 0), (kernel.size // 2, kernel.size // 2)]", "[(0, 0), (kernel.size - 1, 0)]"
     ),

@@ -26,11 +26,11 @@ MUTANTS = {
         LAYERS, "({{ expression.times(conv.gamma) }}w * scale)", "(w * scale)", "timm"
     ),
     "no mean taken off": Mutant(LAYERS, " - w.mean((1, 2, 3), keepdim=True)", ""),
-    "no gain": Mutant(LAYERS, " * self.gain[:, None, None, None]", ""),
+    "no gain": Mutant(LAYERS, '" * " ~ gain', '""'),
     "eps that is added": Mutant(LAYERS, "variance.clamp(min=", "(variance +", "flat"),
     "eps without the fan-in": Mutant(LAYERS, "fan_in * %s", "%s", "timm"),
     "variance over N": Mutant(LAYERS, "(fan_in - {{ ddof }})", "fan_in", "unbiased"),
-    **by_stage((BLOCK, "mid_chs, 1...)"), LAYERS, 'if self.eps_rule == "none":'),
+    **by_stage((BLOCK, "mid_chs, 1...)"), LAYERS, 'if self.eps_rule == "none":', "net.ws.whole"),
     "padding decided by an even side": Mutant(LAYERS, "((side - 1) // stride)", "(side // stride)"),
     "the odd pixel before": Mutant(
         LAYERS, "[total // 2, total - total // 2]", "[total - total // 2, total // 2]"

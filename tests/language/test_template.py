@@ -69,4 +69,4 @@ def test_a_place_too_long_for_its_line_is_above_it_and_the_others_stay(tmp_path)
     lines = resolved(nfspec.load(file))
     start = lines.index("ws.ddof     = 1")
     assert lines[start - 1] == f"# {file}:6"
-    assert lines[start + 1].startswith('ws.dtype    = "float32"  # deepmind.toml:')
+    assert lines[start + 1].startswith("ws.gain     = true       # deepmind.toml:")

@@ -352,3 +352,11 @@ def test_a_conv_of_one_weight_is_allowed_where_it_is_not_standardised(written):
     text = "[input]\nchannels = 1\nmean = [0.5]\nstd = [0.25]\n[stem]\nkernel = [1, 3, 3, 3]\n"
     plan = written(f'{text}[ws]\neps_rule = ["none", "max", "max", "max"]\n')
     assert ops(plan, WSConv)[0].fan_in == 1
+
+
+def test_a_stage_without_gains_has_no_such_parameters(written):
+    plan = written("[ws]\ngain = [true, false, true, true]\n")
+    without = {f"{op.name}.gain" for op in ops(plan, WSConv) if not op.gained}
+    assert without and all(name.startswith("stages.1.") for name in without)
+    everywhere = planned("nfnet-f0").parameters
+    assert list(plan.parameters) == [name for name in everywhere if name not in without]

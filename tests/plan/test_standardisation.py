@@ -22,6 +22,12 @@ CASES = {
         ("eps", "eps_rule", "ddof"),
         "has another ws.eps and ws.eps_rule and ws.ddof in some stages",
     ),
+    "no gain in a stage": (
+        {"ws.gain": [True, True, False, True]},
+        ("gain",),
+        "has another ws.gain in some stages",
+    ),
+    "no gain": ({"ws.gain": False}, (), "has convs without a gain (ws.gain = false)"),
     "no standardisation": (
         {"ws.eps_rule": "none"},
         (),

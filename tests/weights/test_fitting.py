@@ -1,5 +1,6 @@
 """Weights of another number of classes or of input channels, made to fit."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -121,6 +122,17 @@ def test_a_channel_that_sums_to_nothing_stays_nothing():
     actual = fit(params, plan).params
     assert all(np.isfinite(value).all() for value in actual.values())
     assert_alike(old, params, plan, actual, paired=1)
+
+
+def test_a_kernel_without_a_gain_cannot_keep_its_scale_unless_it_is_not_standardised():
+    old, plan = (
+        replace(each, ops=tuple(
+            replace(op, gain_init=None) if op.name == "stem.conv0" else op for op in each.ops
+        ))
+        for each in (plan_of(3), plan_of(1))
+    )  # fmt: skip
+    with pytest.raises(nfspec.WeightError, match=r"stem\.conv0: has no gain \(ws\.gain = false\)"):
+        fit(trained(old), plan)
 
 
 # the classifier

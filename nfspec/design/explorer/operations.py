@@ -78,18 +78,23 @@ def _before(name: str, ops: dict[str, Operation]) -> set[str]:
     return found
 
 
+def _weights(op: WSConv) -> str:
+    """The words on what a conv does with its kernel, where that is not what most do."""
+    gamma = f", gamma {op.gamma:.4g}" if op.gamma != 1 else ""
+    plain = ", not standardised" if op.eps_rule == "none" else ""
+    return f"{gamma}{plain}{'' if op.gained else ', no gain'}"
+
+
 def words(op: Operation) -> tuple[str, str]:
     """An operation's kind, and its numbers."""
     match op:
         case Convolution():
             groups = f", {op.groups} groups" if op.groups > 1 else ""
             stride = f", stride {op.stride}" if op.stride > 1 else ""
-            gamma = f", gamma {op.gamma:.4g}" if isinstance(op, WSConv) and op.gamma != 1 else ""
-            if isinstance(op, WSConv) and op.eps_rule == "none":
-                gamma += ", not standardised"
+            weights = _weights(op) if isinstance(op, WSConv) else ""
             sides = f"{op.kernel} {TIMES} {op.kernel}, {op.in_channels} → {op.out_channels}"
             dilation = f", dilation {op.dilation}" if op.dilation > 1 else ""
-            return "conv", f"{sides}{groups}{stride}{dilation}{gamma}"
+            return "conv", f"{sides}{groups}{stride}{dilation}{weights}"
         case Activation():
             gamma = f", gamma {op.gamma:.4g}" if op.gamma != 1 else ""
             beta = f", beta {op.beta:.4g} {op.beta_at} it" if op.beta != 1 else ""
