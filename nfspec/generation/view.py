@@ -240,8 +240,9 @@ class View:
     def last_gain(self) -> float:
         """Initial gain of a block's last conv."""
         conv2 = self.names[f"{self.blocks.rows[0].name}.conv2"]
-        known = isinstance(conv2, WSConv) and conv2.gain_init is not None
-        return conv2.gain_init if known else 1.0
+        if isinstance(conv2, WSConv) and conv2.gain_init is not None:
+            return conv2.gain_init
+        return 1.0
 
     @property
     def clipping(self) -> Clipping | None:
