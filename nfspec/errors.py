@@ -52,6 +52,10 @@ class SpecError(NfspecError):
         return type(self), (self.problems,)  # Python would make it of the message
 
 
+class NfspecWarning(UserWarning):
+    """Base of the warnings about what was given, which the command line prints as a sentence."""
+
+
 class WeightError(NfspecError):
     """Weights that do not fit the plan, or a file that does not hold weights."""
 

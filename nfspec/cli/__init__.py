@@ -14,7 +14,9 @@ from __future__ import annotations
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +28,7 @@ import nfspec
 from nfspec import streams
 from nfspec.cli.commands import COMMANDS, GROUPS
 from nfspec.console import print_lines, say
-from nfspec.errors import InputError, NfspecError
+from nfspec.errors import InputError, NfspecError, NfspecWarning
 
 
 @cache
@@ -106,7 +108,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             _require_present_folder()
-            with streams.Interruptible():
+            with streams.Interruptible(), _warnings_as_sentences():
                 return super().invoke(ctx)
         except NfspecError as error:
             say(str(error))
@@ -122,6 +124,23 @@ class _Commands(TyperGroup):
             say("interrupted")
             raise typer.Exit(130) from None
         raise typer.Exit(2)
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Print the project's own warnings as its errors are, without a line of code."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **rest: Any) -> None:
+            if issubclass(category, NfspecWarning):
+                say(f"warning: {message}")
+            else:
+                others(message, category, *place, **rest)
+
+        warnings.simplefilter("always", NfspecWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _interrupted(error: BaseException | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -91,13 +90,9 @@ def convert(
     plan = resolve(load(variant, changed_by(changes)))
     # Two copies: the weights as they are read, and those in the other layout.
     require_free_memory(plan, "convert the weights of", 2)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        kind = source_kind or kind_of_file(source, "--from")
-        fitted = read_fitting(source, plan, kind) if fit else None
-        params = fitted.params if fitted else READERS[kind](source, plan)
-    for warning in caught:
-        say(f"warning: {warning.message}")
+    kind = source_kind or kind_of_file(source, "--from")
+    fitted = read_fitting(source, plan, kind) if fit else None
+    params = fitted.params if fitted else READERS[kind](source, plan)
     require_free(target, force)  # again: a file may have come to be there meanwhile
     WRITERS[to](target, plan, params)
     total = compact(sum(array.size for array in params.values()))

@@ -116,7 +116,8 @@ def _unexpected(value: Any, path: Key) -> str:
     """The message for a value of another type, or a word that is not one of those known."""
     choices = _choices(_type_at(path))
     message = f"expected {either(choices)}; found {found_text(value)}"
-    if isinstance(value, list | tuple) and not {"an array", "a table"} & {*choices}:
+    one = not isinstance(path[-1], int) and not {"an array", "a table"} & {*choices}
+    if one and isinstance(value, list | tuple):
         return f"{message}; this field is one value, which serves the whole network"
     if not isinstance(value, str) or not value:
         return message

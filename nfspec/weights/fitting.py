@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.errors import WeightError
+from nfspec.errors import NfspecWarning, WeightError
 from nfspec.plan import Plan, WSConv
 from nfspec.plan.initialise import Params, draw
 from nfspec.weights.checking import (
@@ -25,7 +25,7 @@ from nfspec.weights.checking import (
 )
 
 
-class FitWarning(UserWarning):
+class FitWarning(NfspecWarning):
     """A change of weights by `fit`, where nothing else says it."""
 
 

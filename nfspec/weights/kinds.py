@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
-from nfspec.errors import InputError, WeightError
+from nfspec.errors import InputError
 from nfspec.plan import Plan
 from nfspec.weights.checking import CLASSIFIER
 from nfspec.weights.container import contents
@@ -59,18 +59,16 @@ def kind_of_file(path: Path, option: str = "") -> Kind:
 
     Raises:
         InputError: As `kind_of_name`.
+        WeightError: A .safetensors file that cannot be read, or is damaged.
     """
     kind = kind_of_name(path, option)
     return Kind.TIMM if kind is Kind.NFSPEC and not _is_ours(path) else kind
 
 
 def _is_ours(path: Path) -> bool:
-    """True if a safetensors file says that nfspec wrote it. A damaged one says nothing."""
-    try:
-        with contents(path) as file:
-            return file.metadata.get("format") == FORMAT
-    except WeightError:
-        return False
+    """True if a safetensors file says that nfspec wrote it."""
+    with contents(path) as file:
+        return file.metadata.get("format") == FORMAT
 
 
 def read_fitting(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nfspec.errors import WeightError
+from nfspec.errors import NfspecWarning, WeightError
 from nfspec.plan import Plan
 from nfspec.weights.arrays import converted
 from nfspec.weights.checking import Float32, check, ends_of, shapes, text_names
@@ -22,7 +22,7 @@ FORMAT = "nfspec/1"
 MAX_FIELDS = 10
 
 
-class DigestWarning(UserWarning):
+class DigestWarning(NfspecWarning):
     """Weights whose shapes fit a plan, saved for a spec that means another network."""
 
 

@@ -53,6 +53,19 @@ def test_weights_beside_the_source(spec):
     assert all(np.array_equal(back[name], value) for name, value in params.items())
 
 
+@pytest.mark.filterwarnings("error")  # as PYTHONWARNINGS=error has it
+def test_weights_of_another_meaning_are_taken_with_a_sentence(spec):
+    plan = nfspec.resolve(nfspec.load(spec))
+    nfspec.weights.save("old.safetensors", plan, networks.drawn(plan)[0])
+    asked = ("--to", "numpy", "--weights", "old.safetensors", "--set", "ws.eps_rule=none")
+    done = run(spec, *asked, "--out", "net.py")
+    assert done.exit_code == 0
+    assert done.stderr == (
+        "warning: old.safetensors: fits plain in shape, but was saved for another spec:\n"
+        '  ws.eps_rule: "max" in the file, "none" here\n'
+    )
+
+
 def test_a_folded_file_and_its_weights(spec):
     plan = nfspec.resolve(nfspec.load(spec))
     params, _ = networks.drawn(plan)

@@ -76,6 +76,8 @@ FIELDS = {
     "[SPEC-VALUE]",
     "[stages]\nbeta = [1, [1, true], 1, 1]": "6:16: stages.beta[1][1]: expected a number; "
     "found true [SPEC-TYPE]",
+    "[stages]\nalpha = [[1], 1, 1, 1]": "6:10: stages.alpha[0]: expected a number; found [1] "
+    "[SPEC-TYPE]",
     "[block]\nfirst_expansion = true": '6:1: block.first_expansion: expected a number or "same"; '
     "found true [SPEC-TYPE]",
     "[eca]\nkernel = 2.5": '6:1: eca.kernel: expected a whole number or "auto"; found 2.5 '

@@ -99,6 +99,16 @@ def test_a_file_of_another_kind_is_refused_with_advice(tmp_path, complaint):
     assert "use nfspec.weights.from_timm" in message
 
 
+@pytest.mark.parametrize("content", [None, b"x"], ids=["missing", "damaged"])
+def test_a_file_that_cannot_be_read_is_said_to_be_so_whatever_the_network(
+    tmp_path, complaint, content
+):
+    path = tmp_path / "old.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    assert complaint(kind_of_file, path).startswith("old.safetensors: ")
+
+
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
 def test_a_damaged_file_is_refused(file, complaint, keep):
     write, path, kind = file
