@@ -215,6 +215,39 @@ def test_nothing_in_a_step_waits_for_the_device(how, as_on_a_gpu):
         step()
 
 
+IMAGES = 5  # no kernel begins with an axis of this length
+
+
+class Layouts(TorchDispatchMode):
+    """Notes the images that convs are given, and operations that copy images."""
+
+    def __init__(self):
+        super().__init__()
+        self.images, self.copies = [], Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        if name in ("convolution", "convolution_backward"):
+            given = args[:1] if name == "convolution" else args[:2]
+            self.images += [x.is_contiguous(memory_format=torch.channels_last) for x in given]
+        if name in ("clone", "contiguous", "copy_", "_to_copy") and args[0].shape[:1] == (IMAGES,):
+            self.copies[name] += args[0].ndim == 4
+        return operation(*args, **(kwargs or {}))
+
+
+def test_convs_on_a_gpu_are_given_images_in_channels_last_without_copies(monkeypatch):
+    """As cuDNN wants them, forwards and backwards; strides are those of the CPU's memory, by the
+    kernels that a GPU takes."""
+    for name in ("eager_on_cpu", "watched"):
+        monkeypatch.setattr(f"nfspec.backends.kernels.torch.{name}", lambda x: False)
+    model = nfspec.compile(nfspec.load("nfnet-nano"), "torch").train()
+    with Layouts() as seen:
+        model(torch.randn(IMAGES, 33, 32, 3)).sum().backward()
+    convs = sum(hasattr(layer, "standardised_kernel") for layer in model.layers)
+    assert len(seen.images) == 3 * convs and all(seen.images)
+    assert not +seen.copies
+
+
 def _own(model, optimizer, x, y):
     def step():
         optimizer.zero_grad()
