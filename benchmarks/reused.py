@@ -40,9 +40,7 @@ WAYS: tuple[Way, ...] = ("blocks", "functions", "loops")
 STEPS = 15
 
 
-def forward(
-    model: Network, way: Way, inputs: Any, training: Any = None, mask: Any = None, xla: bool = False
-) -> Any:
+def forward(model: Network, way: Way, inputs: Any, training: Any = None, mask: Any = None) -> Any:
     """The logits of a network in training, its equal blocks as one program.
 
     Args:
@@ -50,7 +48,6 @@ def forward(
         way: How equal blocks are computed.
         inputs: Images, (N, H, W, C).
         training, mask: As Keras calls a model; not used.
-        xla: For a program that XLA compiles.
     """
     values = {0: tf.convert_to_tensor(inputs)}
     for regions in equal.equal_blocks(model):
@@ -59,14 +56,14 @@ def forward(
         if len(regions) == 1:
             found = equal.block(regions[0], given, drawn[0])
         elif way == "functions":
-            found = [_calls(regions, given[0], drawn, xla)]
+            found = [_calls(regions, given[0], drawn)]
         else:
             found = [_loop(regions, given[0], drawn)]
         values.update(zip(regions[-1].outputs, found, strict=True))
     return values[steps_of(model)[1][0]]
 
 
-def _calls(regions: Sequence[Region], x: Any, drawn: Sequence[Sequence[Any]], xla: bool) -> Any:
+def _calls(regions: Sequence[Region], x: Any, drawn: Sequence[Sequence[Any]]) -> Any:
     """Each block a call of one function."""
     places, rows = equal.differing(regions)
 
@@ -74,9 +71,8 @@ def _calls(regions: Sequence[Region], x: Any, drawn: Sequence[Sequence[Any]], xl
         with equal.given(regions[0], arrays, places, scalars):
             return equal.block(regions[0], [x], drawn)[0]
 
-    # Else it is copied into each place before it is optimised. XLA copies it in any case, and takes
-    # many times as long for a function that says no.
-    attributes = None if xla else {"_noinline": True}
+    # Else it is copied into each place before it is optimised, and only tracing gets shorter.
+    attributes = {"_noinline": True}
     function = tf.function(body, autograph=False, experimental_attributes=attributes)
     for region, row, draws in zip(regions, rows, drawn, strict=True):
         arrays = [v.value for v in equal.parameters(region)]
@@ -121,7 +117,7 @@ def first_step(
     """
     model, built = timed(lambda: compilation.compile(spec, "tensorflow"))
     if way != "blocks":
-        object.__setattr__(model, "call", partial(forward, model, way, xla=xla))
+        object.__setattr__(model, "call", partial(forward, model, way))
     trainer = recipe(resolve(spec), steps=100, batch=IMAGES).compile(model)
     side, classes = spec.input.train, spec.head.classes
     x = np.random.default_rng(0).standard_normal((IMAGES, side, side, 3), np.float32)
