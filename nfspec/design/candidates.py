@@ -13,7 +13,7 @@ from nfspec.cost.roofline import step
 from nfspec.design.sweeping import PARTS, STATE
 from nfspec.errors import InputError
 from nfspec.language.differences import same
-from nfspec.language.loader import load
+from nfspec.language.loader import load, variants
 from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.counting import count
@@ -23,6 +23,7 @@ from nfspec.training.logs import NAME as LOG
 from nfspec.training.logs import read
 from nfspec.training.runs import recipe
 from nfspec.weights.published import PUBLISHED, Published
+from nfspec.wording import printable
 
 IMAGENET = "ImageNet, published"
 
@@ -155,15 +156,27 @@ def training(folder: Path) -> Training:
 
 
 def trainings_in(path: str) -> list[Path]:
-    """The folders of trainings at a path: itself, or those in the folder of a sweep."""
+    """The folders of trainings at a path: itself, or those in the folder of a sweep. There are none
+    where the path is of no folder, or is the name of a built-in spec.
+
+    Raises:
+        InputError: It is another folder.
+    """
     folder = Path(path)
     try:
         if (folder / RUN).exists():
             return [folder]
         swept = (folder / STATE).exists() or (folder / PARTS).exists()
-        return sorted(each.parent for each in folder.glob(f"*/{RUN}")) if swept else []
-    except OSError:  # such as a name that is too long
+        found = sorted(each.parent for each in folder.glob(f"*/{RUN}")) if swept else []
+        nothing = not found and path not in ("", *variants()) and folder.is_dir()
+    except (OSError, ValueError):  # such as a name that is too long
         return []
+    if nothing:
+        raise InputError(
+            f"{printable(path)}: no training in it; give a folder that nfspec train or nfspec "
+            "sweep wrote"
+        )
+    return found
 
 
 def published(spec: Spec) -> Published | None:

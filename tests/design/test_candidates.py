@@ -73,6 +73,17 @@ def test_trainings_are_found_in_their_folder_and_in_that_of_a_sweep(tmp_path, mo
         assert trainings_in(none) == []
 
 
+@pytest.mark.parametrize("name", ["empty", "swept"])
+def test_a_folder_without_a_training_is_said_to_be_one(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("swept", "parts").mkdir(parents=True)  # no run has begun
+    with pytest.raises(nfspec.InputError, match=f"^{name}: no training in it; give a folder"):
+        trainings_in(name)
+    Path("nfnet-f0").mkdir()  # stands in the way of no built-in spec
+    assert trainings_in("nfnet-f0") == []
+
+
 def test_the_front_has_no_row_that_another_beats():
     row = candidate(nfspec.load("nfnet-nano"))
     scores = [(1, 0.5, "a"), (2, 0.6, "a"), (3, 0.6, "a"), (3, 0.55, "a"), (4, 0.7, "a"),
