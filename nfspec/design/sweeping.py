@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nfspec.arguments import MAX_SEED
 from nfspec.compilation import Backend
@@ -33,12 +33,29 @@ PARTS = "parts"  # of a sweep's folder: a folder for each part, which has a STAT
 MOST_BYTES = 2**20  # of a plan
 MOST_RUNS = 10_000
 LEVEL = 0.05  # the probability that a comparison claims a difference where there is none
-Value = bool | int | float | str
 # Options of `nfspec train` that a plan may have in its table [train].
 TRAIN = (
     "accumulation", "batch", "checkpoint-minutes", "class-weights", "clipping", "epochs", "freeze",
     "held-out", "init", "lr", "precision", "recipe", "size", "val", "warmup", "workers",
 )  # fmt: skip
+
+
+def _option(value: Any) -> Any:
+    """Accept what an option of the command line can be given."""
+    if not isinstance(value, str | int | float):  # bool is an int
+        raise ValueError("expected text, a number, true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    return value
+
+
+def _field(value: Any) -> Any:
+    """Accept what a field of a spec can be set to: an option's value, or an array of these."""
+    return [_field(each) for each in value] if isinstance(value, list) else _option(value)
+
+
+Option = Annotated[Any, AfterValidator(_option)]
+Value = Annotated[Any, AfterValidator(_field)]
 
 
 class Plan(BaseModel):
@@ -62,7 +79,7 @@ class Plan(BaseModel):
     backend: Backend | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None
     set: dict[str, Annotated[list[Value], Field(min_length=1)]] = {}
-    train: dict[str, Value] = {}
+    train: dict[str, Option] = {}
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,7 @@ def read_plan(path: Path) -> Plan:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         what = "expected no such field" if first["type"] == "extra_forbidden" else first["msg"]
+        what = what.removeprefix("Value error, ")
         found = "" if first["type"] == "missing" else f"; found {found_text(first['input'])}"
         raise InputError(f"{name}: {shown(first['loc'])}: {what}{found}") from None
     strange = [key for key in plan.train if key not in TRAIN]
@@ -143,7 +161,7 @@ def runs_of(plan: Plan) -> list[Run]:
     return [Run(spec, each, seed) for seed in plan.seeds for spec in plan.specs for each in changes]
 
 
-def _text(value: Value) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -7,6 +7,8 @@ from pages import blocks
 from nfspec.design import sweeping
 from nfspec.design.sweeping import Outcome, Row, Run
 from nfspec.errors import InputError, SpecError
+from nfspec.language.loader import load
+from nfspec.language.overrides import overriding, parsed
 
 PLAN = """
 specs = ["nfnet-nano", "timm/test_nfnet"]
@@ -41,6 +43,17 @@ def test_the_folder_of_a_run_is_that_of_any_plan(plan, tmp_path):
     assert len(shared) == 4
 
 
+def test_a_value_may_be_an_array_with_one_for_each_stage(tmp_path):
+    """Candidates have it in their names, from which nfspec train reads it."""
+    text = PLAN.replace('"stages.alpha" = [0.1, 0.2]', '"ws.eps_rule" = ["max", ["none", "max"]]')
+    text = text.replace('"agc.enabled" = [true]', '"stages.depth" = [[1, 1]]\n'
+                        '"stages.width" = [[64, 64]]\n"stages.stride" = [2]')  # fmt: skip
+    (tmp_path / "plan.toml").write_text(text.replace(', "timm/test_nfnet"', ""))
+    run = sweeping.runs_of(sweeping.read_plan(tmp_path / "plan.toml"))[1]
+    assert run.changes[0] == 'ws.eps_rule=["none", "max"]'
+    assert load(run.spec, overriding(parsed(run.changes))).ws.eps_rule == ("none", "max")
+
+
 def test_the_command_of_a_run(plan, tmp_path):
     run = Run("nfnet-nano", ("stages.alpha=0.1",), 3)
     command = sweeping.command_of(plan, run, tmp_path / "a")
@@ -60,6 +73,9 @@ def test_the_command_of_a_run(plan, tmp_path):
         ("epochs = 2", "out = 'x'", "train.out: expected some of"),
         ('"stages.alpha" = [0.1, 0.2]', '"stages.alpha" = 0.1', "stages.alpha"),
         ('"stages.alpha" = [0.1, 0.2]', '"stages" = [0.1]', "stages"),
+        ("[0.1, 0.2]", "[[0.1, 2000-01-01]]", r"stages\.alpha\"\[0\]: expected text, a number"),
+        ("[0.1, 0.2]", "[nan]", r"stages\.alpha\"\[0\]: expected a finite number; found nan"),
+        ("epochs = 2", "epochs = [2]", r"train\.epochs: expected text, a number, true or false;"),
         ("seeds = [0, 3]", "seeds = [", "not TOML"),
         ("[0.1, 0.2]", str(list(range(6000))), "runs; expected at most"),
     ],
