@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import typer
 from nfspec.wording import printable
 
 WIDTH = 80
+LONGEST = 500  # characters of a name
 UNITS = ("", " k", " M", " G", " T")
 
 
@@ -37,6 +39,18 @@ def table(rows: Sequence[Sequence[str]], align: str, gap: str = "  ") -> list[st
         ).rstrip()
         for row in rows
     ]
+
+
+def broken(rows: Iterable[Sequence[str]], most: int) -> list[list[str]]:
+    """Rows of cells, of which the first goes on below where it is longer than `most` characters, so
+    that names that end in different ways stay different."""
+    lines: list[list[str]] = []
+    for name, *cells in rows:
+        first, *others = textwrap.wrap(
+            cut(name, LONGEST), most, subsequent_indent="  ", break_on_hyphens=False
+        ) or [""]
+        lines += [[first, *cells], *([other, *("" for _ in cells)] for other in others)]
+    return lines
 
 
 def cut(text: str, most: int) -> str:

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from nfspec.cli import app
-from nfspec.console import bold, compact, print_lines, say, table
+from nfspec.console import bold, broken, compact, print_lines, say, table
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,17 @@ def test_table_aligns_each_column_and_leaves_no_trailing_blanks():
     rows = [("name", "n", "note"), ("a", "12", ""), ("bcdef", "3", "x")]
     assert table(rows, "<><") == ["name    n  note", "a      12", "bcdef   3  x"]
     assert table(rows, ">><", gap=" ") == [" name  n note", "    a 12", "bcdef  3 x"]
+
+
+def test_a_long_name_goes_on_below_so_that_names_stay_different():
+    rows = [["a stem.width=16 ws.eps=0.1", "1"], ["a stem.width=16 ws.eps=0.2", "2"], ["b", "3"]]
+    assert broken(rows, 16) == [
+        ["a stem.width=16", "1"], ["  ws.eps=0.1", ""],
+        ["a stem.width=16", "2"], ["  ws.eps=0.2", ""], ["b", "3"],
+    ]  # fmt: skip
+    assert broken([["", "x"], ["a" * 10, "y"]], 6) == [["", "x"], ["a" * 6, "y"], ["  aaaa", ""]]
+    assert sum(len(name) for name, _ in broken([["a" * 10_000, ""]], 30)) < 600
+    assert broken([["a\x1b[2J", ""]], 30) == [["a\\x1b[2J", ""]]
 
 
 def test_what_a_terminal_would_act_on_is_spelt_out(capsys):

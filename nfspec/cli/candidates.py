@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from nfspec.cli.options import MAX_IMAGES, Changes, changed_by, names
-from nfspec.console import as_csv, bold, compact, cut, print_json, print_lines, print_text
+from nfspec.console import as_csv, bold, broken, compact, cut, print_json, print_lines, print_text
 from nfspec.console import table as aligned
 from nfspec.cost.accelerators import ACCELERATORS, Accelerator, named
 from nfspec.design.candidates import (
@@ -183,28 +183,27 @@ def _csv(
 def _lines(
     rows: Sequence[Candidate], best: set[int], devices: Sequence[Accelerator], batch: int
 ) -> list[str]:
-    labels = [cut(row.label, LONGEST) for row in rows]
     cells = [["", "px", "params", "MACs", "activ.", "top-1", "", "of"]]
-    for n, (label, row) in enumerate(zip(labels, rows, strict=True)):
+    for n, row in enumerate(rows):
         counts = [compact(row.parameters), compact(row.macs), f"{compact(row.activation_bytes)}B"]
         score = "" if row.top1 is None else f"{row.top1:.1%}"
         mark = "*" if n in best else ""
-        cells.append([label, str(row.size), *counts, score, mark, cut(row.data, 20)])
-    header, *lines = aligned(cells, "<>>>>><<")
+        cells.append([row.label, str(row.size), *counts, score, mark, cut(row.data, 20)])
+    header, *lines = aligned(broken(cells, LONGEST), "<>>>>><<")
     printed = [bold(header), *lines]
     for device in devices:
         cells = [
             [f"{device.name}, batch {batch:,}", "dtype", "memory", "step", "images/s", "hours"]
         ]
-        for label, row in zip(labels, rows, strict=True):
+        for row in rows:
             if (found := row.on[device.name]) is None:
-                cells.append([label, "", "no image fits", "", "", ""])
+                cells.append([row.label, "", "no image fits", "", "", ""])
                 continue
             hours = "" if found.hours is None else f"{found.hours:,.1f}"
             memory, seconds = f"{found.memory / 1e9:.1f} GB", f"{found.seconds * 1e3:,.0f} ms"
             speed = f"{found.images_per_second:,.0f}"
-            cells.append([label, found.precision, memory, seconds, speed, hours])
-        header, *lines = aligned(cells, "<<>>>>")
+            cells.append([row.label, found.precision, memory, seconds, speed, hours])
+        header, *lines = aligned(broken(cells, LONGEST), "<<>>>>")
         printed += ["", bold(header), *lines]
     if devices:
         printed += ["", "hours: of one device, for the recipe's whole training"]

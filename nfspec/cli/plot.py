@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from nfspec.console import bold, cut, print_json, print_lines, say, table
+from nfspec.console import bold, broken, print_json, print_lines, say, table
 from nfspec.errors import InputError
 from nfspec.outputs import FORCE_HELP, require_free
 from nfspec.training import logs
@@ -68,7 +68,7 @@ def _lines(summaries: Mapping[str, logs.Summary]) -> list[str]:
         best = "" if each.best_epoch is None else f"{each.best_epoch:g}"
         rows.append(
             [
-                cut(name, LONGEST),
+                name,
                 f"{each.epochs:.4g}",
                 f"{each.loss:.3f}",
                 _share(each.clip_fraction),
@@ -79,7 +79,7 @@ def _lines(summaries: Mapping[str, logs.Summary]) -> list[str]:
                 f"{each.images_per_second:.4g}",
             ]
         )
-    header, *lines = table(rows, "<>>>>>>>>", gap=" ")
+    header, *lines = table(broken(rows, LONGEST), "<>>>>>>>>", gap=" ")
     return [bold(header), *lines]
 
 

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from nfspec.console import WIDTH, print_json, print_lines, say, table
+from nfspec.console import WIDTH, broken, print_json, print_lines, say, table
 from nfspec.design.sweeping import (
     STATE,
     Outcome,
@@ -203,12 +203,11 @@ def _report(rows: list[Row], left: int, others: int) -> list[str]:
     room = WIDTH - 30
     lines = [["candidate", "seeds", "top-1 %", "95 %"]]
     for row in rows:
-        name = row.label if len(row.label) <= room else f"{row.label[: room - 3]}..."
         mean = f"{100 * row.mean:.2f}" if row.top1 else "none"
-        lines.append([name, str(len(row.top1)), mean, _interval(row)])
+        lines.append([row.label, str(len(row.top1)), mean, _interval(row)])
     failed = [(row.label, seed, why) for row in rows for seed, why in row.failed.items()]
     return [
-        *table(lines, "<>>>"),
+        *table(broken(lines, room), "<>>>"),
         "",
         *(f"failed: {name}, seed {seed}: {why}" for name, seed, why in failed),
         *textwrap.wrap(verdict(rows), WIDTH, break_on_hyphens=False),
