@@ -82,7 +82,8 @@ def read(signal: Propagation, params: Params, trained: bool = False) -> Reading:
         *_gammas_alone(plan),
     )
     grown = () if faults else (_growth(signal, params),)
-    return Reading(not faults, faults, (*grown, *_pools(signal), *_eps(plan), *_borders(signal)))
+    notes = (*grown, *_means(signal), *_pools(signal), *_eps(plan), *_borders(signal))
+    return Reading(not faults, faults, notes)
 
 
 def _images(signal: Propagation) -> Iterator[str]:
@@ -275,6 +276,27 @@ def _growth(signal: Propagation, params: Params) -> str:
     )
 
 
+def _means(signal: Propagation) -> Iterator[str]:
+    """Say how far means are shifted by convs that are not standardised."""
+    convs = [op for op in signal.plan.ops if isinstance(op, WSConv)]
+    plain = sum(op.eps_rule == "none" for op in convs)
+    share, tap = _shift(signal)
+    if plain and share > 0.1:
+        which = "the convs are" if plain == len(convs) else f"{plain} of {len(convs)} convs are"
+        yield (
+            f"{which} not standardised, and pass the mean of their inputs on: the squared means of "
+            f"channels are {share:.0%} of the mean square in {tap}, and variance is the rest"
+        )
+
+
+def _shift(signal: Propagation) -> tuple[float, str]:
+    """The largest share of squared means of channels in the mean square, and its tap."""
+    return max(
+        (each.avg_sq_mean / max(each.avg_sq_mean + each.avg_var, 1e-300), each.tap)
+        for each in signal.signals
+    )
+
+
 def _pools(signal: Propagation) -> Iterator[str]:
     if not signal.pools:
         return
@@ -326,9 +348,8 @@ def _range(signal: Propagation) -> str:
     """The sentence on trained and folded networks."""
     power = {each.tap: each.avg_sq_mean + each.avg_var for each in signal.signals}
     low, high = min(power, key=lambda tap: power[tap]), max(power, key=lambda tap: power[tap])
-    shift = max(signal.signals, key=lambda each: each.avg_sq_mean / max(power[each.tap], 1e-300))
-    share = shift.avg_sq_mean / max(power[shift.tap], 1e-300)
+    share, tap = _shift(signal)
     return (
         f"mean square runs from {power[low]:.3g} ({low}) to {power[high]:.3g} ({high}); the "
-        f"channels' means are {share:.0%} of it at most ({shift.tap})"
+        f"channels' means are {share:.0%} of it at most ({tap})"
     )

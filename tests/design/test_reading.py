@@ -202,6 +202,22 @@ def test_convs_behind_a_pool_have_their_activations():
     assert f"({len(convs) - 2} convs)" in reading(plan, params).sentence
 
 
+@pytest.mark.parametrize(
+    "rule, start", [("none", "the convs are"), (["none", "max"], "8 of 18 convs are"), ("max", "")]
+)
+def test_means_that_convs_pass_on_are_told(rule, start):
+    plan, params = drawn("nf-resnet-50", {"ws.eps_rule": rule, "activation.gamma": 2.0**0.5})
+    found = nfspec.signal.measure(plan, params, nfspec.signal.noise(plan, 4, 32))
+    # Faults of gamma, where some convs are standardised, leave the notes.
+    told = [each for each in read(found, params).notes if "pass the mean of their inputs" in each]
+    assert len(told) == bool(start)
+    if start:
+        row = max(found.signals, key=lambda each: each.avg_sq_mean / each.avg_var)
+        share = row.avg_sq_mean / (row.avg_sq_mean + row.avg_var)
+        assert told[0].startswith(f"{start} not standardised, and")
+        assert f"are {share:.0%} of the mean square in {row.tap}, " in told[0]
+
+
 def test_kernels_of_the_right_variance_need_no_standardisation():
     """He's: twice the variance before a relu, where gamma is 1."""
     changes = {"ws.eps_rule": "none", "conv.init_scale": 2.0, "activation.gamma": 1.0}
