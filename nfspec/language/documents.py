@@ -47,9 +47,9 @@ ABOUT_NAMES = {
         "--resolved` prints them. The widths are parts of the stem's, which is `width` as a number "
         "beside the name, or the width of the last conv of the stem that the name replaces; they "
         "are rounded down. A field that stands beside the name, such as `pool`, or in a file that "
-        "extends this one, is stronger than the name; those of files below it are replaced. The "
-        "names and the numbers are timm's, where the first stage has a stride of 2 after a stem "
-        "of stride 2: `stages.stride` states it."
+        "extends this one, is stronger than the name; those of files below it are replaced. A list "
+        "with another number of convs ends the name. The names and the numbers are timm's, where "
+        "the first stage has a stride of 2 after a stem of stride 2: `stages.stride` states it."
     ),
     "head": (
         "The names are those of DeepMind's families, and are replaced in the same way. An "

@@ -101,6 +101,8 @@ class _Reader:
         width = given.get("width")
         if isinstance(width, list | tuple):
             self.width = width[-1] if width and _whole(width[-1]) else None
+            if self.stem and len(width) != len(self.stem.eighths):
+                self.stem = None  # another number of convs, of which a number says too little
         elif width is not None:
             fields |= self.widths(layer, width, ("stem", "width"))
         elif name and self.width is not None:

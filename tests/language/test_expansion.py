@@ -143,6 +143,20 @@ def test_fields_of_a_child_are_stronger_and_its_number_is_for_the_parents_name()
     assert stem("x.toml") == stem("parent.toml")
 
 
+@pytest.mark.parametrize("own", ["", 'type = "3x3"\n'])
+def test_a_list_with_another_number_of_convs_ends_the_name(own):
+    """A number below it would change how many there are, or not fit their strides."""
+    write(HEAD + "[stem]\ntype = '3x3'\n", "parent.toml")
+    child = HEAD.replace("nfnet-f0", "parent.toml")
+    write(f"{child}[stem]\n{own}width = [16, 32]\n", "child.toml")
+    assert stem("child.toml") == ((16, 32), 3, 2, "none")
+    with pytest.raises(nfspec.SpecError, match="expected an array, with the channels of each conv"):
+        load("child.toml", {"stem.width": 64})
+    named = {"stem.type": "deep", "stem.width": 64}
+    assert stem("child.toml", named)[0] == (32, 32, 64)
+    assert stem("child.toml", {"stem.type": "deep"})[0] == (16, 16, 32)
+
+
 def test_the_order_of_values_over_a_spec_is_no_matter():
     values = {"stem.type": "deep_quad", "stem.pool": "max", "stem.width": 32}
     expected = ((4, 8, 16, 32), 3, (2, 1, 1, 2), "max")
