@@ -55,6 +55,10 @@ def entries(n: int) -> str:
     return f"{n} entry" if n == 1 else f"{n} entries"
 
 
+def sizes(n: int) -> str:
+    return "1 size" if n == 1 else f"{n} sizes"
+
+
 def found_text(value: Any) -> str:
     """A value as TOML would write it, cut to a length that fits a line."""
     if isinstance(value, bool):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nfspec.wording import reason_of
+from nfspec.wording import reason_of, sizes
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,7 @@ from nfspec.wording import reason_of
 )
 def test_the_reason_of_an_error_is_a_short_line(error, text):
     assert reason_of(error) == text
+
+
+def test_one_size_is_no_sizes():
+    assert [sizes(n) for n in (1, 2)] == ["1 size", "2 sizes"]

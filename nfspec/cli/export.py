@@ -28,6 +28,7 @@ from nfspec.plan.resolver import resolve
 from nfspec.training.folders import read_facts
 from nfspec.weights.kinds import kind_of_file, read_fitting
 from nfspec.weights.pretrained import weights_file
+from nfspec.wording import sizes
 
 ANY = "any"
 ABLE = ", ".join(name for name, each in FORMATS.items() if each.quantise)
@@ -350,7 +351,7 @@ def _facts(proof: Proof) -> list[str]:
 def _verdict(proof: Proof, runtime: str) -> str:
     wrong = proof.first_beyond(runtime)
     if wrong is None:
-        return f"THE SAME NETWORK: {proof.network} in {runtime} at {proof.sizes} sizes"
+        return f"THE SAME NETWORK: {proof.network} in {runtime} at {sizes(proof.sizes)}"
     what = "does not run" if wrong.problem else "leaves the bound"
     advice = "" if runtime == proof.runtimes[0] else "; do not run the file there"
     return f"NOT THE SAME: {proof.network} in {runtime} {what} at {wrong.size}{advice}"

@@ -26,6 +26,7 @@ from nfspec.rewrites.folding import fold, fold_plan
 from nfspec.weights.kinds import kind_of_file, read_fitting
 from nfspec.weights.pretrained import weights_file
 from nfspec.weights.store import save
+from nfspec.wording import sizes
 
 if TYPE_CHECKING:
     from nfspec.conformance.proof import Row
@@ -166,7 +167,7 @@ def _report(plan: Plan, to: str, rows: tuple[Row, ...]) -> list[str]:
         size = f"{row.batch} x {row.height} x {row.width} px"
         cells.append([size, f"{row.distance:.1e}{mark}", f"{row.bound:.1e}"])
     beyond = [row for row in rows if not row.within]
-    verdict = f"THE SAME NETWORK: {plan.name} for {to} at {len(rows)} sizes"
+    verdict = f"THE SAME NETWORK: {plan.name} for {to} at {sizes(len(rows))}"
     if beyond:
         size = f"{beyond[0].height} x {beyond[0].width} px"
         verdict = f"NOT THE SAME: {plan.name} for {to} leaves the bound at {size}"
