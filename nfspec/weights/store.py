@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nfspec.arguments import instance
 from nfspec.errors import NfspecWarning, WeightError
 from nfspec.plan import Plan
 from nfspec.weights.arrays import converted
@@ -50,8 +51,10 @@ def save(path: str | Path, plan: Plan, params: Mapping[str, Float32]) -> None:
         params: Canonical name to float32 array, of NumPy, JAX or PyTorch.
 
     Raises:
+        InputError: `plan` is no plan.
         WeightError: The weights are not the plan's, or the file cannot be written.
     """
+    instance("plan", plan, Plan, "nfspec.resolve")
     metadata = {
         "format": FORMAT,
         "name": plan.name,

@@ -275,3 +275,8 @@ BAD = [
 def test_bad_files(tmp_path, plan, params, complaint, make, message):
     make(tmp_path / "w.safetensors", plan, params)
     assert complaint(load, tmp_path / "w.safetensors", plan) == f"w.safetensors: {message}"
+
+
+def test_weights_in_place_of_the_plan_are_said_to_be_so(tmp_path):
+    with pytest.raises(nfspec.InputError, match=r"plan: expected what nfspec\.resolve returns"):
+        nfspec.weights.save(tmp_path / "w.safetensors", {}, {})
