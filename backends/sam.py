@@ -81,11 +81,11 @@ class SharpnessAware(TracedOnce, Lends, Float32Data, keras.Model):  # type: igno
         def first(x: Any) -> Any:
             size = ops.shape(x)[0]
             if isinstance(size, int):
-                own = size // parts
-                few = max(1, round(self.fraction * own))
                 # Images that change their device would have to be exchanged.
-                each = ops.reshape(x, (parts, own, *x.shape[1:]))[:, :few]
-                return ops.reshape(each, (parts * few, *x.shape[1:]))
+                count = parts if size % parts == 0 else 1
+                few = max(1, round(self.fraction * (size // count)))
+                each = ops.reshape(x, (count, size // count, *x.shape[1:]))[:, :few]
+                return ops.reshape(each, (count * few, *x.shape[1:]))
             wanted = ops.round(self.fraction * ops.cast(size, "float32"))
             return x[: ops.maximum(1, ops.cast(wanted, "int32"))]
 

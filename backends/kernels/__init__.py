@@ -77,6 +77,9 @@ class Kernels(Protocol):
     def dense(self, x: Any, kernel: Any, bias: Any) -> Any:
         """(N, I) by (I, O), with bias."""
 
+    def gated(self, x: Any, gate: Any) -> Any:
+        """`x · gate`."""
+
     def momentum_steps(
         self,
         optimizer: keras.optimizers.Optimizer,

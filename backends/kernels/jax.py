@@ -32,6 +32,7 @@ __all__ = [
     "convolve",
     "convolve_activated",
     "dense",
+    "gated",
     "momentum_steps",
     "scale_add",
     "standardise",
@@ -151,6 +152,12 @@ convolve_activated = plain.activated(convolve)
 
 def dense(x: Any, kernel: Any, bias: Any) -> Any:
     return _affine(jnp.matmul, x, kernel, bias)
+
+
+def gated(x: Any, gate: Any) -> Any:
+    """In float32, since the gate's gradient is a sum over the image."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return (x.astype(wide) * gate.astype(wide)).astype(x.dtype)
 
 
 def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:

@@ -31,6 +31,7 @@ __all__ = [
     "convolve",
     "convolve_activated",
     "dense",
+    "gated",
     "momentum_steps",
     "scale_add",
     "standardise",
@@ -254,6 +255,11 @@ convolve_activated = activated(convolve)
 def dense(x: Any, kernel: Any, bias: Any) -> Any:
     """(N, I) by a kernel (I, O), plus bias (O,), both rounded to x's dtype."""
     return ops.matmul(x, ops.cast(kernel, x.dtype)) + ops.cast(bias, x.dtype)
+
+
+def gated(x: Any, gate: Any) -> Any:
+    """Images times a gate, which has one number for each channel of an image, and their dtype."""
+    return x * gate
 
 
 def scale_add(branch: Any, scale: Any, shortcut: Any) -> Any:

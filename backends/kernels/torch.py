@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from nfspec.backends.kernels import plain
+from nfspec.backends.kernels.plain import gated
 from nfspec.backends.kernels.torch_steps import (
     assign_all,
     average_all,
@@ -32,6 +33,7 @@ __all__ = [
     "convolve",
     "convolve_activated",
     "dense",
+    "gated",
     "momentum_steps",
     "scale_add",
     "standardise",

@@ -76,7 +76,7 @@ class SqueezeExcite(NFLayer):
         w1, b1 = self.read("fc1.kernel"), self.read("fc1.bias")
         hidden = function(self.kernels.dense(mean, w0, b0)) * self.gamma
         gate = ops.sigmoid(self.kernels.dense(hidden, w1, b1)) * self.gain
-        return gate if self.gate_only else x * over_image(gate, self.data_format)
+        return gate if self.gate_only else self.kernels.gated(x, over_image(gate, self.data_format))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return gated_shape(input_shape, self.gate_only, self.data_format)
@@ -136,7 +136,7 @@ class EfficientChannelAttention(NFLayer):
         # In the kernel's own dtype, since its gradient is a sum over all images and channels.
         mixed = ops.conv(ops.cast(mean, kernel.dtype), kernel, 1, "same", "channels_last")
         gate = ops.sigmoid(ops.cast(ops.squeeze(mixed, 2), x.dtype)) * self.gain
-        return gate if self.gate_only else x * over_image(gate, self.data_format)
+        return gate if self.gate_only else self.kernels.gated(x, over_image(gate, self.data_format))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return gated_shape(input_shape, self.gate_only, self.data_format)

@@ -34,6 +34,7 @@ NAMES = [
     "convolve",
     "convolve_activated",
     "dense",
+    "gated",
     "momentum_steps",
     "scale_add",
     "standardise",
@@ -362,6 +363,14 @@ def test_scale_add(scale, sides):
     arrays = drawn(*images), drawn(*scale, seed=1), drawn(*images, seed=2)
     call = lambda scale_add, *a: scale_add(*a)  # noqa: E731
     assert_equal("scale_add", call, *arrays, terms=2 * 20, exact=exact)
+
+
+def test_gated():
+    def exact(dy, x, gate):
+        return x * gate, dy * gate, (dy * x).sum(axis=(1, 2), keepdims=True)
+
+    arrays = drawn(2, 5, 4, 8), drawn(2, 1, 1, 8, seed=1)
+    assert_equal("gated", lambda gated, *a: gated(*a), *arrays, terms=20, exact=exact)
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 0.0, 2])

@@ -173,6 +173,15 @@ def test_a_bias_whose_gradient_is_summed_in_bfloat16_is_found(monkeypatch):
     assert sentence == "sums: 2 sums over an array are in 16 bits"
 
 
+@pytest.mark.parametrize("kernels, count", [(jax_kernels, 0), (plain, 1)])
+def test_gates_whose_gradients_are_summed_in_bfloat16_are_found(kernels, count):
+    def gradient(gate, x):
+        return jax.grad(lambda gate: kernels.gated(x, gate).astype("float32").sum())(gate)
+
+    text = asked(gradient, ((2, 1, 1, 8), "bfloat16"), ((2, 9, 7, 8), "bfloat16"))
+    assert len(program.narrow(text)) == count
+
+
 def test_convs_of_float32_are_found():
     (sentence,) = program.wide(of_layer(images="float32"))
     assert sentence == "products: 1 convs make images of float32, not of bfloat16"

@@ -148,7 +148,12 @@ def test_the_ascent_is_on_the_first_images_of_each_devices_part(backend):
     trained, _ = compiled(backend, small_run(with_recipe(small_plan(), sam_rho=0.05)))
     trained.fraction = 0.3
     x = keras.ops.reshape(keras.ops.arange(24), (12, 2))
-    for parts, rows in ((1, [0, 1, 2, 3]), (2, [0, 1, 6, 7]), (6, [0, 2, 4, 6, 8, 10])):
+    for parts, rows in (
+        (1, [0, 1, 2, 3]),
+        (2, [0, 1, 6, 7]),
+        (6, [0, 2, 4, 6, 8, 10]),
+        (5, [0, 1, 2, 3]),
+    ):
         trained.parts = parts
         images, labels, weights = trained._first((x, x[:, 0], None))
         assert keras.ops.convert_to_numpy(images).tolist() == [[2 * r, 2 * r + 1] for r in rows]
