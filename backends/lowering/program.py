@@ -22,7 +22,10 @@ INSTRUCTION = re.compile(
 )
 # In StableHLO:
 ROOT = re.compile(r"stablehlo\.r?sqrt %\S+ : tensor<(?:\d+x)*(?:bf16|f16)>")
-SUM = re.compile(r"stablehlo\.reduce\(.*applies stablehlo\.add .*-> tensor<(?:\d+x)*(?:bf16|f16)>")
+SUM = re.compile(
+    r"stablehlo\.reduce\(.*applies stablehlo\.add across dimensions = \[(?P<axes>[\d, ]+)\]"
+    r" : \(tensor<(?P<shape>[\dx]+)x(?:bf16|f16)>.*-> tensor<(?:\d+x)*(?:bf16|f16)>"
+)
 WIDE_CONV = re.compile(r"stablehlo\.convolution\(.*->\[b, 0, 1, f\].*-> tensor<[\dx]*f32>")
 SCALARS = 1024  # bytes of the loss and of what is counted, which are added up over devices, too
 ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+[a-z0-9]*)\[([\d,]*)\]")
@@ -83,7 +86,7 @@ def narrow(asked: str) -> list[str]:
     Args:
         asked: The program that the compiler is given, as StableHLO.
     """
-    roots, sums = len(ROOT.findall(asked)), len(SUM.findall(asked))
+    roots, sums = len(ROOT.findall(asked)), sum(map(_several, SUM.finditer(asked)))
     sentences = []
     if roots:
         sentences.append(f"statistics: {roots} roots of variances or norms are taken in 16 bits")
@@ -142,6 +145,12 @@ def exchanged(text: str, gradients: int, split: bool = False) -> list[str]:
             "its own images and all parameters"
         )
     return sentences
+
+
+def _several(found: re.Match[str]) -> bool:
+    """True if a sum has more than one term."""
+    shape = found["shape"].split("x")
+    return any(shape[int(axis)] != "1" for axis in found["axes"].split(","))
 
 
 def copied(donated: int, state: int) -> list[str]:

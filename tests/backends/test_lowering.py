@@ -170,7 +170,7 @@ def test_a_bias_whose_gradient_is_summed_in_bfloat16_is_found(monkeypatch):
 
     monkeypatch.setattr(jax_kernels, "_affine", affine)
     (sentence,) = program.narrow(of_layer())
-    assert sentence == "sums: 2 sums over an array are in 16 bits"
+    assert sentence == "sums: 1 sums over an array are in 16 bits"
 
 
 @pytest.mark.parametrize("kernels, count", [(jax_kernels, 0), (plain, 1)])

@@ -43,7 +43,8 @@ def case(request, tmp_path_factory):
     world, steps = request.param
     folder = tmp_path_factory.mktemp("parts")
     arguments = [sys.executable, "-m", "tests.backends.parts", folder]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     others = [
         subprocess.Popen([*arguments, *map(str, (rank, world, steps))], cwd=ROOT, env=environment)
         for rank in range(1, world)
