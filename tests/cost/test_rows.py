@@ -17,10 +17,11 @@ COMPILED = {
     ("nf-regnet-b0", "v3", 64, 192, "none"): (1_117_902_848, 130_438_832_128),
     ("nf-resnet-50", "v3", 32, 224, "none"): (1_452_029_952, 763_783_806_976),
     ("nf-resnet-50", "v4", 64, 224, "none"): (2_552_845_824, 1_526_611_705_856),
-    ("nfnet-f0", "v3", 32, 192, "none"): (2_063_366_144, 1_323_546_312_704),
-    ("nfnet-f0", "v5e", 32, 192, "none"): (2_089_550_336, 1_323_953_422_336),
-    ("nfnet-f3", "v3", 32, 320, "none"): (12_815_233_024, 12_982_439_378_944),
-    ("nfnet-f3", "v3", 32, 320, "block"): (5_700_000_000, None),
+    ("nfnet-f0", "v3", 32, 192, "none"): (2_058_293_248, 1_323_602_935_808),
+    ("nfnet-f0", "v5e", 32, 192, "none"): (2_041_297_408, 1_324_009_783_296),
+    ("nfnet-f3", "v3", 32, 320, "none"): (12_484_638_720, 12_983_257_268_224),
+    ("nfnet-f3", "v3", 32, 320, "block"): (5_293_323_264, 17_152_625_082_368),
+    ("nfnet-f6", "v3", 32, 448, "block"): (13_516_524_544, 69_087_317_196_800),
 }
 SMALL = {"nfnet-nano", "nf-regnet-b0"}  # where other operations than products are a twentieth
 
@@ -39,6 +40,8 @@ def test_a_compiled_step(key):
     assert memory.total == pytest.approx(bytes, rel=0.15)
     if flops is not None:
         counted = sum(work.flops for work in works(plan, batch, size, "bfloat16"))
+        recipe = plan.recipe
+        counted *= 1 + recipe.sam_fraction if recipe.sam_rho else 1  # its ascent
         assert counted == pytest.approx(flops, rel=0.08 if name in SMALL else 0.02)
 
 
