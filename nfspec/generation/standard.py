@@ -39,7 +39,7 @@ class Standard:
         return replace(self, differs=(*self.differs, "gained")) if self.gained is None else self
 
     def factors(self, gain: str) -> str:
-        """What multiplies a kernel beside its scale, with a `*` after it: gamma and gain.
+        """The factors of a kernel beside its scale, with a `*` after them: gamma and gain.
 
         Args:
             gain: The gain as a conv's code has it.

@@ -117,7 +117,7 @@ def test_a_pytorch_that_is_too_old_is_named(monkeypatch):
 
 
 def test_units_are_local_where_processes_have_as_many_whole_ones():
-    """Of stand-ins for DTensors, in parts over two processes by an axis."""
+    """Stand-ins for DTensors, in parts over two processes by an axis."""
 
     def tensor(shape, *axes):
         placements = tuple(

@@ -219,7 +219,7 @@ def test_the_nearest_is_the_end_or_nearer(by, share):
 
 
 def test_widths_end_at_the_languages_most():
-    """Of the networks about one of the widest, none is outside the language."""
+    """No network about one of the widest is outside the language."""
     widths = {"stages.depth": [1, 1, 1, 1], "stages.width": [64, 64, 64, 65_536]}
     spec = nfspec.load("timm/test_nfnet", widths)
     own = making.counted(spec)
