@@ -81,8 +81,9 @@ def test_the_frameworks_own_kernels_are_used_otherwise(backend, called):
         weights = model.trainable_variables
         optimizer.build(weights)
         optimizer.apply([keras.ops.ones_like(v) for v in weights], weights)
-    # Pooling, addition and draws differ on PyTorch alone, and in training.
-    assert called >= set(OWN) - {"average_pool", "scale_add", "uniform"}
+    # Pooling, addition and draws differ on PyTorch alone, and in training; the gates of this
+    # network multiply no images, but the branches that are added.
+    assert called >= set(OWN) - {"average_pool", "gated", "scale_add", "uniform"}
 
 
 def test_plain_is_part_of_what_is_saved(backend):
