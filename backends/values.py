@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 
 
 def array_of(variable: Any) -> NDArray[Any]:
-    """The values of a variable. Where it is in parts over processes of PyTorch, all processes have
-    to read it, and each gets the whole."""
+    """The values of a variable. Where it is in parts over processes of PyTorch or JAX, all
+    processes have to read it, and each gets the whole."""
     value: Any = getattr(variable, "value", None)
-    whole = value.full_tensor() if hasattr(value, "full_tensor") else variable
+    whole = variable
+    if hasattr(value, "full_tensor"):
+        whole = value.full_tensor()
+    elif not getattr(value, "is_fully_addressable", True):
+        from jax.experimental.multihost_utils import process_allgather
+
+        whole = process_allgather(value, tiled=True)
     return np.asarray(keras.ops.convert_to_numpy(whole))

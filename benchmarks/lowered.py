@@ -4,7 +4,8 @@
 
 prints the figures of both and their ratios. Both are steps of the same network in bfloat16 with
 float32 parameters, adaptive gradient clipping and SGD with Nesterov's momentum, and no moving
-average. Each takes minutes to compile.
+average. Each takes minutes to compile. With --shard both have their parameters in parts, the plain
+port as XLA's partitioner divides the work.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PRECISION = "bfloat16"
 NO_AVERAGE = ("recipe.ema_decay=0",)
 
 
-def plain(plan: Plan, target: str, batch: int) -> Lowered:
+def plain(plan: Plan, target: str, batch: int, shard: bool) -> Lowered:
     """The plain port's step; its labels are whole numbers, one for each image."""
     import jax
     import jax.numpy as jnp
@@ -36,7 +37,7 @@ def plain(plan: Plan, target: str, batch: int) -> Lowered:
 
     aimed = target_of(target)
     devices = tuple(aimed.devices())
-    places, count = Places(devices, False), batch * len(devices)
+    places, count = Places(devices, shard), batch * len(devices)
     model = compilation.compile(plan, "jax", dtype="mixed_bfloat16", plain=True)
     optimizer, update = updating(model)
     params = [places.variable(v) for v in model.trainable_variables]
@@ -86,15 +87,16 @@ def main(
     variant: Annotated[str, typer.Argument(metavar="SPEC", help="A spec with a recipe.")],
     target: Annotated[str, typer.Option(metavar="NAME", help="As nfspec lower has it.")],
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images on each device.")] = 32,
+    shard: Annotated[bool, typer.Option("--shard", help="Split the parameters of both.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the compiled step with the plain port's."""
     plan = resolve(load(variant, overriding(parsed(NO_AVERAGE), ON_COMMAND_LINE)))
     compilation.select("jax")
     say(f"compiling {plan.name} for {target} ...")
-    ours = lower(plan, "step", target, batch=batch, precision=PRECISION)
+    ours = lower(plan, "step", target, batch=batch, precision=PRECISION, shard=shard)
     say("compiling the plain port ...")
-    theirs = plain(plan, target, batch)
+    theirs = plain(plan, target, batch, shard)
     if as_json:
         print(json.dumps({"nfspec": _facts(ours), "plain": _facts(theirs)}, indent=1))
     else:

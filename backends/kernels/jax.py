@@ -21,6 +21,7 @@ from nfspec.backends.kernels.plain import (
     start_averages,
     uniform,
 )
+from nfspec.backends.kernels.jax_parts import parts
 from nfspec.cost.rows import LANES
 
 __all__ = [
@@ -50,12 +51,19 @@ def _affine(operation: Callable[[Any, Any], Any], x: Any, kernel: Any, bias: Any
     float32 in either case. GPUs would multiply in float32, which takes longer, so that there the
     kernel's gradient is computed in x's dtype.
 
+    A kernel in parts is gathered for the operation; see `jax_parts`.
+
     Args:
         operation: Linear in both of its arguments.
         x, kernel, bias: Arrays; the bias has one axis.
     """
-    if x.dtype == kernel.dtype == bias.dtype:
+    spread = parts()
+    if spread is None and x.dtype == kernel.dtype == bias.dtype:
         return operation(x, kernel) + bias
+
+    def used(kernel: Any) -> Any:
+        kernel = kernel.astype(x.dtype)
+        return kernel if spread is None else spread.whole(kernel)
 
     def by_kernel(x: Any, change: Any) -> Any:
         shape = jax.ShapeDtypeStruct(kernel.shape, x.dtype)
@@ -67,17 +75,24 @@ def _affine(operation: Callable[[Any, Any], Any], x: Any, kernel: Any, bias: Any
     def narrow(x: Any, change: Any) -> Any:
         return by_kernel(x, change).astype(kernel.dtype)
 
+    def summed(x: Any, change: Any) -> Any:
+        return lax.platform_dependent(x, change, cuda=narrow, rocm=narrow, default=wide)
+
     @jax.custom_vjp  # type: ignore[untyped-decorator]
     def affine(x: Any, kernel: Any, bias: Any) -> Any:
-        return operation(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+        return operation(x, used(kernel)) + bias.astype(x.dtype)
 
     def forward(x: Any, kernel: Any, bias: Any) -> Any:
-        return affine(x, kernel, bias), (x, kernel.astype(x.dtype))
+        narrow_kernel = used(kernel)
+        return operation(x, narrow_kernel) + bias.astype(x.dtype), (x, narrow_kernel)
 
     def backward(kept: Any, change: Any) -> Any:
         x, narrow_kernel = kept
         (by_x,) = jax.linear_transpose(lambda x: operation(x, narrow_kernel), x)(change)
-        of_kernel = lax.platform_dependent(x, change, cuda=narrow, rocm=narrow, default=wide)
+        if spread is None:
+            of_kernel = summed(x, change)
+        else:
+            of_kernel = spread.summed(summed, kernel.shape, x, change)
         of_bias = jnp.sum(change, range(change.ndim - 1), bias.dtype)
         return by_x, of_kernel, of_bias
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -89,17 +91,22 @@ class Places:
     devices: tuple[Any, ...]
     shard: bool
 
-    def _sharding(self, *axes: str | None) -> Any:
-        import numpy as np
-        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    @cached_property
+    def _layouts(self) -> Any:
+        from nfspec.backends.kernels.jax_parts import Parts
 
-        return NamedSharding(Mesh(np.array(self.devices), ("data",)), PartitionSpec(*axes))
+        return Parts(self.devices)
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """The scope in which programs are traced: kernels know there that they are in parts."""
+        return self._layouts.scope() if self.shard else contextlib.nullcontext()
 
     def images(self, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
         """Images, or their labels; the first axis is the batch of all devices."""
         import jax
 
-        return jax.ShapeDtypeStruct(shape, "float32", sharding=self._sharding("data"))
+        layout = self._layouts.get_data_layout(shape)
+        return jax.ShapeDtypeStruct(shape, "float32", sharding=layout.backend_layout)
 
     def variable(self, variable: Any) -> jax.ShapeDtypeStruct:
         return self.array(variable.value)
@@ -108,9 +115,8 @@ class Places:
         """An array, split over its last axis where that is asked for and devices divide it."""
         import jax
 
-        split = self.shard and value.ndim > 1 and value.shape[-1] % len(self.devices) == 0
-        axes = (*[None] * (value.ndim - 1), "data") if split else ()
-        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=self._sharding(*axes))
+        layout = self._layouts.layout(value.shape if self.shard else ())
+        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=layout.backend_layout)
 
 
 @dataclass(frozen=True)
@@ -120,19 +126,25 @@ class Changed:
     Attributes:
         parameters: Those that have gradients.
         buffers: What the optimizer keeps of them.
-        split: True if they are split over the devices.
         passes: How often a step computes gradients: twice with SAM.
+        width: Bytes of a number that devices compute with.
     """
 
     parameters: Sequence[jax.ShapeDtypeStruct]
     buffers: Any
-    split: bool = False
     passes: int = 1
+    width: int = 2
 
     @property
     def gradients(self) -> int:
         """Bytes of all gradients in float32."""
         return 4 * self.passes * sum(math.prod(each.shape) for each in self.parameters)
+
+    @property
+    def gathered(self) -> int:
+        """Most bytes of kernels in parts that a device gathers: all, forwards and backwards."""
+        split = [each for each in self.parameters if not each.sharding.is_fully_replicated]
+        return 2 * self.passes * self.width * sum(math.prod(each.shape) for each in split)
 
     @property
     def state(self) -> int:
@@ -230,7 +242,8 @@ def _forward(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> 
 
     weights = [places.variable(v) for v in model.trainable_variables]
     rest = [places.variable(v) for v in model.non_trainable_variables]
-    return jax.jit(function).trace(weights, rest, places.images(_images(plan, *shape))), None
+    with places.scope():
+        return jax.jit(function).trace(weights, rest, places.images(_images(plan, *shape))), None
 
 
 def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any:
@@ -266,9 +279,11 @@ def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any
 
     labels = places.images((count, classes))
     images = places.images(_images(plan, *shape))
-    traced = jax.jit(function, donate_argnums=0).trace(state, images, labels)
+    with places.scope():
+        traced = jax.jit(function, donate_argnums=0).trace(state, images, labels)
     passes = 2 if plan.recipe and plan.recipe.sam_rho else 1
-    return traced, Changed(state[0], state[2], places.shard, passes)
+    width = np.dtype(model.compute_dtype).itemsize
+    return traced, Changed(state[0], state[2], passes, width)
 
 
 WORKS: dict[str, Callable[..., Any]] = {"forward": _forward, "folded": _forward, "step": _step}
@@ -339,7 +354,8 @@ def _faults(compiled: Any, changed: Changed | None, devices: int) -> list[str]:
     if changed is not None:
         donated = compiled.memory_analysis().alias_size_in_bytes
         found += program.copied(donated, changed.state)
-        found += program.exchanged(text, changed.gradients, changed.split) if devices > 1 else []
+        if devices > 1:
+            found += program.exchanged(text, changed.gradients, changed.gathered, devices)
     return found
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 COLLECTIVES = (
     "all-reduce",
@@ -20,6 +21,8 @@ BITS = re.compile(r"[a-z]+(\d+)")
 INSTRUCTION = re.compile(
     r"^\s*(?:ROOT )?%?[\w.\-]+ = (?P<type>\(.*?\)|\S+) (?P<kind>[a-z][a-z0-9\-]*)\("
 )
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+CHANNEL = re.compile(r"channel_id=(\d+)")
 # In StableHLO:
 ROOT = re.compile(r"stablehlo\.r?sqrt %\S+ : tensor<(?:\d+x)*(?:bf16|f16)>")
 SUM = re.compile(
@@ -27,7 +30,7 @@ SUM = re.compile(
     r" : \(tensor<(?P<shape>[\dx]+)x(?:bf16|f16)>.*-> tensor<(?:\d+x)*(?:bf16|f16)>"
 )
 WIDE_CONV = re.compile(r"stablehlo\.convolution\(.*->\[b, 0, 1, f\].*-> tensor<[\dx]*f32>")
-SCALARS = 1024  # bytes of the loss and of what is counted, which are added up over devices, too
+SCALARS = 1024  # bytes of the loss and of what is counted, which devices exchange, too
 ARRAY = re.compile(r"\b(pred|bf16|[a-z]+\d+[a-z0-9]*)\[([\d,]*)\]")
 
 
@@ -48,18 +51,38 @@ class Collective:
 
 def instructions(text: str) -> Iterator[tuple[str, str]]:
     """The kind and the type of each instruction; a start stands for itself and its end."""
-    for line in text.splitlines():
-        if (match := INSTRUCTION.match(line)) and not match["kind"].endswith("-done"):
-            yield match["kind"].removesuffix("-start"), match["type"]
+    yield from filter(None, map(_instruction, text.splitlines()))
+
+
+def _instruction(line: str) -> tuple[str, str] | None:
+    if (match := INSTRUCTION.match(line)) and not match["kind"].endswith("-done"):
+        return match["kind"].removesuffix("-start"), match["type"]
+    return None
 
 
 def collectives(text: str) -> list[Collective]:
-    """The exchanges between devices, in the program's order."""
-    return [
-        Collective(kind, sum(map(_bytes, ARRAY.findall(shape))), _dtypes(shape))
-        for kind, shape in instructions(text)
-        if kind in COLLECTIVES
-    ]
+    """The exchanges between devices, in the program's order.
+
+    TPUs run an exchange beside other operations as several fusions, each with a copy of it, which
+    has the number of its channel.
+    """
+    found: list[Collective] = []
+    copies: set[tuple[Any, ...]] = set()
+    computation = ""
+    for line in text.splitlines():
+        if opened := COMPUTATION.match(line):
+            computation = opened[1]
+        elif (one := _instruction(line)) and one[0] in COLLECTIVES:
+            kind, arrays = one[0], ARRAY.findall(one[1])
+            channel = CHANNEL.search(line)
+            if channel and "fus" in computation:
+                copy = (channel[1], kind, *arrays)
+                if copy in copies:
+                    continue
+                copies.add(copy)
+            dtypes = tuple(dict.fromkeys(dtype for dtype, _ in arrays))
+            found.append(Collective(kind, sum(map(_bytes, arrays)), dtypes))
+    return found
 
 
 def forbidden(text: str) -> list[str]:
@@ -110,22 +133,27 @@ def wide(asked: str) -> list[str]:
     return [f"products: {count} convs make images of float32, not of bfloat16"]
 
 
-def exchanged(text: str, gradients: int, split: bool = False) -> list[str]:
+def exchanged(text: str, gradients: int, gathered: int = 0, devices: int = 1) -> list[str]:
     """Find what devices should not exchange; returns a sentence for each kind.
 
-    They add up each gradient as often as it is computed, in float32. Where parameters are split,
-    parts of them are exchanged, too.
+    They add up each gradient as often as it is computed, in float32. Kernels in parts are gathered,
+    and each device may keep its part of a sum.
 
     Args:
         text: A compiled step of training on several devices, as XLA prints it.
         gradients: Bytes of all gradients in float32, those of SAM's ascent counted, too.
-        split: True if parameters are split over the devices.
+        gathered: Most bytes of kernels that a device gathers; 0 where it has them whole.
+        devices: Number of devices.
     """
     found = collectives(text)
     sums = [c for c in found if c.kind in ("all-reduce", "reduce-scatter")]
     narrow = sum(c.bytes for c in sums if {"bf16", "f16"} & {*c.dtypes})
-    total = sum(c.bytes for c in sums)
-    others = [] if split else [c for c in found if c not in sums]
+    total = sum(c.bytes * (devices if c.kind == "reduce-scatter" else 1) for c in sums)
+    others = [c for c in found if c not in sums]
+    kernels = [c for c in others if c.kind == "all-gather"]
+    if sum(c.bytes for c in kernels) <= gathered:
+        others = [c for c in others if c not in kernels]
+    size = sum(c.bytes for c in others)
     sentences = []
     if narrow:
         sentences.append(
@@ -137,12 +165,11 @@ def exchanged(text: str, gradients: int, split: bool = False) -> list[str]:
             f"sums: {total / 1e6:.1f} MB are added up over devices, where all gradients are "
             f"{gradients / 1e6:.1f} MB: some are added up more than once"
         )
-    if others:
+    if size > SCALARS:
         kinds = ", ".join(sorted({c.kind for c in others}))
-        size = sum(c.bytes for c in others) / 1e6
         sentences.append(
-            f"images: devices exchange {size:.1f} MB that are no sums ({kinds}), where each has "
-            "its own images and all parameters"
+            f"images: devices exchange {size / 1e6:.1f} MB that are no sums and no kernels in "
+            f"parts ({kinds}), where each has its own images"
         )
     return sentences
 
@@ -166,10 +193,6 @@ def copied(donated: int, state: int) -> list[str]:
         f"memory: {donated / 1e6:.1f} MB are written in the place of their old values, of "
         f"{state / 1e6:.1f} MB that a step changes"
     ]
-
-
-def _dtypes(shape: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(dtype for dtype, _ in ARRAY.findall(shape)))
 
 
 def _bytes(array: tuple[str, str]) -> int:

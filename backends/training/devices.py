@@ -22,6 +22,7 @@ from nfspec.plan.free_memory import free_memory
 
 Logs = dict[str, float]
 JAX_HOSTS = "KERAS_DISTRIBUTION_JOB_ADDRESSES"  # of keras.distribution.initialize
+JAX_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 
 
 class Devices:
@@ -98,42 +99,44 @@ def devices(count: int, shard: bool = False) -> Devices:
 
 
 class OnJAX(Devices):
-    """Data parallel, or with the parameters spread over the devices too."""
+    """Data parallel, with whole kernels on each device or in parts: `kernels.jax_parts`."""
 
     def __init__(self, count: int, shard: bool):
         import jax
 
-        if JAX_HOSTS in os.environ:
-            keras.distribution.initialize()
-            self.rank, self.world = jax.process_index(), jax.process_count()
-            self.together = self.world > 1
+        from nfspec.backends.kernels.jax_parts import Parts
+
+        several = JAX_HOSTS in os.environ
         # Where there is no accelerator, cores stand in for devices.
         with contextlib.suppress(RuntimeError):  # JAX already runs
-            jax.config.update("jax_num_cpu_devices", count // self.world)
+            jax.config.update("jax_num_cpu_devices", count // (_processes() if several else 1))
+        if several:
+            try:
+                keras.distribution.initialize()
+            except (ValueError, RuntimeError) as error:  # variables that are missing, or no address
+                raise BackendError(
+                    f"keras.distribution: {error}; see docs/several-devices.md, or unset "
+                    f"{JAX_HOSTS}"
+                ) from None
+            self.rank, self.world = jax.process_index(), jax.process_count()
+            self.together = self.world > 1
+            self.in_parts = shard and self.together
         present = keras.distribution.list_devices()
         if len(present) < count:
             raise BackendError(_too_few(count, present))
         self.count = count
         used = present[:count]
         keras.distribution.set_distribution(
-            _Spread(used) if shard else keras.distribution.DataParallel(devices=used)
+            Parts(used) if shard else keras.distribution.DataParallel(devices=used)
         )
 
 
-class _Spread(keras.distribution.ModelParallel):  # type: ignore[misc]  # Keras has no types
-    """Each kernel, and what the optimizer keeps for it, in parts by output channel."""
-
-    def __init__(self, devices: Sequence[str]):
-        mesh = keras.distribution.DeviceMesh((1, len(devices)), ("batch", "model"), devices)
-        layouts = keras.distribution.LayoutMap(mesh)
-        super().__init__(layout_map=layouts, batch_dim_name="batch")
-
-    def get_variable_layout(self, variable: Any) -> Any:
-        shape = variable.shape
-        count = self.device_mesh.shape[1]
-        spread = len(shape) > 1 and shape[-1] % count == 0
-        axes = [None] * (len(shape) - 1) + ["model"] if spread else [None] * len(shape)
-        return keras.distribution.TensorLayout(axes, self.device_mesh)
+def _processes() -> int:
+    """Number of processes of JAX, which devices are divided among; 1 where it is not stated."""
+    text = os.environ.get(JAX_PROCESSES, "1")
+    if not text.isdecimal() or int(text) == 0:
+        raise BackendError(f"{JAX_PROCESSES}: expected a number of processes; found {text!r}")
+    return int(text)
 
 
 class OnTensorFlow(Devices):

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -45,8 +46,9 @@ def command(place, out, *options, spec="tiny.toml"):
     return [sys.executable, "-m", "nfspec", "train", *map(str, arguments)]
 
 
-def start(*arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+def start(*arguments, env=(), **options):
+    fixed = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, **fixed, **dict(env)}
     return subprocess.Popen(
         command(*arguments, **options),
         env=environment,
@@ -131,6 +133,49 @@ def test_so_many_devices_go_on_where_others_stopped(trained, place, backend_name
         assert status == 0, stderr
         assert f"going on after step {last - 1} of 12" in stderr
         assert [entry["step"] for entry in steps_of(trained[name])] == [*range(1, last + 1)]
+
+
+def test_two_hosts_keep_kernels_in_parts(trained, place, tmp_path, backend_name):
+    """Two processes of two devices; the first writes what one device would."""
+    if backend_name != "jax":
+        pytest.skip("where one process has several devices")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    names = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+    hosts = [
+        start(
+            place,
+            tmp_path / "run",
+            *("--devices", 4, "--shard"),
+            env={
+                f"KERAS_DISTRIBUTION_{name}": value
+                for name, value in zip(names, (f"localhost:{port}", "2", str(rank)), strict=True)
+            },
+        )
+        for rank in range(2)
+    ]
+    for host in hosts:
+        status, _, stderr = ended(host)
+        assert status == 0, stderr
+    expected = [entry["loss"] for entry in steps_of(trained["one"])[:STEPS]]
+    losses = [entry["loss"] for entry in steps_of(tmp_path / "run")]
+    assert losses == pytest.approx(expected, rel=1e-5)
+    (arrays, _), (others, _) = (
+        read_all(folder / f"checkpoints/step-{STEPS:08d}.safetensors")
+        for folder in (tmp_path / "run", trained["one"])
+    )
+    assert {n: a.shape for n, a in arrays.items()} == {n: a.shape for n, a in others.items()}
+
+
+@pytest.mark.parametrize("value", ["two", "0"])
+def test_a_number_of_processes_that_is_none(backend_name, monkeypatch, value):
+    if backend_name != "jax":
+        pytest.skip("of JAX")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "localhost:1")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", value)
+    with pytest.raises(nfspec.BackendError, match="^KERAS_DISTRIBUTION_NUM_PROCESSES: expected a"):
+        engines.devices(2)
 
 
 def test_too_few_devices_are_counted(backend_name, monkeypatch):

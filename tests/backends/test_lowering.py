@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 from importlib.metadata import version
 
@@ -91,18 +92,40 @@ def test_sums_over_devices():
     scattered = "  %q = f16[9]{0} reduce-scatter(%x), dimensions={0}\n"
     (sentence,) = program.exchanged(PRODUCT + scattered, gradients)
     assert "in 16 bits" in sentence
-    assert program.exchanged(PRODUCT + GATHER + END, gradients, split=True) == []
+    assert program.exchanged(PRODUCT + scattered.replace("f16", "f32"), 36, devices=1) == []
+    (sentence,) = program.exchanged(PRODUCT + 500 * scattered.replace("f16", "f32"), 36, devices=4)
+    assert "sums: 0.1 MB are added up over devices, where all" in sentence
     once = "  %q = f32[1000000]{0} all-reduce(%x), channel_id=1\n"
     assert program.exchanged(once, 4_000_000) == []
     (sentence,) = program.exchanged(once + once, 4_000_000)
     assert sentence.startswith("sums: 8.0 MB are added up over devices, where all gradients are 4")
 
 
+@pytest.mark.parametrize("gathered", [0, 4_000_000])
 @pytest.mark.parametrize("kind", ["all-gather", "all-to-all", "collective-permute"])
-def test_images_that_devices_exchange_are_found(kind):
+def test_images_that_devices_exchange_are_found(kind, gathered):
     line = f"  %q = bf16[4,28,28,768]{{3,2,1,0}} {kind}(%x), channel_id=1\n"
-    (sentence,) = program.exchanged(PRODUCT + line, 0)
-    assert sentence.startswith(f"images: devices exchange 4.8 MB that are no sums ({kind}), where ")
+    (sentence,) = program.exchanged(PRODUCT + line, 0, gathered)
+    assert sentence.startswith("images: devices exchange 4.8 MB that are no sums and no kernels in")
+    assert f"({kind})" in sentence
+
+
+def test_kernels_in_parts_may_be_gathered():
+    line = "  %q = bf16[3,3,128,768]{3,2,1,0} all-gather(%x), channel_id=1\n"
+    assert program.exchanged(PRODUCT + line, 0, 2 * 9 * 128 * 768, 8) == []
+    (sentence,) = program.exchanged(PRODUCT + 2 * line, 0, 2 * 9 * 128 * 768, 8)
+    assert sentence.startswith("images: devices exchange 3.5 MB")
+
+
+def test_copies_of_an_exchange_that_runs_beside_others_are_one():
+    line = "  %g.{0} = bf16[8,2]{{1,0:T(8,128)S({0})}} all-gather(%x), channel_id={1}\n"
+    text = "".join(
+        f"%fused_computation.{n} (x: bf16[2,2]) -> bf16[8,2] {{\n{line.format(n, 7)}}}\n"
+        for n in range(3)
+    )
+    one_by_one = "ENTRY %main (x: bf16[2,2]) -> bf16[8,2] {\n" + 2 * line.format(1, 1) + "}\n"
+    assert [c.bytes for c in program.collectives(text)] == [32]
+    assert [c.bytes for c in program.collectives(one_by_one + text)] == [32, 32, 32]
 
 
 def test_what_may_be_in_a_program():
@@ -283,7 +306,7 @@ def test_a_step_for_four_tpus(spec):
     sharp = lower(nfspec.load("nfnet-nano", recipe), "step", "tpu-v5e:2x2", batch=8, size=64)
     assert sharp.faults == ()
     whole = lower(spec, "step", "tpu-v5e:2x2", batch=8, precision="bfloat16")
-    parts = lower(spec, "step", "tpu-v5e:2x2", batch=8, shard=True)
+    parts = lower(spec, "step", "tpu-v5e:2x2", batch=8, precision="bfloat16", shard=True)
     assert whole.devices == 4 and whole.memory == 16 * 2**30
     # Each gradient is added up once, in float32, with the loss and the accuracy; those of gains are
     # computed from the sums of their kernels'.
@@ -293,4 +316,10 @@ def test_a_step_for_four_tpus(spec):
     assert sum(c.bytes for c in whole.collectives) == 4 * (sum(summed) + 2)
     # Small arrays are padded to tiles, whole or split.
     assert parts.arguments < 0.7 * whole.arguments
-    assert any(c.kind == "all-gather" for c in parts.collectives)
+    # Kernels are gathered as they are used, rounded, and nothing else is exchanged.
+    assert parts.faults == ()
+    kernels = [p.shape for p in parameters.values() if len(p.shape) > 1]
+    split = sum(math.prod(shape) for shape in kernels if shape[-1] % 4 == 0)
+    gathered = [c for c in parts.collectives if c.kind == "all-gather"]
+    assert sum(c.bytes for c in gathered) == 2 * split
+    assert {c.dtypes for c in gathered} == {("bf16",)}
