@@ -17,7 +17,7 @@ Source: Brock et al. 2021 (arXiv:2102.06171 §4.1).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ from nfspec.language.spec import Spec
 from nfspec.plan import Plan
 from nfspec.plan.clipping import ClipRule, TreatAs, require_agc, rules_for
 from nfspec.wording import few
+
+if TYPE_CHECKING:
+    from nfspec.backends.kernels.jax_parts import Parts
 
 try:
     import optax
@@ -80,6 +83,26 @@ def function(spec: Spec | Plan, **how: Any) -> Callable[..., Any]:
         return model.stateless_call(trained, states, images, training=key is not None)[0]
 
     return apply
+
+
+def parts(devices: Sequence[jax.Device] | None = None) -> Parts:
+    """A way to have kernels, and what an optimizer keeps of them, in parts over devices.
+
+    It is a distribution of Keras's, for `keras.distribution.set_distribution`, and `in_parts` and
+    `images` are shardings of JAX. Within its `scope()` networks of nfspec are traced so that a
+    device has its own images, gathers each kernel where it computes with it, and keeps its part of
+    the gradient's sum over devices. Numbers are as with whole kernels, within roundings.
+
+    Args:
+        devices: If None, all that there are.
+
+    Raises:
+        BackendError: Keras runs on another framework, or JAX is too old.
+    """
+    select("jax")
+    from nfspec.backends.kernels.jax_parts import Parts
+
+    return Parts(jax.devices() if devices is None else devices)
 
 
 def _names(plan: Plan, tree: Any) -> list[str]:

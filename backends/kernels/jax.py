@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nfspec.backends.kernels import plain
+from nfspec.backends.kernels.jax_parts import parts
 from nfspec.backends.kernels.plain import (
     activate,
     assign_all,
@@ -21,7 +22,6 @@ from nfspec.backends.kernels.plain import (
     start_averages,
     uniform,
 )
-from nfspec.backends.kernels.jax_parts import parts
 from nfspec.cost.rows import LANES
 
 __all__ = [

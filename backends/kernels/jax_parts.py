@@ -55,6 +55,17 @@ class Parts(keras.distribution.ModelParallel):  # type: ignore[misc]  # Keras ha
         axes = [*[None] * (len(shape) - 1), AXIS] if split else [None] * len(shape)
         return keras.distribution.TensorLayout(axes, self.device_mesh)
 
+    @property
+    def images(self) -> Any:
+        """JAX's sharding of images, or of their labels: the first axis is in parts."""
+        return jax.sharding.NamedSharding(self.device_mesh.backend_mesh, PartitionSpec(AXIS))
+
+    def in_parts(self, arrays: Any) -> Any:
+        """A tree of parameters, or of what is kept of them, put on the devices in parts."""
+        return jax.tree.map(
+            lambda array: jax.device_put(array, self.layout(array.shape).backend_layout), arrays
+        )
+
     def whole(self, kernel: Any) -> Any:
         """A kernel in parts, gathered on each device."""
         mesh = self.device_mesh.backend_mesh

@@ -105,8 +105,7 @@ class Places:
         """Images, or their labels; the first axis is the batch of all devices."""
         import jax
 
-        layout = self._layouts.get_data_layout(shape)
-        return jax.ShapeDtypeStruct(shape, "float32", sharding=layout.backend_layout)
+        return jax.ShapeDtypeStruct(shape, "float32", sharding=self._layouts.images)
 
     def variable(self, variable: Any) -> jax.ShapeDtypeStruct:
         return self.array(variable.value)

@@ -10,6 +10,7 @@ import os
 import sys
 
 import numpy as np
+from pages import blocks
 
 import nfspec
 from nfspec.compilation import select
@@ -110,7 +111,22 @@ def of_layers(way, distribution):
             yield f"{name}/{way}/part {number}", gradient.addressable_shards[0].data.shape
 
 
+def page():
+    """The program of docs/several-devices.md: bytes of a device's parts, and of all."""
+    (program,) = [each for each in blocks("docs/several-devices.md", "python") if "jax" in each]
+    names = {}
+    exec(program, names)
+    import jax
+
+    arrays = jax.tree.leaves((names["params"], names["state"]))
+    yield "page/part", sum(array.addressable_shards[0].data.nbytes for array in arrays)
+    yield "page/whole", sum(array.nbytes for array in arrays)
+    yield "page/loss", float(names["value"])
+
+
 def found(steps):
+    if steps:
+        yield from page()
     for way, distribution in places().items():
         with distribution.scope():
             if not steps:

@@ -174,7 +174,7 @@ def test_a_number_of_processes_that_is_none(backend_name, monkeypatch, value):
         pytest.skip("of JAX")
     monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "localhost:1")
     monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", value)
-    with pytest.raises(nfspec.BackendError, match="^KERAS_DISTRIBUTION_NUM_PROCESSES: expected a"):
+    with pytest.raises(nfspec.BackendError, match=r"^KERAS_DISTRIBUTION_NUM_PROCESSES: expected a"):
         engines.devices(2)
 
 

@@ -72,6 +72,13 @@ def test_each_device_keeps_its_part_of_kernels_momentum_and_averages(found):
     assert found["small/whole/bytes"] == 3 * 4 * sum(map(np.prod, shapes))
 
 
+@pytest.mark.slow
+def test_the_loop_on_the_page(found):
+    """Four devices divide the twelve classes; gains, biases and clip fractions are whole."""
+    assert found["page/part"] < 0.27 * found["page/whole"]
+    assert found["page/loss"] == pytest.approx(np.log(12), rel=1e-3)  # the classifier starts at 0
+
+
 def test_layers(tmp_path):
     """Sums of up to 8 x 7 x 6 numbers are added up in another order: the bound is 16 roundings."""
     found = found_in(tmp_path / "found.npz", 0)
