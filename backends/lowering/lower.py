@@ -135,26 +135,42 @@ class Changed:
     width: int = 2
 
     @property
-    def gradients(self) -> int:
-        """Bytes of all gradients in float32."""
-        return 4 * self.passes * sum(math.prod(each.shape) for each in self.parameters)
+    def summed(self) -> int:
+        """Most bytes that devices add up: all gradients in float32, and what they gather of arrays
+        that are whole, which compilers may do by a sum."""
+        gradients = 4 * self.passes * sum(math.prod(each.shape) for each in self.parameters)
+        return gradients + self._shared
 
     @property
     def gathered(self) -> int:
-        """Most bytes of kernels in parts that a device gathers: all, forwards and backwards."""
+        """Most bytes that a device gathers: kernels in parts, forwards and backwards, and arrays
+        that are whole."""
         split = [each for each in self.parameters if not each.sharding.is_fully_replicated]
-        return 2 * self.passes * self.width * sum(math.prod(each.shape) for each in split)
+        kernels = sum(math.prod(each.shape) for each in split)
+        return 2 * self.passes * self.width * kernels + self._shared
+
+    @property
+    def _shared(self) -> int:
+        """Bytes of arrays that are whole where others are in parts: their new values are computed
+        in parts, such as gains from the gradients of kernels."""
+        whole = [each for each in self._arrays if each.sharding.is_fully_replicated]
+        if len(whole) == len(self._arrays):
+            return 0
+        return sum(math.prod(each.shape) * each.dtype.itemsize for each in whole)
+
+    @property
+    def _arrays(self) -> list[jax.ShapeDtypeStruct]:
+        import jax
+
+        return [each for each in jax.tree.leaves((self.parameters, self.buffers)) if each.shape]
 
     @property
     def state(self) -> int:
         """Bytes of all on one device, but for numbers alone, such as clip fractions: their old
         values may be no argument of the program."""
-        import jax
-
         return sum(
             math.prod(each.sharding.shard_shape(each.shape)) * each.dtype.itemsize
-            for each in jax.tree.leaves((self.parameters, self.buffers))
-            if each.shape
+            for each in self._arrays
         )
 
 
@@ -278,8 +294,11 @@ def _step(model: Any, plan: Plan, places: Places, shape: tuple[int, int]) -> Any
 
     labels = places.images((count, classes))
     images = places.images(_images(plan, *shape))
+    # As Keras has them: XLA would give gains back in parts, which they were not in.
+    kept = jax.tree.map(lambda each: each.sharding, state)
     with places.scope():
-        traced = jax.jit(function, donate_argnums=0).trace(state, images, labels)
+        step = jax.jit(function, donate_argnums=0, out_shardings=(None, kept))
+        traced = step.trace(state, images, labels)
     passes = 2 if plan.recipe and plan.recipe.sam_rho else 1
     width = np.dtype(model.compute_dtype).itemsize
     return traced, Changed(state[0], state[2], passes, width)
@@ -354,7 +373,7 @@ def _faults(compiled: Any, changed: Changed | None, devices: int) -> list[str]:
         donated = compiled.memory_analysis().alias_size_in_bytes
         found += program.copied(donated, changed.state)
         if devices > 1:
-            found += program.exchanged(text, changed.gradients, changed.gathered, devices)
+            found += program.exchanged(text, changed.summed, changed.gathered, devices)
     return found
 
 

@@ -133,7 +133,7 @@ def wide(asked: str) -> list[str]:
     return [f"products: {count} convs make images of float32, not of bfloat16"]
 
 
-def exchanged(text: str, gradients: int, gathered: int = 0, devices: int = 1) -> list[str]:
+def exchanged(text: str, summed: int, gathered: int = 0, devices: int = 1) -> list[str]:
     """Find what devices should not exchange; returns a sentence for each kind.
 
     They add up each gradient as often as it is computed, in float32. Kernels in parts are gathered,
@@ -141,7 +141,7 @@ def exchanged(text: str, gradients: int, gathered: int = 0, devices: int = 1) ->
 
     Args:
         text: A compiled step of training on several devices, as XLA prints it.
-        gradients: Bytes of all gradients in float32, those of SAM's ascent counted, too.
+        summed: Most bytes that are added up: those of all gradients in float32, and of SAM's ascent.
         gathered: Most bytes of kernels that a device gathers; 0 where it has them whole.
         devices: Number of devices.
     """
@@ -160,10 +160,10 @@ def exchanged(text: str, gradients: int, gathered: int = 0, devices: int = 1) ->
             f"sums: {narrow / 1e6:.1f} MB are added up over devices in 16 bits; gradients have "
             "to be added up in float32, before they are clipped"
         )
-    if total > gradients + SCALARS:
+    if total > summed + SCALARS:
         sentences.append(
             f"sums: {total / 1e6:.1f} MB are added up over devices, where all gradients are "
-            f"{gradients / 1e6:.1f} MB: some are added up more than once"
+            f"{summed / 1e6:.1f} MB: some are added up more than once"
         )
     if size > SCALARS:
         kinds = ", ".join(sorted({c.kind for c in others}))
