@@ -2,16 +2,18 @@
 
     python -m nfspec.benchmarks.depth --target cpu
     python -m nfspec.benchmarks.depth --target tpu-v3:2x2
+    python -m nfspec.benchmarks.depth --real
 
 The networks are NFNet-F0, F1, F3 with a sixteenth of the width, on images of 64 px: the time to
-compile depends on the number of operations, and hardly on their size. Times are seconds of a
-processor. On the CPU there are the whole training step, and the gradients alone, with blocks one
-after another and as loops (`nfspec.benchmarks.scanned`). `nfspec.benchmarks.reused` measures
-TensorFlow.
+compile depends on the number of operations, and hardly on their size. With `--real` it is NFNet-F0
+on images of 96 px. Times are seconds of a processor. On the CPU there are the whole training step,
+and the gradients alone, with blocks one after another and as loops (`nfspec.benchmarks.scanned`);
+both ways compute them in turns. `nfspec.benchmarks.reused` measures TensorFlow.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -28,7 +30,7 @@ from nfspec.language.spec import Spec
 from nfspec.plan.resolver import resolve
 from nfspec.training.runs import recipe
 
-IMAGES, CLASSES = 4, 10
+IMAGES, CLASSES, TURNS = 4, 10, 15
 
 
 def narrow(times: int) -> Spec:
@@ -51,6 +53,22 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     """A result, and the seconds of a processor that it took."""
     start = time.process_time()
     return work(), time.process_time() - start
+
+
+def in_turns(works: Sequence[Callable[[], Any]]) -> list[float]:
+    """The median seconds of a processor of each work; they take turns."""
+    taken: list[list[float]] = [[] for _ in works]
+    for turn in range(TURNS):
+        for i in range(len(works))[:: 1 if turn % 2 else -1]:
+            taken[i].append(timed(works[i])[1])
+    return [statistics.median(each) for each in taken]
+
+
+def real() -> Spec:
+    """NFNet-F0 for small images and few classes."""
+    return load(
+        "nfnet-f0", {"input.train": 96, "head.classes": CLASSES, "recipe.precision": "float32"}
+    )
 
 
 def _batch(spec: Spec) -> tuple[Any, Any]:
@@ -96,8 +114,8 @@ def gradients(model: Any, looped: bool) -> Callable[..., Any]:
     return jax.value_and_grad(loss)
 
 
-def compiled_gradients(spec: Spec, target: str, looped: bool) -> list[float]:
-    """Seconds to trace and to compile the gradients, MB of temporaries, and MB at the peak."""
+def compiled_gradients(spec: Spec, target: str, looped: bool) -> tuple[Any, list[float]]:
+    """A program, seconds to trace and to compile it, MB of temporaries, and MB at the peak."""
     import jax
 
     aimed = target_of(target)
@@ -114,30 +132,44 @@ def compiled_gradients(spec: Spec, target: str, looped: bool) -> list[float]:
     compiled, compiling = timed(program.compile)
     memory = compiled.memory_analysis()
     sizes = memory.temp_size_in_bytes, memory.peak_memory_in_bytes
-    return [tracing, compiling, *(size / 1e6 for size in sizes)]
+    return compiled, [tracing, compiling, *(size / 1e6 for size in sizes)]
+
+
+def computing(program: Any) -> Callable[[], Any]:
+    """A function that runs a program on the CPU, with ones for its arrays."""
+    import jax
+
+    given = jax.tree.map(lambda each: np.ones(each.shape, each.dtype), program.in_avals[0])
+    arrays = jax.device_put(given, program.input_shardings[0])
+    return lambda: jax.block_until_ready(program(*arrays))
 
 
 def main(
     target: Annotated[str, typer.Option(metavar="NAME", help="As nfspec lower has it.")] = "cpu",
     times: Annotated[str, typer.Option(help="Depths, in times of NFNet-F0's.")] = "1,2,4",
+    own: Annotated[bool, typer.Option("--real", help="NFNet-F0's own widths, 96 px.")] = False,
 ) -> None:
     """Print the seconds before the first step for several depths."""
     compilation.select("jax")
-    for n in map(int, times.split(",")):
-        spec = narrow(n)
+    for spec in [real()] if own else [narrow(n) for n in map(int, times.split(","))]:
+        count = str(sum(spec.stages.depth))
         rows: list[Sequence[str]] = [
-            ("blocks", "program", "make", "trace", "compile", "temporaries, MB", "peak, MB")
+            ("blocks", "program", "make", "trace", "compile", "temporaries, MB", "peak, MB", "ms")
         ]
         if target == "cpu":
-            say(f"{12 * n} blocks: the training step ...")
-            made, traced, compiled = first_step(spec)
-            cells = (f"{made:.1f}", f"{traced:.1f}", f"{compiled:.1f}", "", "")
-            rows.append((str(12 * n), "step", *cells))
+            say(f"{count} blocks: the training step ...")
+            cells = (f"{seconds:.1f}" for seconds in first_step(spec))
+            rows.append((count, "step", *cells, "", "", ""))
+        programs, lines = [], []
         for name, looped in (("gradients", False), ("gradients, loops", True)):
-            say(f"{12 * n} blocks: {name} ...")
-            figures = compiled_gradients(spec, target, looped)
-            rows.append((str(12 * n), name, "", *(f"{figure:.1f}" for figure in figures)))
-        print_lines(table(rows, "><>>>>>"))
+            say(f"{count} blocks: {name} ...")
+            program, figures = compiled_gradients(spec, target, looped)
+            programs.append(program)
+            lines.append((count, name, "", *(f"{figure:.1f}" for figure in figures)))
+        taken = in_turns([computing(each) for each in programs]) if target == "cpu" else []
+        ms = [f"{1e3 * seconds:.1f}" for seconds in taken] or ["", ""]
+        rows += [(*line, each) for line, each in zip(lines, ms, strict=True)]
+        print_lines(table(rows, "><>>>>>>"))
 
 
 if __name__ == "__main__":

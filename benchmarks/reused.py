@@ -14,7 +14,6 @@ turns. Memory is the process's peak so far, so it says something of a way that h
 from __future__ import annotations
 
 import resource
-import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -28,16 +27,14 @@ from nfspec import compilation
 from nfspec.backends.network import Network
 from nfspec.backends.steps import Region, steps_of
 from nfspec.benchmarks import equal
-from nfspec.benchmarks.depth import CLASSES, IMAGES, narrow, timed
+from nfspec.benchmarks.depth import IMAGES, in_turns, narrow, real, timed
 from nfspec.console import print_lines, say, table
-from nfspec.language.loader import load
 from nfspec.language.spec import Spec
 from nfspec.plan.resolver import resolve
 from nfspec.training.runs import recipe
 
 Way = Literal["blocks", "functions", "loops"]
 WAYS: tuple[Way, ...] = ("blocks", "functions", "loops")
-STEPS = 15
 
 
 def forward(model: Network, way: Way, inputs: Any, training: Any = None, mask: Any = None) -> Any:
@@ -135,28 +132,17 @@ def first_step(
     return lambda: float(graph(*batch)), [built + prepared, traced, ran], operations
 
 
-def in_turns(steps: Sequence[Callable[[], float]]) -> list[float]:
-    """The median seconds of a processor of each step; they take turns."""
-    taken: list[list[float]] = [[] for _ in steps]
-    for turn in range(STEPS):
-        for i in range(len(steps))[:: 1 if turn % 2 else -1]:
-            taken[i].append(timed(steps[i])[1])
-    return [statistics.median(each) for each in taken]
-
-
 def main(
     times: Annotated[str, typer.Option(help="Depths, in times of NFNet-F0's.")] = "1,2,4",
     ways: Annotated[str, typer.Option(help="Ways, with commas.")] = ",".join(WAYS),
-    real: Annotated[bool, typer.Option("--real", help="NFNet-F0's own widths, 96 px.")] = False,
+    own: Annotated[bool, typer.Option("--real", help="NFNet-F0's own widths, 96 px.")] = False,
     xla: Annotated[bool, typer.Option("--xla", help="Compile the step by XLA.")] = False,
 ) -> None:
     """Print the seconds before the second step, and of later steps, for several depths."""
     compilation.select("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    own = {"input.train": 96, "head.classes": CLASSES, "recipe.precision": "float32"}
-    specs = [load("nfnet-f0", own)] if real else [narrow(n) for n in map(int, times.split(","))]
-    for spec in specs:
+    for spec in [real()] if own else [narrow(n) for n in map(int, times.split(","))]:
         count = f"{sum(spec.stages.depth)}"
         lines, steps = [], []
         for way in [way for way in WAYS if way in ways.split(",")]:

@@ -151,8 +151,9 @@ def convolve(
         on_cpu = product
     elif 1 < groups <= MOST_GROUPS:
         on_cpu = by_groups
-        # A group that fills a row of a TPU is as good as a conv; `benchmarks.grouped` compares.
-        on_tpu = by_groups if kernel.shape[2] >= LANES else conv
+        # A group that fills a row of a TPU is as good as a conv; `benchmarks.grouped` compares. The
+        # gradient of a kernel in parts would be put together from its groups, and then taken apart.
+        on_tpu = by_groups if kernel.shape[2] >= LANES and parts() is None else conv
 
     def of_the_platform(x: Any, kernel: Any) -> Any:
         if on_cpu is conv:

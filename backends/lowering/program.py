@@ -141,7 +141,7 @@ def exchanged(text: str, summed: int, gathered: int = 0, devices: int = 1) -> li
 
     Args:
         text: A compiled step of training on several devices, as XLA prints it.
-        summed: Most bytes that are added up: those of all gradients in float32, and of SAM's ascent.
+        summed: Most bytes that are added up: all gradients in float32, and those of SAM's ascent.
         gathered: Most bytes of kernels that a device gathers; 0 where it has them whole.
         devices: Number of devices.
     """

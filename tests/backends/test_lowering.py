@@ -29,6 +29,7 @@ from nfspec.backends.kernels import plain
 from nfspec.backends.lowering import program
 from nfspec.backends.lowering.lower import LEAST, lower
 from nfspec.backends.lowering.targets import target_of
+from nfspec.benchmarks import lowered
 
 OLDER = [name for name, least in LEAST.items() if Version(version(name)) < Version(least)]
 if OLDER:
@@ -296,6 +297,19 @@ def test_without_the_compiler_of_tpus(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"libtpu, is not installed; pip install"):
         target_of("tpu-v5e:2x2").devices()
+
+
+@pytest.mark.slow  # compiles two steps
+@pytest.mark.parametrize("shard", [False, True])
+def test_the_plain_port_beside_it(spec, shard):
+    plan = nfspec.resolve(spec)
+    ours = lower(plan, "step", "cpu", batch=2, precision="bfloat16", shard=shard)
+    theirs = lowered.plain(plan, "cpu", 2, shard)
+    assert theirs.flops == pytest.approx(ours.flops, rel=0.1)
+    title, *rows = lowered.rows(ours, theirs)
+    assert title == ("on one device", "nfspec", "plain port", "ratio")
+    assert [row[0] for row in rows][:2] == ["GFLOP", "GB read and written"]
+    assert all(float(row[3]) > 0 for row in rows)
 
 
 @pytest.mark.slow  # minutes: a compiler for another machine
