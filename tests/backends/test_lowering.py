@@ -1,5 +1,6 @@
 """Programs compiled ahead of time: what is read from their text, and what must not be in one."""
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 
 from nfspec.backends.kernels import jax as jax_kernels
 from nfspec.backends.kernels import plain
+from nfspec.backends.kernels.jax_parts import Parts
 from nfspec.backends.lowering import program
 from nfspec.backends.lowering.lower import LEAST, lower
 from nfspec.backends.lowering.targets import target_of
@@ -204,6 +206,22 @@ def test_gates_whose_gradients_are_summed_in_bfloat16_are_found(kernels, count):
 
     text = asked(gradient, ((2, 1, 1, 8), "bfloat16"), ((2, 9, 7, 8), "bfloat16"))
     assert len(program.narrow(text)) == count
+
+
+@pytest.mark.parametrize(
+    ("width", "split", "convs"), [(128, False, 2), (64, False, 1), (128, True, 1)]
+)
+def test_grouped_convs_on_a_tpu(width, split, convs):
+    """One for each group where a group fills a row, but of kernels in parts."""
+
+    def function(x, kernel, bias):
+        return jax_kernels.convolve(x, kernel, bias, 1, "same", "channels_last", 1)
+
+    shapes = (2, 9, 7, 2 * width), (3, 3, width, 2 * width), (2 * width,)
+    spread = Parts(jax.devices()[:1]).scope() if split else contextlib.nullcontext()
+    with spread:
+        text = asked(function, *((shape, "float32") for shape in shapes))
+    assert text.count("stablehlo.convolution") == convs
 
 
 def test_convs_of_float32_are_found():
