@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nfspec.arguments import refuse
 from nfspec.compilation import compile, names_of, select
 from nfspec.errors import BackendError, InputError
 from nfspec.language.spec import Spec
@@ -36,6 +37,9 @@ try:
     import optax
 except ModuleNotFoundError as error:
     raise BackendError("jax: optax not installed; run: pip install optax") from error
+
+
+DEVICES = "; jax.devices() has all, and jax.devices()[:4] the first four of them"
 
 
 class AGCState(NamedTuple):
@@ -94,15 +98,20 @@ def parts(devices: Sequence[jax.Device] | None = None) -> Parts:
     the gradient's sum over devices. Numbers are as with whole kernels, within roundings.
 
     Args:
-        devices: If None, all that there are.
+        devices: Some of `jax.devices()`, each once. If None, all that there are.
 
     Raises:
         BackendError: Keras runs on another framework, or JAX is too old.
+        InputError: The devices are none, or one is there twice.
     """
     select("jax")
     from nfspec.backends.kernels.jax_parts import Parts
 
-    return Parts(jax.devices() if devices is None else devices)
+    found = jax.devices() if devices is None else devices
+    listed = isinstance(found, Sequence) and all(isinstance(d, jax.Device) for d in found)
+    if not listed or not found or len({*found}) < len(found):
+        raise refuse("devices", "a list of devices of JAX, each once", found, DEVICES)
+    return Parts(found)
 
 
 def _names(plan: Plan, tree: Any) -> list[str]:

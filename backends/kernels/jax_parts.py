@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import keras
 from jax.sharding import PartitionSpec
 
@@ -63,7 +64,7 @@ class Parts(keras.distribution.ModelParallel):  # type: ignore[misc]  # Keras ha
     def in_parts(self, arrays: Any) -> Any:
         """A tree of parameters, or of what is kept of them, put on the devices in parts."""
         return jax.tree.map(
-            lambda array: jax.device_put(array, self.layout(array.shape).backend_layout), arrays
+            lambda each: jax.device_put(each, self.layout(jnp.shape(each)).backend_layout), arrays
         )
 
     def whole(self, kernel: Any) -> Any:
@@ -79,12 +80,17 @@ class Parts(keras.distribution.ModelParallel):  # type: ignore[misc]  # Keras ha
             gradient: Function of images, and of the gradient by their results, to the gradient of
                 the kernel.
             shape: The kernel's.
-            images: Those of all devices, (N, ...).
+            images: Those of all devices, (N, ...). Where devices do not divide N, each computes the
+                gradient of all of them.
         """
-        part = self.layout(shape).backend_layout.spec
+        uneven = images[0].shape[0] % self.device_mesh.devices.size
+        none = PartitionSpec()
+        part = none if uneven else self.layout(shape).backend_layout.spec
 
         def scattered(*images: Any) -> Any:
             own = gradient(*images)
+            if uneven:
+                return own
             if AXIS not in part:
                 return jax.lax.psum(own, AXIS)
             return jax.lax.psum_scatter(own, AXIS, scatter_dimension=own.ndim - 1, tiled=True)
@@ -92,7 +98,7 @@ class Parts(keras.distribution.ModelParallel):  # type: ignore[misc]  # Keras ha
         return jax.shard_map(
             scattered,
             mesh=self.device_mesh.backend_mesh,
-            in_specs=PartitionSpec(AXIS),
+            in_specs=none if uneven else PartitionSpec(AXIS),
             out_specs=part,
             check_vma=False,  # else the gradient by what all devices share is added up already
         )(*images)

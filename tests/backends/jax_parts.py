@@ -104,7 +104,29 @@ def gradients(shape, distribution):
     return jax.jit(jax.grad(loss, (0, 1, 2)))(x, kernel, bias)
 
 
+def of_images_that_do_not_divide():
+    """A conv's gradients of six images, and of each image alone."""
+    import jax
+    import jax.numpy as jnp
+
+    from nfspec.backends.kernels import jax as kernels
+    from nfspec.backends.kernels.jax_parts import parts
+
+    def loss(kernel, x):
+        how = (2, "symmetric", "channels_last", 1)
+        return jnp.sum(jnp.sin(kernels.convolve(x, kernel, jnp.zeros(8), *how)))
+
+    kernel, x = drawn(3, 3, 16, 8, seed=1), drawn(8, 7, 6, 16)
+    yield jax.jit(jax.grad(loss))(kernel, x[:6])
+    if parts() is not None:  # XLA's own gradients of each of images in parts are wrong (JAX 0.10)
+        x = jax.device_put(x, parts().images)
+    alone = jax.vmap(lambda kernel, x: jax.grad(loss)(kernel, x[None]), (None, 0))
+    yield jax.jit(alone)(kernel, x)
+
+
 def of_layers(way, distribution):
+    for number, gradient in enumerate(of_images_that_do_not_divide()):
+        yield f"uneven/{way}/{number}", np.asarray(gradient)
     for name, shape in LAYERS.items():
         for number, gradient in enumerate(gradients(shape, distribution)):
             yield f"{name}/{way}/{number}", np.asarray(gradient)

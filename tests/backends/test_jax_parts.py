@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,16 @@ if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("of JAX", allow_module_level=True)
 
 import jax
+from jax.experimental import multihost_utils
 
 import nfspec
+import nfspec.backends.jax
 
 if not hasattr(jax, "shard_map"):
     pytest.skip("see docs/versions.md", allow_module_level=True)
 
 from nfspec.backends.kernels.jax_parts import Parts
+from nfspec.backends.values import array_of
 
 from .jax_parts import LAYERS
 from .small import small_plan
@@ -90,6 +94,38 @@ def test_layers(tmp_path):
         outputs = shape[-1] if shape[-1] % WORLD else shape[-1] // WORLD
         assert tuple(parts["part 1"]) == (*shape[:-1], outputs)
         assert tuple(whole["part 1"]) == shape
+    uneven = [part_of(found, "uneven", way) for way in ("whole", "parts")]
+    for key in ("0", "1"):
+        whole, parts = (each[key] for each in uneven)
+        assert np.linalg.norm(parts - whole) <= 16 * 2**-24 * np.linalg.norm(whole), key
+
+
+@pytest.mark.parametrize("devices", [[], 2, ["cpu:0"], jax.devices()[:1] * 2, jax.devices()[0]])
+def test_devices_that_are_none(devices):
+    message = (
+        r"^devices: expected a list of devices of JAX, each once; found .*jax\.devices\(\) has"
+    )
+    with pytest.raises(nfspec.InputError, match=message):
+        nfspec.backends.jax.parts(devices)
+
+
+def test_numbers_of_a_tree_are_whole():
+    """A state of an optimizer may have some that are no arrays."""
+    spread = nfspec.backends.jax.parts()
+    assert spread.in_parts({"rate": 0.1, "kernel": np.ones((2, 4))})["rate"].shape == ()
+
+
+def test_one_of_several_processes_may_read_what_is_whole(monkeypatch):
+    """A program that it started alone would wait for the others."""
+
+    class Whole:
+        value = SimpleNamespace(is_fully_addressable=False, is_fully_replicated=True)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.arange(3.0)
+
+    monkeypatch.delattr(multihost_utils, "process_allgather")
+    assert array_of(Whole()).tolist() == [0, 1, 2]
 
 
 def test_a_jax_that_is_too_old_is_named(monkeypatch):
