@@ -20,6 +20,7 @@ from nfspec.backends.kernels.torch_parts import in_parts, own
 from nfspec.backends.network import Network
 from nfspec.backends.optimizers.wrapper import OptimizerWrapper
 from nfspec.errors import BackendError
+from nfspec.plan.counting import divides
 
 NEEDS = "2.7"  # `ignored_params`
 
@@ -41,20 +42,17 @@ def spread(network: Network, optimizer: Any) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mesh = distributed.init_device_mesh(device, (world,))
 
-    def divides(x: torch.Tensor) -> bool:
-        return x.ndim > 1 and x.shape[-1] % world == 0
-
     how = {
         "mesh": mesh,
         "shard_placement_fn": lambda kernel: tensor.Shard(kernel.ndim - 1),
-        "ignored_params": {p for p in network.parameters() if not divides(p)},
+        "ignored_params": {p for p in network.parameters() if not divides(p.shape, world)},
         "reshard_after_forward": True,
     }
     network.call_through(lambda module: fsdp.fully_shard(module, **how))
     network.replicate(lambda module: _quiet(fsdp.fully_shard(module, **how)), in_parts=True)
     for variable in optimizer.variables:
         value = variable.value.detach()
-        if divides(value):
+        if divides(value.shape, world):
             part = value.chunk(world, -1)[distributed.get_rank()]
             variable._value = tensor.DTensor.from_local(
                 part.clone(memory_format=torch.contiguous_format),

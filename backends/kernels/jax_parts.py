@@ -20,6 +20,7 @@ import keras
 from jax.sharding import PartitionSpec
 
 from nfspec.errors import BackendError
+from nfspec.plan.counting import divides
 
 AXIS = "data"
 NEEDS = "0.7"
@@ -52,8 +53,9 @@ class Parts(keras.distribution.ModelParallel):  # type: ignore[misc]  # Keras ha
 
     def layout(self, shape: Sequence[int]) -> Any:
         """Keras's layout of a parameter of this shape, and of what is kept for it."""
-        split = len(shape) > 1 and shape[-1] % self.device_mesh.devices.size == 0
-        axes = [*[None] * (len(shape) - 1), AXIS] if split else [None] * len(shape)
+        axes: list[str | None] = [None] * len(shape)
+        if divides(shape, self.device_mesh.devices.size):
+            axes[-1] = AXIS
         return keras.distribution.TensorLayout(axes, self.device_mesh)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
@@ -45,6 +46,7 @@ def _json(cost: Cost) -> dict[str, Any]:
         "digest": cost.plan.digest,
         "accelerator": cost.accelerator.name,
         "devices": cost.devices,
+        "parts": cost.parts,
         "batch": cost.step.batch,
         "size": cost.size,
         "precision": cost.precision,
@@ -126,6 +128,12 @@ Devices = Annotated[
     int,
     typer.Option(min=1, max=MAX_DEVICES, metavar="N", help="Number of devices that share a batch."),
 ]
+Shard = Annotated[
+    bool,
+    typer.Option(
+        "--shard", help="Keep kernels in parts over the devices, as nfspec train --shard does."
+    ),
+]
 On = Annotated[
     str,
     typer.Option("--accelerator", metavar="NAME", help=f"One of {', '.join(ACCELERATORS)}."),
@@ -172,6 +180,7 @@ def cost(
     variant: Spec = None,
     batch: Batch = None,
     devices: Devices = 1,
+    shard: Shard = False,
     on: On = "tpu-v3",
     size: Size = None,
     precision: Precision = None,
@@ -211,7 +220,9 @@ def cost(
         )
     if on == "cpu":
         accelerator = _here(accelerator, tflops, gbs)
-    result = _estimate(plan, accelerator, batch, devices, size, precision)
+    if shard and devices == 1:
+        say("--shard has no effect on one device")
+    result = _estimate(plan, accelerator, batch, devices, shard, size, precision)
     if as_json:
         print_json(_json(result))
     else:
@@ -223,6 +234,7 @@ def _estimate(
     accelerator: Accelerator,
     batch: int | None,
     devices: int,
+    shard: bool,
     size: int | None,
     precision: str | None,
 ) -> Cost:
@@ -232,32 +244,33 @@ def _estimate(
     kind = precision or (plan.recipe.precision if plan.recipe else "float32")
     side = size or plan.train_size
     calibration = calibrate(accelerator.name)
-    share = calibration.efficiency
+    share, parts = calibration.efficiency, devices if shard else 1
+
+    def most(plan: Plan) -> int:
+        memory, lanes = accelerator.memory, accelerator.lanes
+        return largest_batch(plan, memory, side, kind, lanes=lanes, parts=parts)
+
     return Cost(
         plan=plan,
         accelerator=accelerator,
         devices=devices,
+        parts=parts,
         size=side,
         precision=kind,
-        step=step(plan, accelerator, images, devices, side, kind, share),
-        largest=largest_batch(plan, accelerator.memory, side, kind, lanes=accelerator.lanes),
+        step=step(plan, accelerator, images, devices, side, kind, share, shard),
+        largest=most(plan),
         calibration=calibration,
         run=run,
-        remat=_remat(plan, images // devices, accelerator, side, kind),
+        remat=_remat(plan, images // devices, most),
     )
 
 
-def _remat(plan: Plan, images: int, accelerator: Accelerator, side: int, kind: str) -> str:
-    """The least that is computed again for images to fit: see `Cost`."""
-
-    def fits(plan: Plan) -> bool:
-        most = largest_batch(plan, accelerator.memory, side, kind, lanes=accelerator.lanes)
-        return most >= images
-
-    if plan.recipe is None or fits(plan):
+def _remat(plan: Plan, images: int, most: Callable[[Plan], int]) -> str:
+    """The least that is computed again for images to fit, of which `most` do: see `Cost`."""
+    if plan.recipe is None or most(plan) >= images:
         return ""
     for what in ("block", "stage"):
         again = replace(plan, recipe=plan.recipe.model_copy(update={"remat": what}))
-        if fits(again):
+        if most(again) >= images:
             return what
     return ""

@@ -33,6 +33,7 @@ class Cost:
     """The costs of training a network.
 
     Attributes:
+        parts: Number of devices that kernels are in parts over; 1: they are whole.
         run: None where its spec has no recipe.
         remat: If the images on a device do not fit, the least that has to be computed again for
             them to fit: `block` or `stage`; empty if that is not enough.
@@ -41,6 +42,7 @@ class Cost:
     plan: Plan
     accelerator: Accelerator
     devices: int
+    parts: int
     size: int
     precision: str
     step: Step
@@ -185,6 +187,7 @@ def _figures(given: Accelerator, precision: str) -> str:
 
 def headline(cost: Cost) -> list[str]:
     shared = f", {cost.images:,} on each of {cost.devices:,} devices" if cost.devices > 1 else ""
+    shared += f", kernels in {cost.parts:,} parts" if cost.parts > 1 else ""
     noun = "image" if cost.step.batch == 1 else "images"
     facts = {
         "step": f"{cost.step.batch:,} {noun} of {cost.size} px, {cost.precision}{shared}",

@@ -136,9 +136,11 @@ def _rows(done: Lowered, plan: Plan, shard: bool) -> Sequence[tuple[str, str, st
     steps = done.work == "step"
     macs = count(plan, size=done.size).macs * done.batch
     needed = ""
-    if steps and not shard:  # the model of memory knows of no parameters that are split
+    if steps:
         lanes = LANES if target_of(done.target).topology else 0
-        most = training_bytes(plan, done.batch, done.size, done.precision, lanes=lanes)
+        parts = done.devices if shard else 1
+        how = (done.size, done.precision, False, lanes, parts)
+        most = training_bytes(plan, done.batch, *how)
         needed = f"{most / GIB:.2f}"
     figures = [
         ("GFLOP", done.flops, 1e9, ".4g", f"{(6 if steps else 2) * macs / 1e9:.4g}"),

@@ -41,7 +41,10 @@ do not (tests/cost/test_roofline.py).
 class Memory:
     """Bytes on one device while it trains; float32 but for the last three.
 
-    On TPUs gradients, kernels and activations are those that are there at the fullest moment.
+    On TPUs gradients, kernels and activations are those that are there at the fullest moment. Where
+    kernels are in parts over devices, so is what is kept of them, from parameters to perturbed;
+    gradients and kernels in use are counted whole, as programs for TPUs have them. PyTorch has
+    less: those of a block are whole at a time.
 
     Attributes:
         parameters, gradients, momentum: One array for each parameter.
@@ -152,6 +155,7 @@ def training_memory(
     precision: str = "float32",
     accumulate: bool = False,
     lanes: int = 0,
+    parts: int = 1,
 ) -> Memory:
     """Bytes on one device while it trains, part by part.
 
@@ -165,13 +169,14 @@ def training_memory(
         precision: Dtype of activations: float32, bfloat16 or float16.
         accumulate: True if gradients of several micro-batches are added up.
         lanes: The accelerator's, as `Accelerator` has them: of a TPU, whose compiler keeps less.
+        parts: Number of devices that kernels are in parts over (`--shard`); 1: they are whole.
 
     Raises:
         InputError: The image is too small, or there is no such precision.
     """
     width, outputs = width_of(precision), training_shapes(plan, size)
     batch = whole("batch", batch, 1, "images")
-    each, recipe = 4 * parameter_count(plan), plan.recipe
+    each, recipe = 4 * parameter_count(plan, whole("parts", parts, 1)), plan.recipe
     remat = recipe.remat if recipe else "none"
     if lanes:
         passes = fullest(plan, outputs, batch, width, DEPTHS[remat], lanes)
@@ -179,7 +184,7 @@ def training_memory(
         activations, most = _activations(plan, outputs, remat)
         kernels = sum(p.size for p in plan.parameters.values() if p.role in ("kernel", "head"))
         passes = Passes(
-            gradients=each,
+            gradients=4 * parameter_count(plan),
             kernels=width * kernels,
             activations=width * batch * activations,
             workspace=width * batch * (most - activations),
@@ -201,9 +206,10 @@ def training_bytes(
     precision: str = "float32",
     accumulate: bool = False,
     lanes: int = 0,
+    parts: int = 1,
 ) -> int:
     """`training_memory`, added up."""
-    return training_memory(plan, batch, size, precision, accumulate, lanes).total
+    return training_memory(plan, batch, size, precision, accumulate, lanes, parts).total
 
 
 def largest_batch(
@@ -213,11 +219,13 @@ def largest_batch(
     precision: str = "float32",
     accumulate: bool = False,
     lanes: int = 0,
+    parts: int = 1,
 ) -> int:
     """The most images that train at a time in a device's memory of so many bytes; maybe 0."""
 
     def too_large(batch: int) -> bool:
-        return training_bytes(plan, batch, size, precision, accumulate, lanes) > USABLE * memory
+        needed = training_bytes(plan, batch, size, precision, accumulate, lanes, parts)
+        return needed > USABLE * memory
 
     beyond = 1
     while not too_large(beyond):
@@ -232,19 +240,20 @@ def accumulation(
     size: int | None = None,
     precision: str = "float32",
     lanes: int = 0,
+    parts: int = 1,
 ) -> int:
     """The fewest micro-batches, all of one size, in which a device's images fit into its memory.
 
     Raises:
         InputError: Not even one image fits.
     """
-    if batch <= largest_batch(plan, memory, size, precision, lanes=lanes):
+    if batch <= largest_batch(plan, memory, size, precision, False, lanes, parts):
         return 1
-    most = largest_batch(plan, memory, size, precision, accumulate=True, lanes=lanes)
-    for parts in range(2, batch + 1):
-        if batch % parts == 0 and batch // parts <= most:
-            return parts
-    needed = training_bytes(plan, 1, size, precision, accumulate=batch > 1, lanes=lanes)
+    most = largest_batch(plan, memory, size, precision, True, lanes, parts)
+    for count in range(2, batch + 1):
+        if batch % count == 0 and batch // count <= most:
+            return count
+    needed = training_bytes(plan, 1, size, precision, batch > 1, lanes, parts)
     raise InputError(
         f"{plan.name}: one image of {size or plan.train_size} px needs {needed / 1e9:.1f} GB, and "
         f"a device has {USABLE * memory / 1e9:.1f} GB for it; choose a device with more memory, "

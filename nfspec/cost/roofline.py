@@ -20,8 +20,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from nfspec.arguments import instance, number, whole
+from nfspec.arguments import flag, instance, number, whole
 from nfspec.cost.accelerators import ACCELERATORS, Accelerator, Timing, named
+from nfspec.cost.exchange import exchange_seconds
 from nfspec.cost.memory import Memory, accumulation, training_memory, training_shapes, width_of
 from nfspec.errors import InputError
 from nfspec.language.loader import load
@@ -42,7 +43,7 @@ from nfspec.plan import (
     WSConv,
     unknown_operation,
 )
-from nfspec.plan.counting import Shape, parameter_count
+from nfspec.plan.counting import Shape, divides, parameter_count
 from nfspec.plan.resolver import resolve
 
 KINDS = ("convs", "activations", "attention", "weights", "other")
@@ -100,7 +101,7 @@ class Step:
         accumulation: Micro-batches on each device.
         parts: Seconds of the passes, by KINDS; of accumulation; of the update: clipping, optimizer
             and moving average; of all-reduce: the sum of the gradients over devices, which begins
-            when they are all there.
+            when they are all there; of all-gather: kernels in parts, which each device needs whole.
         flops: Multiplications and additions on one device, not rounded up.
         memory: Bytes on one device.
     """
@@ -143,7 +144,9 @@ class Calibration:
         return max(max(ratio, 1 / ratio) for ratio in self.ratios)
 
 
-def _conv(op: Convolution, outputs: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
+def _conv(
+    op: Convolution, outputs: dict[str, Shape], batch: int, width: int, parts: int
+) -> Iterator[Work]:
     """Forward, gradient of the input (not of the image), gradient of the kernel."""
     source, out = outputs[op.inputs[0]], outputs[op.name]
     pixels, inner = batch * out[0] * out[1], op.in_channels // op.groups
@@ -161,8 +164,9 @@ def _conv(op: Convolution, outputs: dict[str, Shape], batch: int, width: int) ->
     if (
         isinstance(op, WSConv) and op.eps_rule != "none"
     ):  # statistics, scaling; then the gradient through both
-        yield Work(op.name, "weights", 0, (8 + width) * kernel)
-        yield Work(op.name, "weights", 0, (8 + width) * kernel)
+        own = kernel // parts if divides((op.fan_in, op.out_channels), parts) else kernel
+        yield Work(op.name, "weights", 0, (8 + width) * own)
+        yield Work(op.name, "weights", 0, (8 + width) * own)
 
 
 def _dense(name: str, kind: str, batch: int, inner: int, outer: int, width: int) -> Iterator[Work]:
@@ -191,12 +195,14 @@ def _attention(
             yield Work(op.name, "attention", 2 * batch * op.channels * op.kernel, 0)
 
 
-def _works(op: Operation, outputs: dict[str, Shape], batch: int, width: int) -> Iterator[Work]:
+def _works(
+    op: Operation, outputs: dict[str, Shape], batch: int, width: int, parts: int
+) -> Iterator[Work]:
     read = batch * width * sum(math.prod(outputs[name]) for name in op.inputs)
     written = batch * width * math.prod(outputs[op.name])
     match op:
         case Convolution():
-            yield from _conv(op, outputs, batch, width)
+            yield from _conv(op, outputs, batch, width, parts)
         case Dense():
             yield from _dense(op.name, "other", batch, op.in_features, op.out_features, width)
         case SqueezeExcite() | ECA():
@@ -212,7 +218,7 @@ def _works(op: Operation, outputs: dict[str, Shape], batch: int, width: int) -> 
 
 
 def works(
-    plan: Plan, batch: int, size: int | None = None, precision: str = "float32"
+    plan: Plan, batch: int, size: int | None = None, precision: str = "float32", parts: int = 1
 ) -> list[Work]:
     """Forward and backward pass of every operation, and the forward pass again where the recipe
     computes it again (`remat`), without the optimizer.
@@ -222,6 +228,7 @@ def works(
         batch: Images.
         size: Their side in px; the plan's training size if not given.
         precision: Dtype of activations and products: float32, bfloat16 or float16.
+        parts: Number of devices that kernels are in parts over, each of which standardises its own.
 
     Raises:
         InputError: The image is too small, or there is no such precision.
@@ -230,13 +237,13 @@ def works(
     again = plan.recipe is not None and plan.recipe.remat != "none"
     found = []
     for op in plan.ops:
-        own = list(_works(op, outputs, batch, width))
+        own = list(_works(op, outputs, batch, width, parts))
         found += [*own, *own[:1]] if again and plan.section(op) != "head" else own
     return found
 
 
-def update_bytes(plan: Plan) -> int:
-    """Bytes that a step moves after the backward pass.
+def update_bytes(plan: Plan, parts: int = 1) -> int:
+    """Bytes that a step moves after the backward pass; with kernels in parts, those of a device.
 
     Clipping reads weights and gradients; SGD reads weights, gradients and momentum and writes
     weights and momentum; the average is read and written; SAM moves the weights there and back.
@@ -245,27 +252,27 @@ def update_bytes(plan: Plan) -> int:
     each += 2 if plan.agc.enabled else 0
     each += 2 if recipe and recipe.ema_decay else 0
     each += 4 if recipe and recipe.sam_rho else 0
-    return 4 * each * parameter_count(plan)
+    return 4 * each * parameter_count(plan, parts)
 
 
 def _peak_seconds(
-    plan: Plan, accelerator: Accelerator, batch: int, size: int | None, precision: str, parts: int
+    plan: Plan,
+    accelerator: Accelerator,
+    batch: int,
+    size: int | None,
+    precision: str,
+    micro: int,
+    parts: int = 1,
 ) -> dict[str, float]:
-    """Seconds of each part of a step but the all-reduce, on a device that reaches its peaks."""
+    """Seconds of each part of a step but what devices exchange, on a device that reaches its peaks,
+    with so many micro-batches, and kernels in parts over so many devices."""
     seconds = dict.fromkeys((*KINDS, "accumulation", "update"), 0.0)
-    for work in works(plan, batch // parts, size, precision):
-        seconds[work.kind] += parts * work.seconds(accelerator, precision)
-    if parts > 1:  # each gradient and its sum are read, the sum is written
-        seconds["accumulation"] = parts * 12 * parameter_count(plan) / accelerator.bandwidth
-    seconds["update"] = update_bytes(plan) / accelerator.bandwidth
+    for work in works(plan, batch // micro, size, precision, parts):
+        seconds[work.kind] += micro * work.seconds(accelerator, precision)
+    if micro > 1:  # each gradient and its sum are read, the sum is written
+        seconds["accumulation"] = micro * 12 * parameter_count(plan, parts) / accelerator.bandwidth
+    seconds["update"] = update_bytes(plan, parts) / accelerator.bandwidth
     return seconds
-
-
-def _reduce_seconds(plan: Plan, accelerator: Accelerator, devices: int) -> float:
-    """Seconds to sum float32 gradients over devices: 2 (n - 1) / n of them leave each device."""
-    if devices == 1:
-        return 0.0
-    return 2 * (devices - 1) / devices * 4 * parameter_count(plan) / accelerator.link
 
 
 @cache
@@ -282,14 +289,14 @@ def _measured(name: str) -> tuple[tuple[float, float], ...]:
 
 def _peak_and_measured(accelerator: Accelerator, timing: Timing) -> tuple[float, float]:
     plan, precision = _network(timing.variant), accelerator.precision
-    parts = 1
+    micro = 1
     if accelerator.splits:
-        parts = accumulation(
+        micro = accumulation(
             plan, timing.batch, accelerator.memory, timing.size, precision, accelerator.lanes
         )
-    peak = _peak_seconds(plan, accelerator, timing.batch, timing.size, precision, parts)
-    reduce = _reduce_seconds(plan, accelerator, accelerator.devices)
-    return sum(peak.values()), timing.seconds - reduce
+    peak = _peak_seconds(plan, accelerator, timing.batch, timing.size, precision, micro)
+    exchange = exchange_seconds(plan, accelerator, accelerator.devices, precision)
+    return sum(peak.values()), timing.seconds - micro * sum(exchange.values())
 
 
 def _efficiency(measured: Iterable[tuple[float, float]]) -> float:
@@ -336,10 +343,12 @@ def step(
     size: int | None = None,
     precision: str = "float32",
     efficiency: float | None = None,
+    shard: bool = False,
 ) -> Step:
     """One training step by the model.
 
-    SAM's ascent, where the recipe has one, adds its share of the images.
+    SAM's ascent, where the recipe has one, adds its share of the images, and what devices exchange
+    for its gradients, as on JAX. They exchange it for each micro-batch.
 
     Args:
         plan: The network.
@@ -349,6 +358,7 @@ def step(
         size: Side of the images in px; the plan's training size if not given.
         precision: Dtype of the passes: float32, bfloat16 or float16.
         efficiency: Share of the roofline that is reached; `calibrate`'s if not given.
+        shard: Keep kernels, and what the optimizer keeps of them, in parts over the devices.
 
     Raises:
         InputError: The batch is not divisible, not even one image fits, the image is too small,
@@ -367,22 +377,24 @@ def step(
     if devices > 1 and not accelerator.link:
         raise InputError(f"devices: the links between {accelerator.name}s are not known; take 1")
     images = batch // devices
-    lanes = accelerator.lanes
-    parts = accumulation(plan, images, accelerator.memory, size, precision, lanes)
+    lanes, parts = accelerator.lanes, devices if flag("shard", shard) else 1
+    micro = accumulation(plan, images, accelerator.memory, size, precision, lanes, parts)
     recipe = plan.recipe
     ascent = 1 + recipe.sam_fraction if recipe and recipe.sam_rho else 1.0
     efficiency = calibrate(accelerator.name).efficiency if efficiency is None else efficiency
-    peak = _peak_seconds(plan, accelerator, images, size, precision, parts)
+    peak = _peak_seconds(plan, accelerator, images, size, precision, micro, parts)
     seconds = {
         part: at_peak / efficiency * (1.0 if part == "update" else ascent)
         for part, at_peak in peak.items()
     }
-    seconds["all-reduce"] = _reduce_seconds(plan, accelerator, devices)
+    times = micro if ascent == 1.0 else 2 * micro
+    exchange = exchange_seconds(plan, accelerator, devices, precision, shard)
+    seconds |= {name: times * once for name, once in exchange.items()}
     flops = sum(work.flops for work in works(plan, images, size, precision))
     return Step(
         batch=batch,
-        accumulation=parts,
+        accumulation=micro,
         parts=seconds,
         flops=round(ascent * flops),
-        memory=training_memory(plan, images // parts, size, precision, parts > 1, lanes),
+        memory=training_memory(plan, images // micro, size, precision, micro > 1, lanes, parts),
     )

@@ -2,9 +2,10 @@
 
 Compiled steps keep for the backward pass the outputs of convs and pools, and the inputs of convs
 whose kernel has more than one pixel; activations, sums and gates are computed again where they are
-read. An array lies in rows of 128 numbers, of channels or of images, eight rows to a tile, and is
-padded to them; a conv in groups narrower than a row has rows of images. Gradients of parameters are
-there from the backward pass of their operation on. docs/accelerators.md has the programs.
+read, and so are the kernels of what `recipe.remat` names. An array lies in rows of 128 numbers, of
+channels or of images, eight rows to a tile, and is padded to them; a conv in groups narrower than a
+row has rows of images. Gradients of parameters are there from the backward pass of their operation
+on. docs/accelerators.md has the programs.
 """
 
 from __future__ import annotations
@@ -108,12 +109,12 @@ def fullest(
 
     parts = _parts(plan, depth)
     before = [{name for op in ops for name in op.inputs} - {op.name for op in ops} for ops in parts]
-    kernels = width * sum(_kernels(op) for op in plan.ops)
     gradients, best = 0, Passes(0, 0, 0, 0)
     for n, ops in reversed([*enumerate(parts)]):
         given = sum(map(size, set().union(*before[: n + 1])))
         inside = {name: narrow for name, narrow in _kept(ops, lanes).items() if name != INPUT}
         left = sum(size(*each) for each in inside.items() if each[0] not in before[n])
+        kernels = width * sum(map(_kernels, ops))
         for op in reversed(ops):
             passing = size(op.name)
             moment = Passes(given + left, kernels, gradients, passing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nfspec.arguments import instance, refuse, whole
@@ -60,9 +61,21 @@ class Count:
     blocks: tuple[Row, ...]
 
 
-def parameter_count(plan: Plan) -> int:
-    """Trainable scalars of a plan."""
-    return sum(parameter.size for parameter in plan.parameters.values())
+def divides(shape: Sequence[int], parts: int) -> bool:
+    """Tell whether `--shard` keeps a parameter of this shape in so many parts: it is a kernel, and
+    its output channels, the last axis, can be divided by them."""
+    return len(shape) > 1 and shape[-1] % parts == 0
+
+
+def divided_count(ops: Iterable[Operation], parts: int) -> int:
+    """Trainable scalars of the kernels of operations that `--shard` keeps in so many parts."""
+    return sum(p.size for op in ops for p in op.parameters if divides(p.shape, parts))
+
+
+def parameter_count(plan: Plan, parts: int = 1) -> int:
+    """Trainable scalars of a plan; with kernels in parts over devices, those that each has."""
+    divided = divided_count(plan.ops, parts)
+    return sum(p.size for p in plan.parameters.values()) - divided + divided // parts
 
 
 def output_side(side: int, kernel: int, stride: int, padding: Padding) -> int:

@@ -46,32 +46,52 @@ def require_disk(folder: Path, plan: Plan, run: Run) -> None:
         )
 
 
-def require_memory(plan: Plan, run: Run, devices: int, memory: int) -> None:
+def _can_shard(backend: str, run: Run) -> bool:
+    """Tell whether a framework trains with kernels in parts over devices (`--shard`)."""
+    # PyTorch's SAM needs each process's own gradients whole.
+    return backend == "jax" or (backend == "torch" and not run.recipe.sam_rho)
+
+
+def require_memory(run: Run, backend: str, devices: int, shard: bool, memory: int) -> None:
     """Refuse a batch whose estimated memory is more than a device has.
 
     Args:
-        plan: The network.
-        run: Its recipe for this training.
+        run: A network, and its recipe for this training.
+        backend: The framework that trains it.
         devices: Devices that share a batch.
+        shard: Kernels are in parts over them.
         memory: Bytes that each device may use.
 
     Raises:
-        InputError: It is; the message says with how many micro-batches it would fit.
+        InputError: It is; the message says with which options it would fit.
     """
-    images, how = run.batch // run.accumulation // devices, (plan.train_size, run.recipe.precision)
-    needed = training_bytes(plan, images, *how, accumulate=run.accumulation > 1)
-    try:
-        parts = accumulation(plan, images, memory, *how)
-    except InputError:
-        parts = 0
-    if parts == 1:
+    plan, images = run.plan, run.batch // run.accumulation // devices
+    size, precision = plan.train_size, run.recipe.precision
+
+    def micro_batches(parts: int) -> int:
+        """The fewest that fit; 0: not one image does."""
+        try:
+            return accumulation(plan, images, memory, size, precision, parts=parts)
+        except InputError:
+            return 0
+
+    parts = devices if shard else 1
+    fewest = micro_batches(parts)
+    if fewest == 1:
         return
-    advice = "take a smaller --size, or a device with more"
-    if parts:
-        advice = f"take --accumulation {run.accumulation * parts}, or a smaller --batch"
+    sharded = micro_batches(devices) if parts < devices and _can_shard(backend, run) else 0
+    options = ["a smaller --size", "a device with more"]
+    if fewest:
+        options = [f"--accumulation {run.accumulation * fewest}", "a smaller --batch"]
+    if sharded == 1:
+        options.insert(0, "--shard")
+    elif sharded and not fewest:
+        options.insert(0, f"--shard with --accumulation {run.accumulation * sharded}")
+    *others, last = options
+    needed = training_bytes(plan, images, size, precision, run.accumulation > 1, parts=parts)
     raise InputError(
-        f"{images} images of {plan.train_size} px at a time need about {compact(needed)}B to train "
-        f"{plan.name}, and {compact(memory)}B are free; {advice}"
+        f"{images} images of {size} px at a time need about {compact(needed)}B to train "
+        f"{plan.name}, and {compact(memory)}B are free; take {', '.join(others)}, or {last}"
     )
 
 

@@ -141,7 +141,8 @@ class Session:
             from nfspec.backends.training import devices as engines
 
             engine = engines.devices(self.devices, options.shard)
-            require_memory(plan, run, self.devices, engines.memory(self.devices))
+            free = engines.memory(self.devices)
+            require_memory(run, self.backend, self.devices, options.shard, free)
             params, origin = self._weights()
             images = run.batch // run.accumulation
             show = watching(run.steps) if self.first else quietly(run.steps)

@@ -14,6 +14,10 @@ from typer.testing import CliRunner
 
 import nfspec
 from nfspec.cli import app
+from nfspec.cli.lower import _rows
+from nfspec.cost.accelerators import GIB
+from nfspec.cost.memory import training_bytes
+from nfspec.cost.rows import LANES
 from nfspec.errors import BackendError, InputError
 from nfspec.plan.counting import count, parameter_count
 
@@ -29,7 +33,7 @@ from nfspec.backends.kernels import jax as jax_kernels
 from nfspec.backends.kernels import plain
 from nfspec.backends.kernels.jax_parts import Parts
 from nfspec.backends.lowering import program
-from nfspec.backends.lowering.lower import LEAST, lower
+from nfspec.backends.lowering.lower import LEAST, Lowered, lower
 from nfspec.backends.lowering.targets import target_of
 from nfspec.benchmarks import lowered
 
@@ -278,6 +282,32 @@ def test_the_command(spec, tmp_path):
     assert (tmp_path / "a.hlo").read_text().startswith("HloModule")
     again = CliRunner().invoke(app, ask)
     assert again.exit_code == 2 and "--force" in again.stderr
+
+
+@pytest.mark.parametrize(("shard", "parts"), [(False, 1), (True, 4)])
+def test_the_memory_of_nfspec_cost_stands_beside_the_compiled_one(shard, parts):
+    plan = nfspec.resolve(nfspec.load("nfnet-f0"))
+    step = Lowered(
+        *(
+            "nfnet-f0",
+            "step",
+            "tpu-v5e:2x2",
+            "bfloat16",
+            4,
+            8,
+            96,
+            1e9,
+            1e8,
+            10**8,
+            10**8,
+            10**8,
+            0,
+        ),
+        *(2**34, None, 60.0, 10**6, (), (), ""),
+    )
+    needed = training_bytes(plan, 8, 96, "bfloat16", lanes=LANES, parts=parts) / GIB
+    (peak,) = [row for row in _rows(step, plan, shard) if row[0] == "peak memory, GiB"]
+    assert peak == ("peak memory, GiB", "0.09", f"{needed:.2f}")
 
 
 def test_a_program_for_gpus_is_not_compiled(spec):

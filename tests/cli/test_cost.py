@@ -136,6 +136,43 @@ def test_json_holds_what_the_functions_return():
     }
 
 
+def test_kernels_in_parts():
+    arguments = ("nfnet-f0", "--devices", 128)
+    printed = facts(*arguments, "--shard")
+    assert printed["step"] == (
+        "4,096 images of 192 px, bfloat16, 32 on each of 128 devices, kernels in 128 parts"
+    )
+    assert "momentum 0.015, average 0.015, kernels 0.0906, " in printed["memory"]
+    whole, parts = (
+        json.loads(run(*arguments, *more, "--json").stdout) for more in ((), ("--shard",))
+    )
+    assert (whole["parts"], parts["parts"]) == (1, 128)
+    plan, tpu = nfspec.resolve(nfspec.load("nfnet-f0")), named("tpu-v3")
+    expected = step(plan, tpu, 4096, 128, precision="bfloat16", shard=True)
+    assert parts["step"]["parts"] == expected.parts != whole["step"]["parts"]
+    assert parts["memory"]["parts"] == vars(expected.memory)
+    most = [each["memory"]["largest_batch_per_device"] for each in (whole, parts)]
+    assert most[0] < most[1]
+    assert most[1] == largest_batch(
+        plan, tpu.memory, precision="bfloat16", lanes=tpu.lanes, parts=128
+    )
+
+
+def test_parts_on_one_device_change_nothing():
+    one = ("nfnet-nano", "--batch", 8)
+    whole, parts = run(*one), run(*one, "--shard")
+    assert parts.stdout == whole.stdout
+    assert parts.stderr == "--shard has no effect on one device\n"
+
+
+def test_with_parts_what_is_computed_again_is_found_too():
+    arguments = ("nfnet-f0", "--devices", 8, "--batch", 8 * 1950, "--precision", "bfloat16")
+    whole, parts = (
+        json.loads(run(*arguments, *more, "--json").stdout)["memory"] for more in ((), ("--shard",))
+    )
+    assert (whole["fits_with_remat"], parts["fits_with_remat"]) == (None, "block")
+
+
 def test_check_prints_every_measured_step():
     result = run("--check")
     assert (result.exit_code, result.stderr) == (0, "")

@@ -114,6 +114,42 @@ def test_micro_batches_are_as_few_as_fit_and_all_of_one_size(f0):
     assert all(batch % fewer or batch // fewer > part for fewer in range(1, parts))
 
 
+def test_kernels_in_parts_counted_by_hand():
+    """Four parts: those of NFNet-F5 but for vectors, with its average and SAM."""
+    plan = plan_of("nfnet-f5")
+    vectors = sum(p.size for p in plan.parameters.values() if len(p.shape) <= 1)
+    kernels = sum(p.size for p in plan.parameters.values()) - vectors
+    how = {"precision": "bfloat16", "accumulate": True, "lanes": 128}
+    whole, parts = (vars(training_memory(plan, 2, 64, **how, parts=n)) for n in (1, 4))
+    kept = ("parameters", "momentum", "average", "accumulated", "perturbed")
+    assert {parts[name] for name in kept} == {4 * (vectors + kernels // 4)}
+    assert {whole[name] for name in kept} == {4 * (vectors + kernels)}
+    others = set(whole) - {*kept}
+    assert {name: parts[name] for name in others} == {name: whole[name] for name in others}
+
+
+def test_kernels_that_do_not_divide_are_whole(small):
+    """Neither are the classifier's 10 outputs in four parts, nor any kernel in three."""
+    n = sum(parameter.size for parameter in small.parameters.values())
+    vectors = sum(p.size for p in small.parameters.values() if len(p.shape) <= 1)
+    stays = vectors + 32 * 10
+    four, three = (training_memory(small, 2, 32, parts=parts) for parts in (4, 3))
+    assert four.momentum == 4 * (stays + (n - stays) // 4)
+    assert three == training_memory(small, 2, 32)
+
+
+def test_more_fits_with_kernels_in_parts(f0):
+    memory = 900 * 10**6  # parameters, momentum, average and gradients are 1.14 GB
+    assert largest_batch(f0, memory, 64) == 0
+    most = largest_batch(f0, memory, 64, parts=8)
+    assert training_bytes(f0, most, 64, parts=8) <= USABLE * memory
+    assert training_bytes(f0, most + 1, 64, parts=8) > USABLE * memory
+    assert accumulation(f0, most, memory, 64, parts=8) == 1
+    assert accumulation(f0, 2 * most, memory, 64, parts=8) > 1
+    with pytest.raises(nfspec.InputError, match="one image of 64 px needs"):
+        accumulation(f0, most, memory, 64)
+
+
 def test_an_image_too_small_is_refused(f0):
     spec = nfspec.load("nfnet-f0")
     stem = spec.stem.model_copy(update={"padding": "valid"})

@@ -170,6 +170,72 @@ def test_more_devices_share_the_images_and_sum_the_gradients(f0):
     assert many.seconds == pytest.approx(one.seconds + many.parts["all-reduce"])
 
 
+def divided(plan, parts):
+    """Numbers of the kernels whose outputs can be divided."""
+    return sum(
+        p.size for p in plan.parameters.values() if len(p.shape) > 1 and p.shape[-1] % parts == 0
+    )
+
+
+def test_kernels_in_parts_move_less_and_are_gathered(f0):
+    """Each gradient goes around once for a part, and twice whole; each kernel once, in 16 bits."""
+    tpu, n = named("tpu-v3"), sum(parameter.size for parameter in f0.parameters.values())
+    whole, parts = (
+        step(f0, tpu, 128, 4, precision="bfloat16", shard=shard) for shard in (False, True)
+    )
+    kernels = divided(f0, 4)
+    assert 0.99 * n < kernels < n
+    assert whole.parts["all-gather"] == 0
+    assert parts.parts["all-gather"] == 3 / 4 * 2 * kernels / tpu.link
+    assert parts.parts["all-reduce"] == 3 / 4 * 4 * (2 * (n - kernels) + kernels) / tpu.link
+    own = (n - kernels + kernels / 4) / n
+    assert parts.parts["update"] == pytest.approx(own * whole.parts["update"])
+    assert update_bytes(f0, 4) == own * update_bytes(f0)
+    assert parts.parts["weights"] == pytest.approx(whole.parts["weights"] / 4, rel=0.01)
+    assert parts.parts["convs"] == whole.parts["convs"]
+    assert parts.memory.momentum == 4 * (n - kernels + kernels // 4) < whole.memory.momentum
+    alone = [step(f0, tpu, 32, precision="bfloat16", shard=shard) for shard in (False, True)]
+    assert alone[0] == alone[1]
+
+
+def test_micro_batches_exchange_and_add_up_for_themselves():
+    plan = plan_of("nfnet-f3")
+    n = sum(parameter.size for parameter in plan.parameters.values())
+    gpu, how = named("v100"), {"precision": "float16"}
+    one, many = (step(plan, gpu, batch, 2, shard=True, **how) for batch in (8, 256))
+    assert one.accumulation == 1 < many.accumulation
+    for part in ("all-reduce", "all-gather"):
+        assert many.parts[part] == pytest.approx(many.accumulation * one.parts[part])
+    own = n - divided(plan, 2) / 2
+    added = many.accumulation * 12 * own / gpu.bandwidth
+    assert many.parts["accumulation"] * calibrate("v100").efficiency == pytest.approx(added)
+
+
+@pytest.mark.parametrize(
+    ("name", "remat", "bytes"),
+    [("nfnet-f0", "none", 142_751_584), ("nfnet-f6", "block", 3_470_089_600)],
+)
+def test_what_a_tpus_compiler_gathers(name, remat, bytes):
+    """On eight cores of v3, by `nfspec lower --shard`. In NFNet-F6 each of SAM's two passes
+    computes all but the head again."""
+    plan, tpu = nfspec.resolve(nfspec.load(name, {"recipe.remat": remat})), named("tpu-v3")
+    actual = step(plan, tpu, 256, 8, precision="bfloat16", shard=True)
+    assert actual.parts["all-gather"] * tpu.link * 8 / 7 == pytest.approx(bytes)
+
+
+def test_sam_adds_up_its_gradients_too():
+    with_sam = plan_of("nfnet-f5")
+    plan = replace(with_sam, recipe=with_sam.recipe.model_copy(update={"sam_rho": 0.0}))
+    tpu = named("tpu-v3")
+    for shard in (False, True):
+        sam, plain = (
+            step(each, tpu, 64, 8, size=64, precision="bfloat16", shard=shard)
+            for each in (with_sam, plan)
+        )
+        for part in ("all-reduce", "all-gather"):
+            assert sam.parts[part] == 2 * plain.parts[part]
+
+
 def test_a_step_is_the_sum_of_its_parts_and_slower_in_float32(f0):
     narrow, wide = (step(f0, named("v100"), 32, precision=p) for p in ("float16", "float32"))
     assert narrow.seconds == sum(narrow.parts.values())

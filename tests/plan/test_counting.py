@@ -3,6 +3,7 @@
 import pytest
 
 import nfspec
+from nfspec.plan.counting import divided_count, divides, parameter_count
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,32 @@ def test_a_block_counted_by_hand(plan):
     # act0, conv0, act1, conv1, act1b, conv1b, act2; conv_shortcut, conv2, se, add. The first block
     # is never dropped.
     assert row.activation_bytes == 4 * 64 * 64 * (7 * 128 + 4 * 256)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts", "divided"),
+    [
+        ((3, 3, 8, 16), 8, True),
+        ((3, 3, 8, 16), 1, True),
+        ((32, 10), 5, True),
+        ((32, 10), 8, False),
+        ((8, 12), 8, False),  # its inputs do
+        ((16,), 8, False),
+        ((), 1, False),
+    ],
+)
+def test_what_is_kept_in_parts(shape, parts, divided):
+    assert divides(shape, parts) == divided
+
+
+def test_the_parameters_of_each_device_counted_by_hand(plan):
+    """In 16 parts a stem of 16 channels has one each; the classifier's 1,000 are in no 16 parts."""
+    whole = parameter_count(plan)
+    assert divided_count(plan.ops[:1], 16) == 3 * 3 * 3 * 16
+    stays = sum(p.size for p in plan.parameters.values() if p.role not in ("kernel", "head"))
+    stays += 3072 * 1000
+    assert parameter_count(plan, 16) == stays + (whole - stays) / 16
+    assert parameter_count(plan, 1) == whole == nfspec.count(plan).parameters
 
 
 def test_the_test_size_is_the_default_and_sides_may_differ(plan):

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import nfspec
 from nfspec import console as text
+from nfspec.cost.memory import USABLE, training_bytes
 from nfspec.training import processes as launching
 
 from served import ENVIRONMENT
@@ -143,3 +145,73 @@ def test_which_process_is_the_first(monkeypatch):
     assert launching.devices_of("torch", 1) == 2
     monkeypatch.setenv("TF_CONFIG", '{"task": {"type": "worker", "index": 1}}')
     assert not launching.is_first("tensorflow")
+
+
+# Memory.
+
+
+@pytest.fixture
+def run():
+    """Eight images of 32 px, in float32, with a moving average."""
+    spec = nfspec.load("nfnet-nano", {"input.train": 32, "recipe.precision": "float32"})
+    return nfspec.recipe(nfspec.resolve(spec), steps=10, batch=8)
+
+
+def needed(run, images, parts=1, accumulate=False):
+    """The memory of a device that just suffices."""
+    how = (images, 32, "float32", accumulate)
+    return int(training_bytes(run.plan, *how, parts=parts) / USABLE) + 1
+
+
+def refusal(run, backend="jax", devices=4, shard=False, *, memory):
+    with pytest.raises(nfspec.InputError) as raised:
+        launching.require_memory(run, backend, devices, shard, memory)
+    return str(raised.value)
+
+
+def test_memory_of_kernels_in_parts_is_that_of_the_parts(run):
+    """What does not fit whole fits in parts, and a byte less does not."""
+    memory = needed(run, 2, parts=4)
+    assert memory < needed(run, 1)
+    launching.require_memory(run, "jax", 4, True, memory)
+    said = refusal(run, shard=True, memory=int(0.99 * memory))
+    assert said.startswith("2 images of 32 px at a time need about ")
+    assert "--shard" not in said
+    launching.require_memory(run, "jax", 1, True, needed(run, 8))
+    assert "--shard" not in refusal(run, devices=1, memory=needed(run, 8) - 1000)
+
+
+@pytest.mark.parametrize(
+    ("backend", "named"), [("jax", True), ("torch", True), ("tensorflow", False)]
+)
+def test_parts_are_advised_where_they_suffice_and_are_to_be_had(run, backend, named):
+    said = refusal(run, backend, memory=needed(run, 2, parts=4))
+    advice = "--shard, a smaller --size, or a device with more"
+    assert said.endswith(f"free; take {advice if named else advice.removeprefix('--shard, ')}")
+
+
+def test_parts_are_advised_beside_micro_batches(run):
+    sixteen = nfspec.recipe(run.plan, steps=10, batch=16)
+    memory = needed(run, 1, accumulate=True)
+    assert needed(run, 8, parts=2) < memory < needed(run, 8)
+    assert refusal(sixteen, devices=2, memory=memory).endswith(
+        "free; take --shard, --accumulation 8, or a smaller --batch"
+    )
+    launching.require_memory(sixteen, "jax", 2, True, memory)
+
+
+def test_parts_and_micro_batches_are_advised_where_neither_suffices(run):
+    memory = needed(run, 1, parts=2, accumulate=True)
+    assert memory < min(needed(run, 4, parts=2), needed(run, 1))
+    assert refusal(run, devices=2, memory=memory).endswith(
+        "free; take --shard with --accumulation 4, a smaller --size, or a device with more"
+    )
+
+
+def test_sam_is_not_advised_to_take_parts_on_torch(run):
+    plan = run.plan
+    recipe = plan.recipe.model_copy(update={"sam_rho": 0.05})
+    sharp = nfspec.recipe(replace(plan, recipe=recipe), steps=10, batch=8)
+    memory = needed(sharp, 2, parts=4)
+    assert "--shard" in refusal(sharp, "jax", memory=memory)
+    assert "--shard" not in refusal(sharp, "torch", memory=memory)
