@@ -43,8 +43,8 @@ class Memory:
 
     On TPUs gradients, kernels and activations are those that are there at the fullest moment. Where
     kernels are in parts over devices, so is what is kept of them, from parameters to perturbed;
-    gradients and kernels in use are counted whole, as programs for TPUs have them. PyTorch has
-    less: those of a block are whole at a time.
+    gradients and kernels in use are counted whole, as programs for TPUs have them. On
+    PyTorch gradients are in parts, too, but for those of a block at a time.
 
     Attributes:
         parameters, gradients, momentum: One array for each parameter.
