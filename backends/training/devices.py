@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from nfspec.plan.free_memory import free_memory
 Logs = dict[str, float]
 JAX_HOSTS = "KERAS_DISTRIBUTION_JOB_ADDRESSES"  # of keras.distribution.initialize
 JAX_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+JAX_PROCESS = "KERAS_DISTRIBUTION_PROCESS_ID"
+PAGE = "see docs/several-devices.md"
 
 
 class Devices:
@@ -107,16 +110,16 @@ class OnJAX(Devices):
         from nfspec.backends.kernels.jax_parts import Parts
 
         several = JAX_HOSTS in os.environ
+        processes = _processes(count) if several else 1
         # Where there is no accelerator, cores stand in for devices.
         with contextlib.suppress(RuntimeError):  # JAX already runs
-            jax.config.update("jax_num_cpu_devices", count // (_processes() if several else 1))
+            jax.config.update("jax_num_cpu_devices", count // processes)
         if several:
             try:
                 keras.distribution.initialize()
             except (ValueError, RuntimeError) as error:  # variables that are missing, or no address
                 raise BackendError(
-                    f"keras.distribution: {error}; see docs/several-devices.md, or unset "
-                    f"{JAX_HOSTS}"
+                    f"keras.distribution: {error}; {PAGE}, or unset {JAX_HOSTS}"
                 ) from None
             self.rank, self.world = jax.process_index(), jax.process_count()
             self.together = self.world > 1
@@ -124,6 +127,11 @@ class OnJAX(Devices):
         present = keras.distribution.list_devices()
         if len(present) < count:
             raise BackendError(_too_few(count, present))
+        if several and len(present) > count:  # the first would be those of some processes alone
+            raise BackendError(
+                f"{count} devices asked for; the {processes} processes have {len(present)} "
+                "together, and all of them have to be counted"
+            )
         self.count = count
         used = present[:count]
         keras.distribution.set_distribution(
@@ -131,11 +139,31 @@ class OnJAX(Devices):
         )
 
 
-def _processes() -> int:
-    """Number of processes of JAX, which devices are divided among; 1 where it is not stated."""
-    text = os.environ.get(JAX_PROCESSES, "1")
-    if not text.isdecimal() or int(text) == 0:
-        raise BackendError(f"{JAX_PROCESSES}: expected a number of processes; found {text!r}")
+def _processes(count: int) -> int:
+    """Number of processes of JAX, which so many devices are divided among.
+
+    Raises:
+        BackendError: The variables of keras.distribution do not say it, or not which this one is.
+    """
+    address = os.environ[JAX_HOSTS].partition(",")[0]
+    if not re.fullmatch(r".+:\d+", address):
+        raise BackendError(f"{JAX_HOSTS}: expected HOST:PORT; found {address!r}; {PAGE}")
+    processes = _numbered(JAX_PROCESSES, "a number of processes", range(1, 2**31))
+    _numbered(JAX_PROCESS, f"a number from 0 to {processes - 1}", range(processes))
+    if count % processes:
+        raise BackendError(
+            f"{count} devices do not divide among {processes} processes; all processes' devices "
+            f"are counted together; {PAGE}"
+        )
+    return processes
+
+
+def _numbered(name: str, expected: str, allowed: range) -> int:
+    """The number that a variable of the environment has."""
+    text = os.environ.get(name, "")
+    if not (text.isascii() and text.isdecimal() and int(text) in allowed):
+        found = repr(text) if text else "none"
+        raise BackendError(f"{name}: expected {expected}; found {found}; {PAGE}")
     return int(text)
 
 

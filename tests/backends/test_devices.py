@@ -168,13 +168,41 @@ def test_two_hosts_keep_kernels_in_parts(trained, place, tmp_path, backend_name)
     assert {n: a.shape for n, a in arrays.items()} == {n: a.shape for n, a in others.items()}
 
 
-@pytest.mark.parametrize("value", ["two", "0"])
-def test_a_number_of_processes_that_is_none(backend_name, monkeypatch, value):
+@pytest.mark.parametrize(
+    ("name", "value", "count", "message"),
+    [
+        ("NUM_PROCESSES", "two", 2, "NUM_PROCESSES: expected a number of processes; found 'two'; "),
+        ("NUM_PROCESSES", "0", 2, "NUM_PROCESSES: expected a number of processes; found '0'; see"),
+        ("NUM_PROCESSES", None, 2, "NUM_PROCESSES: expected a number of processes; found none; s"),
+        ("PROCESS_ID", None, 2, "PROCESS_ID: expected a number from 0 to 1; found none; see docs"),
+        ("PROCESS_ID", "2", 2, "PROCESS_ID: expected a number from 0 to 1; found '2'; see docs/"),
+        ("JOB_ADDRESSES", "host0", 2, "JOB_ADDRESSES: expected HOST:PORT; found 'host0'; see docs"),
+        ("PROCESS_ID", "0", 3, "3 devices do not divide among 2 processes; all processes' device"),
+        ("PROCESS_ID", "0", 1, "1 devices do not divide among 2 processes; all processes' device"),
+    ],
+)
+def test_variables_of_several_hosts(backend_name, monkeypatch, name, value, count, message):
     if backend_name != "jax":
         pytest.skip("of JAX")
-    monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "localhost:1")
-    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", value)
-    with pytest.raises(nfspec.BackendError, match=r"^KERAS_DISTRIBUTION_NUM_PROCESSES: expected a"):
+    variables = {"JOB_ADDRESSES": "localhost:1", "NUM_PROCESSES": "2", "PROCESS_ID": "0"}
+    for each, text in (variables | {name: value}).items():
+        monkeypatch.delenv(f"KERAS_DISTRIBUTION_{each}", raising=False)
+        if text is not None:
+            monkeypatch.setenv(f"KERAS_DISTRIBUTION_{each}", text)
+    with pytest.raises(nfspec.BackendError, match=f"^(KERAS_DISTRIBUTION_)?{re.escape(message)}"):
+        engines.devices(count, shard=True)
+
+
+def test_devices_of_all_hosts_are_counted(backend_name, monkeypatch):
+    """The first so many would be those of the first hosts alone."""
+    if backend_name != "jax":
+        pytest.skip("of JAX")
+    for name, value in (("JOB_ADDRESSES", "a:1"), ("NUM_PROCESSES", "2"), ("PROCESS_ID", "0")):
+        monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
+    monkeypatch.setattr(keras.distribution, "initialize", lambda: None)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"] * 4)
+    message = "^2 devices asked for; the 2 processes have 4 together, and all of them have to be"
+    with pytest.raises(nfspec.BackendError, match=message):
         engines.devices(2)
 
 
