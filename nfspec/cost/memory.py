@@ -241,13 +241,16 @@ def accumulation(
     precision: str = "float32",
     lanes: int = 0,
     parts: int = 1,
+    accumulate: bool = False,
 ) -> int:
     """The fewest micro-batches, all of one size, in which a device's images fit into its memory.
+
+    With `accumulate` the images are a micro-batch already.
 
     Raises:
         InputError: Not even one image fits.
     """
-    if batch <= largest_batch(plan, memory, size, precision, False, lanes, parts):
+    if batch <= largest_batch(plan, memory, size, precision, accumulate, lanes, parts):
         return 1
     most = largest_batch(plan, memory, size, precision, True, lanes, parts)
     for count in range(2, batch + 1):

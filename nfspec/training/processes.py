@@ -71,7 +71,9 @@ def require_memory(run: Run, backend: str, devices: int, shard: bool, memory: in
     def micro_batches(parts: int) -> int:
         """The fewest that fit; 0: not one image does."""
         try:
-            return accumulation(plan, images, memory, size, precision, parts=parts)
+            return accumulation(
+                plan, images, memory, size, precision, parts=parts, accumulate=run.accumulation > 1
+            )
         except InputError:
             return 0
 

@@ -200,6 +200,15 @@ def test_parts_are_advised_beside_micro_batches(run):
     launching.require_memory(sixteen, "jax", 2, True, memory)
 
 
+def test_what_micro_batches_add_up_takes_memory(run):
+    """Two micro-batches of 64 images: 64 fit alone, and not beside what is added up."""
+    halves = nfspec.recipe(run.plan, steps=10, batch=128, accumulation=2)
+    memory = needed(run, 64)
+    assert needed(run, 32, accumulate=True) < memory < needed(run, 64, accumulate=True)
+    assert "take --accumulation 4, or" in refusal(halves, devices=1, memory=memory)
+    launching.require_memory(halves, "jax", 1, False, needed(run, 64, accumulate=True))
+
+
 def test_parts_and_micro_batches_are_advised_where_neither_suffices(run):
     memory = needed(run, 1, parts=2, accumulate=True)
     assert memory < min(needed(run, 4, parts=2), needed(run, 1))
