@@ -136,7 +136,7 @@ def test_so_many_devices_go_on_where_others_stopped(trained, place, backend_name
 
 
 def test_two_hosts_keep_kernels_in_parts(trained, place, tmp_path, backend_name):
-    """Two processes of two devices; the first writes what one device would."""
+    """Two processes of two devices; the first writes what two devices would."""
     if backend_name != "jax":
         pytest.skip("where one process has several devices")
     with socket.socket() as free:
@@ -163,7 +163,7 @@ def test_two_hosts_keep_kernels_in_parts(trained, place, tmp_path, backend_name)
     assert losses == pytest.approx(expected, rel=1e-5)
     (arrays, _), (others, _) = (
         read_all(folder / f"checkpoints/step-{STEPS:08d}.safetensors")
-        for folder in (tmp_path / "run", trained["one"])
+        for folder in (tmp_path / "run", trained["two"])
     )
     assert {n: a.shape for n, a in arrays.items()} == {n: a.shape for n, a in others.items()}
 
